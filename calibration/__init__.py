@@ -1,0 +1,1 @@
+"""What makes scores mean something: calibration of numbers, of confidence and of time."""

@@ -1,0 +1,1 @@
+"""Networks and what runs them. Imports nothing of the live path; `protocol` is the seam to it."""

@@ -1,0 +1,12 @@
+"""The live path, from light and sound to a drawn emotion. The files of this folder are its stations:
+
+    camera      \\                          / search > track > crop \\
+    replay       > ring, audio_ring > sight                          > scheduler > pooling > fusion
+    microphone  /                          \\ window, attribution   /                  |
+                                                          sinks < overlay < smoothing <
+
+`sight` looks at every picture: `search` finds faces, `track` follows them, `crop` cuts them out.
+`scheduler` is the only caller of engines: `window` says what is due, `attribution` whose voice it is,
+`pooling` sums up evidence over time, `fusion` joins face and voice, `smoothing` steadies the answer.
+`overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `cue` and `errors`.
+"""

@@ -1,0 +1,115 @@
+"""What the path says: readings of one modality and the fused cue, both immutable.
+
+A cue answers "what does this person show, and how sure is it" at one point of the grid. It is published
+for every track in view, and once more with no track for a voice that belongs to nobody in view. The JSON
+form is fixed in `docs/cue.md`; `to_json` is the only place that writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engines.recipe import LABELS
+from realtime.clock import MS, SECOND
+
+VERSION = 1
+NOT_SURE = "not sure"
+MODALITIES = ("face", "voice", "words")
+
+Scores = tuple[float, ...]
+"""Seven probabilities in the order of LABELS; they sum to one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one modality says about one person, and from when that evidence is."""
+
+    captured_ns: int
+    """When the newest evidence behind it was captured."""
+    scores: Scores
+    quality: float
+    """How good the evidence is, 0..1."""
+    weakness: str | None = None
+    """Why the quality is low, in words a user understands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """What one person shows at one point of the grid."""
+
+    t_ns: int
+    """Media or run time of the grid point."""
+    source: str
+    frame: tuple[int, int] | None
+    """Width and height of the picture; None when there is no camera."""
+    track: int | None
+    """None: a voice that belongs to nobody in view."""
+    box: tuple[int, int, int, int] | None
+    speaking: bool
+    face: Scores | None
+    voice: Scores | None
+    words: Scores | None
+    raw: Scores
+    """Fused, before smoothing."""
+    fused: Scores
+    """Fused and smoothed; what is shown."""
+    weights: tuple[float, float, float]
+    """Share of face, voice and words in `raw`; sums to one, or all zero without evidence."""
+    label: str
+    """One of LABELS, or 'not sure'."""
+    confidence: float
+    reason: str | None
+    """Why the label is 'not sure'."""
+    age_ms: tuple[int | None, int | None]
+    """How old the newest evidence of face and of voice was at `t_ns`."""
+    skipped: int
+    """Grid points left out just before this one because the machine was late."""
+    model: str
+    epoch_ns: int | None = None
+    """Wall-clock time, when live."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The wire form: plain types only, keys in a fixed order."""
+        out: dict[str, Any] = {
+            "v": VERSION,
+            "t": round(self.t_ns / SECOND, 6),
+            "source": self.source,
+            "frame": None if self.frame is None else list(self.frame),
+            "track": self.track,
+            "box": None if self.box is None else list(self.box),
+            "speaking": self.speaking,
+            "face": distribution(self.face),
+            "voice": distribution(self.voice),
+            "words": distribution(self.words),
+            "raw": distribution(self.raw),
+            "fused": distribution(self.fused),
+            "weights": {name: round(w, 4) for name, w in zip(MODALITIES, self.weights, strict=True)},
+            "label": self.label,
+            "confidence": round(self.confidence, 6),
+            "reason": self.reason,
+            "age_ms": {"face": self.age_ms[0], "voice": self.age_ms[1]},
+            "skipped": self.skipped,
+            "model": self.model,
+        }
+        if self.epoch_ns is not None:
+            out["epoch_ns"] = self.epoch_ns
+        return out
+
+
+def distribution(scores: Sequence[float] | None) -> dict[str, float] | None:
+    """Seven named probabilities rounded to six places that still sum to one; None stays None."""
+    if scores is None:
+        return None
+    if len(scores) != len(LABELS):
+        raise ValueError(f"a distribution has {len(LABELS)} entries, got {len(scores)}")
+    micro = [round(score * 1_000_000) for score in scores]
+    # What rounding lost or gained goes to the largest entry, where nobody can see it.
+    micro[max(range(len(micro)), key=micro.__getitem__)] += 1_000_000 - sum(micro)
+    return {label: count / 1_000_000 for label, count in zip(LABELS, micro, strict=True)}
+
+
+def age_ms(now_ns: int, captured_ns: int | None) -> int | None:
+    """How old evidence is in whole milliseconds, never negative; None stays None."""
+    return None if captured_ns is None else max(0, (now_ns - captured_ns) // MS)

@@ -1,0 +1,111 @@
+"""What moves along the path before it is understood: pictures, sound, and what was seen in a picture.
+
+Every item says when the light or the sound reached the device (`captured_ns`, on the run's clock) and
+where it stands in its own stream (`seq`, or the absolute sample number). A gap there is the one and only
+sign of a loss, so nothing downstream ever guesses from arrival times. Items are immutable and shared
+between threads; their arrays are read-only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.recipe import CROP_SIZE, SAMPLE_RATE
+
+Box = tuple[float, float, float, float]
+"""x, y, width, height in unmirrored source pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoFrame:
+    """One picture as the camera gave it."""
+
+    source: str
+    """Which camera or file, such as 'camera:0'."""
+    seq: int
+    captured_ns: int
+    """The driver's stamp where there is one, else the time of the grab; never of decoding."""
+    image: NDArray[np.uint8]
+    """(height, width, 3), RGB."""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(
+                f"VideoFrame needs an RGB image of shape (height, width, 3) uint8, "
+                f"got {self.image.shape} {self.image.dtype}; convert at the source, not here"
+            )
+        self.image.setflags(write=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.shape[1], self.image.shape[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioBlock:
+    """A stretch of mono sound at 16 kHz."""
+
+    source: str
+    first: int
+    """Absolute number of the first sample in its stream. A jump forward is lost sound."""
+    captured_ns: int
+    """When the first sample reached the device."""
+    samples: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype != np.float32:
+            raise ValueError(
+                f"AudioBlock needs mono float32 samples at {SAMPLE_RATE} Hz, "
+                f"got {self.samples.shape} {self.samples.dtype}; convert at the source, not here"
+            )
+        self.samples.setflags(write=False)
+
+    @property
+    def end(self) -> int:
+        """Number of the first sample after this block."""
+        return self.first + len(self.samples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One face in one picture, followed over time."""
+
+    track: int
+    """The id of the person while in view; never used again within a run."""
+    box: Box
+    points: NDArray[np.float32]
+    """(6, 2): eye left in the picture, eye right in the picture, nose, mouth, ear left, ear right; pixels."""
+    velocity: tuple[float, float]
+    """How the box moves, pixels a second; the display moves the box on by it."""
+    seen_ns: int
+    """When the detector last confirmed it; between that and `captured_ns` it was only followed."""
+    score: float
+    """How sure the detector was, 0..1."""
+    crop: NDArray[np.uint8]
+    """(64, 64, 3), RGB: the aligned picture of the face that the network takes."""
+
+    def __post_init__(self) -> None:
+        if self.crop.shape != (CROP_SIZE, CROP_SIZE, 3) or self.crop.dtype != np.uint8:
+            raise ValueError(f"a crop is ({CROP_SIZE}, {CROP_SIZE}, 3) uint8, got {self.crop.shape}")
+        if self.points.shape != (6, 2):
+            raise ValueError(f"a face has six points, got {self.points.shape}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """Who was seen in one picture."""
+
+    source: str
+    seq: int
+    captured_ns: int
+    size: tuple[int, int]
+    """Width and height of the picture."""
+    faces: tuple[Face, ...] = ()
+    cut: bool = False
+    """The picture has nothing in common with the one before: all tracks ended here."""
+    ended: tuple[int, ...] = field(default=())
+    """Tracks that ended with this picture; their state dies with them."""

@@ -1,0 +1,1 @@
+"""What starts, wires, supervises and ends the stations; the only place that knows all of them."""

@@ -1,0 +1,1 @@
+"""The test kit: fakes for hardware that is not there, faults as data, contract suites. Never imported live."""
