@@ -1,1 +1,1 @@
-"""The test kit: fakes for hardware that is not there, faults as data, contract suites. Never imported live."""
+"""The test kit: fakes for absent hardware, faults as data, contract suites. Never imported live."""
