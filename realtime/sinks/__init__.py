@@ -1,1 +1,40 @@
-"""Where pictures and cues go: one file for each kind of output, all behind one contract."""
+"""Where pictures and cues go: one file for each kind of output, all behind one contract.
+
+A sink is called from one thread. `show`, `tell` and `hear` may raise SinkError, which says which output
+failed and what to do; the caller then closes that sink and goes on with the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime.cue import Cue
+from realtime.frame import AudioBlock, VideoFrame
+
+
+class Sink(Protocol):
+    """One output. Times in frames, cues and sound never go back within a run."""
+
+    wants_pictures: bool
+    """False: `show` would do nothing, so nothing need be drawn for this sink."""
+    wants_sound: bool
+
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+        """Take a drawn picture and the frame it shows. The picture may be kept; it is never changed."""
+        ...
+
+    def tell(self, cues: Sequence[Cue]) -> None:
+        """Take the cues of one grid point."""
+        ...
+
+    def hear(self, block: AudioBlock) -> None:
+        """Take a stretch of sound."""
+        ...
+
+    def close(self) -> None:
+        """Finish and free the output. Safe to call twice; afterwards the others raise SinkError."""
+        ...
