@@ -126,6 +126,8 @@ VOICE_OUTPUTS = (
     TensorSpec("mel_sum", "float32", (MEL_BANDS,)),
     TensorSpec("mel_sumsq", "float32", (MEL_BANDS,)),
 )
+"""`speech` is a probability 0..1, the sigmoid already applied; `mel_sum` and `mel_sumsq` add up the log-mel
+and its square over all STFT frames of the piece."""
 FUSION_INPUTS = (
     TensorSpec("face_short", "float32", (VECTOR,)),
     TensorSpec("face_long", "float32", (VECTOR,)),
