@@ -1,0 +1,189 @@
+"""Preprocessing as layers: raw uint8 crops and raw samples go in, so no second implementation can drift.
+
+The spectrum is a convolution with a fixed windowed Fourier basis, which every run-time has, instead of an
+FFT, which few export. Everything up to the logarithm stays fp32 in every precision: `log(x + 1e-6)` of
+half-precision power is noise in quiet bands.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engines.recipe import (
+    CROP_SIZE,
+    HOP,
+    LOG_FLOOR,
+    MEL_BANDS,
+    PIECE,
+    SAMPLE_RATE,
+    STFT_FRAMES,
+    STFT_STEP,
+    STFT_WINDOW,
+)
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+class CropFront(nn.Module):
+    """uint8 (n, 64, 64, 3) RGB to normalised float (n, channels, size, size)."""
+
+    def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.scale = size / CROP_SIZE
+        self.grey = len(mean) == 1
+        self.mean: Tensor
+        self.istd: Tensor
+        self.luma: Tensor
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("istd", 1.0 / torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("luma", torch.tensor(LUMA).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, crop: Tensor) -> Tensor:
+        x = crop.permute(0, 3, 1, 2).float()
+        if self.grey:
+            x = (x * self.luma).sum(1, keepdim=True)
+        if self.scale != 1.0:
+            x = functional.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return (x - self.mean) * self.istd
+
+
+@dataclass(frozen=True, slots=True)
+class SoundPreset:
+    """How samples become a picture of sound."""
+
+    piece: int = PIECE
+    """Samples in one piece."""
+    hop: int = HOP
+    """Samples between the starts of two pieces."""
+    window: int = STFT_WINDOW
+    step: int = STFT_STEP
+    taper: str = "hann"
+    n_fft: int = STFT_WINDOW
+    bands: int = MEL_BANDS
+    scale: str = "mel"
+    """'mel': triangles of the HTK scale up to half the sample rate; 'linear': the lowest bins as they are."""
+    level: bool = False
+    """Subtract the piece's own level, so that how loud somebody is recorded says nothing."""
+    floor: float | None = None
+    """Cut the normalised picture here from below: what lies deeper is room, not voice."""
+
+    @property
+    def frames(self) -> int:
+        """Spectra in one piece; uncentred, so each uses only samples that are there."""
+        return 1 + (self.piece - self.window) // self.step
+
+
+class Sound(NamedTuple):
+    """What the front end hands on."""
+
+    picture: Tensor
+    """(n, bands, frames), normalised with the speaker's statistics."""
+    mel_sum: Tensor
+    """(n, 64): log-mel before normalisation, summed over the frames; a longer piece is scaled to 32."""
+    mel_sumsq: Tensor
+
+    def mean(self) -> Tensor:
+        """(n, 64): the piece's own mean of log-mel."""
+        return self.mel_sum / STFT_FRAMES
+
+    def spread(self) -> Tensor:
+        """(n, 64): the piece's own deviation of log-mel over time."""
+        variance = self.mel_sumsq / STFT_FRAMES - self.mean() ** 2
+        return (variance.clamp(min=0.0) + 1e-4).sqrt()
+
+
+class SoundFront(nn.Module):
+    """Samples and the speaker's statistics to a normalised log spectrum and its sums.
+
+    Speaker statistics always have 64 bands. A preset with more shares one among neighbours, so every voice
+    network runs with the same statistics.
+    """
+
+    def __init__(self, preset: SoundPreset) -> None:
+        super().__init__()
+        self.preset = preset
+        bins = preset.n_fft // 2 + 1
+        filters = mel_filters(preset.bands, bins) if preset.scale == "mel" else np.eye(preset.bands, bins)
+        used = np.flatnonzero(filters.sum(0))
+        self.basis: Tensor
+        self.filters: Tensor
+        self.share: Tensor
+        self.group: Tensor
+        basis = fourier_basis(preset)[:, used].reshape(2 * used.size, 1, preset.window)
+        self._fixed("basis", basis)
+        self._fixed("filters", filters[:, used, None])
+        group = np.arange(preset.bands) * MEL_BANDS // preset.bands
+        member = group == np.arange(MEL_BANDS)[:, None]
+        self._fixed("share", (member / member.sum(1, keepdims=True))[:, :, None])
+        self.register_buffer("group", torch.from_numpy(group), persistent=False)
+
+    def _fixed(self, name: str, values: NDArray[np.floating]) -> None:
+        self.register_buffer(name, torch.from_numpy(values.astype(np.float32)), persistent=False)
+
+    def forward(self, samples: Tensor, mean: Tensor, istd: Tensor) -> Sound:
+        with _full_precision(samples.device.type):
+            log_power = self.log_power(samples.float())
+            grouped = self.preset.bands != MEL_BANDS
+            log_mel = functional.conv1d(log_power, self.share) if grouped else log_power
+            if grouped:
+                mean, istd = mean[:, self.group], istd[:, self.group]
+            picture = (log_power - mean[:, :, None]) * istd[:, :, None]
+            square = (log_mel * log_mel).mean(2)
+            return Sound(self.cut(picture), log_mel.mean(2) * STFT_FRAMES, square * STFT_FRAMES)
+
+    def log_power(self, samples: Tensor) -> Tensor:
+        """(n, bands, frames): natural logarithm of band power plus 1e-6."""
+        parts = functional.conv1d(samples[:, None, :], self.basis, stride=self.preset.step)
+        half = parts.shape[1] // 2
+        power = parts[:, :half] ** 2 + parts[:, half:] ** 2
+        return torch.log(functional.conv1d(power, self.filters) + LOG_FLOOR)
+
+    def cut(self, picture: Tensor) -> Tensor:
+        """Remove the piece's level and what lies under the floor, as the preset says."""
+        floor = self.preset.floor
+        if self.preset.level:
+            # Cells count from the floor upwards. A ramp instead of a threshold: one cell that crosses it
+            # by rounding must not move the whole picture.
+            weight = torch.ones_like(picture) if floor is None else (picture - floor).clamp(0.0, 1.0)
+            level = (weight * picture).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1.0)
+            picture = picture - level[:, None, None]
+        return picture if floor is None else picture.clamp(min=floor)
+
+    def products(self, samples: Tensor) -> int:
+        """Multiply-accumulates of the spectrum and the bands."""
+        shared = self.share.numel() if self.preset.bands != MEL_BANDS else 0
+        per_frame = self.basis.numel() + self.filters.numel() + shared
+        return samples.shape[0] * self.preset.frames * per_frame
+
+
+def _full_precision(device: str) -> AbstractContextManager[object]:
+    """Leave mixed precision, on devices that have it."""
+    has_it = torch.amp.autocast_mode.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if has_it else nullcontext()
+
+
+def fourier_basis(preset: SoundPreset) -> NDArray[np.float64]:
+    """(2, bins, window): cosine and sine times the periodic window, zero-padded to n_fft when longer."""
+    sample = np.arange(preset.window)
+    offset, swing = {"hann": (0.5, 0.5), "hamming": (0.54, 0.46)}[preset.taper]
+    taper = offset - swing * np.cos(2 * np.pi * sample / preset.window)
+    angle = 2 * np.pi * np.outer(np.arange(preset.n_fft // 2 + 1), sample) / preset.n_fft
+    return np.stack([np.cos(angle), np.sin(angle)]) * taper
+
+
+def mel_filters(bands: int, bins: int, sample_rate: int = SAMPLE_RATE) -> NDArray[np.float64]:
+    """(bands, bins): triangles of height one, evenly spaced on the HTK mel scale from 0 to half the rate."""
+    top = 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0)
+    edges = 700.0 * (10.0 ** (np.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)
+    hertz = np.linspace(0.0, sample_rate / 2, bins)
+    up = (hertz - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    down = (edges[2:, None] - hertz) / np.diff(edges)[1:, None]
+    return np.maximum(0.0, np.minimum(up, down))

@@ -1,0 +1,93 @@
+"""Every network there is, as a table. `build` makes one with reproducible random weights.
+
+To change a width, change its row here; the budget tests then say whether it still fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from engines.model.face import FaceNet, FacePreset, Stage
+from engines.model.frontend import SoundPreset
+from engines.model.network import Network
+from engines.model.reparam import deploy
+from engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
+
+FACE_LIVE = FacePreset(
+    name="live",
+    size=64,
+    mean=(127.5,),
+    std=(64.0,),
+    stages=(
+        Stage(32, stride=2),
+        Stage(32),
+        Stage(64, stride=2),
+        Stage(64),
+        Stage(128, stride=2),
+        Stage(128),
+        Stage(192, stride=2),
+        Stage(192),
+    ),
+)
+FACE_FV2ES = FacePreset(
+    name="fv2es",
+    size=48,
+    mean=(159.0, 111.0, 102.0),
+    std=(37.0, 33.0, 32.0),
+    stem=64,
+    stages=(
+        Stage(64),
+        Stage(64),
+        Stage(128, pool=True),
+        Stage(256, pool=True),
+        Stage(512, pool=True),
+    ),
+    flatten=1024,
+)
+VOICE_LIVE = NestPreset(
+    name="live",
+    sound=SoundPreset(level=True, floor=-2.0),
+    stem=(StemConv(32, (2, 2)), StemConv(64, (2, 1))),
+    block=4,
+    levels=(Level(64, 2, 2), Level(128, 4, 2), Level(192, 6, 2)),
+)
+VOICE_FV2ES = NestPreset(
+    name="fv2es",
+    # As published 128 bands in pieces of 32 spectra one after the other; n_fft 1024, because with 400 four
+    # bands are empty.
+    sound=SoundPreset(hop=6_400, n_fft=1024, bands=128),
+    sub_bands=4,
+    stem=(StemConv(128),),
+    block=8,
+    levels=(Level(128, 4, 2), Level(256, 8, 2), Level(512, 16, 20)),
+    drop_path=0.5,
+    flatten=1024,
+)
+
+_MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
+    ("face", "live"): lambda: FaceNet(FACE_LIVE),
+    ("face", "fv2es"): lambda: FaceNet(FACE_FV2ES),
+    ("voice", "live"): lambda: VoiceNest(VOICE_LIVE),
+    ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),
+}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The presets of one kind."""
+    return tuple(preset for of, preset in _MAKERS if of == kind)
+
+
+def build(kind: str, preset: str, *, seed: int = 0) -> Network:
+    """A network in training form. The same seed gives the same weights, global random state is left alone."""
+    maker = _MAKERS.get((kind, preset))
+    if maker is None:
+        known = ", ".join(f"{of} {name}" for of, name in _MAKERS)
+        raise ValueError(f"there is no network '{kind} {preset}'; there are: {known}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return maker()
+
+
+__all__ = ["build", "deploy", "names"]

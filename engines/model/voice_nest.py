@@ -1,0 +1,192 @@
+"""Voice by hierarchical attention: blocks of a spectrogram attend inside, then merge, level by level.
+
+The nested transformer of the published system, its sizes a table. `fv2es` folds 128 bands into four
+sub-band channels and flattens 33.6 M parameters' worth; `live` keeps the picture as it is, starts with two
+small convolutions and averages at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engines.model.blocks import DropPath, FeedForward, SelfAttention, init_transformer
+from engines.model.frontend import SoundFront, SoundPreset
+from engines.model.heads import (
+    AskedWeight,
+    Classifier,
+    FlattenedVector,
+    PooledVector,
+    SpeechHead,
+    VoiceAnswer,
+)
+from engines.model.network import VoiceNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of the hierarchy."""
+
+    width: int
+    heads: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class StemConv:
+    """One 3x3 convolution of the patch embedding."""
+
+    width: int
+    stride: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class NestPreset:
+    """A nested transformer as a table."""
+
+    name: str
+    sound: SoundPreset
+    stem: tuple[StemConv, ...]
+    block: int
+    """Side of the square inside which tokens attend to each other."""
+    levels: tuple[Level, ...]
+    sub_bands: int = 1
+    """The picture's bands are cut into this many and stacked as channels."""
+    drop_path: float = 0.1
+    """Share of residual branches left out in the last layer; earlier ones in proportion."""
+    gelu: bool = True
+    flatten: int | None = None
+    dropout: float = 0.2
+
+
+class NestLayer(nn.Module):
+    """Pre-norm attention and feed-forward inside one block."""
+
+    def __init__(self, level: Level, *, gelu: bool, drop_path: float) -> None:
+        super().__init__()
+        self.norm_mix = nn.LayerNorm(level.width, eps=1e-6)
+        self.attend = SelfAttention(level.width, level.heads)
+        self.norm_feed = nn.LayerNorm(level.width, eps=1e-6)
+        self.feed = FeedForward(level.width, 4 * level.width, gelu=gelu)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attend(self.norm_mix(x)))
+        out: Tensor = x + self.drop_path(self.feed(self.norm_feed(x)))
+        return out
+
+
+class NestLevel(nn.Module):
+    """Cut a map into blocks, add positions, attend inside each block, put the map together again."""
+
+    def __init__(self, level: Level, side: int, block: int, layers: list[NestLayer]) -> None:
+        super().__init__()
+        self.across, self.block, self.width = side // block, block, level.width
+        self.position = nn.Parameter(torch.zeros(1, self.across**2, block**2, level.width))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid, block, width = self.across, self.block, self.width
+        x = x.reshape(-1, width, grid, block, grid, block).permute(0, 2, 4, 3, 5, 1)
+        x = x.reshape(-1, grid**2, block**2, width) + self.position
+        x = self.layers(x.reshape(-1, block**2, width))
+        x = x.reshape(-1, grid, grid, block, block, width).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(-1, width, grid * block, grid * block)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class NestTrunk(nn.Module):
+    """Picture to the last map, normalised: everything before the vector."""
+
+    def __init__(self, preset: NestPreset) -> None:
+        super().__init__()
+        self.preset = preset
+        side = self._stem()
+        total = sum(level.depth for level in preset.levels)
+        done, width = 0, preset.stem[-1].width
+        parts: list[nn.Module] = []
+        for index, level in enumerate(preset.levels):
+            if index:
+                parts.append(_merge(width, level.width))
+                side //= 2
+            rates = [preset.drop_path * (done + i) / max(total - 1, 1) for i in range(level.depth)]
+            layers = [NestLayer(level, gelu=preset.gelu, drop_path=rate) for rate in rates]
+            parts.append(NestLevel(level, side, preset.block, layers))
+            done, width = done + level.depth, level.width
+        if side != preset.block:
+            raise ValueError(f"{preset.name}: the last level must be one block of {preset.block}, is {side}")
+        self.levels = nn.Sequential(*parts)
+        self.norm = ChannelNorm(width, eps=1e-6)
+        init_transformer(self)
+
+    def _stem(self) -> int:
+        """Build the patch embedding; the side of its square map."""
+        preset = self.preset
+        height, length = preset.sound.bands // preset.sub_bands, preset.sound.frames
+        channels, layers = preset.sub_bands, list[nn.Module]()
+        for conv in preset.stem:
+            if layers:
+                layers.append(nn.ReLU())
+            layers.append(nn.Conv2d(channels, conv.width, 3, conv.stride, padding=1))
+            channels = conv.width
+            height, length = -(-height // conv.stride[0]), -(-length // conv.stride[1])
+        if height != length:
+            raise ValueError(f"{preset.name}: the embedding must give a square map, not {height}x{length}")
+        self.stem = nn.Sequential(*layers)
+        return height
+
+    def forward(self, picture: Tensor) -> Tensor:
+        sub_bands, sound = self.preset.sub_bands, self.preset.sound
+        x = picture.reshape(-1, sub_bands, sound.bands // sub_bands, sound.frames)
+        out: Tensor = self.norm(self.levels(self.stem(x)))
+        return out
+
+
+def _merge(inputs: int, outputs: int) -> nn.Sequential:
+    """Halve the map and let neighbouring blocks see each other."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1), ChannelNorm(outputs, eps=1e-6), nn.MaxPool2d(3, 2, 1)
+    )
+
+
+class VoiceNest(VoiceNetwork):
+    """Samples and speaker statistics in; vector, score, logits, speech and the piece's sums out."""
+
+    def __init__(self, preset: NestPreset) -> None:
+        super().__init__(preset.name, preset.sound)
+        self.preset = preset
+        self.front = SoundFront(preset.sound)
+        self.trunk = NestTrunk(preset)
+        width = preset.levels[-1].width
+        self.to_vector: nn.Module
+        if preset.flatten is None:
+            self.to_vector = PooledVector(width, preset.dropout)
+        else:
+            self.to_vector = FlattenedVector(width * preset.block**2, preset.flatten)
+        self.to_score = AskedWeight()
+        self.to_logits = Classifier()
+        self.to_speech = SpeechHead()
+
+    def forward(self, samples: Tensor, mean: Tensor, istd: Tensor) -> VoiceAnswer:
+        sound = self.front(samples, mean, istd)
+        features = self.trunk(sound.picture)
+        if self.preset.flatten is None:
+            features = features.mean((2, 3))
+        vector = self.to_vector(features)
+        return VoiceAnswer(
+            vector=vector,
+            score=self.to_score(vector),
+            logits=self.to_logits(vector),
+            speech=self.to_speech(vector, sound.mean(), sound.spread()),
+            mel_sum=sound.mel_sum,
+            mel_sumsq=sound.mel_sumsq,
+        )
