@@ -1,4 +1,4 @@
-"""What export, training and the tests know about any network: its tensors, and how live use must cut for it."""
+"""What export, training and the tests know of any network: its tensors, and what live use must cut for it."""
 
 from __future__ import annotations
 

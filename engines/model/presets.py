@@ -11,8 +11,10 @@ import torch
 
 from engines.model.face import FaceNet, FacePreset, Stage
 from engines.model.frontend import SoundPreset
+from engines.model.fusion import BilinearFusion, FusionPreset, LateFusion, LateMaskedFusion
 from engines.model.network import Network
 from engines.model.reparam import deploy
+from engines.model.voice_fcn import FcnPreset, VoiceFcn
 from engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
 
 FACE_LIVE = FacePreset(
@@ -66,11 +68,48 @@ VOICE_FV2ES = NestPreset(
     flatten=1024,
 )
 
+VOICE_AMFBP = FcnPreset(
+    name="amfbp",
+    # Linear bins up to 4 kHz, 40 ms every 10 ms. A piece spans what one output sees (195 spectra), a hop is
+    # one output column.
+    sound=SoundPreset(
+        piece=31_680,
+        hop=5_120,
+        window=640,
+        step=160,
+        taper="hamming",
+        n_fft=800,
+        bands=200,
+        scale="linear",
+    ),
+    widths=(96, 256, 384, 384, 256),
+)
+VOICE_LIVE_FCN = FcnPreset(
+    name="live-fcn",
+    # 64 spectra: with 32 the last pool would leave a single column.
+    sound=SoundPreset(piece=13_000, level=True, floor=-2.0),
+    widths=(48, 96, 160, 160, 128),
+    first=(7, 2, 3),
+    batch_norm=True,
+)
+LATE = FusionPreset("late")
+LATE_MASKED = FusionPreset("late-masked")
+GFBP = FusionPreset("gfbp")
+AGFBP = FusionPreset("agfbp", adaptive=True)
+AMFBP = FusionPreset("amfbp", adaptive=True, trunks=True)
+
 _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("face", "live"): lambda: FaceNet(FACE_LIVE),
     ("face", "fv2es"): lambda: FaceNet(FACE_FV2ES),
     ("voice", "live"): lambda: VoiceNest(VOICE_LIVE),
+    ("voice", "live-fcn"): lambda: VoiceFcn(VOICE_LIVE_FCN),
     ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),
+    ("voice", "amfbp"): lambda: VoiceFcn(VOICE_AMFBP),
+    ("fusion", "late"): lambda: LateFusion(LATE),
+    ("fusion", "late-masked"): lambda: LateMaskedFusion(LATE_MASKED),
+    ("fusion", "gfbp"): lambda: BilinearFusion(GFBP),
+    ("fusion", "agfbp"): lambda: BilinearFusion(AGFBP),
+    ("fusion", "amfbp"): lambda: BilinearFusion(AMFBP),
 }
 
 
