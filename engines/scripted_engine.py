@@ -205,14 +205,16 @@ def _fusion(row: Row) -> Row:
 def _cosines() -> NDArray[np.float64]:
     """An orthonormal 64x64 basis, so that vectors lie as far apart as what they were made from."""
     index = np.arange(VECTOR)
-    basis = np.cos(np.pi / VECTOR * np.outer(index, index + 0.5)) * np.sqrt(2.0 / VECTOR)
+    basis: NDArray[np.float64] = np.cos(np.pi / VECTOR * np.outer(index, index + 0.5))
+    basis *= np.sqrt(2.0 / VECTOR)
     basis[0] /= np.sqrt(2.0)
     return basis
 
 
 @cache
 def _hann() -> NDArray[np.float64]:
-    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(STFT_WINDOW) / STFT_WINDOW)
+    window: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(STFT_WINDOW) / STFT_WINDOW)
+    return window
 
 
 @cache
