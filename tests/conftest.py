@@ -1,15 +1,57 @@
-"""What every test gets: the folder of shared media where it exists, and no thread left behind."""
+"""What every test gets: the folder of shared media where it exists, no thread left behind, no lazy skip.
+
+With LIVEAFFECT_CI set, everything a test may need has been installed on purpose, so a test that skips for
+want of a package is a failure. Only hardware and what cannot be installed everywhere may still be absent.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+MAY_BE_ABSENT = re.compile(
+    r"\b(GPU|NVIDIA|CUDA|hardware|shared clips|torch|tensorrt\w*|Chromium|Windows|macOS|POSIX)\b",
+    re.IGNORECASE,
+)
+"""What a test may skip for even in CI; the reason of the skip has to name it."""
+
+
+def is_lazy(reason: str) -> bool:
+    """Whether a skip in CI for this reason hides a test that should have run."""
+    return MAY_BE_ABSENT.search(reason) is None
+
+
+R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Look at every skipped test."""
+    return _without_lazy_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Look at every module that skips as a whole."""
+    return _without_lazy_skip((yield))
+
+
+def _without_lazy_skip(report: R) -> R:
+    if os.environ.get("LIVEAFFECT_CI") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if is_lazy(reason):
+            report.outcome = "failed"
+            report.longrepr = (
+                f"{reason}\nA skip in CI has to name hardware; install what is missing in .ci/run."
+            )
+    return report
 
 
 @pytest.fixture
