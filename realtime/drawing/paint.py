@@ -1,0 +1,156 @@
+"""Colours, and the one thing that is ever put on a picture: a sprite, blended once.
+
+A panel is painted on a small canvas of its own and then blended into the picture in whole-number arithmetic.
+Canvases whose content did not change are kept, so drawing at camera rate costs little more than the blend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime.cue import NOT_SURE
+from realtime.drawing.glyphs import REGULAR, Mask, ascent_px, text_mask
+
+Colour = tuple[int, int, int]
+FULL = 256
+"""Coverage and strength are counted in 256ths, so that a blend is a product and a shift."""
+
+INK: Colour = (244, 246, 248)
+QUIET: Colour = (178, 185, 193)
+PANEL: Colour = (13, 16, 21)
+PANEL_COVER = 216
+"""How much of the picture a panel hides, of 256: text stays legible on pure white."""
+TRACK: Colour = (70, 76, 84)
+GOOD: Colour = (64, 205, 160)
+WARN: Colour = (255, 176, 46)
+LABEL_COLOURS: dict[str, Colour] = {
+    "neutral": (200, 206, 213),
+    "happy": (246, 224, 66),
+    "sad": (70, 152, 240),
+    "angry": (240, 92, 48),
+    "fearful": (214, 128, 190),
+    "disgusted": (32, 178, 132),
+    "surprised": (140, 214, 250),
+    NOT_SURE: (150, 157, 165),
+}
+"""After the palette of Okabe and Ito, lightened for dark panels; distinct with any kind of colour vision."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sprite:
+    """A small picture with coverage, ready to be blended. Immutable and shared."""
+
+    light: NDArray[np.uint16]
+    """(height, width, 3): colour times coverage."""
+    keep: NDArray[np.uint16]
+    """(height, width, 3): how much of what is below stays, of 256."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.light.shape[1], self.light.shape[0]
+
+
+class Canvas:
+    """A sprite in the making. Later paint covers earlier paint."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._light = np.zeros((height, width, 3), np.uint16)
+        self._keep = np.full((height, width, 3), FULL, np.uint16)
+
+    @classmethod
+    def of(cls, sprite: Sprite) -> Canvas:
+        """A canvas that starts as a copy of a finished sprite."""
+        out = cls.__new__(cls)
+        out._light, out._keep = sprite.light.copy(), sprite.keep.copy()
+        return out
+
+    def fill(self, x: int, y: int, width: int, height: int, colour: Colour) -> None:
+        """An opaque rectangle; empty or outside is allowed."""
+        rows, columns = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
+        self._light[rows, columns] = np.array(colour, np.uint16) * FULL
+        self._keep[rows, columns] = 0
+
+    def stamp(self, x: int, y: int, mask: Mask, colour: Colour, strength: int = FULL) -> None:
+        """Paint through a mask; what lies outside the canvas is left out."""
+        height, width = self._light.shape[:2]
+        left, top = max(-x, 0), max(-y, 0)
+        mask = mask[top : height - y if height > y else 0, left : width - x if width > x else 0]
+        if not mask.size:
+            return
+        area = np.s_[y + top : y + top + mask.shape[0], x + left : x + left + mask.shape[1]]
+        cover = mask if strength == FULL else (mask.astype(np.uint32) * strength >> 8).astype(np.uint16)
+        stays = (FULL - cover).astype(np.uint32)[..., None]
+        self._light[area] = (self._light[area] * stays >> 8).astype(np.uint16) + cover[..., None] * np.array(
+            colour, np.uint16
+        )
+        self._keep[area] = (self._keep[area] * stays >> 8).astype(np.uint16)
+
+    def lay(self, sprite: Sprite, x: int, y: int) -> None:
+        """Another sprite on top; it must lie inside."""
+        width, height = sprite.size
+        area = np.s_[y : y + height, x : x + width]
+        stays = sprite.keep.astype(np.uint32)
+        self._light[area] = (self._light[area] * stays >> 8).astype(np.uint16) + sprite.light
+        self._keep[area] = (self._keep[area] * stays >> 8).astype(np.uint16)
+
+    def plate(self, radius: int, colour: Colour = PANEL, cover: int = PANEL_COVER) -> None:
+        """The translucent ground of a panel with rounded corners, over the whole canvas."""
+        height, width = self._light.shape[:2]
+        self.stamp(0, 0, rounded(width, height, radius), colour, cover)
+
+    def text(
+        self, at: tuple[int, int], text: str, cap_px: int, colour: Colour = INK, weight: float = REGULAR
+    ) -> None:
+        """One line whose capitals stand on the row above `at[1]` and begin at column `at[0]`."""
+        self.stamp(at[0], at[1] - ascent_px(cap_px), text_mask(text, cap_px, weight), colour)
+
+    def sprite(self, strength: int = FULL) -> Sprite:
+        """The finished sprite, `strength` 256ths of it."""
+        light, keep = self._light, self._keep
+        if strength != FULL:
+            light = (light.astype(np.uint32) * strength >> 8).astype(np.uint16)
+            keep = (FULL - ((FULL - keep).astype(np.uint32) * strength >> 8)).astype(np.uint16)
+        light.setflags(write=False)
+        keep.setflags(write=False)
+        return Sprite(light, keep)
+
+
+@lru_cache(maxsize=512)
+def rounded(width: int, height: int, radius: int) -> Mask:
+    """Coverage of a rectangle with round corners. Read-only."""
+    radius = min(radius, width // 2, height // 2)
+    out = np.full((height, width), FULL, np.uint16)
+    if radius > 0:
+        away = radius - (np.arange(radius) + 0.5)
+        reach = np.sqrt(away[:, None] * away[:, None] + away[None, :] * away[None, :])
+        corner = (np.clip(radius + 0.5 - reach, 0.0, 1.0) * FULL + 0.5).astype(np.uint16)
+        out[:radius, :radius] = corner
+        out[:radius, -radius:] = corner[:, ::-1]
+        out[-radius:, :radius] = corner[::-1]
+        out[-radius:, -radius:] = corner[::-1, ::-1]
+    out.setflags(write=False)
+    return out
+
+
+def paste(picture: NDArray[np.uint8], sprite: Sprite, x: int, y: int) -> None:
+    """Blend a sprite into a picture, in place; what lies outside is left out."""
+    height, width = picture.shape[:2]
+    left, top = max(-x, 0), max(-y, 0)
+    right, bottom = min(sprite.size[0], width - x), min(sprite.size[1], height - y)
+    if right <= left or bottom <= top:
+        return
+    part = picture[y + top : y + bottom, x + left : x + right]
+    mixed = np.multiply(part, sprite.keep[top:bottom, left:right], dtype=np.uint16)
+    mixed += sprite.light[top:bottom, left:right]
+    mixed >>= 8
+    part[...] = mixed
+
+
+def label_colour(label: str) -> Colour:
+    """The colour of a label; anything unknown looks like 'not sure'."""
+    return LABEL_COLOURS.get(label, LABEL_COLOURS[NOT_SURE])

@@ -1,0 +1,225 @@
+"""The panels at a face: the emotion with its seven bars, the readings behind it, and the short forms.
+
+Every function returns a finished sprite and is remembered by what it shows, because cues come ten times a
+second and pictures thirty times. Sizes depend on the picture alone, never on the numbers shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from engines.recipe import LABELS
+from realtime.cue import NOT_SURE
+from realtime.drawing.glyphs import BOLD, fit_text, text_width_px, wrap_text
+from realtime.drawing.paint import FULL, INK, QUIET, TRACK, WARN, Canvas, Sprite, label_colour
+
+SHORT_NAMES = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise")
+THREE_LETTERS = tuple(label[:3] for label in LABELS)
+WIDEST_SHARE = "100%"
+NO_AGE = "\u2013"
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Every length of the overlay, from the size of the picture."""
+
+    cap: int
+    """Height of capitals in running text."""
+    head: int
+    """Height of capitals in headings."""
+    pad: int
+    """From the edge of a panel to what is in it."""
+    gap: int
+    """Between things."""
+    line: int
+    """From one line of text to the next."""
+    radius: int
+    thin: int
+    """Width of the finest line."""
+
+    @classmethod
+    def of(cls, width: int, height: int) -> Measures:
+        """Grow with the picture, a little slower above 640x480; never below what can be read."""
+        scale = min(width / 640, height / 480)
+        if scale > 1:
+            scale = 0.25 + 0.75 * scale
+        cap = max(7, int(8 * scale + 0.5))
+        return cls(
+            cap=cap,
+            head=max(8, int(11 * scale + 0.5)),
+            pad=max(4, int(8 * scale + 0.5)),
+            gap=max(3, int(6 * scale + 0.5)),
+            line=cap + max(4, int(6 * scale + 0.5)),
+            radius=max(3, int(6 * scale + 0.5)),
+            thin=max(1, int(scale + 0.5)),
+        )
+
+    @property
+    def bar(self) -> int:
+        """Longest bar of the full form."""
+        return 8 * self.cap
+
+    def names(self, names: tuple[str, ...]) -> int:
+        """Width of the column of names."""
+        return max(text_width_px(name, self.cap) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a panel says, in the steps in which it can be seen."""
+
+    label: str
+    percent: int
+    """Confidence."""
+    shares: tuple[int, ...]
+    """Seven probabilities in thousandths."""
+    reason: str
+    strength: int = FULL
+    """Fades below FULL when the readings are old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One line about the readings behind an emotion."""
+
+    name: str
+    weight: int
+    """Share in the fused answer, percent."""
+    age_ms: int | None
+    strength: int = FULL
+
+
+@lru_cache(maxsize=128)
+def face_panel(said: Said, form: str, m: Measures) -> Sprite:
+    """The panel in one of its forms: 'full', 'bars', 'slim', 'label', 'name'."""
+    if form in ("label", "name"):
+        return _chip(said, m, short=form == "name")
+    names = SHORT_NAMES if form == "full" else THREE_LETTERS
+    canvas = Canvas.of(_ground(form, len(_reason_lines(said, form, m)), m))
+    width = _width(form, m)
+    cap = _head(form, m)
+    y = m.pad + cap
+    colour = label_colour(said.label)
+    canvas.fill(0, m.radius, 2 * m.thin, y - m.radius + m.pad // 2, colour)
+    canvas.text((m.pad, y), said.label, cap, colour, BOLD)
+    percent = f"{said.percent}%"
+    canvas.text((width - m.pad - text_width_px(percent, cap), y), percent, cap, INK)
+    for reason in _reason_lines(said, form, m):
+        y += m.line
+        canvas.text((m.pad, y), reason, m.cap, WARN)
+    y += m.line + m.gap // 2
+    left = m.pad + m.names(names) + m.gap
+    best = max(said.shares)
+    for label, share in zip(LABELS, said.shares, strict=True):
+        length = (share * _bar(form, m) + 500) // 1000
+        canvas.fill(left, y - m.cap, length, m.cap, label_colour(label))
+        if form == "full":
+            shown = str((share + 5) // 10)
+            at = width - m.pad - text_width_px(shown, m.cap)
+            canvas.text((at, y), shown, m.cap, INK if share == best else QUIET)
+        y += m.line
+    return canvas.sprite(said.strength)
+
+
+@lru_cache(maxsize=128)
+def source_panel(sources: tuple[Source, ...], m: Measures) -> Sprite:
+    """The lines under a full panel: which reading counts how much, and how old it is."""
+    width = _width("full", m)
+    canvas = Canvas(width, m.pad * 2 + m.cap + (len(sources) - 1) * m.line)
+    canvas.plate(m.radius)
+    y = m.pad + m.cap
+    middle = width - m.pad - text_width_px("0000 ms", m.cap)
+    for source in sources:
+        line = Canvas(width, m.line + m.cap)
+        line.text((m.pad, m.line), source.name, m.cap, QUIET)
+        shown = f"{source.weight}%" if source.weight or source.age_ms is not None else ""
+        line.text((middle - m.gap - text_width_px(shown, m.cap), m.line), shown, m.cap, INK)
+        age = age_text(source.age_ms)
+        line.text((width - m.pad - text_width_px(age, m.cap), m.line), age, m.cap, INK)
+        canvas.lay(line.sprite(source.strength), 0, y - m.line)
+        y += m.line
+    return canvas.sprite()
+
+
+def age_text(age_ms: int | None) -> str:
+    """An age as a person reads it; a dash without any reading."""
+    if age_ms is None:
+        return NO_AGE
+    return f"{age_ms} ms" if age_ms < 1000 else f"{age_ms // 1000}.{age_ms % 1000 // 100} s"
+
+
+def face_sizes(said: Said, sources: int, m: Measures) -> dict[str, tuple[int, int]]:
+    """Width and height of every form, without painting the large ones."""
+    below = m.gap // 2 + m.pad * 2 + m.cap + (sources - 1) * m.line if sources else 0
+    tall = {form: _height(form, len(_reason_lines(said, form, m)), m) for form in ("full", "bars", "slim")}
+    return {
+        "full": (_width("full", m), tall["full"] + below),
+        "bars": (_width("bars", m), tall["bars"]),
+        "slim": (_width("slim", m), tall["slim"]),
+        "label": face_panel(said, "label", m).size,
+        "name": face_panel(said, "name", m).size,
+    }
+
+
+@lru_cache(maxsize=32)
+def _ground(form: str, reasons: int, m: Measures) -> Sprite:
+    """What never changes in a panel: its plate, the names, the empty bars."""
+    names = SHORT_NAMES if form == "full" else THREE_LETTERS
+    canvas = Canvas(_width(form, m), _height(form, reasons, m))
+    canvas.plate(m.radius)
+    y = m.pad + _head(form, m) + m.line * (1 + reasons) + m.gap // 2
+    left = m.pad + m.names(names) + m.gap
+    for name in names:
+        canvas.text((m.pad, y), name, m.cap, QUIET)
+        canvas.fill(left, y - m.cap, _bar(form, m), m.cap, TRACK)
+        y += m.line
+    return canvas.sprite()
+
+
+def _bar(form: str, m: Measures) -> int:
+    return m.bar if form == "full" else _width(form, m) - 2 * m.pad - m.names(THREE_LETTERS) - m.gap
+
+
+def _head(form: str, m: Measures) -> int:
+    return m.cap if form == "slim" else m.head
+
+
+@lru_cache(maxsize=32)
+def _width(form: str, m: Measures) -> int:
+    cap = _head(form, m)
+    head = max(text_width_px(label, cap, BOLD) for label in (*LABELS, NOT_SURE))
+    head += m.gap + text_width_px(WIDEST_SHARE, cap)
+    if form != "full":
+        return 2 * m.pad + head
+    rows = m.names(SHORT_NAMES) + m.gap + m.bar + m.gap + text_width_px("100", m.cap)
+    return 2 * m.pad + max(head, rows)
+
+
+def _height(form: str, reasons: int, m: Measures) -> int:
+    return 2 * m.pad + _head(form, m) + (reasons + len(LABELS)) * m.line + m.gap // 2
+
+
+def _reason_lines(said: Said, form: str, m: Measures) -> list[str]:
+    """The reason broken into at most two lines that fit."""
+    return wrap_text(said.reason, _width(form, m) - 2 * m.pad, m.cap)
+
+
+def _chip(said: Said, m: Measures, *, short: bool) -> Sprite:
+    """Label and confidence on one line, or in the short form the label alone."""
+    cap = m.cap if short else m.head
+    percent = "" if short else f"{said.percent}%"
+    name = text_width_px(said.label, cap, BOLD)
+    reason = "" if short else said.reason
+    width = 2 * m.pad + name + (m.gap + text_width_px(percent, cap) if percent else 0)
+    reason = fit_text(reason, max(width - 2 * m.pad, 16 * m.cap), m.cap)
+    width = max(width, 2 * m.pad + text_width_px(reason, m.cap) if reason else 0)
+    edge = max(2, m.pad * 2 // 3)
+    canvas = Canvas(width, 2 * edge + cap + (m.line if reason else 0))
+    canvas.plate(m.radius)
+    canvas.text((m.pad, edge + cap), said.label, cap, label_colour(said.label), BOLD)
+    if percent:
+        canvas.text((width - m.pad - text_width_px(percent, cap), edge + cap), percent, cap, INK)
+    if reason:
+        canvas.text((m.pad, edge + cap + m.line), reason, m.cap, WARN)
+    return canvas.sprite(said.strength)

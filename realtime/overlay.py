@@ -1,0 +1,280 @@
+"""The drawn picture: a pure function of one `View`, the same to the last bit on every machine.
+
+`lay_out` decides what stands where, `paint` puts it on a copy of the picture, `draw` does both. Nothing is
+ever put over a face while there is any other place for it, and readings that are too old fade and vanish
+instead of sticking to the wrong moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime.cue import Cue
+from realtime.drawing.paint import FULL, Colour, Sprite, label_colour, paste
+from realtime.drawing.panels import Measures, Said, Source, face_panel, face_sizes, source_panel
+from realtime.drawing.placing import Guest, Rect, Room, Seat, face_room, seat_all
+from realtime.drawing.signs import (
+    corner,
+    health_panel,
+    line_panel,
+    meter,
+    meter_steps,
+    notice_panel,
+    rim_px,
+    timeline,
+)
+from realtime.drawing.view import Health, Mark, View
+
+__all__ = ["Health", "Layout", "Mark", "Piece", "Seat", "View", "draw", "lay_out", "paint"]
+
+FACE_EXPIRES_MS = 500
+VOICE_EXPIRES_MS = 2_000
+FADE_MS = 250
+"""An expired reading is gone after this long."""
+_FADE_STEPS = 8
+_UNKNOWN: Colour = (196, 202, 210)
+"""Of a face about which nothing is known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """One sprite and where it goes."""
+
+    what: str
+    """'panel', 'sources', 'meter', 'health', 'notices', 'timeline', 'nobody'."""
+    rect: Rect
+    sprite: Sprite
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One box around a face."""
+
+    box: Rect
+    colour: Colour
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """What stands where in one picture."""
+
+    measures: Measures
+    frames: tuple[Frame, ...]
+    pieces: tuple[Piece, ...]
+    seats: tuple[Seat, ...]
+    """Hand them to the next `lay_out` and panels stay on their side of the face."""
+
+
+def draw(view: View) -> NDArray[np.uint8]:
+    """The picture with everything on it, as a new array of the frame's size."""
+    return paint(view, lay_out(view))
+
+
+def paint(view: View, layout: Layout) -> NDArray[np.uint8]:
+    """A copy of the frame, mirrored if asked for, with the layout drawn on it."""
+    picture = _copy(view)
+    for frame in layout.frames:
+        _draw_frame(picture, frame, layout.measures)
+    for piece in layout.pieces:
+        paste(picture, piece.sprite, piece.rect[0], piece.rect[1])
+    return picture
+
+
+def lay_out(view: View, seats: tuple[Seat, ...] = ()) -> Layout:
+    """Decide what stands where; `seats` are those of the picture before."""
+    width, height = view.frame.size
+    m = Measures.of(width, height)
+    boxes = {mark.track: _box(mark, view) for mark in view.marks}
+    room = Room(width, height, m.gap, [face_room(box) for box in boxes.values()])
+    pieces = [*_notices(view, room, m), *_health(view, room, m), *_meter(view, boxes, room, m)]
+    said = {mark.track: words for mark in view.marks if (words := _said(mark)) is not None}
+    sources = {mark.track: _sources(mark) for mark in view.marks}
+    guests = [
+        Guest(track, boxes[track], face_sizes(words, len(sources[track]), m)) for track, words in said.items()
+    ]
+    seated = seat_all(guests, room, m.gap, seats)
+    for seat, rect in seated:
+        room.take(rect)
+        panel = face_panel(said[seat.track], seat.form, m)
+        pieces.append(Piece("panel", (rect[0], rect[1], *panel.size), panel))
+        if seat.form == "full" and sources[seat.track]:
+            below = source_panel(sources[seat.track], m)
+            pieces.append(Piece("sources", (rect[0], rect[1] + rect[3] - below.size[1], *below.size), below))
+    pieces.extend(_timeline(view, room, m))
+    frames = tuple(
+        Frame(boxes[mark.track], _frame_colour(said.get(mark.track)))
+        for mark in sorted(view.marks, key=lambda mark: mark.box[2] * mark.box[3])
+    )
+    return Layout(m, frames, tuple(pieces), tuple(seat for seat, _ in seated))
+
+
+def strength(age_ms: int | None, expires_ms: int) -> int:
+    """How strongly a reading of this age is shown, 0 to FULL in a few steps; without an age not at all."""
+    if age_ms is None:
+        return 0
+    left = FADE_MS - (age_ms - expires_ms)
+    steps = max(0, min(_FADE_STEPS, -(-left * _FADE_STEPS // FADE_MS)))
+    return FULL * steps // _FADE_STEPS
+
+
+def _copy(view: View) -> NDArray[np.uint8]:
+    if not view.mirrored:
+        return view.frame.image.copy()
+    import cv2  # ten times faster than NumPy at turning RGB round, and loaded by the face search anyway
+
+    return np.asarray(cv2.flip(view.frame.image, 1), np.uint8)
+
+
+def _box(mark: Mark, view: View) -> Rect:
+    x, y, w, h = (round(v) for v in mark.box)
+    return (view.frame.size[0] - x - w if view.mirrored else x), y, w, h
+
+
+def _strengths(mark: Mark) -> tuple[int, int]:
+    return strength(mark.face_age_ms, FACE_EXPIRES_MS), strength(mark.voice_age_ms, VOICE_EXPIRES_MS)
+
+
+def _said(mark: Mark) -> Said | None:
+    """What the panel of a face says, or None when there is nothing to say any more."""
+    if mark.cue is None:
+        return None
+    never = mark.face_age_ms is None and mark.voice_age_ms is None
+    strong = FULL if never else max(_strengths(mark))
+    return _words(mark.cue, strong) if strong else None
+
+
+def _words(cue: Cue, strong: int = FULL) -> Said:
+    shares = tuple(round(1000 * p) for p in cue.fused)
+    return Said(cue.label, round(100 * cue.confidence), shares, cue.reason or "", strong)
+
+
+def _sources(mark: Mark) -> tuple[Source, ...]:
+    if mark.cue is None:
+        return ()
+    ages = (mark.face_age_ms, mark.voice_age_ms)
+    out = []
+    for name, weight, age, strong in zip(
+        ("face", "voice"), mark.cue.weights[:2], ages, _strengths(mark), strict=True
+    ):
+        alive = age is not None and strong > 0
+        out.append(Source(name, round(100 * weight) if alive else 0, age if alive else None, strong or FULL))
+    if mark.cue.words is not None:
+        out.append(Source("words", round(100 * mark.cue.weights[2]), None))
+    return tuple(out)
+
+
+def _frame_colour(said: Said | None) -> Colour:
+    if said is None:
+        return _UNKNOWN
+    colour, rest = label_colour(said.label), FULL - said.strength
+    mixed = [(c * said.strength + u * rest) >> 8 for c, u in zip(colour, _UNKNOWN, strict=True)]
+    return mixed[0], mixed[1], mixed[2]
+
+
+def _notices(view: View, room: Room, m: Measures) -> list[Piece]:
+    """At the top, else at another edge, broken into shorter lines if need be.
+
+    Only where faces leave no room at all it stands at the edge where it hides least of one: a frozen
+    picture must say that it is frozen.
+    """
+    notices = tuple(notice for notice in view.notices if notice.strip())
+    if not notices:
+        return []
+    for share in (1, 2, 3, 4, 6):
+        sprite = notice_panel(notices, room.width // share - 2 * m.gap, m)
+        places = room.corners(sprite.size, ("tc", "bc", "tl", "tr", "bl", "br", "ml", "mr"))
+        if (rect := room.first_free(places)) is not None:
+            return [Piece("notices", rect, sprite)]
+    sprite = notice_panel(notices, room.width - 2 * m.gap, m)
+    places = room.corners(sprite.size, ("tc", "bc"))
+    return [Piece("notices", room.take(min(places, key=lambda r: _hidden(r, room))), sprite)]
+
+
+def _hidden(rect: Rect, room: Room) -> int:
+    """Pixels of what is taken that the rectangle would hide."""
+    x, y, w, h = rect
+    return sum(
+        max(0, min(x + w, tx + tw) - max(x, tx)) * max(0, min(y + h, ty + th) - max(y, ty))
+        for tx, ty, tw, th in room.taken
+    )
+
+
+def _health(view: View, room: Room, m: Measures) -> list[Piece]:
+    sprite = health_panel(view.health, room.width - 2 * m.gap, m)
+    rect = room.first_free(room.corners(sprite.size, ("bl", "br", "tl", "tr", "ml", "mr")))
+    return [] if rect is None else [Piece("health", rect, sprite)]
+
+
+def _meter(view: View, boxes: dict[int, Rect], room: Room, m: Measures) -> list[Piece]:
+    """At the speaker if one speaks in view, else at the edge beside what is known about the voice."""
+    steps = meter_steps(view.voice_level)
+    speakers = [mark.track for mark in view.marks if mark.cue is not None and mark.cue.speaking]
+    for track in sorted(speakers, key=lambda t: -boxes[t][2] * boxes[t][3]):
+        x, y, w, h = boxes[track]
+        wide = max(8 * m.cap, min(w, 16 * m.cap))
+        sprite = meter(steps, wide, m)
+        left, high = x + (w - wide) // 2, sprite.size[1]
+        top = face_room(boxes[track])[1]
+        spots = [(left, y + h + m.gap, wide, high), (left, top - m.gap - high, wide, high)]
+        if (rect := room.first_free(spots)) is not None:
+            return [Piece("meter", rect, sprite)]
+    if speakers or (view.nobody is None and not steps):
+        return []
+    sprite = meter(steps, 12 * m.cap, m)
+    rect = room.first_free(_above_health(room, sprite.size, m))
+    if rect is None:
+        return []
+    pieces = [Piece("meter", rect, sprite)]
+    if view.nobody is not None:
+        words = _words(view.nobody)
+        text = f"nobody in view: {words.label} {words.percent}%"
+        note = line_panel(text, label_colour(words.label), m)
+        beside = (rect[0] + rect[2] + m.gap, rect[1], *note.size)
+        above = (rect[0], rect[1] - m.gap - note.size[1], *note.size)
+        if (place := room.first_free([beside, above])) is not None:
+            pieces.append(Piece("nobody", place, note))
+    return pieces
+
+
+def _above_health(room: Room, size: tuple[int, int], m: Measures) -> list[Rect]:
+    """Corners, and the places just above whatever stands in the lower ones."""
+    corners = room.corners(size, ("bl", "br", "tl", "tr"))
+    raised = [(x, y - size[1] - m.gap, w, h) for x, y, w, h in corners[:2]]
+    return [raised[0], corners[0], raised[1], *corners[1:]]
+
+
+def _timeline(view: View, room: Room, m: Measures) -> list[Piece]:
+    if not view.history:
+        return []
+    sprite = timeline(view.history, min(room.width // 3, 22 * m.cap), m)
+    corners = room.corners(sprite.size, ("br", "tr", "bl", "tl"))
+    raised = [(x, y - m.line - 2 * m.gap, w, h) for x, y, w, h in corners[::2]]
+    rect = room.first_free([corners[0], raised[0], corners[1], corners[2], raised[1], corners[3]])
+    return [] if rect is None else [Piece("timeline", rect, sprite)]
+
+
+def _draw_frame(picture: NDArray[np.uint8], frame: Frame, m: Measures) -> None:
+    """Corner accents, joined by a thin line that lets the picture through."""
+    x, y, w, h = frame.box
+    if w < 2 or h < 2:
+        return
+    pen = 2 * m.thin
+    arm = max(3, min(w, h) // 5)
+    arm -= arm % max(1, m.thin * 2)
+    for row, column in ((y, None), (y + h - m.thin, None), (None, x), (None, x + w - m.thin)):
+        rows = slice(max(0, y if row is None else row), max(0, y + h if row is None else row + m.thin))
+        columns = slice(
+            max(0, x if column is None else column), max(0, x + w if column is None else column + m.thin)
+        )
+        part = picture[rows, columns]
+        part[...] = (part >> 1) + np.array([c >> 1 for c in frame.colour], np.uint8)
+    rim = rim_px(pen)
+    for turn in range(4):
+        sprite = corner(arm, pen, frame.colour, turn)
+        size = sprite.size[0]
+        left = x - rim if turn in (0, 3) else x + w + rim - size
+        top = y - rim if turn in (0, 1) else y + h + rim - size
+        paste(picture, sprite, left, top)
