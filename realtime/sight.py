@@ -1,0 +1,169 @@
+"""Looks at every picture of one camera and says who is in it: search, track and crop in the order that fits the budget.
+
+One tile of the full-range network, or a few close looks, fit into a frame; both must not be had at will. So a
+frame takes a tile when one is due, then as many close looks as are left, new suspects first, and the faces that
+had no look are followed by motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime.blazeface import FaceFinder, Found
+from realtime.clock import MS
+from realtime.crop import cut_out, likeness, unlikeness
+from realtime.frame import Box, Face, Sighting, VideoFrame
+from realtime.motion import Change, Glance, Template
+from realtime.search import Area, Search, close_area, look, look_everywhere, one_each
+from realtime.track import SURE, Seen, Track, Tracker
+
+LOOK_AGAIN_NS = 55 * MS
+"""A known face is looked at again after this: every second frame at 30 a second, every frame below 18."""
+LOOK_FOR_LOST_NS = 200 * MS
+LOOKS_WITH_TILE, LOOKS_ALONE = 1, 3
+"""Close looks that a frame takes beside a tile, and without one."""
+LOOKS_WHEN_ABRUPT = 4
+SAME_MOMENT = 0.9
+"""Unlikeness of one person from one frame to the next; what a cut brings is above it."""
+NOVEL_PLACE = 0.15
+"""An abrupt change with no face left where it was is a cut if this much of the picture is new."""
+
+
+class Sight:
+    """Who is in view of one camera. Not thread-safe; the same pictures give the same sightings."""
+
+    def __init__(
+        self, source: str, far: FaceFinder, near: FaceFinder, *, ids: Iterator[int] | None = None
+    ) -> None:
+        """`far` looks at tiles, `near` close up. Cameras that share `ids` never share a track id."""
+        self.source = source
+        self._far, self._near = far, near
+        self._tracker = Tracker() if ids is None else Tracker(ids)
+        self._glance = Glance()
+        self._search: Search | None = None
+        self._size = (0, 0)
+
+    def reset(self) -> tuple[int, ...]:
+        """Forget everybody, as when a camera was reopened; the ids that ended. Ids go on counting."""
+        self._glance.reset()
+        self._search = None
+        return self._tracker.end(list(self._tracker.tracks))
+
+    def step(self, frame: VideoFrame) -> Sighting:
+        """Who is in this picture. Pictures come in the order of their time."""
+        if self._search is None or self._size != frame.size:
+            self._size = frame.size
+            self._search = Search(*frame.size)
+        image, now_ns = frame.image, frame.captured_ns
+        change = self._glance.look(image)
+        self._tracker.predict(now_ns)
+        ended, cut = self._judge(image, change)
+        if cut:
+            self._search.restart()
+        visible = self._tracker.visible()
+        tile = self._search.next_tile(now_ns, change.moved, [t.box for t in visible], hurry=not visible)
+        if tile is not None:
+            self._tracker.suspect(look(self._far, image, tile))
+        self._look_close(image, now_ns, LOOKS_ALONE if tile is None else LOOKS_WITH_TILE)
+        self._follow(image, now_ns)
+        ended += self._tracker.expire()
+        faces = tuple(self._face(image, track) for track in self._tracker.visible())
+        return Sighting(frame.source, frame.seq, now_ns, frame.size, faces, cut, ended)
+
+    def _judge(self, image: NDArray[np.uint8], change: Change) -> tuple[tuple[int, ...], bool]:
+        # After an abrupt change nobody is believed to be who they were before they were looked at again.
+        if not change.abrupt:
+            return (), False
+        known = self._tracker.visible()[:LOOKS_WHEN_ABRUPT]
+        verdicts = [] if change.cut else [self._is_same(image, track) for track in known]
+        others = [track for track, same in zip(known, verdicts, strict=False) if same is False]
+        gone_with_picture = (
+            bool(known) and True not in verdicts and (bool(others) or change.novel > NOVEL_PLACE)
+        )
+        if not change.cut and not gone_with_picture:
+            return self._tracker.end(others), False
+        places = [_suspect_at(track) for track in known]
+        ended = self._tracker.end(list(self._tracker.tracks))
+        self._tracker.suspect(places)
+        return ended, True
+
+    def _is_same(self, image: NDArray[np.uint8], track: Track) -> bool | None:
+        # None: no face there at all; it may be hidden, or the picture is another one.
+        area = close_area(track.box, *self._size)
+        found = look(self._near, image, area) if area else []
+        best = min(found, key=lambda f: _apart(f.box, track.box), default=None)
+        if best is None or track.latest is None or _apart(best.box, track.box) > 0.8:
+            return None
+        looks = _looks(image, best)
+        return looks is not None and unlikeness(looks, track.latest) <= SAME_MOMENT
+
+    def _look_close(self, image: NDArray[np.uint8], now_ns: int, most: int) -> None:
+        areas: list[Area] = []
+        found: list[Found] = []
+        for track in self._due(now_ns):
+            area = close_area(track.box, *self._size)
+            if area is None:
+                track.misses += 1
+                continue
+            if len(areas) == most:
+                break
+            areas.append(area)
+            found += look(self._near, image, area)
+        seen = [Seen(f, looks) for f in one_each(found) if (looks := _looks(image, f)) is not None]
+        self._tracker.take(seen, areas)
+
+    def _due(self, now_ns: int) -> Sequence[Track]:
+        due = [
+            t
+            for t in self._tracker.tracks
+            if now_ns - t.looked_ns >= (LOOK_FOR_LOST_NS if t.is_lost(now_ns) else LOOK_AGAIN_NS)
+        ]
+        return sorted(due, key=lambda t: (t.id is not None, t.is_lost(now_ns), t.looked_ns, t.id or 0))
+
+    def _follow(self, image: NDArray[np.uint8], now_ns: int) -> None:
+        for track in self._tracker.visible():
+            if track.seen_ns == now_ns:
+                track.template = Template.of(image, track.box)
+            elif track.template is not None and (place := track.template.find(image, track.box)) is not None:
+                self._tracker.follow(track, *place)
+
+    def _face(self, image: NDArray[np.uint8], track: Track) -> Face:
+        points = track.pixels
+        assert track.id is not None
+        return Face(
+            track=track.id,
+            box=track.box,
+            points=points,
+            velocity=(track.steady.vx, track.steady.vy),
+            seen_ns=track.seen_ns,
+            score=track.score,
+            crop=cut_out(image, points),
+        )
+
+
+def find_in_picture(far: FaceFinder, near: FaceFinder, image: NDArray[np.uint8]) -> list[Face]:
+    """All faces of a single picture, thoroughly, best first, numbered from 1."""
+    found = [f for f in look_everywhere(far, near, image, sure=SURE) if _looks(image, f) is not None]
+    return [
+        Face(number, f.box, f.points, (0.0, 0.0), 0, f.score, cut_out(image, f.points))
+        for number, f in enumerate(found, 1)
+    ]
+
+
+def _looks(image: NDArray[np.uint8], found: Found) -> NDArray[np.float32] | None:
+    # A find whose eyes coincide is no face that a crop could be placed on.
+    if not float(np.hypot(*(found.points[1] - found.points[0]))) > 1.0:
+        return None
+    return likeness(cut_out(image, found.points))
+
+
+def _apart(one: Box, other: Box) -> float:
+    dx, dy = one[0] + one[2] / 2 - other[0] - other[2] / 2, one[1] + one[3] / 2 - other[1] - other[3] / 2
+    return float(np.hypot(dx, dy)) / max(1.0, other[2])
+
+
+def _suspect_at(track: Track) -> Found:
+    return Found(track.box, track.pixels, 0.0)

@@ -1,0 +1,297 @@
+"""Keeps people apart: which find in this picture is whom from the pictures before.
+
+Place, size and looks decide together, because place alone swaps two people who cross and looks alone swap
+a person with the light. An id is given only to a face that was found twice, and never given again; who
+leaves keeps it for two seconds. No pictures and no clock in here: finds and times come as arguments.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime.blazeface import Found
+from realtime.clock import MS, SECOND
+from realtime.crop import unlikeness
+from realtime.frame import Box
+from realtime.motion import Template
+from realtime.search import Area
+from realtime.steady import Steady
+
+MAX_FACES = 16
+SURE = 0.5
+"""Score that a find needs to become somebody; one that goes on may be weaker."""
+HITS = 2
+"""Finds before a face is believed: by two networks in one picture, or by one in two pictures."""
+LOST_AFTER = 2
+"""Looks in a row that found nothing before a face is no longer shown."""
+SHOWN_NS = 700 * MS
+KEPT_NS = 2 * SECOND
+"""Who is away no longer than this keeps the id."""
+DOUBTED_NS = SECOND
+"""What is not confirmed within this time was nothing."""
+
+REACH = 0.6
+"""Box widths between expectation and find that one person may have."""
+REACH_PER_S = 1.5
+MAX_GROWTH = math.log(1.8)
+LOOKS_WEIGHT = 0.3
+SAME_LOOKS = 1.1
+"""Unlikeness up to which somebody who was away is taken for the same person."""
+MEMORY_GAIN = 0.2
+POINTS_GAIN = 0.6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A find and what it looks like (see `crop.likeness`)."""
+
+    found: Found
+    looks: NDArray[np.float32]
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One person in view, or what may become one."""
+
+    steady: Steady
+    aspect: float
+    """Height over width of the box."""
+    points: NDArray[np.float32]
+    """Six points relative to the centre, in box widths."""
+    score: float
+    seen_ns: int
+    corrected_ns: int
+    """When the place was last measured, by a find or by following."""
+    born_ns: int
+    looked_ns: int
+    """When a close look was last taken, whatever it found; in the past before the first one."""
+    id: int | None = None
+    hits: int = 1
+    misses: int = 0
+    looks: NDArray[np.float32] | None = None
+    """Mean of what it looked like over the last second or so."""
+    latest: NDArray[np.float32] | None = None
+    """What it looked like in the last find."""
+    template: Template | None = None
+
+    @property
+    def box(self) -> Box:
+        """Where it is believed to be."""
+        w, h = self.steady.size, self.steady.size * self.aspect
+        return (self.steady.x - w / 2, self.steady.y - h / 2, w, h)
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """The six points in the picture."""
+        centre = np.array([self.steady.x, self.steady.y], np.float32)
+        return (centre + self.points * self.steady.size).astype(np.float32)
+
+    def is_lost(self, now_ns: int) -> bool:
+        """Somebody once, not seen any more."""
+        return self.misses >= LOST_AFTER or now_ns - self.seen_ns > SHOWN_NS
+
+
+@dataclass(slots=True, eq=False)
+class Tracker:
+    """All tracks of one camera. One thread."""
+
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Where ids come from; cameras that share it never share an id."""
+    tracks: list[Track] = field(default_factory=list)
+    _now_ns: int = 0
+
+    def visible(self) -> list[Track]:
+        """Everybody who is in view, in the order of their ids."""
+        shown = [t for t in self.tracks if t.id is not None and not t.is_lost(self._now_ns)]
+        return sorted(shown, key=lambda t: t.id or 0)
+
+    def predict(self, now_ns: int) -> None:
+        """Move everybody on to `now_ns`."""
+        dt_s = (now_ns - self._now_ns) / SECOND
+        for track in self.tracks:
+            track.steady.predict(dt_s, coasting=track.misses > 0)
+        self._now_ns = now_ns
+
+    def suspect(self, found: Sequence[Found]) -> None:
+        """Take in what a tile showed: a hint where somebody new may be, not a measurement of who is known."""
+        for find in found:
+            near = [t for t in self.tracks if not self._is_gone(t) and _distance(t, find) <= REACH]
+            if not near:
+                self.tracks.append(_born(find, None, self._now_ns))
+
+    def take(self, seen: Sequence[Seen], areas: Sequence[Area]) -> None:
+        """Take in what close looks at `areas` showed, and what they did not show."""
+        expected = [t for t in self.tracks if any(_lies_in(t, area) for area in areas)]
+        matched = self._match(seen)
+        taken = {id(track) for track, _ in matched}
+        for track, one in matched:
+            self._correct(track, one)
+        for track in expected:
+            track.looked_ns = self._now_ns
+            if id(track) not in taken:
+                track.misses += 1
+        known = {id(one) for _, one in matched}
+        for one in seen:
+            if id(one) not in known and one.found.score >= SURE and not self._is_known(one.found):
+                self.tracks.append(_born(one.found, one.looks, self._now_ns))
+        for track in [t for t in self.tracks if t.id is None and t.hits >= HITS and t.score >= SURE]:
+            self._believe(track)
+
+    def follow(self, track: Track, x: float, y: float) -> None:
+        """Take in where motion says the face went."""
+        track.steady.correct(x, y, (self._now_ns - track.corrected_ns) / SECOND)
+        track.corrected_ns = self._now_ns
+
+    def expire(self) -> tuple[int, ...]:
+        """Forget who is gone for good; their ids."""
+        ended = [t for t in self.tracks if self._is_over(t)]
+        self.tracks = [t for t in self.tracks if not self._is_over(t)]
+        return _ids(ended)
+
+    def end(self, tracks: Iterable[Track]) -> tuple[int, ...]:
+        """End these at once; their ids."""
+        ended = list(tracks)
+        gone = {id(t) for t in ended}
+        self.tracks = [t for t in self.tracks if id(t) not in gone]
+        return _ids(ended)
+
+    def _is_gone(self, track: Track) -> bool:
+        return track.id is not None and track.is_lost(self._now_ns)
+
+    def _is_over(self, track: Track) -> bool:
+        if track.id is None:
+            return track.misses >= LOST_AFTER or self._now_ns - track.born_ns > DOUBTED_NS
+        return self._now_ns - track.seen_ns > KEPT_NS
+
+    def _is_known(self, found: Found) -> bool:
+        # A second find of a face that is there already is not a second face.
+        return any(_distance(t, found) < REACH / 2 for t in self.tracks if not self._is_gone(t))
+
+    def _match(self, seen: Sequence[Seen]) -> list[tuple[Track, Seen]]:
+        pairs = [
+            (cost, i, j)
+            for i, t in enumerate(self.tracks)
+            for j, s in enumerate(seen)
+            if (cost := self._cost(t, s)) < math.inf
+        ]
+        chosen = assign(pairs)
+        return [(self.tracks[i], seen[j]) for i, j in chosen]
+
+    def _cost(self, track: Track, one: Seen) -> float:
+        distance, growth = _distance(track, one.found), _growth(track, one.found)
+        away_s = (self._now_ns - track.corrected_ns) / SECOND
+        if distance > REACH + REACH_PER_S * away_s or abs(growth) > MAX_GROWTH:
+            return math.inf
+        if track.looks is None:
+            return distance + abs(growth) + LOOKS_WEIGHT
+        unlike = unlikeness(track.looks, one.looks)
+        if unlike > SAME_LOOKS and self._is_gone(track):
+            return math.inf
+        return distance + abs(growth) + LOOKS_WEIGHT * unlike
+
+    def _correct(self, track: Track, one: Seen) -> None:
+        x, y, w, h = one.found.box
+        crowded = any(
+            t is not track and t.id is not None and _distance(t, one.found) < 1.0 for t in self.tracks
+        )
+        dt_s = (self._now_ns - track.corrected_ns) / SECOND
+        if track.misses >= LOST_AFTER or track.hits < HITS:
+            track.steady = Steady(x + w / 2, y + h / 2, w)
+        else:
+            track.steady.correct(x + w / 2, y + h / 2, dt_s)
+            track.steady.resize(w)
+        track.aspect = h / w
+        track.points += POINTS_GAIN * (_relative(one.found) - track.points)
+        track.score, track.seen_ns, track.corrected_ns = one.found.score, self._now_ns, self._now_ns
+        track.hits, track.misses, track.latest = track.hits + 1, 0, one.looks
+        if track.looks is None:
+            track.looks = one.looks.copy()
+        elif not crowded:
+            track.looks += MEMORY_GAIN * (one.looks - track.looks)
+
+    def _believe(self, track: Track) -> None:
+        # Confirmed: somebody who was away, by looks, or somebody new.
+        away = [
+            t for t in self.tracks if self._is_gone(t) and t.looks is not None and track.looks is not None
+        ]
+        ranked = sorted(
+            (unlikeness(t.looks, track.looks), t.id or 0, t)
+            for t in away
+            if t.looks is not None and track.looks is not None
+        )
+        if ranked and ranked[0][0] <= SAME_LOOKS:
+            old = ranked[0][2]
+            track.id, track.looks = old.id, old.looks
+            self.tracks.remove(old)
+        elif len(self.visible()) < MAX_FACES:
+            track.id = next(self.ids)
+
+
+def assign(pairs: Iterable[tuple[float, int, int]]) -> list[tuple[int, int]]:
+    """One to one, cheapest first, then exchanged in pairs while that makes the sum smaller."""
+    cost = {(i, j): c for c, i, j in pairs}
+    chosen: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, i, j in sorted((c, i, j) for (i, j), c in cost.items()):
+        if i not in chosen and j not in taken:
+            chosen[i] = j
+            taken.add(j)
+    better = True
+    while better:
+        better = False
+        for a, b in itertools.combinations(sorted(chosen), 2):
+            now = cost[a, chosen[a]] + cost[b, chosen[b]]
+            swapped = cost.get((a, chosen[b]), math.inf) + cost.get((b, chosen[a]), math.inf)
+            if swapped < now - 1e-9:
+                chosen[a], chosen[b] = chosen[b], chosen[a]
+                better = True
+    return sorted(chosen.items())
+
+
+def _born(found: Found, looks: NDArray[np.float32] | None, now_ns: int) -> Track:
+    x, y, w, h = found.box
+    return Track(
+        steady=Steady(x + w / 2, y + h / 2, w),
+        aspect=h / w,
+        points=_relative(found),
+        score=found.score,
+        seen_ns=now_ns,
+        corrected_ns=now_ns,
+        born_ns=now_ns,
+        looked_ns=now_ns - SECOND,
+        looks=looks,
+        latest=looks,
+    )
+
+
+def _relative(found: Found) -> NDArray[np.float32]:
+    x, y, w, h = found.box
+    return ((found.points - np.array([x + w / 2, y + h / 2])) / w).astype(np.float32)
+
+
+def _distance(track: Track, found: Found) -> float:
+    x, y, w, h = found.box
+    dx, dy = x + w / 2 - track.steady.x, y + h / 2 - track.steady.y
+    return math.hypot(dx, dy) / track.steady.size
+
+
+def _growth(track: Track, found: Found) -> float:
+    return math.log(found.box[2] / track.steady.size)
+
+
+def _lies_in(track: Track, area: Area) -> bool:
+    # The close look must hold the face whole and not too small to be seen.
+    x, y, w, h = area
+    half = track.steady.size / 2
+    inside = x + half <= track.steady.x <= x + w - half and y + half <= track.steady.y <= y + h - half
+    return inside and max(w, h) <= 5 * track.steady.size
+
+
+def _ids(tracks: Iterable[Track]) -> tuple[int, ...]:
+    return tuple(sorted(t.id for t in tracks if t.id is not None))
