@@ -1,0 +1,121 @@
+"""The doctor's practical part: a face that must be found, a voice that must be heard, each engine once.
+
+It goes through the code of a real run, loaders included. Whether the label is right is not asked: that is
+what `evaluate` measures. Asked is whether the parts work together on this machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.protocol import Engine, EngineError
+from engines.recipe import HOP, LABELS, SAMPLE_RATE, SpeakerStatistics
+from realtime.errors import RealtimeError
+from realtime.run.doctor import Finding
+from realtime.run.settings import Settings, resolve
+
+KINDS = ("face", "voice", "fusion")
+
+
+def engines(settings: Settings | None = None) -> Iterator[Finding]:
+    """Each engine as `auto`, or what the settings ask for, loads it here, and why not a better one."""
+    for kind in KINDS:
+        lines: list[str] = []
+        try:
+            engine = open_engine(kind, settings or resolve({}), lines)
+        except EngineError as error:
+            yield Finding(kind, "broken", str(error), "uv sync --inexact --reinstall-package liveaffect")
+            continue
+        untrained = "" if engine.spec.trained else "; no trained network yet, the answers mean nothing"
+        yield Finding(kind, "ok", "; ".join(lines).removeprefix(f"{kind}: ") + untrained)
+        engine.close()
+
+
+def known_face() -> Iterator[Finding]:
+    """The portraits that installed packages carry, searched by the detector of a live run."""
+    from realtime.blazeface import make_finder
+    from realtime.portrait import packaged_portraits
+    from realtime.run.predict import read_picture
+    from realtime.sight import find_in_picture
+
+    pictures = packaged_portraits()
+    if not pictures:
+        yield Finding("known face", "broken", "no installed package carries a portrait", "uv sync --inexact")
+    for path in pictures:
+        try:
+            faces = find_in_picture(read_picture(path), make_finder(None))
+        except RealtimeError as error:
+            yield Finding("known face", "broken", str(error), "liveaffect fetch")
+            return
+        if faces:
+            box = " ".join(f"{side:.0f}" for side in faces[0].box)
+            yield Finding("known face", "ok", f"found in {path.name}, box {box}")
+        else:
+            yield Finding("known face", "broken", f"the detector finds nobody in {path}", "liveaffect fetch")
+
+
+def known_voice(settings: Settings | None = None) -> Iterator[Finding]:
+    """A spoken sentence and silence through the voice engine; the sentence must sound more like speech."""
+    from realtime.run.demo import make_speech
+
+    with tempfile.TemporaryDirectory(prefix="liveaffect-doctor-") as folder:
+        sentence = read_wav(make_speech(Path(folder)))
+    try:
+        engine = open_engine("voice", settings or resolve({}), [])
+    except EngineError as error:
+        yield Finding("known voice", "broken", str(error), "uv sync --inexact --reinstall-package liveaffect")
+        return
+    try:
+        yield judge_voice(engine, sentence)
+    finally:
+        engine.close()
+
+
+def judge_voice(engine: Engine, sentence: NDArray[np.float32]) -> Finding:
+    """What the engine makes of a sentence against silence."""
+    speaking, label = _listen(engine, sentence)
+    silent, _ = _listen(engine, np.zeros_like(sentence))
+    detail = f"speech {speaking:.2f} against {silent:.2f} for silence"
+    if not engine.spec.trained:
+        return Finding("known voice", "ok", f"{detail}; no trained network yet")
+    if speaking <= silent:
+        return Finding(
+            "known voice", "broken", f"{detail}: it takes silence for speech", "liveaffect engines list"
+        )
+    return Finding("known voice", "ok", f"{detail}, sounds {label}")
+
+
+def open_engine(kind: str, settings: Settings, lines: list[str]) -> Engine:
+    """As a run would; `lines` gets what the loader says about its choice."""
+    from engines.load import load
+
+    folder = Path(settings.weights) if settings.weights else None
+    return load(kind, choice=settings.engine, weights=folder, threads=settings.threads, report=lines.append)
+
+
+def read_wav(path: Path) -> NDArray[np.float32]:
+    """Mono, 16 bit, brought to the rate of the networks."""
+    with wave.open(str(path), "rb") as file:
+        rate_hz = file.getframerate()
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    at = np.arange(0, len(samples) - 1, rate_hz / SAMPLE_RATE)
+    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+
+
+def _listen(engine: Engine, samples: NDArray[np.float32]) -> tuple[float, str]:
+    """Mean probability of speech over all pieces, and the label of their mean logits."""
+    (piece,) = next(tensor.shape for tensor in engine.spec.inputs if tensor.name == "samples")
+    mean, istd = SpeakerStatistics.cold().normaliser()
+    speech, logits = [], []
+    for start in range(0, len(samples) - piece + 1, HOP):
+        inputs = {"samples": samples[start : start + piece], "mean": mean, "istd": istd}
+        answer = engine.infer({name: array[None] for name, array in inputs.items()})
+        speech.append(float(answer["speech"][0, 0]))
+        logits.append(answer["logits"][0])
+    return float(np.mean(speech)), LABELS[int(np.mean(logits, axis=0).argmax())]
