@@ -1,0 +1,148 @@
+"""A network on ONNX Runtime, the back end of every machine without a GPU.
+
+One thread per session and no spinning: an idle pool that spins burns a core that the camera, the
+browser or a call needs. On the CPU there is nothing to overlap with, so `submit` does the work at once
+and `result` only hands it over; answers that are not finite are an error here, never a reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as _state  # type: ignore[import-untyped]
+
+from engines import manifest as manifests
+from engines.manifest import Manifest
+from engines.protocol import (
+    Done,
+    EngineError,
+    EngineFailed,
+    EngineFileError,
+    EngineSpec,
+    Pending,
+    Tensors,
+    TensorSpec,
+    check_inputs,
+)
+
+PROVIDER = "CPUExecutionProvider"
+_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+# ONNX Runtime's errors have no class of their own in common; these are all it defines.
+_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+
+
+class OnnxEngine:
+    """One session on the CPU. Not thread-safe: one caller."""
+
+    def __init__(
+        self, manifest: Manifest, folder: Path, precision: str = "fp32", *, threads: int = 1
+    ) -> None:
+        """Check the file against its manifest and open it. Raises EngineFileError."""
+        self._spec = manifest.spec(precision, "onnx" if precision == "fp32" else f"onnx-{precision}")
+        path = folder / manifests.file_name(manifest.kind, precision)
+        content = manifests.load_bytes(manifest, folder, precision)
+        try:
+            session = onnxruntime.InferenceSession(content, _options(threads), providers=[PROVIDER])
+        except _ERRORS as err:
+            raise EngineFileError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(err)}; "
+                f"{manifests.mend(path)}"
+            ) from err
+        _check_graph(path, "inputs", session.get_inputs(), self._spec.inputs)
+        _check_graph(path, "outputs", session.get_outputs(), self._spec.outputs)
+        self._session: onnxruntime.InferenceSession | None = session
+        self._names = [tensor.name for tensor in self._spec.outputs]
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What goes in and what comes out."""
+        return self._spec
+
+    def submit(self, inputs: Tensors) -> Pending:
+        """Run one batch at once, on this thread."""
+        if self._session is None:
+            raise EngineError(f"engine '{self._spec.name}' is closed")
+        check_inputs(self._spec, inputs)
+        feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        try:
+            answers: Sequence[Any] = self._session.run(self._names, feeds)
+        except _ERRORS as err:
+            raise EngineFailed(f"engine '{self._spec.name}' failed: {_first_line(err)}") from err
+        outputs = dict(zip(self._names, answers, strict=True))
+        check_finite(self._spec, outputs)
+        return Done(outputs)
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """`submit` and wait."""
+        return self.submit(inputs).result()
+
+    def warm_up(self) -> None:
+        """Run one blank item, so that memory is laid out and code paged in before the first real one."""
+        self.infer(blank(self._spec))
+
+    def close(self) -> None:
+        """Free the session. Safe to call twice."""
+        self._session = None
+
+
+def blank(spec: EngineSpec, count: int = 1) -> dict[str, NDArray[Any]]:
+    """A batch of zeros that fits the spec."""
+    return {t.name: np.zeros((count, *t.shape), t.dtype) for t in spec.inputs}
+
+
+def check_finite(spec: EngineSpec, outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Raise EngineFailed if an answer holds a number that is not finite."""
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            items = sorted({int(row) for row in np.argwhere(~np.isfinite(array))[:, 0]})
+            raise EngineFailed(
+                f"engine '{spec.name}' answered '{name}' with numbers that are not finite (items {items}); "
+                "its weights are damaged, or the input is far outside what it was made for"
+            )
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    if threads < 1:
+        raise ValueError(f"an engine needs at least one thread, got {threads}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _check_graph(path: Path, what: str, found: Sequence[Any], wanted: tuple[TensorSpec, ...]) -> None:
+    """The file itself must say what its manifest says, with a free batch axis."""
+    graph = {node.name: (node.type, tuple(node.shape[1:]), node.shape[:1]) for node in found}
+    for tensor in wanted:
+        kind, shape, batch = graph.pop(tensor.name, ("nothing", (), []))
+        if kind != _TYPES[tensor.dtype] or shape != tensor.shape:
+            raise EngineFileError(
+                f"{path} is of another network: among its {what} is wanted {tensor}, "
+                f"found {kind} {shape}; {manifests.mend(path)}"
+            )
+        if isinstance(batch[0], int):
+            raise EngineFileError(
+                f"{path} takes batches of {batch[0]} only: '{tensor.name}' has a fixed batch axis; "
+                f"{manifests.mend(path)}"
+            )
+    if graph:
+        raise EngineFileError(
+            f"{path} is of another network: it has the further {what} {', '.join(graph)}; "
+            f"{manifests.mend(path)}"
+        )
+
+
+def _first_line(err: BaseException) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]

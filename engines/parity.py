@@ -1,0 +1,161 @@
+"""Do two engines answer alike? The question behind `liveaffect engines compare A B`.
+
+Differences are measured against how far the first engine's answers move over the inputs: an error of
+0.01 means nothing for an answer that spans 100 and everything for one that spans 0.02. Batches of
+different sizes are mixed in, because an engine may be right alone and wrong in company.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import load as loading
+from engines import probe
+from engines.protocol import Engine, EngineInputError, Tensors
+
+ITEMS = 64
+BATCHES = (1, 3, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far two engines may differ; None means: reported, not judged."""
+
+    largest: float | None
+    """Largest difference as a share of the spread, in every output."""
+    cosine: float | None
+    """Lowest cosine between the answers, in every output of more than one number."""
+    flips: float | None
+    """Share of items whose label may change."""
+
+
+EXACT = Tolerance(largest=1e-4, cosine=0.9999, flips=0.0)
+"""For two ways of computing the same fp32 network."""
+QUANTISED = Tolerance(largest=None, cosine=0.99, flips=None)
+"""For INT8 with weights whose labels mean nothing; trained weights state their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One output, over all items."""
+
+    output: str
+    largest: float
+    """As a share of the spread."""
+    mean: float
+    """As a share of the spread."""
+    spread: float
+    """How far the first engine's answers move over the inputs, in the number that moves most."""
+    cosine: float
+    """Over all items at once."""
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a comparison found."""
+
+    a: str
+    b: str
+    items: int
+    differences: tuple[Difference, ...]
+    flips: int
+    """Items whose label is another."""
+    tolerance: Tolerance
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """What is beyond the tolerance; empty when the engines answer alike."""
+        limit = self.tolerance
+        found = []
+        for one in self.differences:
+            # Written so that a difference that is not a number is beyond every limit.
+            if limit.largest is not None and not one.largest <= limit.largest:
+                found.append(
+                    f"{one.output} differs by {one.largest:.2e} of its spread, allowed {limit.largest:.0e}"
+                )
+            if limit.cosine is not None and one.columns > 1 and not one.cosine >= limit.cosine:
+                found.append(f"{one.output} has a cosine of {one.cosine:.5f}, wanted {limit.cosine}")
+        if limit.flips is not None and not self.flips <= limit.flips * self.items:
+            found.append(f"{self.flips} of {self.items} labels flip, allowed {limit.flips:.1%}")
+        return tuple(found)
+
+    @property
+    def alike(self) -> bool:
+        """Whether everything is within the tolerance."""
+        return not self.complaints
+
+    def lines(self) -> list[str]:
+        """A table and a verdict for a person."""
+        table = [f"'{self.b}' against '{self.a}', {self.items} inputs, differences as shares of the spread"]
+        table.append(f"{'output':<10}{'largest':>10}{'mean':>10}{'spread':>11}{'cosine':>10}")
+        table += [
+            f"{d.output:<10}{d.largest:>10.1e}{d.mean:>10.1e}{d.spread:>11.4g}{d.cosine:>10.6f}"
+            for d in self.differences
+        ]
+        table.append(f"labels that flip: {self.flips} of {self.items}")
+        return [
+            *table,
+            *(f"beyond tolerance: {c}" for c in self.complaints),
+            "alike" if self.alike else "NOT alike",
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types only."""
+        return {**asdict(self), "alike": self.alike, "complaints": list(self.complaints)}
+
+
+def compare(
+    a: Engine, b: Engine, inputs: Tensors, *, tolerance: Tolerance, batches: tuple[int, ...] = BATCHES
+) -> Report:
+    """Run both over the inputs. `a` sees items one by one and is the truth, `b` sees these batches."""
+    if (a.spec.inputs, a.spec.outputs) != (b.spec.inputs, b.spec.outputs):
+        raise EngineInputError(f"'{a.spec.name}' and '{b.spec.name}' are not of the same kind")
+    wanted, given = _answers(a, inputs, (1,)), _answers(b, inputs, batches)
+    differences = tuple(_difference(name, wanted[name], given[name]) for name in wanted)
+    flips = int((wanted["logits"].argmax(1) != given["logits"].argmax(1)).sum())
+    return Report(a.spec.name, b.spec.name, len(wanted["logits"]), differences, flips, tolerance)
+
+
+def compare_named(
+    kind: str,
+    a: str,
+    b: str,
+    *,
+    weights: Path | None = None,
+    items: int = ITEMS,
+    tolerance: Tolerance | None = None,
+) -> Report:
+    """Compare two engines by name, such as 'torch' and 'onnx-int8', or 'FOLDER:onnx' for other weights."""
+    opened: list[Engine] = []
+    try:
+        for text in (a, b):
+            folder, _, choice = text.rpartition(":")
+            opened.append(loading.load(kind, choice=choice, weights=Path(folder) if folder else weights))
+        chosen = tolerance or (QUANTISED if any("int8" in e.spec.name for e in opened) else EXACT)
+        piece = next((t.shape[0] for t in opened[0].spec.inputs if t.name == "samples"), 0)
+        return compare(opened[0], opened[1], probe.inputs(kind, items, piece=piece), tolerance=chosen)
+    finally:
+        for engine in opened:
+            engine.close()
+
+
+def _answers(engine: Engine, inputs: Tensors, batches: tuple[int, ...]) -> dict[str, NDArray[np.float64]]:
+    parts = [engine.infer(part) for part in probe.split(dict(inputs), batches)]
+    return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
+
+
+def _difference(name: str, wanted: NDArray[np.float64], given: NDArray[np.float64]) -> Difference:
+    off = np.abs(wanted - given)
+    # An answer that never moves has no spread; its own size then is the measure.
+    spread = float(np.ptp(wanted, axis=0).max()) or float(np.abs(wanted).max()) or 1.0
+    length = float(np.linalg.norm(wanted) * np.linalg.norm(given))
+    cosine = float((wanted * given).sum()) / length if length else float(not off.any())
+    return Difference(
+        name, float(off.max()) / spread, float(off.mean()) / spread, spread, cosine, wanted.shape[1]
+    )

@@ -1,0 +1,109 @@
+"""A network on torch, eager and in fp32: the reference that every other back end is compared with.
+
+Its weights come out of the exported file, by their own names, so that reference and export share the one
+checked artefact and a difference between them can only be a difference in computing. Never used live.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from engines import manifest as manifests
+from engines.manifest import Manifest
+from engines.onnx_engine import blank, check_finite
+from engines.protocol import (
+    Done,
+    EngineError,
+    EngineFailed,
+    EngineFileError,
+    EngineSpec,
+    EngineUnavailable,
+    Pending,
+    Tensors,
+    check_inputs,
+)
+
+
+class TorchEngine:
+    """One torch module on the CPU. Not thread-safe: one caller."""
+
+    def __init__(self, module: nn.Module, spec: EngineSpec) -> None:
+        """Take over a module whose forward has the protocol's tensors, in their order."""
+        self._module: nn.Module | None = module.eval()
+        self._spec = spec
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What goes in and what comes out."""
+        return self._spec
+
+    def submit(self, inputs: Tensors) -> Pending:
+        """Run one batch at once, on this thread."""
+        if self._module is None:
+            raise EngineError(f"engine '{self._spec.name}' is closed")
+        check_inputs(self._spec, inputs)
+        given = [torch.from_numpy(np.array(inputs[tensor.name])) for tensor in self._spec.inputs]
+        try:
+            with torch.inference_mode():
+                answers = self._module(*given)
+        except RuntimeError as err:
+            raise EngineFailed(f"engine '{self._spec.name}' failed: {err}") from err
+        # A copy each: torch may answer with views of one another or of its weights.
+        outputs = {
+            tensor.name: np.array(answer.numpy())
+            for tensor, answer in zip(self._spec.outputs, answers, strict=True)
+        }
+        check_finite(self._spec, outputs)
+        return Done(outputs)
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """`submit` and wait."""
+        return self.submit(inputs).result()
+
+    def warm_up(self) -> None:
+        """Run one blank item."""
+        self.infer(blank(self._spec))
+
+    def close(self) -> None:
+        """Let go of the module. Safe to call twice."""
+        self._module = None
+
+
+def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
+    """The deployed module of the manifest's preset, filled with the weights of its fp32 file."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as err:
+        raise EngineUnavailable(
+            f"torch reads its weights out of the ONNX file and needs the package 'onnx' for it ({err}); "
+            "pip install 'liveaffect[train]'"
+        ) from err
+    from engines.model import presets
+
+    path = folder / manifests.file_name(manifest.kind, "fp32")
+    graph = onnx.load_model_from_string(manifests.load_bytes(manifest, folder, "fp32")).graph
+    stored = {weight.name: weight for weight in graph.initializer}
+    # Weights that are equal are stored once; an Identity node gives the second its name.
+    stored |= {
+        n.output[0]: stored[n.input[0]]
+        for n in graph.node
+        if n.op_type == "Identity" and n.input[0] in stored
+    }
+    module = presets.deploy(presets.build(manifest.kind, manifest.preset))
+    wanted = module.state_dict()
+    if missing := [name for name in wanted if name not in stored]:
+        raise EngineFileError(
+            f"{path} does not hold the weights of preset '{manifest.preset}': "
+            f"{len(missing)} of {len(wanted)} are missing, {missing[0]} for one; {manifests.mend(path)}"
+        )
+    state = {name: torch.from_numpy(numpy_helper.to_array(stored[name]).copy()) for name in wanted}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as err:
+        raise EngineFileError(f"{path} does not fit preset '{manifest.preset}': {err}") from err
+    return TorchEngine(module, manifest.spec("fp32", "torch"))
