@@ -110,6 +110,8 @@ class NestTrunk(nn.Module):
     def __init__(self, preset: NestPreset) -> None:
         super().__init__()
         self.preset = preset
+        if preset.stem[-1].width != preset.levels[0].width:
+            raise ValueError(f"{preset.name}: the embedding must be as wide as the first level")
         side = self._stem()
         total = sum(level.depth for level in preset.levels)
         done, width = 0, preset.stem[-1].width
