@@ -1,0 +1,113 @@
+"""The published networks have the sizes that were read off the published code, ours keep their budget.
+
+Counting runs on torch's meta device: shapes only, so even a hundred million parameters cost nothing.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch", reason="networks are built with torch: pip install liveaffect[train]")
+
+import torch
+from torch import Tensor, nn
+
+from engines.model import presets
+from engines.model.blocks import SelfAttention
+from engines.model.count import Macs, macs, parameters
+from engines.model.network import Network
+from engines.model.temporal import ClsTransformer
+
+MILLION = 1_000_000
+
+
+def meta(kind: str, preset: str) -> Network:
+    with torch.device("meta"):
+        network = presets.build(kind, preset)
+    return network.to("meta")
+
+
+def meta_inputs(network: Network) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.zeros(1, *spec.shape, dtype=getattr(torch, spec.dtype), device="meta")
+        for spec in network.inputs
+    )
+
+
+def part(network: nn.Module, name: str) -> nn.Module:
+    return network.get_submodule(name)
+
+
+def test_the_published_face_network_has_its_published_size_in_each_form() -> None:
+    face = meta("face", "fv2es")
+    assert parameters(part(face, "cnn")) == 1_811_584
+    assert parameters(part(presets.deploy(face, stem=False), "cnn")) == 1_628_032
+    assert parameters(part(presets.deploy(face), "cnn")) == 1_627_904
+    assert parameters(part(face, "to_vector")) == 4_785_216
+
+
+def test_the_published_voice_networks_have_their_published_sizes() -> None:
+    nest, fcn = meta("voice", "fv2es"), meta("voice", "amfbp")
+    assert parameters(part(nest, "trunk")) / MILLION == pytest.approx(66.74, abs=0.005)
+    assert parameters(part(nest, "to_vector")) == 33_621_056
+    assert parameters(part(fcn, "fcn")) == 3_723_968
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_the_temporal_encoder_has_its_published_size_with_positions_or_without(positions: bool) -> None:
+    assert parameters(ClsTransformer(positions=positions)) == 1_124_672
+
+
+def test_folding_saves_a_tenth_of_the_face_networks_work() -> None:
+    """201.1 and 181.2 million a face; theirs counts a little besides, hence one per cent."""
+    face = meta("face", "fv2es")
+    picture = torch.zeros(1, 3, 48, 48, device="meta")
+    trained, deployed = (part(form, "cnn") for form in (face, presets.deploy(face)))
+    assert macs(trained, picture).total / MILLION == pytest.approx(201.1, rel=0.01)
+    assert macs(deployed, picture).total / MILLION == pytest.approx(181.2, rel=0.01)
+
+
+def test_the_published_voice_network_costs_what_was_measured_for_a_piece() -> None:
+    nest = meta("voice", "fv2es")
+    counted = macs(part(nest, "trunk"), torch.zeros(1, 128, 32, device="meta"))
+    assert counted.total / 1e9 == pytest.approx(5.59, rel=0.01)
+    assert counted.layers / 1e9 == pytest.approx(5.44, rel=0.01)
+
+
+def test_the_live_face_network_keeps_its_budget() -> None:
+    face = presets.deploy(meta("face", "live"))
+    assert parameters(face) < 1.0 * MILLION
+    assert macs(face, *meta_inputs(face)).total < 60 * MILLION
+
+
+@pytest.mark.parametrize("preset", ["live", "live-fcn"])
+def test_the_live_voice_networks_keep_their_budget_with_spectrum_and_attention(preset: str) -> None:
+    voice = presets.deploy(meta("voice", preset))
+    counted = macs(voice, *meta_inputs(voice))
+    assert parameters(voice) < 2.0 * MILLION
+    assert counted.front > 5 * MILLION
+    assert counted.total < 170 * MILLION
+
+
+@pytest.mark.parametrize("preset", presets.names("fusion"))
+def test_fusion_costs_next_to_nothing(preset: str) -> None:
+    fusion = meta("fusion", preset)
+    assert parameters(fusion) < 0.1 * MILLION
+    assert macs(fusion, *meta_inputs(fusion)).total < 0.2 * MILLION
+
+
+def test_the_rule_counts_products_and_nothing_else() -> None:
+    """By hand: 8*8*4 outputs of 3*9 products; 5 tokens of 4*16 by 16; scores and mixing 2*5*5*16."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    assert macs(net, torch.zeros(1, 3, 8, 8)) == Macs(layers=8 * 8 * 4 * 27)
+    attention = macs(SelfAttention(16, 4), torch.zeros(1, 5, 16))
+    assert attention == Macs(layers=5 * 16 * 64, attention=2 * 25 * 16)
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    macs(net.train(), torch.rand(2, 3, 8, 8))
+    assert net.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not any(layer._forward_hooks for layer in net.modules())
