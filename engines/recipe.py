@@ -104,7 +104,7 @@ class SpeakerStatistics:
         whole piece are scaled to that share. A piece with a number that is not finite is left out.
         """
         new = float(frames) * float(np.clip(speech, 0.0, 1.0))
-        if new <= 0 or not (np.isfinite(mel_sum).all() and np.isfinite(mel_sumsq).all()):
+        if not 0 < new < np.inf or not (np.isfinite(mel_sum).all() and np.isfinite(mel_sumsq).all()):
             return
         keep = float(np.exp(-new * STFT_STEP / SAMPLE_RATE / STATISTICS_DECAY_S))
         share = new / STFT_FRAMES

@@ -56,7 +56,7 @@ class AudioRingMachine(RuleBasedStateMachine):
         self.heard += [0.0] * gap + [float(value) for value in new.samples]
         self.anchor = (first, new.captured_ns)
 
-    @rule(back=st.integers(1, 50))
+    @rule(back=st.just(1) | st.integers(1, 50))
     def push_again(self, back: int) -> None:
         if self.anchor is None or self.closed:
             return
@@ -65,7 +65,9 @@ class AudioRingMachine(RuleBasedStateMachine):
 
     @rule(back=st.integers(-5, 90), count=st.integers(-1, 50))
     def read(self, back: int, count: int) -> None:
-        first = self.end - back
+        self.check_read(self.end - back, count)
+
+    def check_read(self, first: int, count: int) -> None:
         oldest = max(self.start, self.end - self.capacity)
         got = self.ring.read(first, count)
         if self.anchor is None or count < 1 or first < oldest or first + count > self.end:
@@ -97,6 +99,11 @@ class AudioRingMachine(RuleBasedStateMachine):
         assert self.ring.end == self.end
         assert self.ring.start == max(self.start, self.end - self.capacity)
         assert self.ring.lost == self.heard.count(0.0)
+        oldest = self.ring.start
+        self.check_read(oldest, self.end - oldest)
+        self.check_read(oldest - 1, 2)
+        self.check_read(oldest, self.end - oldest + 1)
+        self.check_read(oldest, (self.end - oldest) // 2)
         for sample in (self.start, self.end, self.end + 1_000):
             when_ns = self.ring.time_of(sample)
             assert when_ns is not None
