@@ -28,6 +28,8 @@ class Patience:
     pause_s: float = 0.25
     """Before the first new attempt; doubled each time, up to `longest_pause_s`."""
     longest_pause_s: float = 5.0
+    close_s: float = 0.3
+    """A source that takes longer to close is left to a thread of its own."""
 
 
 @dataclass(frozen=True, slots=True)

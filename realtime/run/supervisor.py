@@ -30,8 +30,6 @@ READ_S = 0.1
 """How long one read waits: the supervisor looks up this often."""
 _LOOK_NS = 200 * MS
 """How often it looks, during a pause, whether the device is back."""
-_CLOSE_S = 0.3
-"""A source that takes longer to close is left to its own thread."""
 _MOST_ABANDONED = 4
 """No further attempt while so many closings hang; they hold the device anyway."""
 _BLACK_S = 3.0
@@ -150,10 +148,10 @@ class Supervisor:
         self._stop.set()
         if self._thread.ident is None:
             return True
-        self._thread.join(_CLOSE_S)
+        self._thread.join(1.5 * READ_S)
         if self._thread.is_alive():
             self._close(self._source)
-            self._thread.join(_CLOSE_S)
+            self._thread.join(0.5)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -276,7 +274,7 @@ class Supervisor:
         """Close it on the side: a driver that hangs in closing must not take this thread with it."""
         thread = threading.Thread(target=source.close, name=f"closing {source.name}", daemon=True)
         thread.start()
-        thread.join(_CLOSE_S)
+        thread.join(self._patience.close_s)
         if thread.is_alive():
             self._closings.append(thread)
 

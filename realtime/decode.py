@@ -1,0 +1,200 @@
+"""Decoding of media files with PyAV: lazy iterators of pictures and of sound, stamped in media time.
+
+Media time 0 is the earliest start of the file's streams. What cannot be decoded is counted by cause
+and left out; a damaged packet never ends a file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import EOFError as EndOfFile
+from av.error import FFmpegError
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from engines.recipe import SAMPLE_RATE
+from realtime.clock import SECOND
+from realtime.resample import Resampler
+
+BLOCK = 320
+"""Samples in a block of sound: 20 ms, as a microphone gives them."""
+_GAP_NS = 40_000_000
+"""Stamps of sound that are this far from the sample count are believed; nearer is rounding."""
+_DEFAULT_FPS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a file holds."""
+
+    has_video: bool
+    has_audio: bool
+    start_ns: int
+    """The stamp that becomes media time 0."""
+    picture_ns: int
+    """Nominal time between pictures."""
+    duration_s: float | None
+
+
+def probe(path: Path) -> Opened:
+    """Look into a file. Raises OSError or ValueError, of which PyAV's errors are kinds."""
+    with av.open(str(path)) as container:
+        video, audio = _video_stream(container), _audio_stream(container)
+        starts = [_ns(s.start_time, s.time_base) for s in (video, audio) if s and s.start_time is not None]
+        rate = (video.average_rate or video.guessed_rate) if video else None
+        return Opened(
+            has_video=video is not None,
+            has_audio=audio is not None,
+            start_ns=min(starts, default=0),
+            picture_ns=round(SECOND / (rate or _DEFAULT_FPS)),
+            duration_s=None if container.duration is None else container.duration / av.time_base,
+        )
+
+
+def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Media time and RGB picture, upright, all of the size of the first."""
+    size: tuple[int, int] | None = None
+    next_ns = last_ns = 0
+    with av.open(str(path)) as container:
+        stream = _video_stream(container)
+        assert stream is not None
+        # Slices, not whole pictures, in parallel: errors then stay with the packet they belong to.
+        stream.thread_type = "SLICE"
+        for frame in _decoded(container, stream, losses, "packets of pictures that could not be decoded"):
+            picture = cast(av.VideoFrame, frame)
+            at_ns = next_ns
+            if picture.pts is not None and picture.time_base is not None:
+                at_ns = _ns(picture.pts, picture.time_base) - found.start_ns
+            next_ns = at_ns + found.picture_ns
+            if picture.is_corrupt:
+                losses["pictures that are damaged"] += 1
+                continue
+            if at_ns < 0:
+                losses["pictures before the beginning"] += 1
+                continue
+            last_ns = max(last_ns, at_ns)
+            size = size or (picture.width, picture.height)
+            yield last_ns, _upright(picture, size)
+
+
+def sound(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """Number of the first sample, its media time, samples; blocks of `BLOCK`, only the last is shorter.
+
+    A hole in the file is a jump of number and time; before one, a block may be shorter too.
+    """
+    first: int | None = None
+    at_ns = 0
+    rest = np.zeros(0, np.float32)
+    for begin, part_ns, part in _stretches(path, found, losses):
+        if first is None or begin > first + len(rest):
+            if first is not None and len(rest):
+                yield first, at_ns, rest
+            first, at_ns, rest = begin, part_ns, np.zeros(0, np.float32)
+        rest = np.concatenate([rest, part])
+        while len(rest) >= BLOCK:
+            yield first, at_ns, rest[:BLOCK].copy()
+            first, at_ns, rest = first + BLOCK, at_ns + BLOCK * SECOND // SAMPLE_RATE, rest[BLOCK:]
+    if first is not None and len(rest):
+        yield first, at_ns, rest.copy()
+
+
+def _stretches(
+    path: Path, found: Opened, losses: Counter[str]
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """Converted sound with its number and media time; numbers jump where the file's stamps do."""
+    begin_ns: int | None = None
+    number = 0
+    origin_ns = 0
+    fed_ns = 0
+    resampler = Resampler()
+    with av.open(str(path)) as container:
+        stream = _audio_stream(container)
+        assert stream is not None
+        for decoded in _decoded(container, stream, losses, "packets of sound that could not be decoded"):
+            frame = cast(av.AudioFrame, decoded)
+            expected_ns = 0 if begin_ns is None else begin_ns + fed_ns
+            stamp_ns = expected_ns
+            if frame.pts is not None and frame.time_base is not None:
+                stamp_ns = _ns(frame.pts, frame.time_base) - found.start_ns
+            if begin_ns is not None and stamp_ns < expected_ns - _GAP_NS:
+                losses["stretches of sound that come twice"] += 1
+                continue
+            if begin_ns is None or stamp_ns > expected_ns + _GAP_NS:
+                if begin_ns is None:
+                    origin_ns = max(0, stamp_ns)
+                for part in _nonempty(resampler.flush()):
+                    yield number, _time(origin_ns, number), part
+                    number += len(part)
+                resampler, begin_ns, fed_ns = Resampler(), max(0, stamp_ns), 0
+                number = max(number, (begin_ns - origin_ns) * SAMPLE_RATE // SECOND)
+            fed_ns += frame.samples * SECOND // frame.sample_rate
+            for part in _nonempty(_finite(resampler.push_frame(frame), losses)):
+                yield number, _time(origin_ns, number), part
+                number += len(part)
+        for part in _nonempty(resampler.flush()):
+            yield number, _time(origin_ns, number), part
+
+
+def _decoded(container: InputContainer, stream: Any, losses: Counter[str], cause: str) -> Iterator[Any]:
+    """All frames that can be decoded; what cannot is counted."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            losses["ends of files that cannot be read"] += 1
+            packet = None
+        if packet is not None and packet.size == 0 and packet.dts is not None:
+            continue  # "as before" in AVI files; a decoder would take it for the end
+        try:
+            yield from stream.decode(packet)
+        except EndOfFile:
+            return
+        except FFmpegError:
+            losses[cause] += 1
+        if packet is None or packet.size == 0:
+            return
+
+
+def _upright(picture: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
+    image = cast(NDArray[np.uint8], picture.to_ndarray(format="rgb24", width=size[0], height=size[1]))
+    turns = round(picture.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _video_stream(container: InputContainer) -> av.VideoStream | None:
+    """The first stream of moving pictures; the cover of a record is none."""
+    covers = Disposition.attached_pic
+    return next((s for s in container.streams.video if not s.disposition & covers), None)
+
+
+def _audio_stream(container: InputContainer) -> av.AudioStream | None:
+    return next(iter(container.streams.audio), None)
+
+
+def _ns(stamp: int, time_base: Any) -> int:
+    return round(stamp * time_base * SECOND)
+
+
+def _time(origin_ns: int, number: int) -> int:
+    return origin_ns + number * SECOND // SAMPLE_RATE
+
+
+def _nonempty(samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [samples] if len(samples) else []
+
+
+def _finite(samples: NDArray[np.float32], losses: Counter[str]) -> NDArray[np.float32]:
+    good = np.isfinite(samples)
+    if good.all():
+        return samples
+    losses["samples that were not numbers"] += int((~good).sum())
+    return np.where(good, samples, np.float32(0.0))

@@ -1,0 +1,229 @@
+"""Sound from a microphone through PortAudio: any rate, any channels in; mono 16 kHz out.
+
+The callback only copies. When a sample was captured follows from its number (`SoundTime`), because
+callbacks come in bursts and the first one up to two seconds late. Sound that the device lost is a jump in
+the numbers, placed by time, and counted; so are samples that are not numbers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.recipe import SAMPLE_RATE
+from realtime.clock import SECOND, Clock
+from realtime.errors import SourceError, SourceLost, SourceNotFound
+from realtime.frame import AudioBlock
+from realtime.resample import Resampler
+from realtime.run.devices import Device, by_name, listing
+from realtime.sound_time import SoundTime
+
+BLOCK_S = 0.02
+"""Length of the blocks asked of the device."""
+_HELD = 256
+"""Blocks held between callback and reader, about five seconds; more is lost and counted."""
+
+Heard = Callable[[NDArray[np.float32], float, bool], None]
+"""Takes samples (n, channels), how many seconds ago the first was captured, whether sound was lost before."""
+
+
+class FormatRefused(SourceError):
+    """The device does not do this rate or number of channels; another may do."""
+
+
+class Stream(Protocol):
+    """A running input."""
+
+    @property
+    def active(self) -> bool:
+        """False when the device is gone."""
+        ...
+
+    def close(self) -> None:
+        """Stop and let go."""
+        ...
+
+
+class SoundSystem(Protocol):
+    """The part of PortAudio that is used."""
+
+    def inputs(self) -> list[Device]:
+        """All inputs."""
+        ...
+
+    def default(self) -> Device | None:
+        """The input the system prefers."""
+        ...
+
+    def own_format(self, device: Device) -> tuple[int, int]:
+        """Rate in Hz and channels that the device does in any case."""
+        ...
+
+    def start(self, device: Device, rate_hz: int, channels: int, heard: Heard) -> Stream:
+        """Begin to listen. Raises FormatRefused, or another SourceError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Raw:
+    samples: NDArray[np.float32]
+    captured_ns: int
+    flagged: bool
+    """The device says that it lost sound before this."""
+    missing: int = 0
+    """Samples before this that nobody fetched in time."""
+
+
+class Microphone:
+    """One microphone as a source of sound. Opened and read by one thread."""
+
+    def __init__(self, spec: str, clock: Clock, system: SoundSystem | None = None) -> None:
+        self._spec = spec
+        self._clock = clock
+        self._system = system
+        self._stream: Stream | None = None
+        self._rate_hz = SAMPLE_RATE
+        self._raw: deque[_Raw] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._ready: deque[AudioBlock] = deque()
+        self._time = SoundTime(SAMPLE_RATE)
+        self._resampler: Resampler | None = None
+        self._next_in = 0
+        self._next_out = 0
+        self._last_ns = 0
+        self._losses: Counter[str] = Counter()
+
+    @property
+    def name(self) -> str:
+        """'mic:' and what the user called it."""
+        return f"mic:{self._spec}"
+
+    @property
+    def losses(self) -> Mapping[str, int]:
+        """Samples lost or mended since opening, by cause; at 16 kHz."""
+        return dict(self._losses)
+
+    @property
+    def drift_ppm(self) -> float:
+        """How much slower the device's clock runs than this machine's, in millionths."""
+        return self._time.drift_ppm
+
+    def open(self) -> None:
+        """Find it and start it. Raises SourceNotFound, SourceBusy, SourceError or MissingLibrary."""
+        if self._closed or self._stream:
+            raise SourceError(f"{self.name} was opened before; a source is opened once")
+        if self._system is None:
+            from realtime.portaudio import PortAudio
+
+            self._system = PortAudio()
+        device = self._find(self._system)
+        own_hz, own_channels = self._system.own_format(device)
+        formats = [(SAMPLE_RATE, 1), (own_hz, 1), (own_hz, min(own_channels, 2)), (own_hz, own_channels)]
+        refusal: FormatRefused | None = None
+        for rate_hz, channels in dict.fromkeys(formats):
+            self._rate_hz = rate_hz
+            self._time = SoundTime(rate_hz)
+            try:
+                self._stream = self._system.start(device, rate_hz, channels, self._heard)
+            except FormatRefused as failure:
+                refusal = failure
+            else:
+                return
+        raise SourceError(f"{self.name} does none of {formats} (rate in Hz, channels): {refusal}")
+
+    def read(self, timeout_s: float) -> AudioBlock | None:
+        """The next block. Raises SourceLost when the device is gone."""
+        while not self._ready:
+            with self._changed:
+                self._changed.wait_for(lambda: self._raw or self._closed, timeout_s)
+                if self._closed or self._stream is None:
+                    raise SourceError(f"{self.name} is not open")
+                raw = self._raw.popleft() if self._raw else None
+            if raw is not None:
+                self._take(raw)
+            elif not self._stream.active:
+                raise SourceLost(f"{self.name} stopped: it was unplugged, or its sound server ended")
+            else:
+                return None
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """Let go. Safe to call twice, and from another thread."""
+        with self._changed:
+            stream = None if self._closed else self._stream
+            self._closed = True
+            self._changed.notify_all()
+        if stream is not None:
+            stream.close()
+
+    def _find(self, system: SoundSystem) -> Device:
+        known = system.inputs()
+        if self._spec == "default":
+            found = system.default()
+        elif self._spec.isdecimal():
+            found = next((device for device in known if device.index == int(self._spec)), None)
+        else:
+            found = by_name(known, self._spec)
+        if found is None:
+            raise SourceNotFound(
+                f"no microphone matches '{self._spec}'. {listing('Microphones', known)}\n"
+                "Without one: --mic none"
+            )
+        return found
+
+    def _heard(self, samples: NDArray[np.float32], age_s: float, flagged: bool) -> None:
+        """Runs in PortAudio's thread: copies, and nothing else."""
+        captured_ns = self._clock.now_ns() - round(age_s * SECOND)
+        raw = _Raw(samples.copy(), captured_ns, flagged)
+        with self._changed:
+            if len(self._raw) >= _HELD:
+                gone, after = self._raw.popleft(), self._raw.popleft()
+                self._raw.appendleft(replace(after, missing=gone.missing + len(gone.samples)))
+            self._raw.append(raw)
+            self._changed.notify_all()
+
+    def _take(self, raw: _Raw) -> None:
+        self._skip(raw.missing, "samples nobody fetched in time")
+        lost = self._time.observe(self._next_in, raw.captured_ns, flagged=raw.flagged)
+        self._skip(lost, "samples lost by the device")
+        mono = raw.samples.mean(axis=1, dtype=np.float32) if raw.samples.ndim == 2 else raw.samples
+        good = np.isfinite(mono)
+        if not good.all():
+            self._losses["samples that were not numbers"] += int((~good).sum())
+            mono = np.where(good, mono, np.float32(0.0))
+        self._next_in += len(mono)
+        if self._rate_hz == SAMPLE_RATE:
+            self._emit(mono)
+            return
+        if self._resampler is None:
+            self._resampler = Resampler()
+            begin = self._next_in - len(mono)
+            self._next_out = max(self._next_out, -(-begin * SAMPLE_RATE // self._rate_hz))
+        self._emit(self._resampler.push(mono, self._rate_hz))
+
+    def _skip(self, lost: int, cause: str) -> None:
+        """Leave a gap. What the resampler still holds belongs before it."""
+        if not lost:
+            return
+        if self._resampler is not None:
+            self._emit(self._resampler.flush())
+            self._resampler = None
+        self._next_in += lost
+        self._losses[cause] += round(lost * SAMPLE_RATE / self._rate_hz)
+
+    def _emit(self, samples: NDArray[np.float32]) -> None:
+        if self._rate_hz == SAMPLE_RATE:
+            self._next_out = self._next_in - len(samples)
+        if len(samples) == 0:
+            return
+        at_ns = self._time.time_of(self._next_out * self._rate_hz / SAMPLE_RATE)
+        self._last_ns = max(self._last_ns, at_ns)
+        self._ready.append(AudioBlock(self.name, self._next_out, self._last_ns, samples))
+        self._next_out += len(samples)

@@ -1,0 +1,193 @@
+"""Video and sound files as sources, in media time: rotation, odd sizes, any rate, damaged packets.
+
+Pictures and sound are decoded by two readers of the same file and merged by time. So memory stays small
+however badly a file is interleaved, and the order of items depends on the file alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.recipe import SAMPLE_RATE
+from realtime.clock import SECOND, Clock
+from realtime.decode import Opened, pictures, probe, sound
+from realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
+from realtime.frame import AudioBlock, VideoFrame
+from realtime.run.supervisor import Source
+
+Item = VideoFrame | AudioBlock
+
+
+class MediaFile:
+    """A file with pictures, sound, or both. `read` never waits: the file is always ready."""
+
+    def __init__(
+        self, path: Path | str, *, video: bool = True, audio: bool = True, loop: bool = False
+    ) -> None:
+        self._path = Path(path)
+        self._wants = (video, audio)
+        self._loop = loop
+        self._items: Iterator[Item] | None = None
+        self._losses: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._ended = self._closed = False
+        self.has_video = self.has_audio = False
+        self.duration_s: float | None = None
+        """As far as the file says, known once it is open."""
+
+    @property
+    def name(self) -> str:
+        """'file:' and the file's name."""
+        return f"file:{self._path.name}"
+
+    @property
+    def losses(self) -> Mapping[str, int]:
+        """Pictures and packets that were left out since opening, by cause."""
+        return dict(self._losses)
+
+    def open(self) -> None:
+        """Look what is in it. Raises SourceNotFound, SourceRefused or SourceError."""
+        if self._items is not None or self._closed:
+            raise SourceError(f"{self.name} was opened before; a source is opened once")
+        if not self._path.exists():
+            raise SourceNotFound(f"there is no file '{self._path}'")
+        if self._path.is_dir():
+            raise SourceError(f"'{self._path}' is a folder; name a video or sound file in it")
+        try:
+            found = probe(self._path)
+        except PermissionError as failure:
+            raise SourceRefused(f"this user may not read '{self._path}': {failure.strerror}") from failure
+        except (OSError, ValueError) as failure:
+            raise SourceError(
+                f"'{self._path}' is no video or sound that FFmpeg can read: {failure}"
+            ) from failure
+        self.has_video = found.has_video and self._wants[0]
+        self.has_audio = found.has_audio and self._wants[1]
+        self.duration_s = found.duration_s
+        if not (self.has_video or self.has_audio):
+            raise SourceError(f"'{self._path}' holds neither pictures nor sound that was asked for")
+        self._items = self._rounds(found)
+
+    def read(self, timeout_s: float) -> Item | None:
+        """The next item in the order of time. Raises EndOfStream after the last one, again and again."""
+        with self._lock:
+            if self._items is None or self._closed:
+                raise SourceError(f"{self.name} is not open")
+            if not self._ended:
+                for item in self._items:
+                    return item
+                self._ended = True
+            raise EndOfStream(f"{self.name} is at its end")
+
+    def close(self) -> None:
+        """Let go of the file. Safe to call twice, and from another thread."""
+        with self._lock:
+            self._closed = True
+            self._items = None
+
+    def _rounds(self, found: Opened) -> Iterator[Item]:
+        """The file once, or again and again with time and numbers going on."""
+        offset_ns, next_seq, next_sample, last_seq = 0, 0, 0, -1
+        while True:
+            first_sample = max(next_sample, offset_ns * SAMPLE_RATE // SECOND)
+            end_ns = offset_ns
+            for item in self._once(found):
+                at_ns = item.captured_ns + offset_ns
+                if isinstance(item, VideoFrame):
+                    item = replace(item, seq=item.seq + next_seq, captured_ns=at_ns)
+                    last_seq = item.seq
+                    end_ns = max(end_ns, at_ns + found.picture_ns)
+                else:
+                    item = replace(item, first=item.first + first_sample, captured_ns=at_ns)
+                    next_sample = item.end
+                    end_ns = max(end_ns, at_ns + len(item.samples) * SECOND // SAMPLE_RATE)
+                yield item
+            if not self._loop or end_ns == offset_ns:
+                return
+            next_seq = last_seq + 1
+            offset_ns = end_ns
+
+    def _once(self, found: Opened) -> Iterator[Item]:
+        readers: list[Iterator[Item]] = []
+        if self.has_video:
+            readers.append(self._video(found))
+        if self.has_audio:
+            readers.append(self._audio(found))
+        # A picture comes before sound of the same time, because it is the shorter wait.
+        return heapq.merge(*readers, key=lambda item: item.captured_ns)
+
+    def _video(self, found: Opened) -> Iterator[VideoFrame]:
+        for seq, (at_ns, image) in enumerate(pictures(self._path, found, self._losses)):
+            yield VideoFrame(self.name, seq, at_ns, image)
+
+    def _audio(self, found: Opened) -> Iterator[AudioBlock]:
+        for first, at_ns, samples in sound(self._path, found, self._losses):
+            yield AudioBlock(self.name, first, at_ns, samples)
+
+
+class Paced:
+    """Delivers another source as if it were live: each item when the clock reaches its time.
+
+    It drops nothing itself; a reader that comes late gets everything, late.
+    """
+
+    def __init__(self, source: Source, clock: Clock) -> None:
+        self._source = source
+        self._clock = clock
+        self._stop = threading.Event()
+        self._start_ns: int | None = None
+        self._next: Item | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return self._source.name
+
+    def open(self) -> None:
+        """Open the source; its time begins with the first read."""
+        self._source.open()
+
+    def read(self, timeout_s: float) -> Item | None:
+        """The next item, not before its time."""
+        if self._stop.is_set():
+            raise SourceError(f"{self.name} is not open")
+        if self._next is None:
+            self._next = self._source.read(timeout_s)
+            if self._next is None:
+                return None
+        now_ns = self._clock.now_ns()
+        if self._start_ns is None:
+            self._start_ns = now_ns - self._next.captured_ns
+        due_ns = self._start_ns + self._next.captured_ns
+        give_up_ns = now_ns + round(timeout_s * SECOND)
+        if now_ns < due_ns and not self._clock.wait_until(min(due_ns, give_up_ns), self._stop):
+            raise SourceError(f"{self.name} was closed")
+        if due_ns > give_up_ns:
+            return None
+        item, self._next = self._next, None
+        return replace(item, captured_ns=due_ns)
+
+    def close(self) -> None:
+        """Close the source and end a wait. Safe to call twice."""
+        self._stop.set()
+        self._source.close()
+
+
+def load_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture file as RGB, turned as its EXIF data say. Raises SourceNotFound or SourceError."""
+    import cv2
+
+    if not path.is_file():
+        raise SourceNotFound(f"there is no picture '{path}'")
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise SourceError(f"'{path}' is no picture that OpenCV can read")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
