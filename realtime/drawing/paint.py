@@ -69,6 +69,11 @@ class Canvas:
         out._light, out._keep = sprite.light.copy(), sprite.keep.copy()
         return out
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self._light.shape[1], self._light.shape[0]
+
     def fill(self, x: int, y: int, width: int, height: int, colour: Colour) -> None:
         """An opaque rectangle; empty or outside is allowed."""
         rows, columns = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))

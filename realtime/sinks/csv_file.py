@@ -1,0 +1,94 @@
+"""Cues as a table for spreadsheets and statistics: one row a cue, every number in a column of its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.recipe import LABELS
+from realtime.cue import MODALITIES, Cue
+from realtime.frame import AudioBlock, VideoFrame
+from realtime.sinks.disk import Lines
+
+DISTRIBUTIONS = ("fused", "raw", *MODALITIES)
+COLUMNS = (
+    "t",
+    "source",
+    "track",
+    "label",
+    "confidence",
+    "reason",
+    "speaking",
+    "box_x",
+    "box_y",
+    "box_width",
+    "box_height",
+    "frame_width",
+    "frame_height",
+    *(f"weight_{name}" for name in MODALITIES),
+    "age_face_ms",
+    "age_voice_ms",
+    "skipped",
+    *(f"{distribution}_{label}" for distribution in DISTRIBUTIONS for label in LABELS),
+    "model",
+    "epoch_ns",
+)
+
+
+class CsvFile:
+    """Writes the heading at once and every cue as it comes. '-' is standard output."""
+
+    wants_pictures = False
+    wants_sound = False
+
+    def __init__(self, path: str) -> None:
+        self._lines = Lines(path)
+        self._lines.write(_rows([COLUMNS]))
+
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+        """Nothing to do."""
+
+    def tell(self, cues: Sequence[Cue]) -> None:
+        """One row for each cue, written before this returns."""
+        self._lines.write(_rows([row(cue) for cue in cues]))
+
+    def hear(self, block: AudioBlock) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._lines.close()
+
+
+def row(cue: Cue) -> tuple[object, ...]:
+    """The values of one cue in the order of COLUMNS; what is not known is left empty."""
+    out = cue.to_json()
+    nothing = dict.fromkeys(LABELS)
+    return (
+        out["t"],
+        out["source"],
+        out["track"],
+        out["label"],
+        out["confidence"],
+        out["reason"],
+        int(out["speaking"]),
+        *(out["box"] or (None,) * 4),
+        *(out["frame"] or (None,) * 2),
+        *out["weights"].values(),
+        out["age_ms"]["face"],
+        out["age_ms"]["voice"],
+        out["skipped"],
+        *(value for name in DISTRIBUTIONS for value in (out[name] or nothing).values()),
+        out["model"],
+        out.get("epoch_ns"),
+    )
+
+
+def _rows(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

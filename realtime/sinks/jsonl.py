@@ -1,0 +1,42 @@
+"""Cues as JSON lines, as `docs/cue.md` describes them. The same cues give the same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime.cue import Cue
+from realtime.frame import AudioBlock, VideoFrame
+from realtime.sinks.disk import Lines
+
+
+class JsonLines:
+    """Writes every cue at once, so that a reader can follow. '-' is standard output."""
+
+    wants_pictures = False
+    wants_sound = False
+
+    def __init__(self, path: str) -> None:
+        self._lines = Lines(path)
+
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+        """Nothing to do."""
+
+    def tell(self, cues: Sequence[Cue]) -> None:
+        """One line for each cue, written before this returns."""
+        self._lines.write("".join(line(cue) for cue in cues))
+
+    def hear(self, block: AudioBlock) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._lines.close()
+
+
+def line(cue: Cue) -> str:
+    """One cue as a line of plain ASCII with its end."""
+    return json.dumps(cue.to_json(), separators=(",", ":"), allow_nan=False) + "\n"
