@@ -9,4 +9,10 @@
 `scheduler` is the only caller of engines: `window` says what is due, `attribution` whose voice it is,
 `pooling` sums up evidence over time, `fusion` joins face and voice, `smoothing` steadies the answer.
 `overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `cue` and `errors`.
+
+Each station keeps its companions beside it, which nobody else needs:
+`camera`: `grabber`. `microphone`: `portaudio`, `sound_time`, `resample`. `replay`: `decode`; `portrait` moves
+pictures as if filmed by hand and `stamp` writes their number into them. `search` and `crop`: `blazeface`.
+`track`: `assign`, `motion`, `steady`. `attribution`: `signs`. `scheduler`: `hearing` for one microphone,
+`people` for those in view, `networks` to ask all engines in one go, `relief` when the machine is late.
 """

@@ -1,0 +1,272 @@
+"""The shape of the project: imports point one way, files stay small, one module reads time, maps are true."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("engines", "calibration", "realtime")
+"""Each may import itself and those to its left."""
+
+VOCABULARY = ("clock", "errors", "frame", "cue")
+"""Each may import those to its left, and of `engines` only `recipe`."""
+
+GROUPS = {
+    "vocabulary": set(VOCABULARY),
+    "rings": {"ring", "audio_ring"},
+    "planning": {"window"},
+    "seeing": {"blazeface", "search", "motion", "steady", "assign", "track", "crop", "sight"},
+    "listening": {"signs", "attribution"},
+    "evidence": {"pooling", "fusion", "smoothing"},
+    "judging": {"scheduler", "hearing", "people", "networks", "relief"},
+    "drawing": {"overlay", "drawing"},
+    "sources": {
+        *("camera", "grabber", "microphone", "portaudio", "sound_time", "resample"),
+        *("replay", "decode", "portrait", "stamp"),
+    },
+    "sinks": {"sinks"},
+    "web": {"web"},
+    "run": {"run", "__main__"},
+    "testing": {"testing"},
+}
+"""Every file or folder of `realtime`. A new one needs a place here, which is when its imports are decided."""
+
+MAY_IMPORT = {
+    "vocabulary": set[str](),
+    "rings": {"vocabulary"},
+    "planning": {"vocabulary"},
+    "seeing": {"vocabulary"},
+    "listening": {"vocabulary"},
+    "evidence": {"vocabulary"},
+    "judging": {"vocabulary", "rings", "planning", "seeing", "listening", "evidence"},
+    "drawing": {"vocabulary"},
+    "sources": {"vocabulary", "rings"},
+    "sinks": {"vocabulary", "drawing"},
+    "web": {"vocabulary", "rings", "drawing", "sinks"},
+    "run": {*GROUPS} - {"testing"},
+    "testing": {*GROUPS},
+}
+"""Besides its own group."""
+
+SEAMS = {
+    "realtime.run.supervisor": "defines what a source is",
+    "realtime.run.devices": "lists devices by name",
+}
+"""Modules of `run` that sources may name: a protocol belongs to the side that calls it."""
+
+OF_ENGINES = {"engines.recipe", "engines.protocol"}
+"""All that anything in `realtime` outside `run` and `testing` may know of engines."""
+
+TIMEKEEPERS = {"realtime/clock.py", "engines/stopwatch.py"}
+"""The second exists because engines may not import `realtime`; it measures processor time and never waits."""
+
+TORCH = ("engines/model/", "engines/training/", "engines/build/", "engines/torch_engine.py")
+MAX_LINES, MAX_FUNCTION = 300, 60
+
+
+def files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+SOURCES = files(*PACKAGES)
+EVERYTHING = files(*PACKAGES, "tests", "benchmarks")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def imports_of(path: Path, *, only_at_import: bool = False) -> set[str]:
+    """Modules that a file imports, whether ours or foreign; inside functions too unless told otherwise."""
+    nodes = list(_run_at_import(tree_of(path)) if only_at_import else ast.walk(tree_of(path)))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{shown(path)} imports relatively; write the whole name"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & OURS
+    return found
+
+
+def _run_at_import(node: ast.AST) -> list[ast.AST]:
+    """Nodes that run when the module is imported: not those in functions or under TYPE_CHECKING."""
+    out: list[ast.AST] = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        out += [child, *_run_at_import(child)]
+    return out
+
+
+OURS = {name_of(path) for path in SOURCES}
+
+
+def place_of(module: str) -> str:
+    """The group of a module of `realtime`, or '' if it has none."""
+    part = module.split(".")[1] if "." in module else "__init__"
+    return next((group for group, parts in GROUPS.items() if part in parts), "")
+
+
+def of_realtime(path: Path) -> set[str]:
+    return {m for m in imports_of(path) if m.split(".")[0] == "realtime" and m != "realtime"}
+
+
+def test_packages_import_themselves_and_those_below_them_only() -> None:
+    for path in SOURCES:
+        own = PACKAGES.index(name_of(path).split(".")[0])
+        for module in imports_of(path):
+            top = module.split(".")[0]
+            if top in PACKAGES:
+                assert PACKAGES.index(top) <= own, f"{shown(path)} imports {module}"
+            assert top not in ("tests", "benchmarks"), f"{shown(path)} imports {module}"
+
+
+def test_every_file_of_realtime_has_a_group() -> None:
+    for path in files("realtime"):
+        if name_of(path) != "realtime":
+            assert place_of(name_of(path)), f"{shown(path)} has no group; decide what it may import"
+
+
+def test_groups_import_what_they_may_and_nothing_else() -> None:
+    wrong = []
+    for path in files("realtime"):
+        own = place_of(name_of(path))
+        for module in of_realtime(path):
+            group = place_of(module)
+            if own in ("", group) or group in MAY_IMPORT[own]:
+                continue
+            if not (own == "sources" and any(module.startswith(seam) for seam in SEAMS)):
+                wrong.append(f"{shown(path)} ({own}) imports {module} ({group})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_vocabulary_is_in_order_and_knows_of_engines_only_the_recipe() -> None:
+    for rank, name in enumerate(VOCABULARY):
+        for module in imports_of(ROOT / "realtime" / f"{name}.py"):
+            if module.startswith("realtime."):
+                assert module.split(".")[1] in VOCABULARY[:rank], f"{name} imports {module}"
+            elif module.startswith("engines"):
+                assert module == "engines.recipe", f"{name} imports {module}"
+
+
+def test_the_path_knows_of_engines_only_their_protocol_and_the_recipe() -> None:
+    for path in files("realtime"):
+        if place_of(name_of(path)) in ("run", "testing"):
+            continue
+        known = {m for m in imports_of(path) if m.split(".")[0] in ("engines", "calibration")}
+        assert known <= OF_ENGINES, f"{shown(path)} imports {sorted(known - OF_ENGINES)}"
+
+
+def test_nothing_imports_itself_in_a_circle() -> None:
+    graph = {name_of(path): imports_of(path, only_at_import=True) & OURS for path in SOURCES}
+    while True:
+        free = {name for name, wanted in graph.items() if not (wanted & graph.keys()) - {name}}
+        if not free:
+            break
+        graph = {name: wanted for name, wanted in graph.items() if name not in free}
+    assert not graph, f"in or behind a circle: {sorted(graph)}"
+
+
+def test_only_timekeepers_import_time() -> None:
+    for path in SOURCES:
+        if shown(path) not in TIMEKEEPERS:
+            bad = {m for m in imports_of(path) if m.split(".")[0] in ("time", "datetime")}
+            assert not bad, f"{shown(path)} imports {bad}; take a Clock instead"
+
+
+def test_torch_stays_where_networks_are_defined_trained_and_exported() -> None:
+    for path in SOURCES:
+        if not shown(path).startswith(TORCH):
+            bad = {m for m in imports_of(path) if m.split(".")[0] in ("torch", "torchvision", "torchaudio")}
+            assert not bad, f"{shown(path)} imports {bad}"
+
+
+def test_the_test_kit_is_imported_by_nothing_that_runs() -> None:
+    for path in SOURCES:
+        if not shown(path).startswith("realtime/testing/"):
+            for module in imports_of(path):
+                assert not module.startswith("realtime.testing"), f"{shown(path)} imports {module}"
+                assert module.split(".")[0] not in ("pytest", "hypothesis"), f"{shown(path)} imports {module}"
+
+
+def test_no_file_and_no_function_is_too_long_to_read() -> None:
+    long = []
+    for path in EVERYTHING:
+        lines = len(path.read_text("utf-8").splitlines())
+        if lines > MAX_LINES:
+            long.append(f"{shown(path)} has {lines} lines")
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > MAX_FUNCTION:
+                    long.append(f"{shown(path)}: {node.name} has {length} lines")
+    assert not long, f"at most {MAX_LINES} and {MAX_FUNCTION}: " + "; ".join(long)
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in EVERYTHING:
+        assert ast.get_docstring(tree_of(path)), f"{shown(path)} has no docstring"
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    for path in EVERYTHING:
+        vague = {"utils", "util", "helpers", "helper", "manager", "core", "base", "common", "misc"}
+        assert not vague & set(path.stem.split("_")), f"{shown(path)}: name it after what it holds"
+
+
+def test_the_map_of_the_path_names_every_station() -> None:
+    text = ast.get_docstring(tree_of(ROOT / "realtime" / "__init__.py")) or ""
+    named = set(re.findall(r"\w+", text))
+    stations = {path.stem for path in (ROOT / "realtime").glob("*.py")} - {"__init__", "__main__"}
+    assert not stations - named, f"the map in realtime/__init__.py lacks {sorted(stations - named)}"
+
+
+def test_whoever_catches_everything_says_why_on_that_line() -> None:
+    for path in SOURCES:
+        lines = path.read_text("utf-8").splitlines()
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            if node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"):
+                reason = lines[node.lineno - 1].partition("# noqa: BLE001")[2].strip()
+                assert len(reason) > 15, (
+                    f"{shown(path)}:{node.lineno} catches everything and does not say why"
+                )
+
+
+def test_tests_are_no_package_so_that_they_run_against_what_is_installed() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("module", ["realtime.run.cli", "realtime.scheduler", "engines.load"])
+def test_starting_the_run_path_loads_none_of_the_heavy_packages(module: str) -> None:
+    code = (
+        f"import sys, {module}; heavy = {{'torch', 'mediapipe', 'sounddevice', 'hypothesis', 'pytest'}}; "
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == [], f"import {module} loads {ran.stdout}"
