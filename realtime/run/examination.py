@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from realtime.run.doctor import Finding, Section, cure_of
+from realtime.run.doctor import Finding, Section, State, cure_of
 
 PACKAGES = ("numpy", "cv2", "onnxruntime", "av", "sounddevice", "mediapipe")
 """Import names of what every installation has."""
@@ -26,13 +26,12 @@ MB = 1_000_000
 def own_packages() -> Iterator[Finding]:
     """Our three packages carry everyday names; another package of that name can stand in their place."""
     folders = {name: _folder_of(name) for name in OWN}
-    home = Path(__file__).resolve().parent.parent.parent
-    for name, folder in folders.items():
-        if folder != home / name:
-            cure = f"uv pip uninstall {name} && uv sync --inexact --reinstall-package liveaffect"
-            yield Finding(name, "broken", f"comes from {folder}, not from {home}", cure)
-    if all(folder == home / name for name, folder in folders.items()):
-        yield Finding("packages", "ok", f"{', '.join(OWN)} in {home}")
+    strangers = [name for name in OWN if folders[name] != home() / name]
+    for name in strangers:
+        cure = f"uv pip uninstall {name} && uv sync --inexact --reinstall-package liveaffect"
+        yield Finding(name, "broken", f"comes from {folders[name]}, not from {home()}", cure)
+    if not strangers:
+        yield Finding("packages", "ok", f"{', '.join(OWN)} in {home()}")
 
 
 def libraries() -> Iterator[Finding]:
@@ -41,7 +40,7 @@ def libraries() -> Iterator[Finding]:
 
     absent = missing()
     for needed in absent:
-        state = "absent" if needed in PROGRAMS else "broken"
+        state: State = "absent" if needed in PROGRAMS else "broken"
         yield Finding(needed.name, state, f"not here; {needed.purpose} needs it", install_command([needed]))
     if not absent:
         yield Finding("system libraries", "ok", "all here")
@@ -158,8 +157,13 @@ def disk() -> Iterator[Finding]:
     """What the installation takes."""
     packages = Path(sysconfig.get_paths()["purelib"])
     yield Finding("Python packages", "ok", f"{size_of(packages) / MB:.0f} MB in {packages}")
-    weights = Path(__file__).resolve().parent.parent.parent / "engines" / "weights"
+    weights = home() / "engines" / "weights"
     yield Finding("weights", "ok", f"{size_of(weights) / MB:.1f} MB in {weights}")
+
+
+def home() -> Path:
+    """The folder that our three packages lie in: the checkout, or where a wheel was installed."""
+    return Path(__file__).resolve().parent.parent.parent
 
 
 def size_of(folder: Path) -> int:

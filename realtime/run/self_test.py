@@ -39,9 +39,10 @@ def engines(settings: Settings | None = None) -> Iterator[Finding]:
 
 def known_face() -> Iterator[Finding]:
     """The portraits that installed packages carry, searched by the detector of a live run."""
-    from realtime.blazeface import make_finder
+    from realtime.blazeface import BlazeFace
     from realtime.portrait import packaged_portraits
-    from realtime.run.predict import read_picture
+    from realtime.replay import load_picture
+    from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path
     from realtime.sight import find_in_picture
 
     pictures = packaged_portraits()
@@ -49,7 +50,8 @@ def known_face() -> Iterator[Finding]:
         yield Finding("known face", "broken", "no installed package carries a portrait", "uv sync --inexact")
     for path in pictures:
         try:
-            faces = find_in_picture(read_picture(path), make_finder(None))
+            far, near = BlazeFace(model_path(FULL_RANGE)), BlazeFace(model_path(SHORT_RANGE))
+            faces = find_in_picture(far, near, load_picture(path))
         except RealtimeError as error:
             yield Finding("known face", "broken", str(error), "liveaffect fetch")
             return
@@ -105,7 +107,7 @@ def read_wav(path: Path) -> NDArray[np.float32]:
         rate_hz = file.getframerate()
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
     at = np.arange(0, len(samples) - 1, rate_hz / SAMPLE_RATE)
-    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+    return np.asarray(np.interp(at, np.arange(len(samples)), samples), np.float32)
 
 
 def _listen(engine: Engine, samples: NDArray[np.float32]) -> tuple[float, str]:
