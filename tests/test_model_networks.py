@@ -1,0 +1,215 @@
+"""Every network keeps the engine contract, and the parts of the published ones do what the papers say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="networks are built with torch: pip install liveaffect[train]")
+
+import torch
+from torch import Tensor, nn
+
+from engines import probe
+from engines.model import presets
+from engines.model.blocks import DropPath, SelfAttention
+from engines.model.network import Network
+from engines.model.reparam import deploy
+from engines.model.temporal import attention_pool
+from engines.model.voice_fcn import FcnPreset, LocalNorm, VoiceFcn
+from engines.model.voice_nest import Level, NestLevel, VoiceNest
+from engines.protocol import (
+    FACE_INPUTS,
+    FACE_OUTPUTS,
+    FUSION_INPUTS,
+    FUSION_OUTPUTS,
+    VOICE_INPUTS,
+    VOICE_OUTPUTS,
+)
+from engines.recipe import MEL_BANDS
+
+CONTRACT = {
+    "face": (FACE_INPUTS, FACE_OUTPUTS),
+    "voice": (VOICE_INPUTS, VOICE_OUTPUTS),
+    "fusion": (FUSION_INPUTS, FUSION_OUTPUTS),
+}
+EVERY = [(kind, preset) for kind in CONTRACT for preset in presets.names(kind)]
+SHIPPED = [("face", "live"), ("voice", "live"), ("voice", "live-fcn"), ("fusion", "late-masked")]
+
+
+def inputs(network: Network, count: int) -> tuple[Tensor, ...]:
+    batch = probe.inputs(network.kind, count, seed=6, piece=network.recipe().get("piece", 0))
+    return tuple(torch.from_numpy(batch[spec.name]) for spec in network.inputs)
+
+
+@pytest.mark.parametrize(("kind", "preset"), EVERY)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_network_takes_and_gives_the_tensors_of_its_spec(kind: str, preset: str, count: int) -> None:
+    """On the meta device: shapes only."""
+    with torch.device("meta"):
+        network = presets.build(kind, preset)
+    network = network.to("meta").eval()
+    outputs = network(*(one.to("meta") for one in inputs(network, count)))
+    assert outputs._fields == tuple(spec.name for spec in network.outputs)
+    for spec, tensor in zip(network.outputs, outputs, strict=True):
+        assert tensor.shape == (count, *spec.shape), spec.name
+        assert tensor.dtype == getattr(torch, spec.dtype), spec.name
+    wanted_in, wanted_out = CONTRACT[kind]
+    assert network.outputs == wanted_out
+    assert [spec.name for spec in network.inputs] == [spec.name for spec in wanted_in]
+    others = network.inputs[1:] if kind == "voice" else network.inputs
+    assert others == (wanted_in[1:] if kind == "voice" else wanted_in)
+
+
+@pytest.mark.parametrize(
+    ("preset", "piece", "hop"),
+    [("live", 6_600, 3_200), ("live-fcn", 13_000, 3_200), ("fv2es", 6_600, 6_400), ("amfbp", 31_680, 5_120)],
+)
+def test_a_voice_network_says_which_pieces_it_wants(preset: str, piece: int, hop: int) -> None:
+    with torch.device("meta"):
+        network = presets.build("voice", preset)
+    assert network.recipe() == {"sample_rate": 16_000, "piece": piece, "hop": hop}
+    assert network.inputs[0].shape == (piece,)
+
+
+@pytest.mark.parametrize(("kind", "preset"), SHIPPED)
+def test_an_item_is_judged_alike_alone_and_in_a_batch(kind: str, preset: str) -> None:
+    network = deploy(presets.build(kind, preset))
+    given = inputs(network, 3)
+    with torch.no_grad():
+        together, alone = network(*given), network(*(one[1:2] for one in given))
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[1:2], b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_network_and_leaves_the_dice_alone() -> None:
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    first, again, other = (presets.build("face", "live", seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+def test_an_unknown_preset_is_refused_with_the_ones_there_are() -> None:
+    with pytest.raises(ValueError, match="no network 'face big'; there are: face live, face fv2es"):
+        presets.build("face", "big")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"block": 8}, "the last level must be one block of 8, is 4"),
+        ({"levels": (Level(32, 2, 1), Level(64, 2, 1), Level(96, 2, 1))}, "as wide as the first level"),
+        ({"stem": presets.VOICE_LIVE.stem[1:]}, "square map, not 32x32|last level"),
+        ({"levels": (Level(64, 3, 1),)}, "cannot be split over 3 heads"),
+    ],
+)
+def test_a_voice_table_that_does_not_fit_together_is_refused(
+    change: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        VoiceNest(replace(presets.VOICE_LIVE, **change))  # type: ignore[arg-type]
+
+
+def test_attention_stays_inside_its_block_until_blocks_are_merged() -> None:
+    """Changing one corner of a map changes that block's output and no other."""
+    level = VoiceNest(presets.VOICE_LIVE).eval().trunk.levels[0]
+    assert isinstance(level, NestLevel)
+    torch.manual_seed(2)
+    picture = torch.randn(1, 64, 16, 16)
+    other = picture.clone()
+    other[:, :, :2, :2] = torch.randn(1, 64, 2, 2)
+    with torch.no_grad():
+        changed = (level(other) - level(picture)).abs().amax(1)[0] > 1e-6
+    assert changed[:4, :4].all()
+    assert not changed[4:].any()
+    assert not changed[:, 4:].any()
+
+
+def test_stochastic_depth_grows_with_the_layers_as_published() -> None:
+    with torch.device("meta"):
+        network = presets.build("voice", "fv2es")
+    shares = [part.share for part in network.modules() if isinstance(part, DropPath)]
+    np.testing.assert_allclose(shares, np.linspace(0, 0.5, 24))
+
+
+def test_drop_path_leaves_out_whole_items_and_keeps_the_mean() -> None:
+    torch.manual_seed(1)
+    drop = DropPath(0.25).train()
+    kept = drop(torch.ones(4000, 2, 3))
+    assert kept.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert (kept.amax((1, 2)) == kept.amin((1, 2))).all()
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert torch.equal(drop.eval()(kept), kept)
+
+
+def test_attention_is_torchs_attention() -> None:
+    torch.manual_seed(1)
+    ours, theirs = SelfAttention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
+    assert theirs.in_proj_weight is not None
+    with torch.no_grad():
+        ours.mix.weight.copy_(theirs.in_proj_weight)
+        ours.mix.bias.copy_(theirs.in_proj_bias)
+        ours.out.load_state_dict(theirs.out_proj.state_dict())
+        x, present = torch.randn(2, 5, 16), torch.tensor([[True] * 5, [True, True, False, True, False]])
+        want = theirs(x, x, x, key_padding_mask=~present)[0]
+        torch.testing.assert_close(ours(x, present), want, rtol=1e-4, atol=1e-5)
+
+
+def test_local_normalisation_is_alexnets_formula() -> None:
+    x = 30 * torch.randn(2, 7, 3, 2)
+    want = torch.empty_like(x)
+    for channel in range(7):
+        around = x[:, max(0, channel - 2) : channel + 3]
+        want[:, channel] = x[:, channel] / (2 + 1e-4 * (around**2).sum(1)) ** 0.75
+    torch.testing.assert_close(LocalNorm()(x), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("frames", "columns"), [(67, 1), (200, 5), (300, 8), (500, 14), (1000, 30)])
+def test_the_published_convolutions_give_their_published_grid(frames: int, columns: int) -> None:
+    with torch.device("meta"):
+        network = presets.build("voice", "amfbp")
+    grid = network.get_submodule("fcn").to("meta")(torch.zeros(1, 1, 200, frames, device="meta"))
+    assert grid.shape == (1, 256, 5, columns)
+
+
+def small_fcn(attend: str) -> VoiceFcn:
+    torch.manual_seed(3)
+    preset: FcnPreset = replace(presets.VOICE_LIVE_FCN, widths=(8, 8, 8, 8, 8), attend=attend)
+    return VoiceFcn(preset).eval()
+
+
+def test_attention_chooses_among_cells_or_among_columns() -> None:
+    picture = torch.randn(2, 64, 64)
+    grid, columns = small_fcn("grid").cells(picture), small_fcn("time").cells(picture)
+    assert grid.shape == (2, 9, 8)
+    torch.testing.assert_close(columns, grid.reshape(2, 3, 3, 8).mean(1))
+    with pytest.raises(ValueError, match="over 'grid' or 'time', not 'both'"):
+        small_fcn("both")
+
+
+def test_pooling_pieces_equals_attending_over_all_their_cells_at_once() -> None:
+    network = small_fcn("grid")
+    nn.init.normal_(network.attention.weigh.weight, std=3.0)
+    samples, mean, istd = inputs(network, 4)
+    with torch.no_grad():
+        pieces = network(samples, mean, istd)
+        pooled = attention_pool(pieces.vector[None], pieces.score.T, torch.zeros(1, 4), 8.0)
+        cells = network.cells(network.front(samples, mean, istd).picture)
+        whole, _ = network.attention(cells.reshape(1, -1, 8))
+        torch.testing.assert_close(pooled, network.to_vector(whole), rtol=1e-4, atol=1e-5)
+        together = attention_pool(pieces.logits[None], pieces.score.T, torch.zeros(1, 4), 8.0)
+        torch.testing.assert_close(network.to_logits(pooled), together, rtol=1e-4, atol=1e-5)
+
+
+def test_speech_is_a_probability_that_hears_loudness() -> None:
+    network = presets.build("voice", "live").eval()
+    samples, mean, istd = inputs(network, 2)
+    with torch.no_grad():
+        loud, quiet = (network(gain * samples, mean, istd).speech for gain in (1.0, 0.01))
+    assert ((loud > 0) & (loud < 1)).all()
+    assert not torch.allclose(loud, quiet)
+    assert mean.shape == (2, MEL_BANDS)
