@@ -1,4 +1,4 @@
-"""Runs the two BlazeFace detectors on one picture: shrink, network, and the decoding of its 16 numbers an anchor.
+"""Runs the two BlazeFace detectors on one picture: shrink, network, and decoding of 16 numbers an anchor.
 
 The decoding is our own, in NumPy, because the runtime that loads in 20 ms has none and the package that has
 one costs 1.4 s to import; a test holds both to the same boxes. One detector serves one thread.
@@ -6,6 +6,7 @@ one costs 1.4 s to import; a test holds both to the same boxes. One detector ser
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,11 @@ class Layout:
     grids: tuple[tuple[int, int], ...]
     """Cells a side and anchors a cell, in the order of the outputs."""
     min_score: float
+    """Low, because nobody is believed on one find: a suspect of the full range is looked at close up."""
 
 
-FULL = Layout(192, ((48, 1),), 0.6)
-SHORT = Layout(128, ((16, 2), (8, 6)), 0.5)
+FULL = Layout(192, ((48, 1),), 0.3)
+SHORT = Layout(128, ((16, 2), (8, 6)), 0.35)
 LAYOUTS = {2304: FULL, 896: SHORT}
 """By the number of anchors: nobody has to say which file is which."""
 
@@ -138,38 +140,42 @@ class BlazeFace:
     def find(self, image: NDArray[np.uint8]) -> list[Found]:
         """All faces that are sure enough, best first."""
         small, scale, offset = letterbox(image, self._layout.side)
-        np.multiply(small[None], np.float32(1 / 127.5), out=self._input())
-        view = self._input()
-        view -= 1.0
-        del view  # LiteRT refuses to run while a view of its memory is held
+        tensor = self._input()
+        tensor[0] = small
+        tensor *= np.float32(1 / 127.5)
+        tensor -= np.float32(1.0)
+        del tensor  # LiteRT refuses to run while a view of its memory is held
         self._run()
         rows, scores = decode(self._raw()[0], self._logits()[0, :, 0], self._layout, self._centres)
         return [_found(row, score, scale, offset) for row, score in merge(rows, scores)]
 
 
 def letterbox(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float, tuple[float, float]]:
-    """The picture shrunk or grown into a square with black margins; one share of the square in pixels; its origin."""
+    """The picture in a square with black margins, the square's side in pixels of the picture, its origin."""
     height, width = image.shape[:2]
     longest = max(height, width)
     size = (max(1, round(width * side / longest)), max(1, round(height * side / longest)))
     small = shrink(image, size)
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
     if size != (side, side):
-        left, top = (side - size[0]) // 2, (side - size[1]) // 2
         square = np.zeros((side, side, 3), np.uint8)
         square[top : top + size[1], left : left + size[0]] = small
         small = square
-    else:
-        left = top = 0
     return small, float(longest), (left / side, top / side)
 
 
 def shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize so that no pixel is left out: whole factors by exact averages (fast), the rest linearly."""
-    factor = min(image.shape[1] // size[0], image.shape[0] // size[1])
-    if factor >= 2:
-        cut = image[: image.shape[0] // factor * factor, : image.shape[1] // factor * factor]
-        image = cv2.resize(cut, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    """Resize so that no pixel is left out: by exact halves as long as that goes, the rest linearly."""
+    halves = int(math.log2(max(1.0, min(image.shape[1] / size[0], image.shape[0] / size[1]))))
+    return np.asarray(cv2.resize(halve(image, halves), size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def halve(image: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
+    """Means of 2x2 pixels, `times` over. OpenCV does these five times as fast as any other factor."""
+    for _ in range(times):
+        even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
+        image = np.asarray(cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+    return image
 
 
 def _found(row: NDArray[np.float32], score: float, scale: float, offset: tuple[float, float]) -> Found:
@@ -181,7 +187,7 @@ def _found(row: NDArray[np.float32], score: float, scale: float, offset: tuple[f
     return Found((x, y, w, h), moved[2:], score)
 
 
-def _interpreter(path: Path) -> Any:  # noqa: ANN401 - the package is untyped
+def _interpreter(path: Path) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:

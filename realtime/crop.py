@@ -1,11 +1,12 @@
 """Cuts an aligned face out of a picture, says how good it is, and remembers what it looks like.
 
-One affine warp, placed by `engines.recipe.crop_matrix`, does everything; a large face is shrunk by a whole
-factor first, because a warp that skips pixels turns skin texture into noise the network never saw.
+One affine warp, placed by `engines.recipe.crop_matrix`, does everything; a large face is halved first,
+because a warp that skips pixels turns skin texture into noise the network never saw.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.recipe import CROP_SIZE, crop_matrix
+from realtime.blazeface import halve
 
 POOR_EYES_PX, GOOD_EYES_PX = 12.0, 28.0
 """Distance of the eyes in the picture. The crop puts them 24 apart: below 12 half of it is invented."""
@@ -47,7 +49,7 @@ def cut_out(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[n
     matrix = crop_matrix(points[0], points[1])
     step = 1.0 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if step >= 2.0:
-        image, matrix = _shrunken(image, matrix, int(step))
+        image, matrix = _shrunken(image, matrix, int(math.log2(step)))
     flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
     return np.asarray(
         cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), flags=flags, borderMode=border), np.uint8
@@ -55,27 +57,29 @@ def cut_out(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[n
 
 
 def _shrunken(
-    image: NDArray[np.uint8], matrix: NDArray[np.float64], factor: int
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], halves: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     # Only the part that the crop shows is averaged, and the matrix learns of the shift and the scale.
+    factor = 2**halves
     back = cv2.invertAffineTransform(matrix)
     ends = np.array([(-1, -1), (CROP_SIZE, -1), (-1, CROP_SIZE), (CROP_SIZE, CROP_SIZE)], np.float64)
     corners = ends @ back[:, :2].T + back[:, 2]
     height, width = image.shape[:2]
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - factor, 0, (width - factor, height - factor))
-    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + factor, low + factor, (width, height))
-    size = (high - low) // factor
-    part = image[low[1] : low[1] + size[1] * factor, low[0] : low[0] + size[0] * factor]
-    small = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
+    low = np.clip(
+        np.floor(corners.min(axis=0)).astype(int) - factor,
+        0,
+        (max(0, width - factor), max(0, height - factor)),
+    )
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 2 * factor, low + factor, (width, height))
+    small = halve(image[low[1] : high[1], low[0] : high[0]], halves)
     # Pixel x of the small picture has its centre at low + factor * x + (factor - 1) / 2.
     origin = low + (factor - 1) / 2
-    moved = np.column_stack([matrix[:, :2] * factor, matrix[:, :2] @ origin + matrix[:, 2]])
-    return np.asarray(small, np.uint8), moved
+    return small, np.column_stack([matrix[:, :2] * factor, matrix[:, :2] @ origin + matrix[:, 2]])
 
 
 def quality(crop: NDArray[np.uint8], points: NDArray[np.floating]) -> Quality:
     """How good the evidence in a face is: its size in the picture, its turn, its light, its sharpness."""
-    inner = cv2.cvtColor(crop[12:60, 10:54], cv2.COLOR_RGB2GRAY)
+    inner = np.asarray(cv2.cvtColor(crop[12:60, 10:54], cv2.COLOR_RGB2GRAY), np.uint8)
     measures = {
         "face small": _share(eye_distance(points), POOR_EYES_PX, GOOD_EYES_PX),
         "face turned": 1.0 - _share(abs(turn(points)), FULL_TURN / 3, FULL_TURN),

@@ -16,8 +16,6 @@ from realtime.frame import Box
 
 GLANCE_WIDTH = 160
 COARSE = (32, 24)
-MOVED = 24
-"""Levels by which a sample must change to count; camera noise stays below."""
 ABRUPT_LEVEL, ABRUPT_RATIO = 4.0, 4.0
 """A mean change of so many levels, and so many times what is usual here, is abrupt."""
 USUAL_GAIN = 0.2
@@ -34,8 +32,8 @@ TRUST = 0.6
 class Change:
     """How a picture differs from the one before."""
 
-    moved: NDArray[np.bool_]
-    """The picture on a grid of about 160 samples across."""
+    samples: NDArray[np.uint8]
+    """The green channel of the picture on a grid of about 160 samples across."""
     abrupt: bool
     """Something large changed at once; faces must be looked at again before they are believed."""
     cut: bool
@@ -64,17 +62,15 @@ class Glance:
         before, coarse_before = self._samples, self._coarse
         self._samples, self._coarse = samples, coarse
         if before is None or before.shape != samples.shape:
-            return Change(
-                np.ones(samples.shape, np.bool_), abrupt=before is not None, cut=before is not None, novel=1.0
-            )
+            new_size = before is not None
+            return Change(samples, abrupt=new_size, cut=new_size, novel=1.0)
         level = float(np.abs(coarse - coarse_before).mean())
         abrupt = level > max(ABRUPT_LEVEL, ABRUPT_RATIO * self._usual)
         self._usual += USUAL_GAIN * (level - self._usual)
-        moved = np.asarray(cv2.absdiff(samples, before) > MOVED)
         if not abrupt:
-            return Change(moved, abrupt=False, cut=False, novel=0.0)
+            return Change(samples, abrupt=False, cut=False, novel=0.0)
         alike, novel = correlation(coarse, coarse_before), _novel(coarse, coarse_before)
-        return Change(moved, abrupt=True, cut=alike < 0.35 or (alike < 0.65 and novel > 0.5), novel=novel)
+        return Change(samples, abrupt=True, cut=alike < 0.35 or (alike < 0.65 and novel > 0.5), novel=novel)
 
 
 def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -106,7 +102,7 @@ class Template:
     def find(self, image: NDArray[np.uint8], expected: Box) -> tuple[float, float] | None:
         """The centre of the face near where it is expected; None when nothing there looks like it."""
         patch, origin = _sample(image, expected, CELLS + 2 * REACH)
-        scores = cv2.matchTemplate(patch, self.cells, cv2.TM_CCOEFF_NORMED)
+        scores = np.asarray(cv2.matchTemplate(patch, self.cells, cv2.TM_CCOEFF_NORMED), np.float32)
         _, best, _, (column, row) = cv2.minMaxLoc(scores)
         if not best >= TRUST:
             return None
@@ -117,8 +113,8 @@ class Template:
 
 
 def _sample(image: NDArray[np.uint8], box: Box, cells: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-    # `cells` x `cells` samples of the green channel around the box's centre, CELLS to the box's width, and the
-    # place in the picture of their upper left corner.
+    # `cells` x `cells` samples of the green channel around the box's centre, CELLS to the box's width,
+    # and the place in the picture of their upper left corner.
     cell = box[2] / CELLS
     x0 = box[0] + box[2] / 2 - cells * cell / 2
     y0 = box[1] + box[3] / 2 - cells * cell / 2
@@ -129,7 +125,7 @@ def _sample(image: NDArray[np.uint8], box: Box, cells: int) -> tuple[NDArray[np.
     part = np.ascontiguousarray(
         image[top : max(bottom, top + 1) : stride, left : max(right, left + 1) : stride, 1]
     )
-    # Sample (i, j) is the middle of a cell; the part's pixel (0, 0) stands for the middle of its first stride.
+    # Sample (i, j) is the middle of a cell; the part's pixel (0, 0) is the picture's (left, top).
     scale = stride / cell
     matrix = np.array(
         [[scale, 0.0, (left + 0.5 - x0) / cell - 0.5], [0.0, scale, (top + 0.5 - y0) / cell - 0.5]],

@@ -1,20 +1,23 @@
 """Decides where in a picture to look for faces: at most one tile a frame, and small looks at known faces.
 
 One shrunken pass finds no face of 40 pixels in 720p, and all tiles of a frame cost ten times the budget.
-So the tiles take turns, those where something moved first, and the whole picture is one of them: it finds
-large faces at once. What a tile only suspects, a look at the short range confirms.
+So the tiles take turns, and one that looks as it did the last time is passed over: the answer would be the
+same. The whole picture is one of them: it finds large faces at once. What a tile only suspects, a look at
+the short range confirms.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from realtime.blazeface import FaceFinder, Found, overlap
-from realtime.clock import MS
+from realtime.clock import MS, SECOND
 from realtime.frame import Box
 
 Area = tuple[int, int, int, int]
@@ -26,9 +29,10 @@ SHARED_PX = 48
 """Neighbouring tiles share this much, so that no small face is cut by all of them."""
 ROUND_NS = 450 * MS
 """All tiles are seen within this time while faces are known; with none known every frame sees one."""
-MOVED_SAMPLES = 6
-MOVED_FIRST = 2.0
-"""A tile where something moved waits as if it had waited this many times as long."""
+STALE_NS = 2 * SECOND
+"""A tile where nothing changed is looked at again after this all the same."""
+CHANGED_LEVELS, CHANGED_SAMPLES = 24, 6
+"""So many samples of a tile must differ by so much; the noise of a camera stays below."""
 CLOSE_LOOK = 2.5
 """A look at a known face is this many box widths wide: the short range finds it there in 100 of 100."""
 
@@ -61,57 +65,65 @@ def _starts(length: int, side: int, count: int) -> list[int]:
     return [round(i * max(0, length - side) / max(1, count - 1)) for i in range(count)]
 
 
+@dataclass(slots=True, eq=False)
+class _Turn:
+    area: Area
+    looked_ns: int | None = None
+    before: NDArray[np.uint8] | None = None
+    """What its samples were when it was looked at."""
+
+
 class Search:
     """Whose turn it is. One stream, one thread."""
 
     def __init__(self, width: int, height: int) -> None:
-        self._tiles = tiles(width, height)
         self._size = (width, height)
         self.restart()
 
     def restart(self) -> None:
         """Begin again with the whole picture, as after a cut."""
-        self._looked_ns: list[int | None] = [None] * len(self._tiles)
+        self._turns = [_Turn(area) for area in tiles(*self._size)]
         self._due_ns: int | None = None
 
     def next_tile(
-        self, now_ns: int, moved: NDArray[np.bool_], known: Sequence[Box], *, hurry: bool
+        self, now_ns: int, samples: NDArray[np.uint8], known: Sequence[Box], *, hurry: bool
     ) -> Area | None:
-        """The tile to look at now, or None when it is not time yet. `hurry` takes one every frame."""
+        """The tile to look at now; None when it is not time yet, or when none changed since its last look.
+
+        `samples` is the picture on a coarse grid. What changes around `known` faces does not count: close
+        looks see it anyway. `hurry` takes a tile every frame.
+        """
         if self._due_ns is not None and now_ns < self._due_ns and not hurry:
             return None
-        period_ns = ROUND_NS // len(self._tiles)
-        due_ns = now_ns if self._due_ns is None else max(self._due_ns, now_ns - period_ns)
-        self._due_ns = due_ns + period_ns
-        best = max(range(len(self._tiles)), key=lambda i: self._waiting(i, now_ns))
-        if self._looked_ns[best] is not None:
-            stirred = self._stirred(moved, known)
-            best = max(
-                range(len(self._tiles)),
-                key=lambda i: self._waiting(i, now_ns) * (MOVED_FIRST if stirred[i] else 1.0),
-            )
-        self._looked_ns[best] = now_ns
-        return self._tiles[best]
+        close = [area for box in known if (area := close_area(box, *self._size)) is not None]
+        covered = [self._on_grid(samples, area) for area in close]
+        for turn in sorted(self._turns, key=lambda t: -1 if t.looked_ns is None else t.looked_ns):
+            x, y, w, h = place = self._on_grid(samples, turn.area)
+            part = samples[y : y + h, x : x + w]
+            stale = turn.looked_ns is None or now_ns - turn.looked_ns >= STALE_NS
+            if stale or turn.before is None or _changed(part, turn.before, place, covered):
+                period_ns = ROUND_NS // len(self._turns)
+                due_ns = now_ns if self._due_ns is None else max(self._due_ns, now_ns - period_ns)
+                self._due_ns = due_ns + period_ns
+                turn.looked_ns, turn.before = now_ns, part
+                return turn.area
+        return None
 
-    def _waiting(self, index: int, now_ns: int) -> float:
-        looked_ns = self._looked_ns[index]
-        return math.inf if looked_ns is None else float(now_ns - looked_ns)
+    def _on_grid(self, samples: NDArray[np.uint8], area: Area) -> Area:
+        across, down = samples.shape[1] / self._size[0], samples.shape[0] / self._size[1]
+        x, y, w, h = area
+        left, top = int(x * across), int(y * down)
+        return left, top, math.ceil((x + w) * across) - left, math.ceil((y + h) * down) - top
 
-    def _stirred(self, moved: NDArray[np.bool_], known: Sequence[Box]) -> list[bool]:
-        # A known face moves all the time; what moves elsewhere may be a new one.
-        moved = moved.copy()
-        scale_x, scale_y = moved.shape[1] / self._size[0], moved.shape[0] / self._size[1]
-        for x, y, w, h in known:
-            left, top = max(0, int((x - w / 2) * scale_x)), max(0, int((y - h / 2) * scale_y))
-            right, bottom = max(0, int((x + 1.5 * w) * scale_x) + 1), max(0, int((y + 2 * h) * scale_y) + 1)
-            moved[top:bottom, left:right] = False
-        out = []
-        for x, y, w, h in self._tiles:
-            part = moved[
-                int(y * scale_y) : int((y + h) * scale_y) + 1, int(x * scale_x) : int((x + w) * scale_x) + 1
-            ]
-            out.append(int(np.count_nonzero(part)) >= MOVED_SAMPLES)
-        return out
+
+def _changed(
+    part: NDArray[np.uint8], before: NDArray[np.uint8], place: Area, covered: Sequence[Area]
+) -> bool:
+    changed = cv2.absdiff(part, before) > CHANGED_LEVELS
+    left, top, _, _ = place
+    for x, y, w, h in covered:
+        changed[max(0, y - top) : max(0, y + h - top), max(0, x - left) : max(0, x + w - left)] = False
+    return int(np.count_nonzero(changed)) >= CHANGED_SAMPLES
 
 
 def close_area(box: Box, width: int, height: int) -> Area | None:
@@ -139,7 +151,7 @@ def look(finder: FaceFinder, image: NDArray[np.uint8], area: Area) -> list[Found
 def look_everywhere(
     far: FaceFinder, near: FaceFinder, image: NDArray[np.uint8], *, sure: float
 ) -> list[Found]:
-    """All faces of one picture, however long it takes: every tile at every scale, each find confirmed close up.
+    """All faces of one picture, however long it takes: all tiles at all scales, each find confirmed close up.
 
     Best first. A find that the close look does not confirm with at least `sure` is left out.
     """

@@ -1,8 +1,8 @@
-"""Looks at every picture of one camera and says who is in it: search, track and crop in the order that fits the budget.
+"""Looks at every picture of one camera and says who is in it: search, track and crop within the budget.
 
-One tile of the full-range network, or a few close looks, fit into a frame; both must not be had at will. So a
-frame takes a tile when one is due, then as many close looks as are left, new suspects first, and the faces that
-had no look are followed by motion.
+One tile of the full-range network, or a few close looks, fit into a frame; both must not be had at will.
+So a frame takes a tile when one is due, then as many close looks as are left, new suspects first, and the
+faces that had no look are followed by motion.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ LOOK_AGAIN_NS = 55 * MS
 LOOK_FOR_LOST_NS = 200 * MS
 LOOKS_WITH_TILE, LOOKS_ALONE = 1, 3
 """Close looks that a frame takes beside a tile, and without one."""
-LOOKS_WHEN_ABRUPT = 4
+MANY_FACES, LOOKS_AMONG_MANY = 6, 2
+"""With so many faces the cutting and following takes the time of one look."""
 SAME_MOMENT = 0.9
 """Unlikeness of one person from one frame to the next; what a cut brings is above it."""
+SAME_PLACE = 0.8
+"""Box widths that a face may move during an abrupt change."""
 NOVEL_PLACE = 0.15
 """An abrupt change with no face left where it was is a cut if this much of the picture is new."""
 
@@ -60,60 +63,60 @@ class Sight:
         image, now_ns = frame.image, frame.captured_ns
         change = self._glance.look(image)
         self._tracker.predict(now_ns)
-        ended, cut = self._judge(image, change)
+        judged, ended, cut = self._judge(image, change) if change.abrupt else (0, (), False)
         if cut:
             self._search.restart()
         visible = self._tracker.visible()
-        tile = self._search.next_tile(now_ns, change.moved, [t.box for t in visible], hurry=not visible)
+        tile = None
+        if judged <= LOOKS_WITH_TILE:
+            boxes = [t.box for t in visible]
+            tile = self._search.next_tile(now_ns, change.samples, boxes, hurry=not visible)
         if tile is not None:
             self._tracker.suspect(look(self._far, image, tile))
-        self._look_close(image, now_ns, LOOKS_ALONE if tile is None else LOOKS_WITH_TILE)
+        alone = LOOKS_ALONE if len(visible) < MANY_FACES else LOOKS_AMONG_MANY
+        self._look_close(image, now_ns, (alone if tile is None else LOOKS_WITH_TILE) - judged)
         self._follow(image, now_ns)
         ended += self._tracker.expire()
-        faces = tuple(self._face(image, track) for track in self._tracker.visible())
+        faces = tuple(_face(image, track) for track in self._tracker.visible())
         return Sighting(frame.source, frame.seq, now_ns, frame.size, faces, cut, ended)
 
-    def _judge(self, image: NDArray[np.uint8], change: Change) -> tuple[tuple[int, ...], bool]:
+    def _judge(self, image: NDArray[np.uint8], change: Change) -> tuple[int, tuple[int, ...], bool]:
         # After an abrupt change nobody is believed to be who they were before they were looked at again.
-        if not change.abrupt:
-            return (), False
-        known = self._tracker.visible()[:LOOKS_WHEN_ABRUPT]
-        verdicts = [] if change.cut else [self._is_same(image, track) for track in known]
-        others = [track for track, same in zip(known, verdicts, strict=False) if same is False]
-        gone_with_picture = (
-            bool(known) and True not in verdicts and (bool(others) or change.novel > NOVEL_PLACE)
-        )
-        if not change.cut and not gone_with_picture:
-            return self._tracker.end(others), False
-        places = [_suspect_at(track) for track in known]
-        ended = self._tracker.end(list(self._tracker.tracks))
-        self._tracker.suspect(places)
-        return ended, True
-
-    def _is_same(self, image: NDArray[np.uint8], track: Track) -> bool | None:
-        # None: no face there at all; it may be hidden, or the picture is another one.
-        area = close_area(track.box, *self._size)
-        found = look(self._near, image, area) if area else []
-        best = min(found, key=lambda f: _apart(f.box, track.box), default=None)
-        if best is None or track.latest is None or _apart(best.box, track.box) > 0.8:
-            return None
-        looks = _looks(image, best)
-        return looks is not None and unlikeness(looks, track.latest) <= SAME_MOMENT
+        # Answers how many looks that took, which ids ended, and whether it was a cut.
+        known = [] if change.cut else self._tracker.visible()[:LOOKS_ALONE]
+        areas, seen = self._take_looks(image, known, LOOKS_ALONE)
+        verdicts = [_is_same(track, seen) for track in known]
+        others = [track for track, same in zip(known, verdicts, strict=True) if same is False]
+        nobody_left = bool(known) and True not in verdicts and (bool(others) or change.novel > NOVEL_PLACE)
+        if change.cut or nobody_left:
+            places = [_suspect_at(track) for track in self._tracker.visible()]
+            ended = self._tracker.end(list(self._tracker.tracks))
+            self._tracker.take(seen, areas)
+            self._tracker.suspect(places)
+            return len(areas), ended, True
+        ended = self._tracker.end(others)
+        self._tracker.take(seen, areas)
+        return len(areas), ended, False
 
     def _look_close(self, image: NDArray[np.uint8], now_ns: int, most: int) -> None:
+        areas, seen = self._take_looks(image, self._due(now_ns), most)
+        self._tracker.take(seen, areas)
+
+    def _take_looks(
+        self, image: NDArray[np.uint8], tracks: Sequence[Track], most: int
+    ) -> tuple[list[Area], list[Seen]]:
         areas: list[Area] = []
         found: list[Found] = []
-        for track in self._due(now_ns):
+        for track in tracks:
+            if len(areas) >= most:
+                break
             area = close_area(track.box, *self._size)
             if area is None:
                 track.misses += 1
                 continue
-            if len(areas) == most:
-                break
             areas.append(area)
             found += look(self._near, image, area)
-        seen = [Seen(f, looks) for f in one_each(found) if (looks := _looks(image, f)) is not None]
-        self._tracker.take(seen, areas)
+        return areas, [Seen(f, looks) for f in one_each(found) if (looks := _looks(image, f)) is not None]
 
     def _due(self, now_ns: int) -> Sequence[Track]:
         due = [
@@ -130,19 +133,6 @@ class Sight:
             elif track.template is not None and (place := track.template.find(image, track.box)) is not None:
                 self._tracker.follow(track, *place)
 
-    def _face(self, image: NDArray[np.uint8], track: Track) -> Face:
-        points = track.pixels
-        assert track.id is not None
-        return Face(
-            track=track.id,
-            box=track.box,
-            points=points,
-            velocity=(track.steady.vx, track.steady.vy),
-            seen_ns=track.seen_ns,
-            score=track.score,
-            crop=cut_out(image, points),
-        )
-
 
 def find_in_picture(far: FaceFinder, near: FaceFinder, image: NDArray[np.uint8]) -> list[Face]:
     """All faces of a single picture, thoroughly, best first, numbered from 1."""
@@ -151,6 +141,20 @@ def find_in_picture(far: FaceFinder, near: FaceFinder, image: NDArray[np.uint8])
         Face(number, f.box, f.points, (0.0, 0.0), 0, f.score, cut_out(image, f.points))
         for number, f in enumerate(found, 1)
     ]
+
+
+def _face(image: NDArray[np.uint8], track: Track) -> Face:
+    assert track.id is not None
+    points, velocity = track.pixels, (track.steady.vx, track.steady.vy)
+    return Face(track.id, track.box, points, velocity, track.seen_ns, track.score, cut_out(image, points))
+
+
+def _is_same(track: Track, seen: Sequence[Seen]) -> bool | None:
+    # None: no face there at all; it may be hidden, or the picture is another one.
+    best = min(seen, key=lambda s: _apart(s.found.box, track.box), default=None)
+    if best is None or track.latest is None or _apart(best.found.box, track.box) > SAME_PLACE:
+        return None
+    return unlikeness(best.looks, track.latest) <= SAME_MOMENT
 
 
 def _looks(image: NDArray[np.uint8], found: Found) -> NDArray[np.float32] | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from realtime.assign import assign
 from realtime.blazeface import Found
 from realtime.clock import MS, SECOND
 from realtime.crop import unlikeness
@@ -24,14 +25,16 @@ from realtime.search import Area
 from realtime.steady import Steady
 
 MAX_FACES = 16
-SURE = 0.5
+SURE = 0.65
 """Score that a find needs to become somebody; one that goes on may be weaker."""
+SURE_ALONE = 0.75
+"""Score that makes a suspect of a close find where no tile showed anything."""
 HITS = 2
 """Finds before a face is believed: by two networks in one picture, or by one in two pictures."""
 LOST_AFTER = 2
 """Looks in a row that found nothing before a face is no longer shown."""
 SHOWN_NS = 700 * MS
-KEPT_NS = 2 * SECOND
+KEPT_NS = 3 * SECOND
 """Who is away no longer than this keeps the id."""
 DOUBTED_NS = SECOND
 """What is not confirmed within this time was nothing."""
@@ -43,7 +46,14 @@ MAX_GROWTH = math.log(1.8)
 LOOKS_WEIGHT = 0.3
 SAME_LOOKS = 1.1
 """Unlikeness up to which somebody who was away is taken for the same person."""
-MEMORY_GAIN = 0.2
+NEARBY = 3.0
+"""Within so many box widths of where somebody vanished, a new face may be the old one."""
+PATIENCE_NS, PATIENCE_CROWDED_NS = 300 * MS, 900 * MS
+"""So long it is then given time to look like it; longer beside others, who may hide half of it."""
+CROWDED = 1.5
+"""Box widths from another face, below which looks are not to be trusted."""
+MEMORY_GAIN, SLOW_MEMORY_GAIN = 0.2, 0.02
+"""How fast looks are learnt; slowly when they are suddenly others."""
 POINTS_GAIN = 0.6
 
 
@@ -122,6 +132,11 @@ class Tracker:
         """Take in what a tile showed: a hint where somebody new may be, not a measurement of who is known."""
         for find in found:
             near = [t for t in self.tracks if not self._is_gone(t) and _distance(t, find) <= REACH]
+            for track in near:
+                # What a close look has found already, the other network now confirms.
+                if track.id is None and track.looks is not None:
+                    track.hits += 1
+                    self._believe_if_sure(track)
             if not near:
                 self.tracks.append(_born(find, None, self._now_ns))
 
@@ -138,10 +153,10 @@ class Tracker:
                 track.misses += 1
         known = {id(one) for _, one in matched}
         for one in seen:
-            if id(one) not in known and one.found.score >= SURE and not self._is_known(one.found):
+            if id(one) not in known and one.found.score >= SURE_ALONE and not self._is_known(one.found):
                 self.tracks.append(_born(one.found, one.looks, self._now_ns))
-        for track in [t for t in self.tracks if t.id is None and t.hits >= HITS and t.score >= SURE]:
-            self._believe(track)
+        for track in list(self.tracks):
+            self._believe_if_sure(track)
 
     def follow(self, track: Track, x: float, y: float) -> None:
         """Take in where motion says the face went."""
@@ -196,62 +211,49 @@ class Tracker:
         return distance + abs(growth) + LOOKS_WEIGHT * unlike
 
     def _correct(self, track: Track, one: Seen) -> None:
+        unlike = 0.0 if track.latest is None else unlikeness(track.latest, one.looks)
+        if one.found.score < SURE and unlike > SAME_LOOKS:
+            return  # half hidden behind somebody: neither a miss nor a measurement
         x, y, w, h = one.found.box
-        crowded = any(
-            t is not track and t.id is not None and _distance(t, one.found) < 1.0 for t in self.tracks
-        )
-        dt_s = (self._now_ns - track.corrected_ns) / SECOND
         if track.misses >= LOST_AFTER or track.hits < HITS:
             track.steady = Steady(x + w / 2, y + h / 2, w)
         else:
+            dt_s = (self._now_ns - track.corrected_ns) / SECOND
             track.steady.correct(x + w / 2, y + h / 2, dt_s)
             track.steady.resize(w)
         track.aspect = h / w
         track.points += POINTS_GAIN * (_relative(one.found) - track.points)
         track.score, track.seen_ns, track.corrected_ns = one.found.score, self._now_ns, self._now_ns
         track.hits, track.misses, track.latest = track.hits + 1, 0, one.looks
+        self._remember(track, one.looks)
+
+    def _remember(self, track: Track, looks: NDArray[np.float32]) -> None:
         if track.looks is None:
-            track.looks = one.looks.copy()
-        elif not crowded:
-            track.looks += MEMORY_GAIN * (one.looks - track.looks)
+            track.looks = looks.copy()
+        elif not self._is_crowded(track):
+            gain = MEMORY_GAIN if unlikeness(track.looks, looks) <= SAME_LOOKS else SLOW_MEMORY_GAIN
+            track.looks += gain * (looks - track.looks)
 
-    def _believe(self, track: Track) -> None:
+    def _is_crowded(self, track: Track) -> bool:
+        return any(t is not track and _between(t, track) <= CROWDED for t in self.visible())
+
+    def _believe_if_sure(self, track: Track) -> None:
         # Confirmed: somebody who was away, by looks, or somebody new.
-        away = [
-            t for t in self.tracks if self._is_gone(t) and t.looks is not None and track.looks is not None
-        ]
-        ranked = sorted(
-            (unlikeness(t.looks, track.looks), t.id or 0, t)
-            for t in away
-            if t.looks is not None and track.looks is not None
-        )
-        if ranked and ranked[0][0] <= SAME_LOOKS:
-            old = ranked[0][2]
-            track.id, track.looks = old.id, old.looks
-            self.tracks.remove(old)
-        elif len(self.visible()) < MAX_FACES:
+        if track.id is not None or track.hits < HITS or track.score < SURE:
+            return
+        away = [t for t in self.tracks if self._is_gone(t)]
+        likely = min(away, key=lambda t: (_unlike(t, track), t.id), default=None)
+        if likely is not None and _unlike(likely, track) <= SAME_LOOKS:
+            track.id, track.looks = likely.id, likely.looks
+            self.tracks.remove(likely)
+            return
+        # Who comes out from behind somebody is half hidden at first and looks like nobody: wait for more.
+        if any(_between(t, track) <= NEARBY for t in away):
+            patience_ns = PATIENCE_CROWDED_NS if self._is_crowded(track) else PATIENCE_NS
+            if self._now_ns - track.born_ns < patience_ns:
+                return
+        if len(self.visible()) < MAX_FACES:
             track.id = next(self.ids)
-
-
-def assign(pairs: Iterable[tuple[float, int, int]]) -> list[tuple[int, int]]:
-    """One to one, cheapest first, then exchanged in pairs while that makes the sum smaller."""
-    cost = {(i, j): c for c, i, j in pairs}
-    chosen: dict[int, int] = {}
-    taken: set[int] = set()
-    for _, i, j in sorted((c, i, j) for (i, j), c in cost.items()):
-        if i not in chosen and j not in taken:
-            chosen[i] = j
-            taken.add(j)
-    better = True
-    while better:
-        better = False
-        for a, b in itertools.combinations(sorted(chosen), 2):
-            now = cost[a, chosen[a]] + cost[b, chosen[b]]
-            swapped = cost.get((a, chosen[b]), math.inf) + cost.get((b, chosen[a]), math.inf)
-            if swapped < now - 1e-9:
-                chosen[a], chosen[b] = chosen[b], chosen[a]
-                better = True
-    return sorted(chosen.items())
 
 
 def _born(found: Found, looks: NDArray[np.float32] | None, now_ns: int) -> Track:
@@ -291,6 +293,17 @@ def _lies_in(track: Track, area: Area) -> bool:
     half = track.steady.size / 2
     inside = x + half <= track.steady.x <= x + w - half and y + half <= track.steady.y <= y + h - half
     return inside and max(w, h) <= 5 * track.steady.size
+
+
+def _between(one: Track, other: Track) -> float:
+    dx, dy = one.steady.x - other.steady.x, one.steady.y - other.steady.y
+    return math.hypot(dx, dy) / other.steady.size
+
+
+def _unlike(one: Track, other: Track) -> float:
+    if one.looks is None or other.latest is None:
+        return math.inf
+    return unlikeness(one.looks, other.latest)
 
 
 def _ids(tracks: Iterable[Track]) -> tuple[int, ...]:
