@@ -257,11 +257,11 @@ class _Reader:
             if type(entry[key]) is not int or entry[key] != wanted:
                 raise self._refusal(f"recipe '{key}' is {entry[key]!r}, the live path uses {wanted}")
         piece, hop, evidence_s = entry["piece"], entry["hop"], entry["evidence_s"]
-        shortest, longest, step = recipe.STFT_WINDOW, LONGEST_PIECE_S * recipe.SAMPLE_RATE, recipe.STFT_STEP
+        shortest, longest = recipe.STFT_WINDOW, LONGEST_PIECE_S * recipe.SAMPLE_RATE
         if type(piece) is not int or not shortest <= piece <= longest:
             raise self._refusal(f"recipe 'piece' is {piece!r}, wanted {shortest} to {longest} samples")
-        if type(hop) is not int or not 0 < hop <= piece or hop % step:
-            raise self._refusal(f"recipe 'hop' is {hop!r}, wanted a multiple of {step} up to {piece}")
+        if type(hop) is not int or not 0 < hop <= piece:
+            raise self._refusal(f"recipe 'hop' is {hop!r}, wanted 1 to {piece} samples")
         if type(evidence_s) not in (int, float) or not 0 < evidence_s <= 60:
             raise self._refusal(f"recipe 'evidence_s' is {evidence_s!r}, wanted seconds above 0, up to 60")
         return RecipeNumbers(piece=piece, hop=hop, evidence_s=float(evidence_s))

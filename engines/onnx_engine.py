@@ -50,8 +50,9 @@ class OnnxEngine:
         self._spec = manifest.spec(precision, "onnx" if precision == "fp32" else f"onnx-{precision}")
         path = folder / manifests.file_name(manifest.kind, precision)
         content = manifests.load_bytes(manifest, folder, precision)
+        options = session_options(threads)
         try:
-            session = onnxruntime.InferenceSession(content, _options(threads), providers=[PROVIDER])
+            session = onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
         except _ERRORS as err:
             raise EngineFileError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(err)}; "
@@ -110,7 +111,8 @@ def check_finite(spec: EngineSpec, outputs: Mapping[str, NDArray[Any]]) -> None:
             )
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """One operator after the other, on this many threads, none of which spins while it waits."""
     if threads < 1:
         raise ValueError(f"an engine needs at least one thread, got {threads}")
     options = onnxruntime.SessionOptions()

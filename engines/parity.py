@@ -50,7 +50,8 @@ class Difference:
     mean: float
     """As a share of the spread."""
     spread: float
-    """How far the first engine's answers move over the inputs, in the number that moves most."""
+    """How far the first engine's answers move over the inputs, in the number that moves most; at least a
+    hundredth of their size, below which fp32 itself is not sure."""
     cosine: float
     """Over all items at once."""
     columns: int
@@ -152,8 +153,7 @@ def _answers(engine: Engine, inputs: Tensors, batches: tuple[int, ...]) -> dict[
 
 def _difference(name: str, wanted: NDArray[np.float64], given: NDArray[np.float64]) -> Difference:
     off = np.abs(wanted - given)
-    # An answer that never moves has no spread; its own size then is the measure.
-    spread = float(np.ptp(wanted, axis=0).max()) or float(np.abs(wanted).max()) or 1.0
+    spread = max(float(np.ptp(wanted, axis=0).max()), float(np.abs(wanted).max()) / 100) or 1.0
     length = float(np.linalg.norm(wanted) * np.linalg.norm(given))
     cosine = float((wanted * given).sum()) / length if length else float(not off.any())
     return Difference(

@@ -96,14 +96,22 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
     }
     module = presets.deploy(presets.build(manifest.kind, manifest.preset))
     wanted = module.state_dict()
-    if missing := [name for name in wanted if name not in stored]:
-        raise EngineFileError(
-            f"{path} does not hold the weights of preset '{manifest.preset}': "
-            f"{len(missing)} of {len(wanted)} are missing, {missing[0]} for one; {manifests.mend(path)}"
-        )
-    state = {name: torch.from_numpy(numpy_helper.to_array(stored[name]).copy()) for name in wanted}
+    missing = [name for name in wanted if name not in stored]
+    state = {
+        name: torch.full_like(array, torch.nan)
+        if name in missing
+        else torch.from_numpy(numpy_helper.to_array(stored[name]).copy())
+        for name, array in wanted.items()
+    }
+    engine = TorchEngine(module, manifest.spec("fp32", "torch"))
     try:
         module.load_state_dict(state)
-    except RuntimeError as err:
-        raise EngineFileError(f"{path} does not fit preset '{manifest.preset}': {err}") from err
-    return TorchEngine(module, manifest.spec("fp32", "torch"))
+        # Export leaves out what only training uses. Whatever else is missing is not a number, and shows.
+        engine.warm_up()
+    except (RuntimeError, EngineFailed) as err:
+        lacks = f"; it lacks {', '.join(missing[:3])}" if missing else ""
+        raise EngineFileError(
+            f"{path} does not hold the weights of preset '{manifest.preset}'{lacks}: {err}; "
+            f"{manifests.mend(path)}"
+        ) from err
+    return engine

@@ -13,14 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.jit._trace import TracerWarning
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engines import manifest as manifests
 from engines import probe
+from engines.build.validity import check_graph
 from engines.manifest import Manifest
 from engines.onnx_engine import OnnxEngine
 from engines.protocol import EngineFileError
@@ -64,26 +65,46 @@ def _describe(kind: str, preset: str, module: nn.Module) -> Manifest:
 
 
 def write(module: nn.Module, manifest: Manifest, out_dir: Path) -> Path:
-    """Write a deployed module under the given description. Raises ValueError for a training form."""
+    """Write a deployed module under the given description, after it ran once; the manifest's path.
+
+    Raises ValueError for a training form, EngineFileError for a network with other tensors.
+    """
     content = to_onnx(module, manifest)
     manifest = manifests.record_file(manifest, "fp32", content)
+    name = manifests.file_name(manifest.kind, "fp32")
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / name).write_bytes(content)
+        OnnxEngine(manifest, Path(scratch)).warm_up()
     out_dir.mkdir(parents=True, exist_ok=True)
-    manifests.write_whole(out_dir / manifests.file_name(manifest.kind, "fp32"), content)
+    manifests.write_whole(out_dir / name, content)
     path = out_dir / f"{manifest.kind}.json"
     manifests.write(manifest, path)
-    OnnxEngine(manifest, out_dir).close()
     return path
 
 
 def to_onnx(module: nn.Module, manifest: Manifest) -> bytes:
     """The module as a checked ONNX file with a free batch axis."""
     refuse_training_form(module, manifest.name)
+    graph = _traced(module, manifest)
+    graph.producer_name, graph.producer_version = "liveaffect", ""
+    _state_inputs(graph, manifest)
+    _cast_bytes_first(graph)
+    _state_output_shapes(graph, manifest)
+    check_graph(graph, manifest.name)
+    content: bytes = graph.SerializeToString(deterministic=True)
+    return content
+
+
+def _traced(module: nn.Module, manifest: Manifest) -> onnx.ModelProto:
     names_in = [tensor.name for tensor in manifest.inputs]
     names_out = [tensor.name for tensor in manifest.outputs]
     sample = probe.inputs(manifest.kind, 2, piece=manifest.recipe.piece)
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore", DeprecationWarning)  # The newer exporter wants a further package.
-        warnings.simplefilter("error", TracerWarning)  # It would mean a batch size baked in.
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        warnings.catch_warnings(record=True) as warned,
+        torch.inference_mode(),
+    ):
+        warnings.simplefilter("always")
         target = Path(scratch) / "traced.onnx"
         torch.onnx.export(
             module,
@@ -94,14 +115,13 @@ def to_onnx(module: nn.Module, manifest: Manifest) -> bytes:
             dynamic_axes={name: {0: BATCH_AXIS} for name in (*names_in, *names_out)},
             opset_version=OPSET,
             do_constant_folding=False,
-            dynamo=False,
+            dynamo=False,  # The newer exporter wants a further package.
         )
         graph = onnx.load(target)
-    graph.producer_name, graph.producer_version = "liveaffect", ""
-    _state_output_shapes(graph, manifest)
-    check(graph, manifest.name)
-    content: bytes = graph.SerializeToString(deterministic=True)
-    return content
+    # A deprecation is known; whatever else the tracer warns of means that it did not see everything.
+    if told := [str(w.message) for w in warned if not issubclass(w.category, DeprecationWarning)]:
+        raise ValueError(f"'{manifest.name}' cannot be exported for every batch: {told[0]}")
+    return graph
 
 
 def refuse_training_form(module: nn.Module, name: str) -> None:
@@ -114,21 +134,44 @@ def refuse_training_form(module: nn.Module, name: str) -> None:
         )
 
 
-def check(graph: onnx.ModelProto, name: str) -> None:
-    """The ONNX checker and strict shape inference; raises EngineFileError with what they found."""
-    try:
-        onnx.checker.check_model(graph, full_check=True)
-        onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
-        raise EngineFileError(f"the exported graph of '{name}' is not valid ONNX: {err}") from err
+def _state_inputs(graph: onnx.ModelProto, manifest: Manifest) -> None:
+    """Tracing drops inputs that the network ignores; every network of a kind takes the same ones."""
+    traced = {value.name: value for value in graph.graph.input}
+    del graph.graph.input[:]
+    for tensor in manifest.inputs:
+        dims: list[str | int | None] = [BATCH_AXIS, *tensor.shape]
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        ignored = onnx.helper.make_tensor_value_info(tensor.name, kind, dims)
+        graph.graph.input.append(traced.get(tensor.name, ignored))
+
+
+def _cast_bytes_first(graph: onnx.ModelProto) -> None:
+    """TensorRT can do one thing with uint8: cast it. So that comes before any transposing."""
+    for value in graph.graph.input:
+        if value.type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+            continue
+        light = f"{value.name}_float"
+        for node in graph.graph.node:
+            node.input[:] = [light if name == value.name else name for name in node.input]
+        cast = onnx.helper.make_node(
+            "Cast", [value.name], [light], name=f"cast_{value.name}", to=onnx.TensorProto.FLOAT
+        )
+        graph.graph.node.insert(0, cast)
+    del graph.graph.value_info[:]  # What tracing noted on the way may now be of another type.
 
 
 def _state_output_shapes(graph: onnx.ModelProto, manifest: Manifest) -> None:
     """Tracing loses some sizes behind a reshape; the protocol knows them, and the checker verifies them."""
     wanted = {tensor.name: tensor.shape for tensor in manifest.outputs}
     for output in graph.graph.output:
-        dims = output.type.tensor_type.shape.dim
-        for dim, size in zip(list(dims)[1:], wanted[output.name], strict=True):
-            if not dim.HasField("dim_value"):
-                dim.ClearField("dim_param")
-                dim.dim_value = size
+        dims = list(output.type.tensor_type.shape.dim)[1:]
+        found = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+        shape = wanted[output.name]
+        if len(found) != len(shape) or any(f not in (None, w) for f, w in zip(found, shape, strict=True)):
+            raise EngineFileError(
+                f"'{output.name}' of '{manifest.name}' has {list(found)} numbers an item, "
+                f"wanted are {list(shape)}"
+            )
+        for dim, size in zip(dims, shape, strict=True):
+            dim.ClearField("dim_param")
+            dim.dim_value = size

@@ -14,6 +14,7 @@ import io
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from onnxruntime.quantization import (  # type: ignore[import-untyped]
 )
 
 from engines import manifest as manifests
-from engines.build.export_onnx import check
+from engines.build.validity import check_graph
 from engines.protocol import Tensors
 
 OP_TYPES = ("Conv", "Gemm", "MatMul")
@@ -73,9 +74,12 @@ def quantize(
     chosen = [name for name in chosen if name not in exclude]
     if not chosen:
         raise ValueError(f"nothing is left of '{manifest.name}' to quantise")
-    reader = _Batches(batches)
+    first = next(iterator := iter(batches), None)
+    if first is None:
+        raise ValueError("quantising needs at least one batch of calibration inputs, got none")
+    reader = _Batches(chain([first], iterator))
     result = _quantized(graph, reader, method, chosen)
-    check(result, manifest.name)
+    check_graph(result, manifest.name)
     content: bytes = result.SerializeToString(deterministic=True)
     kinds = Counter(node.op_type for node in graph.graph.node if node.name in set(chosen))
     part = {
@@ -152,8 +156,6 @@ def _quantized(graph: onnx.ModelProto, reader: _Batches, method: str, chosen: li
                 calibrate_method=METHODS[method],
                 extra_options=dict(OPTIONS),
             )
-        if not reader.items:
-            raise ValueError("quantising needs at least one batch of calibration inputs, got none")
         result = onnx.load(str(target))
         del result.metadata_props[:]
         return result

@@ -1,0 +1,67 @@
+"""Every engine that runs a weight file keeps the whole engine contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engines import manifest as manifests
+from engines import probe
+from engines.build.quantize import quantize
+from engines.load import load
+from engines.protocol import Engine, Tensors
+from realtime.testing import tiny_networks
+from realtime.testing.engine_contract import check_engine
+
+INT8_STEP = 0.05
+"""In another batch a sum may round to the next of 255 steps, and that error goes on through the layers."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    for kind in manifests.KINDS:
+        path = tiny_networks.write(folder, kind)
+        if kind != "fusion":
+            quantize(path, [probe.inputs(kind, 32)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch", reason="exports the live presets and needs torch for it")
+    from engines.build import export_onnx
+
+    folder = tmp_path_factory.mktemp("live")
+    for kind in ("face", "voice"):
+        quantize(export_onnx.export(kind, "live", folder), [probe.inputs(kind, 32)])
+    export_onnx.export("fusion", "late-masked", folder)
+    return folder
+
+
+def items(kind: str) -> Callable[[int], Tensors]:
+    return lambda count: probe.inputs(kind, count, seed=count)
+
+
+def made(kind: str, choice: str, weights: Path) -> Callable[[], Engine]:
+    return lambda: load(kind, choice=choice, weights=weights)
+
+
+CASES = [(kind, choice) for kind in ("face", "voice") for choice in ("auto", "onnx", "onnx-int8")]
+
+
+@pytest.mark.parametrize(("kind", "choice"), [*CASES, ("fusion", "onnx")])
+def test_an_engine_on_a_tiny_network_keeps_the_contract(tiny: Path, kind: str, choice: str) -> None:
+    check_engine(made(kind, choice, tiny), items(kind), tolerance=1e-4 if choice == "onnx" else INT8_STEP)
+
+
+@pytest.mark.parametrize(("kind", "choice"), [*CASES, ("fusion", "onnx")])
+def test_an_engine_on_a_live_preset_keeps_the_contract(live: Path, kind: str, choice: str) -> None:
+    check_engine(made(kind, choice, live), items(kind), tolerance=1e-4 if choice == "onnx" else INT8_STEP)
+
+
+@pytest.mark.parametrize("kind", manifests.KINDS)
+def test_the_torch_reference_keeps_the_contract(live: Path, kind: str) -> None:
+    check_engine(made(kind, "torch", live), items(kind))

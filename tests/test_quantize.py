@@ -1,0 +1,228 @@
+"""INT8 keeps the front end exact, answers like fp32, is the same file every time, and TensorRT takes it."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from engines import manifest as manifests
+from engines import parity, probe
+from engines.build import quantize as quantising
+from engines.build.quantize import quantize
+from engines.onnx_engine import OnnxEngine
+from engines.protocol import EngineFileError
+from realtime.testing import tiny_networks
+
+
+def calibration(kind: str, count: int = 32, *, piece: int = 6600) -> list[probe.Batch]:
+    return probe.split(probe.inputs(kind, count, piece=piece), (8,))
+
+
+@pytest.fixture(params=["face", "voice"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tiny_networks.write(tmp_path, request.param)
+
+
+@pytest.fixture(scope="module", params=["face", "voice"])
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of a live preset with random weights, in fp32 and INT8."""
+    pytest.importorskip("torch", reason="exports a live preset and needs torch for it")
+    from engines.build import export_onnx
+
+    made = export_onnx.export(request.param, "live", tmp_path_factory.mktemp("live"))
+    quantize(made, calibration(request.param))
+    return made
+
+
+def both(path: Path) -> tuple[OnnxEngine, OnnxEngine]:
+    found = manifests.read(path)
+    return OnnxEngine(found, path.parent), OnnxEngine(found, path.parent, "int8")
+
+
+def graph_of(path: Path) -> onnx.ModelProto:
+    return onnx.load(path.parent / manifests.file_name(manifests.read(path).kind, "int8"))
+
+
+@pytest.mark.parametrize("method", list(quantising.METHODS))
+def test_every_method_answers_like_fp32(path: Path, method: str) -> None:
+    kind = manifests.read(path).kind
+    quantize(path, calibration(kind), method=method)
+    report = parity.compare(*both(path), probe.inputs(kind, 64, seed=9), tolerance=parity.QUANTISED)
+    assert report.alike, "\n".join(report.lines())
+
+
+def test_a_live_preset_answers_like_fp32(live: Path) -> None:
+    fp32, int8 = both(live)
+    inputs = probe.inputs(manifests.read(live).kind, 64, seed=9)
+    report = parity.compare(fp32, int8, inputs, tolerance=parity.QUANTISED)
+    assert report.alike, "\n".join(report.lines())
+    assert {one.output for one in report.differences} == {tensor.name for tensor in fp32.spec.outputs}
+
+
+def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
+    path = tiny_networks.write(tmp_path, "voice")
+    quantize(path, calibration("voice"))
+    batch = probe.inputs("voice", 8, seed=2)
+    wanted, given = (engine.infer(batch) for engine in both(path))
+    for name in ("mel_sum", "mel_sumsq"):
+        np.testing.assert_array_equal(wanted[name], given[name])
+
+
+def fed_by_q(graph: onnx.ModelProto, node: onnx.NodeProto) -> list[bool]:
+    makers = {name: made.op_type for made in graph.graph.node for name in made.output}
+    return [makers.get(name) == "DequantizeLinear" for name in node.input[:2]]
+
+
+def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path: Path) -> None:
+    path = tiny_networks.write(tmp_path, "voice")
+    quantize(path, calibration("voice"))
+    graph = graph_of(path)
+    products = [node for node in graph.graph.node if node.op_type in quantising.OP_TYPES]
+    kinds = Counter((node.op_type, all(fed_by_q(graph, node))) for node in products)
+    # One spectrum, one band mixing and two products of attention stay as they are.
+    assert kinds == {("Conv", False): 1, ("MatMul", False): 3, ("MatMul", True): 1, ("Gemm", True): 4}
+    assert not any(any(fed_by_q(graph, node)) for node in products if not all(fed_by_q(graph, node)))
+
+
+def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: Path) -> None:
+    graph = tiny_networks.network("voice")
+    product = next(n for n in graph.graph.node if n.op_type == "MatMul" and n.input[1].startswith("weight"))
+    weight = next(w for w in graph.graph.initializer if w.name == product.input[1])
+    turned = numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(weight).T), weight.name)
+    weight.CopyFrom(turned)
+    at = list(graph.graph.node).index(product)
+    product.input[1] = "turned"
+    turn = onnx.helper.make_node("Transpose", [weight.name], ["turned"], name="turn", perm=[1, 0])
+    graph.graph.node.insert(at, turn)
+    assert product.name not in quantising.quantisable(graph)
+    assert product.name in quantising.quantisable(quantising.folded(graph.SerializeToString()))
+
+
+def test_bands_mixed_again_after_the_logarithm_still_belong_to_the_front_end(tmp_path: Path) -> None:
+    graph = tiny_networks.network("voice")
+    total = next(n for n in graph.graph.node if n.output[0] == "mel_sum")
+    mixing = numpy_helper.from_array(np.eye(64, dtype=np.float32), "more_mixing")
+    graph.graph.initializer.append(mixing)
+    again = onnx.helper.make_node("MatMul", ["more_mixing", total.input[0]], ["mixed"], name="mix_again")
+    graph.graph.node.insert(list(graph.graph.node).index(total), again)
+    total.input[0] = "mixed"
+    assert "mix_again" not in quantising.quantisable(graph)
+
+
+def test_the_file_holds_what_both_run_times_take(live: Path) -> None:
+    graph = graph_of(live)
+    constants = {w.name: numpy_helper.to_array(w) for w in graph.graph.initializer}
+    marks = [n for n in graph.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert marks
+    for node in marks:
+        zero = constants[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+    weights = [n for n in marks if n.op_type == "DequantizeLinear" and n.input[0] in constants]
+    assert all(constants[n.input[0]].dtype == np.int8 for n in weights)
+    assert any(constants[n.input[1]].size > 1 for n in weights), "no weight is quantised per channel"
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy"])
+def test_the_same_inputs_give_the_same_bytes(path: Path, method: str) -> None:
+    kind = manifests.read(path).kind
+    first = quantize(path, calibration(kind), method=method).read_bytes()
+    before = path.read_text()
+    assert quantize(path, calibration(kind), method=method).read_bytes() == first
+    assert path.read_text() == before
+
+
+def test_the_manifest_records_how_and_from_what(path: Path) -> None:
+    before = manifests.read(path)
+    quantize(path, iter(calibration(before.kind)), method="percentile")
+    found = manifests.read(path)
+    record = found.quantisation
+    assert (record["method"], record["items"], record["excluded"]) == ("percentile", 32, [])
+    assert record["from"] == before.files[f"{before.kind}.onnx"] == found.files[f"{before.kind}.onnx"]
+    other = quantize(path, calibration(before.kind, 24)).read_bytes()
+    assert manifests.read(path).quantisation["inputs_sha256"] != record["inputs_sha256"]
+    assert manifests.load_bytes(manifests.read(path), path.parent, "int8") == other
+
+
+def test_layers_left_out_stay_in_fp32(path: Path) -> None:
+    kind = manifests.read(path).kind
+    names = quantising.quantisable(quantising.folded((path.parent / f"{kind}.onnx").read_bytes()))
+    quantize(path, calibration(kind), exclude=names[:2])
+    graph = graph_of(path)
+    products = [n for n in graph.graph.node if n.op_type in quantising.OP_TYPES]
+    assert {n.name for n in products if all(fed_by_q(graph, n))} == set(names[2:])
+    assert manifests.read(path).quantisation["excluded"] == sorted(names[:2])
+
+
+def test_a_quantised_file_takes_any_batch(path: Path) -> None:
+    kind = manifests.read(path).kind
+    quantize(path, calibration(kind))
+    _, int8 = both(path)
+    for size in (1, 3, 16, 64):
+        assert int8.infer(probe.inputs(kind, size))["vector"].shape == (size, 64)
+
+
+def test_what_cannot_be_quantised_is_refused_with_the_reason(path: Path, tmp_path: Path) -> None:
+    kind = manifests.read(path).kind
+    batches = calibration(kind)
+    names = quantising.quantisable(tiny_networks.network(kind))
+    with pytest.raises(
+        ValueError, match="no calibration method 'guess'; known are minmax, percentile, entropy"
+    ):
+        quantize(path, batches, method="guess")
+    with pytest.raises(ValueError, match="no quantisable node nowhere; it has "):
+        quantize(path, batches, exclude=["nowhere"])
+    with pytest.raises(ValueError, match="nothing is left of "):
+        quantize(path, batches, exclude=names)
+    with pytest.raises(ValueError, match="at least one batch of calibration inputs, got none"):
+        quantize(path, [])
+    with pytest.raises(ValueError, match="a fusion network is not quantised; face and voice networks are"):
+        quantize(tiny_networks.write(tmp_path, "fusion"), [])
+    (path.parent / f"{kind}.onnx").write_bytes(b"")
+    with pytest.raises(EngineFileError, match="truncated or altered"):
+        quantize(path, batches)
+    assert not (path.parent / f"{kind}.int8.onnx").exists()
+    assert set(manifests.read(path).files) == {f"{kind}.onnx"}
+
+
+def test_nothing_is_printed(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    quantize(path, calibration(manifests.read(path).kind), method="entropy")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture(scope="module")
+def tensorrt() -> Iterator[Any]:
+    for name in ("tensorrt", "tensorrt_rtx"):
+        try:
+            yield importlib.import_module(name)
+        except ImportError:
+            continue
+        return
+    pytest.skip("neither tensorrt nor tensorrt_rtx is installed: pip install 'liveaffect[rtx]'")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_tensorrt_parses_and_builds_the_very_same_file(live: Path, tensorrt: Any, precision: str) -> None:
+    found = manifests.read(live)
+    logger = tensorrt.Logger(tensorrt.Logger.ERROR)
+    builder = tensorrt.Builder(logger)
+    network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = tensorrt.OnnxParser(network, logger)
+    parsed = parser.parse(manifests.load_bytes(found, live.parent, precision))
+    assert parsed, [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    profile = builder.create_optimization_profile()
+    for tensor in found.inputs:
+        profile.set_shape(tensor.name, *((size, *tensor.shape) for size in (1, 4, 64)))
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None
+    assert plan.nbytes > 10_000
