@@ -30,6 +30,8 @@ from engines.recipe import (
 )
 
 LUMA = (0.299, 0.587, 0.114)
+VOICE_DEPTH = 3.0
+"""Cells this many of the speaker's deviations below the loud ones still count as voice."""
 
 
 class CropFront(nn.Module):
@@ -148,20 +150,32 @@ class SoundFront(nn.Module):
 
     def cut(self, picture: Tensor) -> Tensor:
         """Remove the piece's level and what lies under the floor, as the preset says."""
-        floor = self.preset.floor
         if self.preset.level:
-            # Cells count from the floor upwards. A ramp instead of a threshold: one cell that crosses it
-            # by rounding must not move the whole picture.
-            weight = torch.ones_like(picture) if floor is None else (picture - floor).clamp(0.0, 1.0)
-            level = (weight * picture).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1.0)
-            picture = picture - level[:, None, None]
-        return picture if floor is None else picture.clamp(min=floor)
+            picture = picture - voice_level(picture)
+        return picture if self.preset.floor is None else picture.clamp(min=self.preset.floor)
 
     def products(self, samples: Tensor) -> int:
         """Multiply-accumulates of the spectrum and the bands."""
         shared = self.share.numel() if self.preset.bands != MEL_BANDS else 0
         per_frame = self.basis.numel() + self.filters.numel() + shared
         return samples.shape[0] * self.preset.frames * per_frame
+
+
+def voice_level(picture: Tensor) -> Tensor:
+    """(n, 1, 1): the mean of the cells that hold voice, those not far below the loud ones.
+
+    Everything is relative to the piece itself. A threshold in absolute terms would cut a quiet piece away
+    whole, and its speaker with it, until the statistics have caught up.
+    """
+    loud = _mean_above(picture, picture.mean((1, 2), keepdim=True))
+    return _mean_above(picture, loud - VOICE_DEPTH)
+
+
+def _mean_above(picture: Tensor, threshold: Tensor) -> Tensor:
+    # A ramp, not a step: one cell that crosses by rounding must not move the whole picture.
+    weight = (picture - threshold).clamp(0.0, 1.0)
+    total = weight.sum((1, 2), keepdim=True)
+    return ((weight * (picture - threshold)).sum((1, 2), keepdim=True) / total.clamp(min=1e-3)) + threshold
 
 
 def _full_precision(device: str) -> AbstractContextManager[object]:

@@ -1,0 +1,217 @@
+"""The defects of the published code, put as claims: each test fails when its defect is put back.
+
+Numbered as in docs/published-systems.md. Defects that other tests already guard are named there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="networks are built with torch: pip install liveaffect[train]")
+
+import torch
+from torch import Tensor, nn
+
+from engines import probe
+from engines.model import presets
+from engines.model.frontend import CropFront
+from engines.model.network import Network
+from engines.model.reparam import deploy
+from engines.model.temporal import ClsTransformer, attention_pool
+from engines.recipe import PRIOR_MEAN, SpeakerStatistics
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "published-systems.md"
+LIGHT = [
+    (kind, name)
+    for kind in ("face", "voice", "fusion")
+    for name in presets.names(kind)
+    if (kind, name) != ("voice", "fv2es")
+]
+
+
+def inputs(network: Network, count: int = 2) -> tuple[Tensor, ...]:
+    batch = probe.inputs(network.kind, count, seed=7, piece=network.recipe().get("piece", 0))
+    return tuple(torch.from_numpy(batch[spec.name]) for spec in network.inputs)
+
+
+def test_01_folding_for_a_validation_leaves_the_network_trainable() -> None:
+    network = presets.build("face", "live").train()
+    (crop,) = inputs(network, 4)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    known = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    before = {name: value.clone() for name, value in network.named_parameters()}
+
+    deploy(network)(crop)  # the validation
+
+    assert network.training
+    network(crop).logits.square().sum().backward()
+    optimiser.step()
+    after = dict(network.named_parameters())
+    assert after.keys() == before.keys()
+    assert {id(p) for p in after.values()} == known
+    cnn = [name for name in after if name.startswith("cnn")]
+    assert all(after[name].requires_grad for name in cnn)
+    assert not [name for name in cnn if torch.equal(after[name], before[name])]
+
+
+def test_02_a_checkpoint_gives_back_the_network_that_was_trained() -> None:
+    """Strictly: the training form loads completely, the folded one is refused."""
+    trained, fresh = presets.build("face", "live", seed=1), presets.build("face", "live", seed=2)
+    trained.train()(*inputs(trained, 4))  # moves the BatchNorm statistics
+    fresh.load_state_dict(trained.state_dict())
+    given = inputs(trained)
+    for got, want in zip(deploy(fresh)(*given), deploy(trained)(*given), strict=True):
+        assert torch.equal(got, want)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        fresh.load_state_dict(deploy(trained).state_dict())
+
+
+def test_03_the_temporal_encoder_knows_an_order_from_its_reverse() -> None:
+    torch.manual_seed(3)
+    encoder = ClsTransformer().eval()
+    vectors, ages_s = torch.randn(1, 6, 64), torch.arange(6, 0, -1)[None] * 0.4
+    with torch.no_grad():
+        forwards, backwards = encoder(vectors, ages_s), encoder(vectors.flip(1), ages_s)
+    assert (forwards - backwards).norm() / forwards.norm() > 0.01
+
+
+@pytest.mark.parametrize(("kind", "preset"), LIGHT)
+def test_05_every_parameter_of_every_network_learns(kind: str, preset: str) -> None:
+    network = presets.build(kind, preset).train()
+    torch.manual_seed(5)
+    answer = network(*inputs(network, 4))
+    loss = sum((out * torch.randn_like(out)).sum() for out in answer if out.requires_grad)
+    assert isinstance(loss, Tensor)
+    torch.autograd.backward(loss)
+    # The global way alone is an auxiliary of the fusion with trunks; its own test covers it.
+    exempt = ("to_global", "to_local") if preset == "amfbp" and kind == "fusion" else ()
+    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not [name for name in idle if not name.startswith(exempt or "none of them")]
+
+
+def test_08_ten_times_the_loudness_is_not_another_picture() -> None:
+    """Power without logarithm would change a hundredfold, without normalisation by a level."""
+    front = presets.build("voice", "live").get_submodule("front")
+    samples = torch.from_numpy(probe.inputs("voice", 32, seed=7)["samples"])
+    mean, istd = (torch.from_numpy(one).expand(32, -1) for one in SpeakerStatistics.cold().normaliser())
+    quiet, loud = (front(gain * samples, mean, istd) for gain in (0.1, 1.0))
+    assert loud.picture.abs().max() < 20
+    assert (loud.picture - quiet.picture).abs().mean() < 0.25 * loud.picture.std()
+    assert abs(float(loud.mean().mean()) - PRIOR_MEAN) < 10
+
+
+def test_09_positions_in_time_come_from_stamps_not_from_counting_frames() -> None:
+    """Every second item left out: the others keep their place in time and their weight in pooling."""
+    torch.manual_seed(1)
+    encoder = ClsTransformer().eval()
+    vectors, ages_s = torch.randn(1, 8, 64), torch.arange(8, 0, -1)[None] * 0.1
+    there = torch.tensor([[True, False] * 4])
+    with torch.no_grad():
+        masked, thinned = encoder(vectors, ages_s, there), encoder(vectors[:, ::2], ages_s[:, ::2])
+    torch.testing.assert_close(masked, thinned, rtol=1e-4, atol=1e-5)
+    hidden = ages_s.masked_fill(~there, float("inf"))
+    torch.testing.assert_close(
+        attention_pool(vectors, torch.zeros(1, 8), hidden, 1.0),
+        attention_pool(vectors[:, ::2], torch.zeros(1, 4), ages_s[:, ::2], 1.0),
+    )
+
+
+def test_11_swapped_colour_channels_are_another_picture() -> None:
+    """So the order is part of the contract: red is first and counts 0.299."""
+    red = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    red[..., 0] = 255
+    grey = CropFront(64, (0.0,), (1.0,))
+    assert grey(red).mean().item() == pytest.approx(0.299 * 255, rel=1e-4)
+    colour = CropFront(64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert colour(red).mean((0, 2, 3)).tolist() == pytest.approx([255.0, 0.0, 0.0])
+
+
+def test_12_a_network_asks_for_nothing_that_a_microphone_or_camera_cannot_give() -> None:
+    """No transcript, no utterance boundary, no label: sound in fixed pieces, judged from a cold start."""
+    network = presets.build("voice", "live").eval()
+    assert [spec.name for spec in network.inputs] == ["samples", "mean", "istd"]
+    mean, istd = (torch.from_numpy(one)[None] for one in SpeakerStatistics.cold().normaliser())
+    sound = torch.cat([torch.zeros(1, 9_000), inputs(network, 1)[0], torch.zeros(1, 9_000)], dim=1)
+    pieces = sound.unfold(1, 6_600, 3_200)[0]
+    with torch.no_grad():
+        answer = network(pieces, mean.expand(len(pieces), -1), istd.expand(len(pieces), -1))
+    assert all(torch.isfinite(out).all() for out in answer)
+
+
+@pytest.mark.parametrize(("kind", "preset"), [("face", "live"), ("voice", "live"), ("voice", "live-fcn")])
+def test_13_evidence_is_pooled_before_it_is_judged(kind: str, preset: str) -> None:
+    """The verdict on a stretch is the verdict on its pooled evidence, not a mean of verdicts."""
+    network = presets.build(kind, preset).eval()
+    with torch.no_grad():
+        answer = network(*inputs(network, 5))
+        ages_s = torch.arange(5)[None] * 0.2
+        both = (answer.vector, answer.logits)
+        vector, logits = (attention_pool(x[None], answer.score.T, ages_s, 2.0) for x in both)
+        torch.testing.assert_close(network.get_submodule("to_logits")(vector), logits)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "engines" / "model").glob("*.py")), ids=lambda p: p.stem)
+def test_15_importing_builds_no_network(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a network was built by importing")
+
+    spec = importlib.util.spec_from_file_location(f"imported_again_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    monkeypatch.setattr(nn.Module, "__init__", refuse)
+    spec.loader.exec_module(module)
+
+
+def test_15_no_source_knows_anybodys_home() -> None:
+    home = re.compile(r"""["'](/home/|/root/|/Users/|[A-Z]:\\)""")
+    sources = [p for top in ("engines", "realtime", "calibration") for p in (ROOT / top).rglob("*.py")]
+    assert len(sources) > 20
+    assert not [str(p) for p in sources if home.search(p.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(("kind", "preset"), [("face", "live"), ("voice", "live"), ("voice", "live-fcn")])
+def test_16_live_networks_pool_their_map_and_stay_small(kind: str, preset: str) -> None:
+    network = presets.build(kind, preset)
+    total = sum(p.numel() for p in network.parameters())
+    head = sum(p.numel() for name, p in network.named_parameters() if name.startswith("to_"))
+    assert total < 2_000_000
+    assert head < 0.05 * total
+    assert not any(isinstance(part, nn.Flatten) for part in network.modules())
+
+
+@pytest.mark.parametrize(("kind", "preset"), [("face", "live"), ("face", "fv2es"), ("voice", "live-fcn")])
+def test_17_an_answer_does_not_depend_on_who_else_is_in_the_batch(kind: str, preset: str) -> None:
+    """BatchNorm works with its running statistics, so one face among strangers is judged as if alone."""
+    network = deploy(presets.build(kind, preset))
+    first, second = inputs(network, 4), inputs(network, 1)
+    mixed = tuple(torch.cat([alone, others[1:]]) for alone, others in zip(second, first, strict=True))
+    with torch.no_grad():
+        for alone, among in zip(network(*second), network(*mixed), strict=True):
+            torch.testing.assert_close(among[:1], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("preset", ["VOICE_LIVE", "VOICE_LIVE_FCN", "VOICE_FV2ES", "VOICE_AMFBP"])
+def test_18_a_piece_of_sound_holds_no_padding(preset: str) -> None:
+    sound = getattr(presets, preset).sound
+    assert sound.window + (sound.frames - 1) * sound.step == sound.piece
+    assert sound.hop <= sound.piece
+
+
+def test_the_document_answers_for_all_eighteen_defects_and_names_only_tests_there_are() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = {int(row[1]): row[2] for row in re.finditer(r"^\| (\d+) \|(.*)\|$", text, re.MULTILINE)}
+    assert sorted(rows) == list(range(1, 19))
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for number, row in rows.items():
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named or "No test" in row, f"defect {number} is not answered for"
+    named = re.findall(r"`(test_\w+)`", text)
+    assert not [name for name in named if f"def {name}(" not in tests]
