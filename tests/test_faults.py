@@ -137,6 +137,10 @@ def test_a_device_that_never_comes_back_delivers_nothing_more() -> None:
     assert numbers(deliveries(frames(8), [Unplug(2), LateBurst(0, 2), Repeat(5)])) == [0, 1, -1]
 
 
+def test_what_a_burst_held_back_is_lost_when_the_device_goes() -> None:
+    assert numbers(deliveries(frames(8), [LateBurst(1, 5), Unplug(3, PERIOD_NS)])) == [0, -1, 4, 5, 6, 7]
+
+
 @given(scripts(30, PERIOD_NS), st.booleans())
 def test_nothing_ever_arrives_before_something_that_arrived_earlier(script: Script, sound: bool) -> None:
     stream = list(deliveries(blocks(30) if sound else frames(30), script))
@@ -227,6 +231,16 @@ def test_an_unplugged_source_cannot_be_opened_until_it_is_back() -> None:
     clock.advance_to(PERIOD_NS + SECOND)
     again.open()
     assert inner.opened == 2
+
+
+def test_a_source_that_never_comes_back_can_never_be_opened() -> None:
+    clock = MediaClock()
+    line = FaultLine([Unplug(0)])
+    with pytest.raises(SourceLost):
+        FaultySource(Recorded(frames(2)), line, clock).read(1.0)
+    clock.advance_to(10_000 * SECOND)
+    with pytest.raises(SourceNotFound):
+        FaultySource(Recorded(frames(2)), line, clock).open()
 
 
 def test_a_read_that_waits_in_a_stall_returns_nothing_in_time_and_the_item_later() -> None:

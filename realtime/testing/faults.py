@@ -112,7 +112,6 @@ class FaultLine:
         self._script = tuple(script)
         self._index = 0
         self._shift_ns = 0
-        self._last_ns = 0
         self._held: list[tuple[Item, int]] = []
         self._hold_until = -1
         self.away_until_ns = 0
@@ -141,15 +140,13 @@ class FaultLine:
 
     def flush(self) -> list[Delivery]:
         """Let go of what a burst holds back; at the end of the stream this is the rest."""
-        self._last_ns = max([self._last_ns, *(at_ns for _, at_ns in self._held)])
         held, self._held = self._held, []
-        return [Delivery(self._last_ns, item) for item, _ in held]
+        return [Delivery(held[-1][1], item) for item, _ in held]
 
     def _lose(self, fault: Unplug, item: Item) -> list[Delivery]:
         self._held.clear()
-        self._last_ns = max(self._last_ns, self._when(item))
         self.away_until_ns = -1 if fault.away_ns is None else item.captured_ns + fault.away_ns
-        return [Delivery(self._last_ns, None, SourceLost(f"{item.source} was unplugged"))]
+        return [Delivery(self._when(item), None, SourceLost(f"{item.source} was unplugged"))]
 
     def _is_away(self, now_ns: int) -> bool:
         return self.away_until_ns == -1 or now_ns < self.away_until_ns
