@@ -59,12 +59,10 @@ class Fused:
     weights: tuple[float, float, float]
 
 
-def read_fused(outputs: Tensors) -> list[Fused]:
-    """One answer for each row."""
-    return [
-        Fused(scores=softmax(logits), weights=(float(weights[0]), float(weights[1]), float(weights[2])))
-        for logits, weights in zip(outputs["logits"], outputs["weights"], strict=True)
-    ]
+def read_fused(answer: Tensors) -> Fused:
+    """One person's row of the fusion network's answer."""
+    face, voice, words = (float(weight) for weight in answer["weights"])
+    return Fused(scores=softmax(answer["logits"]), weights=(face, voice, words))
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Scores:

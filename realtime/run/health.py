@@ -93,8 +93,8 @@ class HealthBook:
     def __init__(self) -> None:
         self.ledgers: dict[str, Ledger] = {}
         self.stages: dict[str, Stage] = {}
-        self.skipped_points = 0
-        """Grid points left out because the machine was late."""
+        self.left_out: Counter[str] = Counter()
+        """Pictures that were drawn but not analysed, by cause."""
         self.failures: Counter[str] = Counter()
         """What went wrong and was survived, by cause."""
         self._lock = threading.Lock()

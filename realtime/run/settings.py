@@ -49,8 +49,8 @@ class Settings:
     """Folder with the face detector's files, instead of the user's cache."""
     seconds: float = 0.0
     """Stop after this many seconds; 0 runs until stopped."""
-    record: bool = False
-    """Also keep sound in recorded video files."""
+    weights: str = ""
+    """Folder with other networks than the ones that come with the program."""
     log_level: str = "warning"
     """debug, info, warning or error; logs go to standard error."""
 

@@ -1,0 +1,145 @@
+"""The three engines of a run, asked in one go: submit everything, wait once, survive a failing one.
+
+An engine that raises, or answers with something that is not a number, costs its modality for this step
+and is counted; after three failures in a row it is left alone and the overlay says so. The rest of the
+path goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.protocol import Engine, EngineError, Pending, Tensors
+
+GIVE_UP_AFTER = 3
+"""Failures in a row after which an engine is not called again."""
+
+Row = dict[str, NDArray[Any]]
+"""One item's inputs or answers, without the batch axis."""
+
+
+class _Asked:
+    """One engine and how it has been doing."""
+
+    def __init__(self, modality: str, engine: Engine) -> None:
+        self.modality = modality
+        self.engine = engine
+        self.failures = 0
+        self.in_a_row = 0
+        self.message: str | None = None
+
+    @property
+    def given_up(self) -> bool:
+        return self.in_a_row >= GIVE_UP_AFTER
+
+    def submit(self, rows: Sequence[Row]) -> list[tuple[int, Pending | None]]:
+        """Hand in all rows in batches the engine takes; None where that failed at once."""
+        size = self.engine.spec.max_batch
+        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+        return [(len(part), self._submit(part)) for part in parts]
+
+    def collect(self, pending: Sequence[tuple[int, Pending | None]]) -> list[Row | None]:
+        """Wait, and take the answers apart again; None for every row whose batch failed."""
+        answers: list[Row | None] = []
+        for count, work in pending:
+            outputs = None if work is None else self._result(work)
+            if outputs is None:
+                answers.extend([None] * count)
+            else:
+                answers.extend({name: array[i] for name, array in outputs.items()} for i in range(count))
+        return answers
+
+    def _submit(self, part: Sequence[Row]) -> Pending | None:
+        if self.given_up:
+            return None
+        try:
+            return self.engine.submit({name: np.stack([row[name] for row in part]) for name in part[0]})
+        except EngineError as error:
+            self._failed(str(error))
+            return None
+
+    def _result(self, work: Pending) -> Tensors | None:
+        try:
+            outputs = work.result()
+        except EngineError as error:
+            self._failed(str(error))
+            return None
+        bad = [name for name, array in outputs.items() if not np.isfinite(array).all()]
+        if bad:
+            self._failed(f"'{self.engine.spec.name}' answered {', '.join(bad)} that are not finite")
+            return None
+        self.in_a_row = 0
+        self.message = None
+        return outputs
+
+    def _failed(self, message: str) -> None:
+        self.failures += 1
+        self.in_a_row += 1
+        self.message = f"{self.modality} network failed: {message}"
+
+
+class Networks:
+    """Face, voice and fusion engine of a run. One caller."""
+
+    def __init__(self, face: Engine, voice: Engine, fusion: Engine) -> None:
+        self._face = _Asked("face", face)
+        self._voice = _Asked("voice", voice)
+        self._fusion = _Asked("fusion", fusion)
+
+    def ask(self, crops: Sequence[Row], pieces: Sequence[Row]) -> tuple[list[Row | None], list[Row | None]]:
+        """Faces and sound together: both are submitted before either is waited for."""
+        faces = self._face.submit(crops)
+        voices = self._voice.submit(pieces)
+        return self._face.collect(faces), self._voice.collect(voices)
+
+    def fuse(self, people: Tensors) -> list[Row | None]:
+        """One answer for each person; the batch axis is the people."""
+        count = len(next(iter(people.values())))
+        rows = [{name: array[i] for name, array in people.items()} for i in range(count)]
+        return self._fusion.collect(self._fusion.submit(rows))
+
+    @property
+    def model(self) -> str:
+        """Short hash of all weights together, for the cues."""
+        names = [asked.engine.spec.model for asked in self._all()]
+        if len(set(names)) == 1:
+            return names[0]
+        return hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
+
+    @property
+    def trained(self) -> bool:
+        """False as long as one of them was never trained."""
+        return all(asked.engine.spec.trained for asked in self._all())
+
+    @property
+    def name(self) -> str:
+        """What runs the face network, for the health line."""
+        return self._face.engine.spec.name
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How often each network failed so far."""
+        return {asked.modality: asked.failures for asked in self._all()}
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """The networks that failed the last time they were asked, with the message."""
+        return {asked.modality: asked.message for asked in self._all() if asked.message is not None}
+
+    def warm_up(self) -> None:
+        """Do once what only the first call does slowly."""
+        for asked in self._all():
+            asked.engine.warm_up()
+
+    def close(self) -> None:
+        """Free everything. Safe to call twice."""
+        for asked in self._all():
+            asked.engine.close()
+
+    def _all(self) -> tuple[_Asked, _Asked, _Asked]:
+        return self._face, self._voice, self._fusion

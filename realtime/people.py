@@ -1,0 +1,146 @@
+"""What is remembered of each person in view, and the cue that comes out of it.
+
+All state hangs on the track: when the track ends, everything ends with it, so nobody inherits somebody
+else's feelings. The voice of nobody in view is a person too, one without a face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime.clock import MS, SECOND
+from realtime.crop import Quality
+from realtime.cue import Cue, Reading, age_ms
+from realtime.frame import Box, Face, Sighting
+from realtime.fusion import UNKNOWN, Fused, Gathered, Trunks, softmax
+from realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory
+from realtime.smoothing import Circumstances, Shown, Steady
+
+FACE_EXPIRES_NS = 500 * MS
+VOICE_EXPIRES_NS = 2 * SECOND
+
+
+@dataclass(slots=True, eq=False)
+class Person:
+    """One person, or the voice of nobody in view (`track` None). Used by the scheduler alone."""
+
+    source: str
+    track: int | None
+    steady: Steady
+    face: Memory = field(default_factory=lambda: Memory(FACE_WINDOW_NS))
+    voice: Memory = field(default_factory=lambda: Memory(VOICE_WINDOW_NS))
+    size: tuple[int, int] | None = None
+    box: Box | None = None
+    came_ns: int = 0
+    """When the first picture with this person was captured."""
+    seen_ns: int = 0
+    """When the newest picture with this person was captured."""
+    crop: NDArray[np.uint8] | None = None
+    """The newest crop, to see how the mouth moves to the next."""
+    quality: Quality | None = None
+    speaking: bool = False
+    looks: int = 0
+
+    def see(self, sighting: Sighting, face: Face, quality: Quality) -> None:
+        """The newest picture of this person."""
+        if not self.looks:
+            self.came_ns = sighting.captured_ns
+        self.size, self.box, self.seen_ns = sighting.size, face.box, sighting.captured_ns
+        self.crop, self.quality = face.crop, quality
+        self.looks += 1
+
+    def remember_face(self, evidence: Evidence, covers_ns: int) -> None:
+        """What the face network said about one crop."""
+        self.face.add(evidence, covers_ns)
+
+    def remember_voice(self, evidence: Evidence, covers_ns: int) -> None:
+        """What the voice network said about one piece of speech."""
+        self.voice.add(evidence, covers_ns)
+
+    def gather(self, now_ns: int) -> Gathered:
+        """All evidence that has not expired."""
+        return Gathered(
+            face=_fresh(self.face, now_ns, FACE_EXPIRES_NS),
+            voice=_fresh(self.voice, now_ns, VOICE_EXPIRES_NS),
+        )
+
+
+def _fresh(memory: Memory, now_ns: int, expires_ns: int) -> Trunks | None:
+    if memory.newest_ns is None or now_ns - memory.newest_ns > expires_ns:
+        return None
+    return memory.read(now_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What all cues of one step share."""
+
+    now_ns: int
+    skipped: int
+    model: str
+    epoch_ns: int | None
+    circumstances: Circumstances
+
+
+def readings(person: Person, gathered: Gathered) -> tuple[Reading | None, Reading | None]:
+    """What face and voice say each on their own, from the short trunk."""
+    face = voice = None
+    if gathered.face is not None and person.face.newest_ns is not None:
+        quality = person.quality
+        face = Reading(
+            captured_ns=person.face.newest_ns,
+            scores=softmax(gathered.face[0].logits),
+            quality=1.0 if quality is None else quality.score,
+            weakness=None if quality is None else quality.weakness,
+        )
+    if gathered.voice is not None and person.voice.newest_ns is not None:
+        voice = Reading(
+            captured_ns=person.voice.newest_ns, scores=softmax(gathered.voice[0].logits), quality=1.0
+        )
+    return face, voice
+
+
+def make_cue(person: Person, gathered: Gathered, fused: Fused | None, moment: Moment) -> Cue:
+    """The cue of one person; moves the person's smoothing on to `moment`."""
+    face, voice = readings(person, gathered)
+    raw = UNKNOWN if fused is None else fused.scores
+    shown: Shown = person.steady.step(
+        moment.now_ns,
+        None if fused is None else raw,
+        face=face,
+        voice=voice,
+        evidence_ns=person.face.evidence_ns + person.voice.evidence_ns,
+        circumstances=moment.circumstances,
+    )
+    return Cue(
+        t_ns=moment.now_ns,
+        source=person.source,
+        frame=person.size,
+        track=person.track,
+        box=None if person.box is None else _whole(person.box),
+        speaking=person.speaking,
+        face=None if face is None else face.scores,
+        voice=None if voice is None else voice.scores,
+        words=None,
+        raw=raw,
+        fused=shown.scores,
+        weights=(0.0, 0.0, 0.0) if fused is None else fused.weights,
+        label=shown.label,
+        confidence=shown.confidence,
+        reason=shown.reason,
+        age_ms=(
+            age_ms(moment.now_ns, None if face is None else face.captured_ns),
+            age_ms(moment.now_ns, None if voice is None else voice.captured_ns),
+        ),
+        skipped=moment.skipped,
+        model=moment.model,
+        epoch_ns=moment.epoch_ns,
+    )
+
+
+def _whole(box: Box) -> tuple[int, int, int, int]:
+    x, y, width, height = box
+    return round(x), round(y), round(width), round(height)

@@ -1,0 +1,258 @@
+"""A live run: supervised sources, the analysing threads, and the display loop in the main thread.
+
+The display never waits for a network: it draws the newest picture with the newest answer at the camera's
+rate, says "starting" until there is one, and says so in words when a source stands still. Windows belong
+to the main thread, so this loop is it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from realtime.clock import MS, SECOND, Clock
+from realtime.cue import Cue
+from realtime.frame import AudioBlock, Sighting, VideoFrame
+from realtime.ring import Ring
+from realtime.run.brain import Brain
+from realtime.run.health import HealthBook
+from realtime.run.outputs import Outputs
+from realtime.run.screen import Around, Pace, Screen
+from realtime.run.supervisor import Item, Source, Supervisor
+from realtime.run.wiring import UNTRAINED, Rings, Wiring
+from realtime.scheduler import Board
+
+_IDLE_S = 0.05
+_STILL_NS = 500 * MS
+"""A picture that stands this long is drawn again, with the reason."""
+_LOCK_S = 0.03
+"""How long a locked display waits for the result of its picture."""
+CUES = 256
+SOUND_BLOCKS = 512
+ARRIVALS = 32
+"""Pictures whose time of arrival is remembered, to measure how long their results take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One source of a live run."""
+
+    name: str
+    make: Callable[[], Source]
+    pictures: bool
+    sound: bool
+    live: bool
+    """False: its end is the end; True: it is opened again for ever."""
+
+
+class LiveRun:
+    """Start with `run`; it returns when the user, the clock or the sources say so."""
+
+    def __init__(
+        self,
+        feeds: Sequence[Feed],
+        make_wiring: Callable[[Rings, Callable[[tuple[Cue, ...]], None]], Wiring],
+        outputs: Outputs,
+        clock: Clock,
+        *,
+        overlay: str = "auto",
+        mirrored: bool = False,
+    ) -> None:
+        cameras = [feed.name for feed in feeds if feed.pictures]
+        self.rings = Rings.plain(cameras, [feed.name for feed in feeds if feed.sound])
+        self.health = HealthBook()
+        self.cues: Ring[tuple[Cue, ...]] = Ring(CUES)
+        self.pace = Pace(overlay)
+        self._sound: Ring[AudioBlock] = Ring(SOUND_BLOCKS)
+        self._clock = clock
+        self._outputs = outputs
+        self._fresh = threading.Event()
+        self.brain = Brain(lambda: make_wiring(self.rings, self.cues.push), clock)
+        self.supervisors = [Supervisor(f.make, clock, self.deliver, live=f.live) for f in feeds]
+        self._screens = {name: Screen(name, "starting", mirrored=mirrored) for name in cameras}
+        self._cursors = dict.fromkeys(cameras, 0)
+        self._last: dict[str, tuple[VideoFrame, int]] = {}
+        self._arrived: dict[str, dict[int, int]] = {name: {} for name in cameras}
+        self._cue_cursor = self._sound_cursor = self._board_cursor = 0
+        self._board: Board | None = None
+        self._named = False
+
+    def run(self, *, seconds: float = 0.0, wants_stop: Callable[[], bool] = lambda: False) -> None:
+        """Until `seconds` are over (0: no limit), `wants_stop` says so, or every source has ended.
+
+        Raises what kept the analysis from loading, because a run without any is not what was asked for.
+        """
+        started_ns = self._clock.now_ns()
+        self.brain.start()
+        for supervisor in self.supervisors:
+            supervisor.start()
+        try:
+            while not wants_stop():
+                self.turn()
+                if self.brain.wiring is None and self.brain.failed is not None:
+                    raise self.brain.failed
+                if 0 < seconds * SECOND <= self._clock.now_ns() - started_ns or self._ended():
+                    break
+        finally:
+            self._close()
+
+    def turn(self) -> None:
+        """One turn of the display: draw what is new, hand cues and sound to the outputs."""
+        self._fresh.wait(_IDLE_S)
+        self._fresh.clear()
+        for name in self._screens:
+            self._draw_newest(name)
+        for cues in self._drain_cues():
+            self._outputs.tell(cues)
+        if self._outputs.want_sound:
+            blocks = self._sound.read_since(self._sound_cursor)
+            self._sound_cursor = blocks.cursor
+            for block in blocks.items:
+                self._outputs.hear(block)
+
+    def switch_pace(self) -> None:
+        """Locked becomes late and the other way round."""
+        self.pace.switch()
+
+    def switch_mirror(self) -> None:
+        """Show the picture as in a mirror, or not."""
+        for screen in self._screens.values():
+            screen.mirrored = not screen.mirrored
+
+    def report(self) -> str:
+        """One line about the whole run, for the person at the keyboard."""
+        self.check_ledger()
+        ledgers = self.health.ledgers.values()
+        shown = sum(ledger.shown for ledger in ledgers)
+        captured = sum(ledger.captured for ledger in ledgers)
+        wiring = self.brain.wiring
+        skipped = 0 if wiring is None else wiring.scheduler.skipped["grid points"]
+        return (
+            f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
+            f"{captured - shown - self.health.dropped()} in flight; {skipped} grid points skipped"
+        )
+
+    def check_ledger(self) -> None:
+        """Raise AssertionError unless every captured picture is accounted for. Call after `run`."""
+        for name, ring in self.rings.frames.items():
+            self.health.ledger(name).captured = ring.written
+            self.health.ledger(name).check(in_flight=ring.written - self._cursors[name])
+
+    def deliver(self, item: Item) -> None:
+        """What a source brings; called from its thread."""
+        if isinstance(item, VideoFrame):
+            arrived = self._arrived[item.source]
+            arrived[item.seq] = self._clock.now_ns()
+            arrived.pop(item.seq - ARRIVALS, None)
+        self.rings.take(item)
+        if isinstance(item, VideoFrame):
+            self._fresh.set()
+        elif self._outputs.want_sound:
+            self._sound.push(item)
+
+    def _draw_newest(self, name: str) -> None:
+        batch = self.rings.frames[name].read_since(self._cursors[name])
+        self._cursors[name] = batch.cursor
+        ledger = self.health.ledger(name)
+        ledger.dropped["overwritten before it was drawn"] += batch.missed
+        if batch.items:
+            ledger.dropped["a newer picture was there"] += len(batch.items) - 1
+            ledger.shown += 1
+            self._show(name, batch.items[-1])
+            return
+        now_ns = self._clock.now_ns()
+        frame, drawn_ns = self._last.get(name, (None, 0))
+        if now_ns - drawn_ns < _STILL_NS:
+            return
+        # Nothing came for a while: draw what there is again, so that the words on it are true.
+        self._show(name, frame or _blank(name, now_ns))
+
+    def _show(self, name: str, frame: VideoFrame) -> None:
+        self._wait_for_result(name, frame)
+        now_ns = self._clock.now_ns()
+        self._last[name] = (frame, now_ns)
+        if not self._outputs.want_pictures:
+            return
+        screen = self._screens[name]
+        wiring = self.brain.wiring
+        if wiring is not None and not self._named:
+            self._named = True
+            for each in self._screens.values():
+                each.engine = wiring.networks.name
+        picture = screen.draw(
+            frame,
+            self._sighting(name, frame),
+            self._board,
+            Around(
+                now_ns,
+                self.pace.mode,
+                dropped=self.health.dropped(),
+                skipped=0 if wiring is None else wiring.scheduler.skipped["grid points"],
+                notices=self._notices(),
+            ),
+        )
+        self._outputs.show(picture, frame)
+
+    def _wait_for_result(self, name: str, frame: VideoFrame) -> None:
+        """Take in new results; locked, wait a moment for the one that belongs to this picture."""
+        deadline_ns = self._clock.now_ns() + round(_LOCK_S * SECOND)
+        while True:
+            batch = self.brain.boards.read_since(self._board_cursor)
+            self._board_cursor = batch.cursor
+            for done_ns, board in batch.items:
+                arrived_ns = self._arrived[name].pop(board.seen.get(name, -1), None)
+                if arrived_ns is not None:
+                    self.pace.note(done_ns - arrived_ns)
+                self._board = board
+            there = self._board is not None and self._board.seen.get(name, -1) >= frame.seq
+            left_ns = deadline_ns - self._clock.now_ns()
+            if there or not self.pace.locked or self.brain.wiring is None or left_ns <= 0:
+                return
+            self.brain.boards.wait_since(self._board_cursor, left_ns / SECOND)
+            if self.brain.boards.closed:
+                return
+
+    def _sighting(self, name: str, frame: VideoFrame) -> Sighting | None:
+        """The newest sighting, as long as it is about this moment."""
+        newest = self.rings.sightings[name].newest()
+        fresh = newest is not None and frame.captured_ns - newest.captured_ns < _STILL_NS
+        return newest if fresh else None
+
+    def _drain_cues(self) -> tuple[tuple[Cue, ...], ...]:
+        batch = self.cues.read_since(self._cue_cursor)
+        self._cue_cursor = batch.cursor
+        self.health.failures["cues that outputs were too slow for"] += batch.missed
+        return batch.items
+
+    def _notices(self) -> tuple[str, ...]:
+        notices = [
+            state.message or f"{state.name}: {state.phase}"
+            for state in (supervisor.state for supervisor in self.supervisors)
+            if state.phase != "running"
+        ]
+        if self.brain.failed is not None:
+            notices.append(f"analysis stopped: {self.brain.failed}")
+        elif self.brain.wiring is None:
+            notices.append("starting")
+        elif not self.brain.wiring.networks.trained:
+            notices.append(UNTRAINED)
+        return (*notices, *self._outputs.failures)
+
+    def _ended(self) -> bool:
+        return all(supervisor.state.phase == "ended" for supervisor in self.supervisors)
+
+    def _close(self) -> None:
+        for supervisor in self.supervisors:
+            supervisor.stop()
+        self.brain.stop()
+        for cues in self._drain_cues():
+            self._outputs.tell(cues)
+        self._outputs.close()
+
+
+def _blank(name: str, now_ns: int) -> VideoFrame:
+    """What is drawn before the first picture; it is not in the ledger."""
+    return VideoFrame(source=name, seq=0, captured_ns=now_ns, image=np.full((480, 640, 3), 24, np.uint8))

@@ -1,0 +1,55 @@
+"""Loads what a run needs, as the settings say: the three networks and the face finders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.load import load
+from engines.protocol import Engine
+from realtime.blazeface import BlazeFace
+from realtime.networks import Networks
+from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path
+from realtime.run.settings import Settings
+from realtime.run.wiring import Finders
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every run uses; loaded once for all of them."""
+
+    networks: Networks
+    make_finders: Callable[[], Finders]
+
+
+def load_tools(settings: Settings, say: Say) -> Tools:
+    """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it."""
+    return Tools(load_networks(settings, say), lambda: load_finders(settings.face_model))
+
+
+def load_finders(folder: str = "") -> Finders:
+    """The far and the near face finder, from `folder` or wherever `fetch` put them."""
+    explicit = Path(folder) if folder else None
+    return BlazeFace(model_path(FULL_RANGE, explicit)), BlazeFace(model_path(SHORT_RANGE, explicit))
+
+
+def load_networks(settings: Settings, say: Say) -> Networks:
+    """Face, voice and fusion engine."""
+    folder = Path(settings.weights) if settings.weights else None
+
+    def one(kind: str) -> Engine:
+        return load(
+            kind,
+            choice=settings.engine,
+            weights=folder,
+            threads=settings.threads,
+            require_gpu=settings.require_gpu and kind != "fusion",
+            report=say,
+        )
+
+    networks = Networks(one("face"), one("voice"), one("fusion"))
+    networks.warm_up()
+    return networks

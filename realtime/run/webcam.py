@@ -1,0 +1,111 @@
+"""`liveaffect live`: names of cameras, microphones and outputs become feeds and sinks of a live run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from realtime.clock import MonotonicClock, epoch_ns
+from realtime.cue import Cue
+from realtime.errors import MissingLibrary, SettingsError, SinkError
+from realtime.run.live import Feed, LiveRun
+from realtime.run.loading import load_tools
+from realtime.run.outputs import Outputs
+from realtime.run.settings import Settings
+from realtime.run.supervisor import Source
+from realtime.run.wiring import Rings, Wiring
+from realtime.sinks import Sink
+from realtime.sinks.catalogue import open_sink
+from realtime.sinks.window import Window
+
+Say = Callable[[str], None]
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def run_live(settings: Settings, say: Say) -> int:
+    """Cameras and microphones as the settings name them, until the user stops it."""
+    clock = MonotonicClock()
+    feeds = [camera_feed(name, settings, clock) for name in settings.camera if name != "none"]
+    feeds += [microphone_feed(name, clock) for name in settings.mic if name != "none"]
+    if not feeds:
+        raise SettingsError(
+            "neither a camera nor a microphone: both are 'none', so there is nothing to watch"
+        )
+    return run_feeds(feeds, settings, clock, say)
+
+
+def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say: Say) -> int:
+    """A live run over these feeds with the outputs of the settings."""
+    sinks = open_outputs(settings, say)
+    windows = [sink for sink in sinks if isinstance(sink, Window)]
+
+    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
+        tools = load_tools(settings, say)
+        return Wiring(rings, tools.networks, tools.make_finders, publish, epoch_ns=epoch_ns)
+
+    run = LiveRun(
+        feeds, make_wiring, Outputs(sinks), clock, overlay=settings.overlay, mirrored=settings.mirror
+    )
+    for window in windows:
+        window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
+    run.run(seconds=settings.seconds, wants_stop=lambda: any(window.wants_stop for window in windows))
+    say(run.report())
+    return 0
+
+
+def open_outputs(settings: Settings, say: Say) -> list[Sink]:
+    """The sinks the settings name; without any, a window, or an explanation."""
+    if settings.sink:
+        return [open_sink(name) for name in settings.sink]
+    try:
+        return [Window()]
+    except (SinkError, MissingLibrary) as error:
+        raise SinkError(f"{error} Or name an output: --sink out.mp4, --sink cues.jsonl") from error
+
+
+def camera_feed(name: str, settings: Settings, clock: MonotonicClock) -> Feed:
+    """A camera by index, name or device, a URL, or a file played as if live."""
+    from realtime.camera import Camera
+    from realtime.grabber import Wish
+
+    if _is_file(name):
+        return file_feed(Path(name), clock)
+
+    wish = Wish(settings.picture_size, settings.fps)
+
+    def make() -> Source:
+        return Camera(name, clock, wish)
+
+    return Feed(make().name, make, pictures=True, sound=False, live=True)
+
+
+def microphone_feed(name: str, clock: MonotonicClock) -> Feed:
+    """A microphone by index or name, or a sound file played as if live."""
+    from realtime.microphone import Microphone
+
+    if _is_file(name):
+        return file_feed(Path(name), clock)
+
+    def make() -> Source:
+        return Microphone(name, clock)
+
+    return Feed(make().name, make, pictures=False, sound=True, live=True)
+
+
+def file_feed(path: Path, clock: MonotonicClock) -> Feed:
+    """A file played once as if it were live."""
+    from realtime.replay import MediaFile, Paced
+
+    media = MediaFile(path)
+    media.open()
+    media.close()
+
+    def make() -> Source:
+        return Paced(MediaFile(path), clock)
+
+    return Feed(media.name, make, pictures=media.has_video, sound=media.has_audio, live=False)
+
+
+def _is_file(name: str) -> bool:
+    return not _URL.match(name) and not name.startswith("/dev/") and Path(name).is_file()

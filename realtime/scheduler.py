@@ -1,0 +1,230 @@
+"""One tick of the analysis: gather what is due, ask the networks once, fuse, publish.
+
+`step` never waits for a source: it takes what the rings hold, all faces of all cameras in one batch and
+all sound pieces in another, and moves every person on. The present state is returned as a `Board` for
+the display, which draws at its own rate; grid points are published as cues. A step that comes late skips
+to the newest and counts. The same object runs live in a thread and in lock-step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from realtime.attribution import mouth_motion
+from realtime.clock import MS
+from realtime.crop import Quality, quality
+from realtime.cue import Cue
+from realtime.frame import Face, Sighting
+from realtime.fusion import fusion_inputs, read_fused
+from realtime.hearing import Heard, Hearing, Piece
+from realtime.networks import Networks, Row
+from realtime.people import FACE_EXPIRES_NS, Moment, Person, make_cue
+from realtime.pooling import Evidence, weighted_score
+from realtime.relief import LEVELS, Relief
+from realtime.ring import Ring
+from realtime.smoothing import Circumstances, SmoothingSettings, Steady
+from realtime.window import FUSION_STEP_NS, grid_due
+
+_LONGEST_LOOK_NS = 100 * MS
+"""The time that one crop stands for at most."""
+_FORGET_NOBODY_NS = 2_000 * MS
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Where everybody stands after a step; what the display reads."""
+
+    at_ns: int
+    cues: tuple[Cue, ...] = ()
+    """One for every person in view, and one without a track for a voice of nobody in view."""
+    seen: Mapping[str, int] = field(default_factory=dict)
+    """Number of the newest picture of each camera that is in this state."""
+    level: float = 0.0
+    """Loudness of the newest sound, 0..1."""
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """One face that is due."""
+
+    person: Person
+    face: Face
+    captured_ns: int
+    covers_ns: int
+    quality: Quality
+
+
+class Scheduler:
+    """One caller at a time: a thread when live, the file loop in lock-step."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        *,
+        sights: Mapping[str, Ring[Sighting]],
+        hearings: Sequence[Hearing],
+        publish: Callable[[tuple[Cue, ...]], None],
+        epoch_ns: Callable[[], int] | None = None,
+        smoothing: SmoothingSettings | None = None,
+    ) -> None:
+        self.skipped: Counter[str] = Counter()
+        """What was left out, by cause."""
+        self._networks = networks
+        self._sights = dict(sights)
+        self._cursors = dict.fromkeys(sights, 0)
+        self._hearings = tuple(hearings)
+        self._publish = publish
+        self._epoch_ns = epoch_ns
+        self._smoothing = smoothing or SmoothingSettings()
+        self._people: dict[int, Person] = {}
+        self._nobody: dict[str, Person] = {}
+        self._relief = Relief()
+        self._seen: dict[str, int] = {}
+        self._last_index = -1
+        self._model = networks.model
+
+    def step(self, now_ns: int) -> Board:
+        """One tick at `now_ns`."""
+        looks, late = self._look()
+        self._ask(looks, [(h, p) for h in self._hearings for p in self._due(h)])
+        in_view = [p for p in self._people.values() if 0 <= now_ns - p.seen_ns <= FACE_EXPIRES_NS]
+        self._hand_out_voices(now_ns, in_view)
+        due = grid_due(FUSION_STEP_NS, last_index=self._last_index, now_ns=now_ns)
+        skipped = due.skipped if due is not None and self._last_index >= 0 else 0
+        self._relief.note(now_ns, late=late or skipped > 0)
+        cues = self._fuse(now_ns, [*in_view, *self._voices_of_nobody(now_ns)], skipped)
+        if due is not None:
+            self._last_index = due.index
+            self.skipped["grid points"] += skipped
+            if cues:
+                t_ns = due.index * FUSION_STEP_NS
+                self._publish(tuple(dataclasses.replace(cue, t_ns=t_ns) for cue in cues))
+        level = max((hearing.level for hearing in self._hearings), default=0.0)
+        return Board(at_ns=now_ns, cues=cues, seen=dict(self._seen), level=level, notices=self._notices())
+
+    def _look(self) -> tuple[list[_Look], bool]:
+        """New faces of all cameras: every picture moves the mouths on, only the newest asks the network."""
+        looks: list[_Look] = []
+        late = False
+        for source, ring in self._sights.items():
+            batch = ring.read_since(self._cursors[source])
+            self._cursors[source] = batch.cursor
+            left_out = batch.missed + max(len(batch.items) - 1, 0)
+            late = late or left_out > 0
+            self.skipped["looks"] += left_out
+            for sighting in batch.items:
+                found = self._take(sighting)
+                if sighting is batch.items[-1]:
+                    looks.extend(found)
+        return looks, late
+
+    def _take(self, sighting: Sighting) -> list[_Look]:
+        """One sighting: who ended, whose mouth moved, and which faces the network should see."""
+        self._seen[sighting.source] = sighting.seq
+        for track in sighting.ended:
+            self._people.pop(track, None)
+            for hearing in self._hearings:
+                hearing.forget(track)
+        looks = []
+        for face in sighting.faces:
+            person = self._people.get(face.track)
+            if person is None:
+                person = self._people[face.track] = self._somebody(sighting.source, face.track)
+            motion = 0.0 if person.crop is None else mouth_motion(person.crop, face.crop)
+            for hearing in self._hearings:
+                hearing.watch(face.track, sighting.captured_ns, motion)
+            covers_ns = min(sighting.captured_ns - person.seen_ns, _LONGEST_LOOK_NS) if person.looks else 0
+            seen = quality(face.crop, face.points)
+            person.see(sighting, face, seen)
+            if not (self._relief.face_cadence_halved and person.looks % 2 == 0):
+                looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
+        return looks
+
+    def _due(self, hearing: Hearing) -> list[Piece]:
+        before = hearing.skipped
+        pieces = hearing.due(hop_doubled=self._relief.voice_hop_doubled)
+        self.skipped["pieces"] += hearing.skipped - before
+        return pieces
+
+    def _ask(self, looks: list[_Look], pieces: list[tuple[Hearing, Piece]]) -> None:
+        """Submit all faces and all pieces, wait once, remember the answers."""
+        if not looks and not pieces:
+            return
+        crops: list[Row] = [{"crop": look.face.crop} for look in looks]
+        faces, voices = self._networks.ask(crops, [hearing.inputs(piece) for hearing, piece in pieces])
+        for look, answer in zip(looks, faces, strict=True):
+            if answer is not None:
+                score = weighted_score(float(answer["score"][0]), look.quality.score)
+                evidence = Evidence(look.captured_ns, answer["vector"], answer["logits"], score)
+                look.person.face.add(evidence, look.covers_ns)
+        for (hearing, piece), answer in zip(pieces, voices, strict=True):
+            if answer is not None:
+                hearing.take(piece, answer)
+
+    def _hand_out_voices(self, now_ns: int, in_view: Sequence[Person]) -> None:
+        """Give every microphone's evidence to the person it belongs to."""
+        for person in in_view:
+            person.speaking = False
+        for hearing in self._hearings:
+            for heard in hearing.assign(now_ns, anyone_in_view=bool(in_view)):
+                owner = self._owner(hearing, heard)
+                if owner is None:
+                    self.skipped["pieces of nobody known"] += 1
+                else:
+                    owner.voice.add(heard.evidence, heard.covers_ns)
+            speaker = self._people.get(hearing.voice.track) if hearing.voice.track is not None else None
+            if speaker is not None:
+                speaker.speaking = True
+            elif hearing.source in self._nobody:
+                self._nobody[hearing.source].speaking = hearing.voice.state == "nobody in view"
+
+    def _owner(self, hearing: Hearing, heard: Heard) -> Person | None:
+        """Whose evidence it is; None for a voice that was there before the person came, or has left."""
+        if heard.track is None:
+            return self._nobody.setdefault(hearing.source, self._somebody(hearing.source, None))
+        person = self._people.get(heard.track)
+        return None if person is None or heard.evidence.captured_ns < person.came_ns else person
+
+    def _voices_of_nobody(self, now_ns: int) -> list[Person]:
+        """Voices without a face that were heard lately; the others are forgotten."""
+        for source, person in list(self._nobody.items()):
+            if person.voice.newest_ns is None or now_ns - person.voice.newest_ns > _FORGET_NOBODY_NS:
+                del self._nobody[source]
+        return list(self._nobody.values())
+
+    def _fuse(self, now_ns: int, people: Sequence[Person], skipped: int) -> tuple[Cue, ...]:
+        """The present cue of everybody; everything that can be fused is fused in one call."""
+        moment = Moment(
+            now_ns=now_ns,
+            skipped=skipped,
+            model=self._model,
+            epoch_ns=None if self._epoch_ns is None else self._epoch_ns(),
+            circumstances=self._circumstances(),
+        )
+        gathered = [person.gather(now_ns) for person in people]
+        known = [i for i, evidence in enumerate(gathered) if not evidence.empty]
+        answers = self._networks.fuse(fusion_inputs([gathered[i] for i in known])) if known else []
+        fused = {
+            i: None if answer is None else read_fused(answer)
+            for i, answer in zip(known, answers, strict=True)
+        }
+        return tuple(make_cue(p, gathered[i], fused.get(i), moment) for i, p in enumerate(people))
+
+    def _circumstances(self) -> Circumstances:
+        speakers = {h.voice.track for h in self._hearings if h.voice.track is not None}
+        return Circumstances(
+            network_failed=bool(self._networks.failing),
+            voice=self._hearings[0].voice.state if self._hearings else None,
+            two_voices=len(speakers) > 1,
+        )
+
+    def _somebody(self, source: str, track: int | None) -> Person:
+        return Person(source, track, Steady(self._smoothing))
+
+    def _notices(self) -> tuple[str, ...]:
+        relief = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()
+        return (*self._networks.failing.values(), *relief)

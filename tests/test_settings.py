@@ -1,0 +1,71 @@
+"""Flag over environment over file over default; nonsense is refused with the name of the setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realtime.errors import SettingsError
+from realtime.run.settings import Settings, resolve
+
+
+def test_the_ranking_is_flag_environment_file_default(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('fps = 15\nsize = "800x600"\nthreads = 3\ncamera = ["a", "b"]\n')
+    got = resolve({"fps": 60.0, "size": None}, {"LIVEAFFECT_FPS": "25", "LIVEAFFECT_SIZE": "320x240"}, config)
+    assert got.fps == 60.0
+    assert got.size == "320x240"
+    assert got.threads == 3
+    assert got.camera == ("a", "b")
+    assert got.mic == Settings().mic
+
+
+def test_lists_come_from_the_environment_with_commas() -> None:
+    assert resolve({}, {"LIVEAFFECT_CAMERA": "0, 1"}).camera == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"size": "640"}, "WIDTHxHEIGHT"),
+        ({"size": "4x4"}, "WIDTHxHEIGHT"),
+        ({"fps": 0.0}, "fps is 0"),
+        ({"overlay": "sometimes"}, "auto, locked, late"),
+        ({"engine": "abacus"}, "one of"),
+        ({"threads": 0}, "threads"),
+        ({"seconds": -1.0}, "seconds"),
+    ],
+)
+def test_nonsense_is_refused_with_what_would_make_sense(flags: dict[str, object], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        resolve(flags, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("speed = 3", "sets speed"),
+        ("fps = ", "not TOML"),
+        ('threads = "two"', "wants a int"),
+        ("fps = true", "float"),
+    ],
+)
+def test_a_config_file_is_checked_like_flags(tmp_path: Path, text: str, words: str) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        resolve({}, {}, config)
+
+
+def test_a_config_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read the config file"):
+        resolve({}, {}, tmp_path / "none.toml")
+
+
+def test_an_environment_value_that_does_not_parse_names_the_variable() -> None:
+    with pytest.raises(SettingsError, match="LIVEAFFECT_THREADS is 'many'"):
+        resolve({}, {"LIVEAFFECT_THREADS": "many"})
+    with pytest.raises(SettingsError, match="LIVEAFFECT_MIRROR"):
+        resolve({}, {"LIVEAFFECT_MIRROR": "maybe"})
+    assert resolve({}, {"LIVEAFFECT_MIRROR": "yes"}).mirror
