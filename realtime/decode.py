@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -181,7 +182,7 @@ def _audio_stream(container: InputContainer) -> av.AudioStream | None:
 
 
 def _ns(stamp: int, time_base: Any) -> int:
-    return round(stamp * time_base * SECOND)
+    return round(Fraction(time_base) * stamp * SECOND)
 
 
 def _time(origin_ns: int, number: int) -> int:

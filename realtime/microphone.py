@@ -73,7 +73,8 @@ class SoundSystem(Protocol):
 @dataclass(frozen=True, slots=True, eq=False)
 class _Raw:
     samples: NDArray[np.float32]
-    captured_ns: int
+    stamp_ns: int
+    arrived_ns: int
     flagged: bool
     """The device says that it lost sound before this."""
     missing: int = 0
@@ -180,8 +181,8 @@ class Microphone:
 
     def _heard(self, samples: NDArray[np.float32], age_s: float, flagged: bool) -> None:
         """Runs in PortAudio's thread: copies, and nothing else."""
-        captured_ns = self._clock.now_ns() - round(age_s * SECOND)
-        raw = _Raw(samples.copy(), captured_ns, flagged)
+        now_ns = self._clock.now_ns()
+        raw = _Raw(samples.copy(), now_ns - round(age_s * SECOND), now_ns, flagged)
         with self._changed:
             if len(self._raw) >= _HELD:
                 gone, after = self._raw.popleft(), self._raw.popleft()
@@ -191,7 +192,9 @@ class Microphone:
 
     def _take(self, raw: _Raw) -> None:
         self._skip(raw.missing, "samples nobody fetched in time")
-        lost = self._time.observe(self._next_in, raw.captured_ns, flagged=raw.flagged)
+        lost = self._time.observe(
+            self._next_in, len(raw.samples), raw.stamp_ns, raw.arrived_ns, flagged=raw.flagged
+        )
         self._skip(lost, "samples lost by the device")
         mono = raw.samples.mean(axis=1, dtype=np.float32) if raw.samples.ndim == 2 else raw.samples
         good = np.isfinite(mono)

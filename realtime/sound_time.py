@@ -1,13 +1,14 @@
 """When a sample was captured, estimated from its number: pure arithmetic, no clock, no thread.
 
 A sound device counts samples evenly and stamps blocks badly, so the count is believed and the stamps only
-steer it: a two-state Kalman filter holds the offset and the drift of the device's clock. Stamps that are
-far off are ignored; if they stay far off, sound was lost (later) or the first stamps were wrong (earlier).
+steer it: a two-state Kalman filter holds the offset and the drift of the device's clock. Stamps that are far
+off are ignored. If they stay far off, sound was lost when blocks also arrive later than the count says;
+otherwise the earlier stamps were wrong: PulseAudio was seen to be 0.6 s off for the first second.
 """
 
 from __future__ import annotations
 
-from realtime.clock import SECOND
+from realtime.clock import MS, SECOND
 
 _STAMP_NOISE_S = 0.005
 """How far single stamps scatter."""
@@ -22,6 +23,12 @@ _FAR_S = 0.04
 """A stamp this far off is not scatter."""
 _PERSISTENT_S = 0.5
 """Stamps that stay far off for so long are believed."""
+_MOST_BUFFER_NS = 200 * MS
+"""A block that is said to have begun longer before it was complete and handed over has a wrong stamp."""
+_LAG_LEAK = 0.02
+"""How fast the best arrival is forgotten, seconds a second."""
+_LOSS_SHARE = 0.7
+"""Of what the stamps are off, how much later blocks must arrive for sound to be missing."""
 _FLAGGED_S = 0.005
 """When the device says that it lost sound, a stamp this much later is believed at once."""
 
@@ -39,7 +46,9 @@ class SoundTime:
         # Covariance of (offset in s, drift).
         self._p_oo, self._p_od, self._p_dd = _STAMP_NOISE_S**2, 0.0, _DRIFT_PRIOR**2
         self._far_since: int | None = None
-        self._far_least_s = 0.0
+        self._far_least_s = self._far_lag_s = 0.0
+        self._calm_lag_s = float("inf")
+        """How late blocks arrive at the best, with which a later lag is compared."""
 
     @property
     def drift_ppm(self) -> float:
@@ -51,34 +60,47 @@ class SoundTime:
         nominal_s = (sample - self._sample) / self._rate_hz
         return self._at_ns + round(nominal_s * (1.0 + self._drift) * SECOND)
 
-    def observe(self, sample: int, stamp_ns: int, *, flagged: bool = False) -> int:
-        """Take in that `sample` is stamped `stamp_ns`; returns how many samples were lost before it.
+    def observe(
+        self, sample: int, count: int, stamp_ns: int, arrived_ns: int, *, flagged: bool = False
+    ) -> int:
+        """Take in a block of `count` from `sample` on; returns how many samples were lost before it.
 
-        The caller adds those to its count, so that `sample` becomes a later number. `flagged` says that
-        the device itself reported a loss here.
+        The caller adds those to its count, so that `sample` becomes a later number. `stamp_ns` is the
+        device's word on when the block began, `arrived_ns` when it was handed over, and `flagged` says
+        that the device itself reported a loss here.
         """
+        # Nothing arrives before it was captured, and a device's buffer is short: beyond that, stamps lie.
+        latest_ns = arrived_ns - count * SECOND // self._rate_hz
+        stamp_ns = min(max(stamp_ns, latest_ns - _MOST_BUFFER_NS), latest_ns)
         if not self._started:
             self._started = True
             self._sample, self._at_ns = sample, stamp_ns
-            return 0
         off_s = (stamp_ns - self.time_of(sample)) / SECOND
+        lag_s = (arrived_ns - self.time_of(sample + count)) / SECOND
         if flagged and off_s > _FLAGGED_S:
             return self._jump(off_s)
         if abs(off_s) > _FAR_S:
-            return self._far(sample, off_s)
+            return self._far(sample, off_s, lag_s)
         self._far_since = None
+        passed_s = (sample - self._sample) / self._rate_hz
+        self._calm_lag_s = min(lag_s, self._calm_lag_s + _LAG_LEAK * passed_s)
         self._correct(sample, off_s)
         return 0
 
-    def _far(self, sample: int, off_s: float) -> int:
+    def _far(self, sample: int, off_s: float, lag_s: float) -> int:
         if self._far_since is None or off_s * self._far_least_s < 0:
-            self._far_since, self._far_least_s = sample, off_s
+            self._far_since, self._far_least_s, self._far_lag_s = sample, off_s, lag_s
         self._far_least_s = min(self._far_least_s, off_s, key=abs)
+        self._far_lag_s = min(self._far_lag_s, lag_s)
         if sample - self._far_since < _PERSISTENT_S * self._rate_hz:
             return 0
-        if off_s > 0:
+        if self._far_lag_s - self._calm_lag_s > _LOSS_SHARE * self._far_least_s > 0:
             return self._jump(self._far_least_s)
-        self._at_ns += round(self._far_least_s * SECOND)
+        # Blocks still arrive in step with the count, so nothing is missing: the stamps were wrong before.
+        self._at_ns = self.time_of(sample) + round(self._far_least_s * SECOND)
+        self._sample, self._drift = sample, 0.0
+        self._calm_lag_s = self._far_lag_s - self._far_least_s
+        self._p_oo, self._p_od, self._p_dd = _STAMP_NOISE_S**2, 0.0, _DRIFT_PRIOR**2
         self._far_since = None
         return 0
 

@@ -6,6 +6,7 @@ switches lamps on. Elsewhere there is no list without another package, so camera
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Sequence
@@ -60,13 +61,12 @@ def microphones() -> list[Device]:
 def portaudio() -> ModuleType:
     """The `sounddevice` module, imported when it is first needed."""
     try:
-        import sounddevice
+        return importlib.import_module("sounddevice")
     except OSError as failure:
         raise MissingLibrary(
             f"the sound library PortAudio cannot be loaded ({failure}). "
             "Install it: apt-get install libportaudio2. Without it everything but microphones works: --mic none"
         ) from failure
-    return sounddevice
 
 
 def listing(kind: str, devices: Sequence[Device]) -> str:

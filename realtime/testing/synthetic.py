@@ -175,6 +175,8 @@ class ScriptedSource:
 
     def open(self) -> None:
         """Begin; the script's time counts from here."""
+        if self._stop.is_set():
+            raise SourceError(f"{self.name} was opened before")
         self._opened_ns = self._clock.now_ns()
         if self._script and self._script[0][0] == 0 and isinstance(self._script[0][1], Exception):
             raise self._script.popleft()[1]  # type: ignore[misc]

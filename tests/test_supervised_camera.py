@@ -1,0 +1,87 @@
+"""A camera whose driver hangs is replaced, and what hangs never piles up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from realtime.camera import Camera
+from realtime.clock import MS, SECOND
+from realtime.frame import VideoFrame
+from realtime.run.supervisor import Item, Patience, Supervisor
+from realtime.testing.clock import FakeClock
+from realtime.testing.synthetic import FakeCamera
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Real time, for threads that no fake clock drives."""
+    tick = threading.Event()
+    for _ in range(round(timeout_s / 0.005)):
+        if condition():
+            return
+        tick.wait(0.005)
+    raise AssertionError("it did not happen in time")
+
+
+def test_twenty_hanging_cameras_leave_only_a_few_threads() -> None:
+    clock, device, items = FakeClock(), FakeCamera(), list[Item]()
+    before = threading.active_count()
+    supervisor = Supervisor(
+        lambda: Camera("0", clock, capture=device, devices=list),
+        clock,
+        items.append,
+        patience=Patience(pause_s=0.01, longest_pause_s=0.01, close_s=0.02),
+    )
+    supervisor.start()
+    most = 0
+    for _ in range(20):
+        seen = len(items)
+        wait_for(lambda seen=seen: len(items) > seen)  # type: ignore[misc]
+        restarts = supervisor.state.restarts
+        device.become("hang")
+        while supervisor.state.restarts == restarts:
+            clock.advance(200 * MS)
+            threading.Event().wait(0.002)
+            if supervisor.hanging:
+                most = max(most, threading.active_count() - before)
+                device.become("frames")
+    assert supervisor.stop()
+    wait_for(lambda: device.in_use == 0)
+    assert supervisor.state.restarts >= 20
+    assert most <= 6
+    assert [f.seq for f in items if isinstance(f, VideoFrame)] == sorted(
+        {f.seq for f in items if isinstance(f, VideoFrame)}
+    )
+
+
+def test_no_more_attempts_are_made_while_four_earlier_ones_hang() -> None:
+    clock, device = FakeClock(), FakeCamera()
+    supervisor = Supervisor(
+        lambda: Camera("0", clock, capture=device, devices=list),
+        clock,
+        lambda item: None,
+        patience=Patience(close_s=0.02),
+    )
+    device.become("hang")
+    supervisor.start()
+    for _ in range(3000):
+        clock.advance(100 * MS)
+        if supervisor.hanging >= 4:
+            break
+        threading.Event().wait(0.002)
+    opened = device.opened
+    for _ in range(20):
+        clock.advance(10 * SECOND)
+        threading.Event().wait(0.005)
+    assert opened == device.opened == 4
+    wait_for(lambda: "still hang" in supervisor.state.message)
+    device.become("frames")
+    wait_for(lambda: supervisor.hanging == 0)
+    for _ in range(200):
+        clock.advance(100 * MS)
+        threading.Event().wait(0.002)
+        if supervisor.state.phase == "running":
+            break
+    assert supervisor.state.phase == "running"
+    assert supervisor.stop()
+    wait_for(lambda: device.in_use == 0)
