@@ -88,7 +88,7 @@ def lay_out(view: View, seats: tuple[Seat, ...] = ()) -> Layout:
     width, height = view.frame.size
     m = Measures.of(width, height)
     boxes = {mark.track: _box(mark, view) for mark in view.marks}
-    room = Room(width, height, m.gap, [face_room(box) for box in boxes.values()])
+    room = Room(width, height, m.gap, [face_room(_box(mark, view)) for mark in view.marks])
     pieces = [*_notices(view, room, m), *_health(view, room, m), *_meter(view, boxes, room, m)]
     said = {mark.track: words for mark in view.marks if (words := _said(mark)) is not None}
     sources = {mark.track: _sources(mark) for mark in view.marks}
@@ -203,15 +203,19 @@ def _hidden(rect: Rect, room: Room) -> int:
 
 
 def _health(view: View, room: Room, m: Measures) -> list[Piece]:
-    sprite = health_panel(view.health, room.width - 2 * m.gap, m)
-    rect = room.first_free(room.corners(sprite.size, ("bl", "br", "tl", "tr", "ml", "mr")))
-    return [] if rect is None else [Piece("health", rect, sprite)]
+    """At the bottom, in the longest form for which there is room."""
+    for share in (1, 2, 3, 4):
+        sprite = health_panel(view.health, room.width // share - 2 * m.gap, m)
+        rect = room.first_free(room.corners(sprite.size, ("bl", "br", "tl", "tr")))
+        if rect is not None:
+            return [Piece("health", rect, sprite)]
+    return []
 
 
 def _meter(view: View, boxes: dict[int, Rect], room: Room, m: Measures) -> list[Piece]:
     """At the speaker if one speaks in view, else at the edge beside what is known about the voice."""
     steps = meter_steps(view.voice_level)
-    speakers = [mark.track for mark in view.marks if mark.cue is not None and mark.cue.speaking]
+    speakers = [mark.track for mark in view.marks if mark.cue and mark.cue.speaking and _strengths(mark)[1]]
     for track in sorted(speakers, key=lambda t: -boxes[t][2] * boxes[t][3]):
         x, y, w, h = boxes[track]
         wide = max(8 * m.cap, min(w, 16 * m.cap))
@@ -221,15 +225,16 @@ def _meter(view: View, boxes: dict[int, Rect], room: Room, m: Measures) -> list[
         spots = [(left, y + h + m.gap, wide, high), (left, top - m.gap - high, wide, high)]
         if (rect := room.first_free(spots)) is not None:
             return [Piece("meter", rect, sprite)]
-    if speakers or (view.nobody is None and not steps):
+    nobody = view.nobody if view.nobody is not None and view.nobody.voice is not None else None
+    if speakers or (nobody is None and not steps):
         return []
     sprite = meter(steps, 12 * m.cap, m)
     rect = room.first_free(_above_health(room, sprite.size, m))
     if rect is None:
         return []
     pieces = [Piece("meter", rect, sprite)]
-    if view.nobody is not None:
-        words = _words(view.nobody)
+    if nobody is not None:
+        words = _words(nobody)
         text = f"nobody in view: {words.label} {words.percent}%"
         note = line_panel(text, label_colour(words.label), m)
         beside = (rect[0] + rect[2] + m.gap, rect[1], *note.size)

@@ -96,11 +96,14 @@ class Canvas:
         self._keep[area] = (self._keep[area] * stays >> 8).astype(np.uint16)
 
     def lay(self, sprite: Sprite, x: int, y: int) -> None:
-        """Another sprite on top; it must lie inside."""
-        width, height = sprite.size
-        area = np.s_[y : y + height, x : x + width]
-        stays = sprite.keep.astype(np.uint32)
-        self._light[area] = (self._light[area] * stays >> 8).astype(np.uint16) + sprite.light
+        """Another sprite on top; what lies outside the canvas is left out."""
+        width, height = self.size
+        left, top = max(-x, 0), max(-y, 0)
+        part = np.s_[top : max(height - y, 0), left : max(width - x, 0)]
+        light, keep = sprite.light[part], sprite.keep[part]
+        area = np.s_[y + top : y + top + light.shape[0], x + left : x + left + light.shape[1]]
+        stays = keep.astype(np.uint32)
+        self._light[area] = (self._light[area] * stays >> 8).astype(np.uint16) + light
         self._keep[area] = (self._keep[area] * stays >> 8).astype(np.uint16)
 
     def plate(self, radius: int, colour: Colour = PANEL, cover: int = PANEL_COVER) -> None:

@@ -103,6 +103,7 @@ def health_text(health: Health, width_px: int, cap_px: int) -> str:
         f" · {health.engine} · {health.mode}",
         f"{health.fps:.0f} fps · {age} · lost {lost} · {health.engine} · {health.mode}",
         f"{health.fps:.0f} fps · {age} · lost {lost} · {health.mode}",
+        f"{health.fps:.0f} fps · {age}",
     )
     return next((t for t in forms if text_width_px(t, cap_px) <= width_px), forms[-1])
 

@@ -60,7 +60,8 @@ class Window:
         try:
             name = self._open.get(frame.source) or self._new(frame)
             self._cv2.imshow(name, self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2BGR))
-            self._press(self._cv2.pollKey())
+            # Not pollKey(): with Qt it never paints the window.
+            self._press(self._cv2.waitKey(1))
             if self._cv2.getWindowProperty(name, self._cv2.WND_PROP_VISIBLE) < 1:
                 self.wants_stop = True
         except self._cv2.error as error:
@@ -82,7 +83,7 @@ class Window:
             if self._cv2.getWindowProperty(name, self._cv2.WND_PROP_VISIBLE) >= 1:
                 self._cv2.destroyWindow(name)
         self._open.clear()
-        self._cv2.pollKey()
+        self._cv2.waitKey(1)
 
     def _new(self, frame: VideoFrame) -> str:
         name = f"{self._title} {frame.source}" if self._open else self._title

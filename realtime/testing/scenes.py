@@ -21,7 +21,7 @@ SKINS = ((236, 188, 152), (172, 120, 84), (110, 74, 52), (216, 160, 120))
 
 
 def background(width: int, height: int, kind: str = "room") -> NDArray[np.uint8]:
-    """A picture without people: 'room' (a soft slope), 'dark', 'bright', or 'busy' (all colours)."""
+    """A picture without people: 'room' (a wall in soft steps), 'dark', 'bright', or 'busy' (all colours)."""
     xs, ys = np.arange(width)[None, :], np.arange(height)[:, None]
     if kind in ("dark", "bright"):
         return np.full((height, width, 3), 6 if kind == "dark" else 252, np.uint8)
@@ -30,7 +30,7 @@ def background(width: int, height: int, kind: str = "room") -> NDArray[np.uint8]
             ((xs // (width // 40 + 1) * step + ys // (height // 30 + 1) * 67) % 256) for step in (37, 91, 149)
         ]
         return np.stack(rows, axis=-1).astype(np.uint8)
-    wall = 150 - 70 * ys // height + 30 * xs // width
+    wall = 150 - 10 * (7 * ys // height) + 6 * (5 * xs // width)
     return np.stack([wall, wall + 8, wall + 20], axis=-1).astype(np.uint8)
 
 
@@ -120,10 +120,12 @@ def health(*, mode: str = "locked") -> Health:
     return Health(fps=29.97, age_ms=42.0, dropped=0, skipped=3, engine="onnx-int8", mode=mode)
 
 
-def frame(picture: NDArray[np.uint8], seq: int = 0, *, captured_ns: int | None = None) -> VideoFrame:
+def frame(
+    picture: NDArray[np.uint8], seq: int = 0, *, captured_ns: int | None = None, source: str = "camera:0"
+) -> VideoFrame:
     """A picture as a frame of a camera with 30 pictures a second."""
     stamp = seq * SECOND // 30 if captured_ns is None else captured_ns
-    return VideoFrame(source="camera:0", seq=seq, captured_ns=stamp, image=picture)
+    return VideoFrame(source=source, seq=seq, captured_ns=stamp, image=picture)
 
 
 def boxes_in_rows(width: int, height: int, count: int) -> list[Box]:
