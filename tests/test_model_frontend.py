@@ -21,6 +21,8 @@ from engines.model import presets
 from engines.model.frontend import CropFront, Sound, SoundFront, SoundPreset, mel_filters, voice_level
 from engines.recipe import LOG_FLOOR, MEL_BANDS, SAMPLE_RATE, STFT_FRAMES
 
+torch.set_num_threads(1)  # tensors are small; a second thread only waits
+
 SOUNDS = {
     "live": presets.VOICE_LIVE.sound,
     "live-fcn": presets.VOICE_LIVE_FCN.sound,

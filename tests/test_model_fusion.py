@@ -21,6 +21,8 @@ from engines.model.fusion import (
 )
 from engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS
 
+torch.set_num_threads(1)  # tensors are small; a second thread only waits
+
 ALL = presets.names("fusion")
 MASKS = [[float(face), float(voice), float(words)] for face in (0, 1) for voice in (0, 1) for words in (0, 1)]
 OWN = {0: ("face_short", "face_long", "face_logits"), 1: ("voice_short", "voice_long", "voice_logits")}

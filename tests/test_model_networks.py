@@ -30,6 +30,8 @@ from engines.protocol import (
 )
 from engines.recipe import MEL_BANDS
 
+torch.set_num_threads(1)  # tensors are small; a second thread only waits
+
 CONTRACT = {
     "face": (FACE_INPUTS, FACE_OUTPUTS),
     "voice": (VOICE_INPUTS, VOICE_OUTPUTS),

@@ -17,6 +17,8 @@ from engines.model.temporal import ClsTransformer, RunningPool, attention_pool
 from realtime.clock import SECOND
 from realtime.pooling import Evidence, Forgetting, pool
 
+torch.set_num_threads(1)  # tensors are small; a second thread only waits
+
 ITEMS = st.lists(
     st.tuples(st.floats(-80, 80), st.floats(0, 600)), min_size=1, max_size=20
 )  # score, seconds since the start
