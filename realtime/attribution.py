@@ -34,23 +34,23 @@ class AttributionSettings:
     """How much later sound is stamped than the picture of the same moment."""
     lag_search_ns: int = 140 * MS
     """How far around that offset a better agreement is looked for."""
-    lag_spread_ns: int = 25 * MS
+    lag_spread_ns: int = 30 * MS
     """How far off it usually is before anything was learnt; agreement at unlikely lags counts less."""
     memory_s: float = 1.3
     """Evidence this old counts 1/e."""
     window_s: float = 2.0
     """Evidence older than this is gone."""
-    loud_nats: float = 1.3
-    """`SpeechEnergy` from which sound may be speech; 1.3 is 8 dB over the noise floor."""
-    hangover_ns: int = 300 * MS
+    loud_nats: float = 1.0
+    """`SpeechEnergy` from which sound may be speech: 6.5 dB over the noise floor, which steady noise never is."""
+    hangover_ns: int = 400 * MS
     """Pauses shorter than this belong to the speech."""
     still_px: float = 0.03
     """Motion per cell that is no more than the jitter of a still face."""
     independent_ns: int = 30 * MS
     """One independent comparison per this much speech; neighbouring cells say nearly the same."""
-    price: float = 0.025
+    price: float = 0.015
     """Evidence a track pays per comparison, so that a mouth that does not follow the sound loses in time."""
-    sure: float = 0.5
+    sure: float = 0.55
     """Probability from which a state is said aloud."""
     keep: float = 0.35
     """Probability at which the last track said aloud is still kept."""
@@ -77,7 +77,7 @@ class _Cells:
     """Values on the 20 ms grid, the newest `count` of them; each remembers which cell it was written for."""
 
     def __init__(self, count: int) -> None:
-        self._values = np.zeros(count)
+        self._values: NDArray[np.float64] = np.zeros(count)
         self._written_for = np.full(count, -1, np.int64)
 
     def add(self, cell: int, value: float) -> None:
@@ -97,7 +97,7 @@ class _Cells:
         """Their values, zero where nothing was written, and where something was."""
         places = cells % len(self._values)
         known = self._written_for[places] == cells
-        return np.where(known, self._values[places], 0.0), known
+        return np.multiply(self._values[places], known), known
 
 
 def _cell_after(when_ns: int) -> int:
@@ -192,7 +192,7 @@ class Attribution:
     def decide(self, now_ns: int) -> Voice:
         """Whose voice is heard at that time, from what was captured up to then."""
         s = self.settings
-        newest = now_ns // CELL_NS
+        newest = now_ns // CELL_NS - 1  # the cell of this moment is not complete yet
         heard = np.arange(newest - self._count + 1 - self._most_lag, newest + self._most_lag + 1)
         loudness, known = self._loudness.at(heard)
         known &= heard <= newest
@@ -210,7 +210,8 @@ class Attribution:
             return Voice("nobody in view", None, 1.0)
         ratio, price = self._ratios(tracks, newest, np.where(known, loudness, np.nan), loud)
         prior = self._lag_prior + self._lag_learnt
-        evidence = np.append((ratio + prior - prior.max()).max(axis=1) - price, 0.0)
+        # Beforehand the voice is as likely somebody's in view as nobody's, however many are in view.
+        evidence = np.append((ratio + prior - prior.max()).max(axis=1) - price - math.log(len(tracks)), 0.0)
         odds = np.exp(evidence - evidence.max())
         voice = self._choose(tracks, odds / odds.sum())
         if voice.track is not None and voice.confidence >= s.teacher and self._spoken_ns is not None:

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engines.recipe import LABELS
-from realtime.attribution import VoiceState
 from realtime.clock import MS
 from realtime.cue import NOT_SURE, Reading, Scores
-from realtime.window import FUSION_STEP_NS
 
 _UNKNOWN: Scores = (1 / len(LABELS),) * len(LABELS)
 
@@ -43,6 +41,8 @@ class SmoothingSettings:
 
     time_constant_ms: float = 150.0
     """After this time a sudden change has been followed to 63 %."""
+    step_ms: float = 100.0
+    """Usual time between two answers; only `Steady.delay_ms` depends on it."""
     threshold: float = 0.45
     """Confidence from which a label is shown; calibration replaces it."""
     slack: float = 0.05
@@ -71,7 +71,7 @@ class SmoothingSettings:
     """From this age on a voice reading counts nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("time_constant_ms", "patience_ms", "little_ms"):
+        for name in ("time_constant_ms", "step_ms", "patience_ms", "little_ms"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a time of 0 ms or more, got {getattr(self, name)}")
         for modality in ("face", "voice"):
@@ -87,8 +87,8 @@ class Circumstances:
     """What is known beside the scores of one person."""
 
     network_failed: bool = False
-    voice: VoiceState | None = None
-    """What attribution says; None without a microphone."""
+    voice: str | None = None
+    """State of the `Voice` that attribution decided on; None without a microphone."""
     two_voices: bool = False
     """More than one person speaks at the same time."""
 
@@ -207,10 +207,9 @@ class Steady:
 
     @property
     def delay_ms(self) -> float:
-        """How far the smoothed scores lag behind on the fusion grid: a part of every latency figure."""
-        step_ms = FUSION_STEP_NS / MS
-        keep = self._keep(FUSION_STEP_NS)
-        return step_ms * keep / (1.0 - keep)
+        """How far the smoothed scores lag behind, one answer per `step_ms`: a part of every latency figure."""
+        keep = self._keep(round(self.settings.step_ms * MS))
+        return self.settings.step_ms * keep / (1.0 - keep)
 
     def step(
         self,
