@@ -115,7 +115,7 @@ class Camera:
         return VideoFrame(self.name, shot.seq, shot.captured_ns, image)
 
     def close(self) -> None:
-        """Let go. Returns when the device is free, so a driver that hangs is waited for. Safe to call twice."""
+        """Let go. Safe to call twice. Returns when the device is free, so it waits for a hanging driver."""
         self._closed = True
         if self._grabber is not None:
             self._grabber.end()

@@ -13,7 +13,7 @@ from realtime.testing.clock import FakeClock
 from realtime.testing.synthetic import FakeCamera
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Real time, for threads that no fake clock drives."""
     tick = threading.Event()
     for _ in range(round(timeout_s / 0.005)):
@@ -21,6 +21,20 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
             return
         tick.wait(0.005)
     raise AssertionError("it did not happen in time")
+
+
+def delivered_to(items: list[Item], count: int) -> None:
+    wait_for(lambda: len(items) >= count)
+
+
+def move_until(clock: FakeClock, condition: Callable[[], bool]) -> None:
+    """Move the clock while real threads, which it does not drive, do their part."""
+
+    def moved() -> bool:
+        clock.advance(100 * MS)
+        return condition()
+
+    wait_for(moved)
 
 
 def test_twenty_hanging_cameras_leave_only_a_few_threads() -> None:
@@ -34,17 +48,14 @@ def test_twenty_hanging_cameras_leave_only_a_few_threads() -> None:
     )
     supervisor.start()
     most = 0
-    for _ in range(20):
-        seen = len(items)
-        wait_for(lambda seen=seen: len(items) > seen)  # type: ignore[misc]
-        restarts = supervisor.state.restarts
+    for number in range(20):
+        delivered_to(items, len(items) + 1)
+        wait_for(lambda: supervisor.hanging == 0)
         device.become("hang")
-        while supervisor.state.restarts == restarts:
-            clock.advance(200 * MS)
-            threading.Event().wait(0.002)
-            if supervisor.hanging:
-                most = max(most, threading.active_count() - before)
-                device.become("frames")
+        move_until(clock, lambda: supervisor.hanging == 1)
+        most = max(most, threading.active_count() - before)
+        device.become("frames")
+        move_until(clock, lambda number=number: supervisor.state.restarts > number)  # type: ignore[misc]
     assert supervisor.stop()
     wait_for(lambda: device.in_use == 0)
     assert supervisor.state.restarts >= 20
@@ -64,11 +75,7 @@ def test_no_more_attempts_are_made_while_four_earlier_ones_hang() -> None:
     )
     device.become("hang")
     supervisor.start()
-    for _ in range(3000):
-        clock.advance(100 * MS)
-        if supervisor.hanging >= 4:
-            break
-        threading.Event().wait(0.002)
+    move_until(clock, lambda: supervisor.hanging == 4)
     opened = device.opened
     for _ in range(20):
         clock.advance(10 * SECOND)
@@ -77,11 +84,6 @@ def test_no_more_attempts_are_made_while_four_earlier_ones_hang() -> None:
     wait_for(lambda: "still hang" in supervisor.state.message)
     device.become("frames")
     wait_for(lambda: supervisor.hanging == 0)
-    for _ in range(200):
-        clock.advance(100 * MS)
-        threading.Event().wait(0.002)
-        if supervisor.state.phase == "running":
-            break
-    assert supervisor.state.phase == "running"
+    move_until(clock, lambda: supervisor.state.phase == "running")
     assert supervisor.stop()
     wait_for(lambda: device.in_use == 0)

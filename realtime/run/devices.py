@@ -65,7 +65,7 @@ def portaudio() -> ModuleType:
     except OSError as failure:
         raise MissingLibrary(
             f"the sound library PortAudio cannot be loaded ({failure}). "
-            "Install it: apt-get install libportaudio2. Without it everything but microphones works: --mic none"
+            "Install it: apt-get install libportaudio2. Without it all but microphones works: --mic none"
         ) from failure
 
 

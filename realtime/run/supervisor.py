@@ -132,8 +132,7 @@ class Supervisor:
     @property
     def hanging(self) -> int:
         """How many dropped sources have not let go of their device yet."""
-        self._closings = [thread for thread in self._closings if thread.is_alive()]
-        return len(self._closings)
+        return sum(thread.is_alive() for thread in self._closings)
 
     def start(self, on_end: Callable[[Exception | None], None] | None = None) -> None:
         """Begin. Returns at once; `state` tells what came of it.
@@ -275,8 +274,7 @@ class Supervisor:
         thread = threading.Thread(target=source.close, name=f"closing {source.name}", daemon=True)
         thread.start()
         thread.join(self._patience.close_s)
-        if thread.is_alive():
-            self._closings.append(thread)
+        self._closings = [earlier for earlier in (*self._closings, thread) if earlier.is_alive()]
 
     def _own_losses(self) -> Mapping[str, int]:
         if self._dropped or not isinstance(self._source, CountsLosses):
