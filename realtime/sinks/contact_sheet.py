@@ -19,6 +19,9 @@ from realtime.errors import SinkError
 from realtime.frame import AudioBlock, VideoFrame
 from realtime.sinks.disk import Replacing
 
+Tile = tuple[int, str, NDArray[np.uint8]]
+"""When it was captured, by which source, and the small picture."""
+
 COLUMNS = 4
 PICTURES = 16
 """Most pictures on a sheet."""
@@ -39,7 +42,7 @@ class ContactSheet:
 
     def __init__(self, path: str) -> None:
         self._file = Replacing(Path(path))
-        self._kept: list[tuple[int, str, NDArray[np.uint8]]] = []
+        self._kept: list[Tile] = []
         self._start_ns = 0
         self._step_ns = _FIRST_STEP_NS
         self._next_ns = 0
@@ -77,16 +80,14 @@ class ContactSheet:
         self._file.write_whole(png(sheet(chosen(self._kept, PICTURES))))
 
 
-def chosen(
-    kept: Sequence[tuple[int, str, NDArray[np.uint8]]], most: int
-) -> list[tuple[int, str, NDArray[np.uint8]]]:
+def chosen(kept: Sequence[Tile], most: int) -> list[Tile]:
     """At most so many of them, evenly spaced, the first and the last among them."""
     if len(kept) <= most:
         return list(kept)
     return [kept[index * (len(kept) - 1) // (most - 1)] for index in range(most)]
 
 
-def sheet(tiles: Sequence[tuple[int, str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+def sheet(tiles: Sequence[Tile]) -> NDArray[np.uint8]:
     """Tiles in rows, each with its time below."""
     columns = min(COLUMNS, len(tiles))
     width, height = max(t.shape[1] for _, _, t in tiles), max(t.shape[0] for _, _, t in tiles)

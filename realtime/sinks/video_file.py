@@ -32,7 +32,7 @@ _CODECS = (
     ("mpeg4", {"qscale": "4"}),
 )
 _AAC_SAMPLES = 1_024
-_SLACK = SAMPLE_RATE // 25
+_SLACK = SAMPLE_RATE // 50
 """Samples by which sound may stray from its time before silence is put in or sound is cut."""
 
 

@@ -23,6 +23,9 @@ from realtime.frame import AudioBlock, VideoFrame
 
 TITLE = "liveaffect"
 _QUIT = frozenset({"q", "\x1b"})
+_held: dict[str, int] = {}
+"""A connection to each display that was found. Not given up again: a server without any other client starts
+anew when its last one leaves, and the window would open in the middle of that."""
 _NO_DISPLAY = (
     "there is no display to open a window on (DISPLAY is {display}). "
     "Run it in a desktop session, or write a file instead."
@@ -125,10 +128,16 @@ def _no_display() -> SinkError | MissingLibrary | None:
     xcb.xcb_connect.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
     xcb.xcb_connection_has_error.argtypes = [ctypes.c_void_p]
     xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
+    held = _held.get(display)
+    if held is not None and not xcb.xcb_connection_has_error(held):
+        return None
+    _held.pop(display, None)
     connection = xcb.xcb_connect(None, None)
-    failed = bool(xcb.xcb_connection_has_error(connection))
-    xcb.xcb_disconnect(connection)
-    return SinkError(_NO_DISPLAY.format(display=f"{display}, and nothing answers there")) if failed else None
+    if xcb.xcb_connection_has_error(connection):
+        xcb.xcb_disconnect(connection)
+        return SinkError(_NO_DISPLAY.format(display=f"{display}, and nothing answers there"))
+    _held[display] = connection
+    return None
 
 
 def _highgui() -> Any:

@@ -40,7 +40,7 @@ def _takes_a_run(sink: Sink) -> None:
     for step in range(6):
         t_ns = step * _STEP_NS
         picture = background(64, 48)
-        sink.show(picture, frame(picture, step, captured_ns=t_ns))
+        sink.show(picture, frame(picture.copy(), step, captured_ns=t_ns))
         sink.hear(_sound(step))
         sink.tell([cue("happy", t_ns=t_ns), cue("sad", track=None, t_ns=t_ns)] if step % 2 else [])
     sink.close()
@@ -61,7 +61,7 @@ def _takes_whatever_a_camera_may_change_to(sink: Sink) -> None:
     shown = [("camera:0", 64, 48), ("camera:0", 80, 60), ("camera:1", 33, 31), ("camera:0", 64, 48)]
     for seq, (source, width, height) in enumerate(shown):
         picture = background(width, height)
-        sink.show(picture, frame(picture, seq, captured_ns=min(seq, 2) * _STEP_NS, source=source))
+        sink.show(picture, frame(picture.copy(), seq, captured_ns=min(seq, 2) * _STEP_NS, source=source))
     sink.close()
 
 
