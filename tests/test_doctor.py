@@ -18,6 +18,7 @@ from realtime.errors import MissingLibrary
 from realtime.run import examination, libraries
 from realtime.run.doctor import Finding, Section, doctor
 from realtime.run.self_test import engines, judge_voice, read_wav
+from realtime.run.settings import Settings
 
 FINE = Finding("camera", "ok", "looks at you")
 ABSENT = Finding("GPU", "absent", "none", "buy one")
@@ -27,7 +28,7 @@ BROKEN = Finding("cv2", "broken", "libxcb.so.1 is not there", "apt-get install l
 def ask(*findings: Finding, as_json: bool = False) -> tuple[int, str]:
     out = io.StringIO()
     sections: list[Section] = [("parts", lambda: findings)]
-    return doctor(as_json, out, sections), out.getvalue()
+    return doctor(as_json, out=out, sections=sections), out.getvalue()
 
 
 def test_a_machine_without_camera_or_gpu_is_healthy() -> None:
@@ -64,7 +65,7 @@ def test_a_section_that_fails_is_a_finding_and_the_next_one_is_still_looked_at()
 
 
 def test_every_broken_or_absent_finding_on_this_machine_names_a_cure() -> None:
-    for title, look in examination.SECTIONS:
+    for title, look in examination.all_sections(Settings()):
         if title.startswith(("engines", "self-test")):
             continue
         for finding in look():
@@ -128,7 +129,7 @@ def test_a_damaged_detector_is_broken_and_fetch_mends_it(
 
     monkeypatch.setenv("LIVEAFFECT_FILES", str(tmp_path))
     (tmp_path / FILES[0].name).write_bytes(b"not the file")
-    damaged, absent = examination.files()
+    damaged, absent = examination.files(Settings())
     assert (damaged.state, damaged.cure) == ("broken", COMMAND)
     assert "SHA-256" in damaged.detail
     assert (absent.state, absent.cure) == ("broken", COMMAND)
@@ -154,16 +155,14 @@ def test_linked_files_are_counted_once(tmp_path: Path) -> None:
     assert 8192 <= examination.size_of(tmp_path) < 2 * 8192
 
 
-def test_engines_are_opened_as_a_run_would_and_untrained_ones_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIVEAFFECT_ENGINE", "scripted")
-    found = list(engines())
+def test_engines_are_opened_as_a_run_would_and_untrained_ones_say_so() -> None:
+    found = list(engines(Settings(engine="scripted")))
     assert [f.name for f in found] == ["face", "voice", "fusion"]
     assert all(f.state == "ok" and "no trained network yet" in f.detail for f in found)
 
 
-def test_a_weights_folder_without_weights_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIVEAFFECT_WEIGHTS", str(tmp_path))
-    assert {f.state for f in engines()} == {"broken"}
+def test_a_weights_folder_without_weights_is_broken(tmp_path: Path) -> None:
+    assert {f.state for f in engines(Settings(weights=str(tmp_path)))} == {"broken"}
 
 
 class Deaf(ScriptedVoice):

@@ -20,7 +20,7 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FORBIDDEN = {
     "an address of a package registry": r"(?:pypi|files\.pythonhosted)\.org|deb\.debian\.org",
-    "a path of one machine": r"(?<![\w.$}])/(?:work|opt/wheels|root|home/[a-z]+)/",
+    "a path of one machine": r"(?<![\w.$}])/(?:work|opt/wheels|root|home/[a-z]+)/\w",
     "unfinished work": r"\b(?:TODO|FIXME|XXX)\b",
     "talk about the making": r"(?i)\b(?:chatgpt|claude|copilot|as an ai|language model|ai-generated)\b",
 }

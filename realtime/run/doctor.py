@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TextIO
 
+from realtime.run.settings import Settings, resolve
+
 State = Literal["ok", "absent", "broken"]
 VERSION = 1
 _MARKS: dict[State, str] = {"ok": "ok", "absent": "-", "broken": "BROKEN"}
@@ -36,13 +38,19 @@ Section = tuple[str, Callable[[], Iterable[Finding]]]
 
 
 def doctor(
-    as_json: bool = False, out: TextIO | None = None, sections: Sequence[Section] | None = None
+    as_json: bool = False,
+    settings: Settings | None = None,
+    out: TextIO | None = None,
+    sections: Sequence[Section] | None = None,
 ) -> int:
-    """Write the report to `out` (default: standard output); 0 if nothing is broken, else 1."""
-    if sections is None:
-        from realtime.run.examination import SECTIONS
+    """Write the report to `out` (default: standard output); 0 if nothing is broken, else 1.
 
-        sections = SECTIONS
+    Engines, weights and detectors are those of `settings`; without, those a run without flags would take.
+    """
+    if sections is None:
+        from realtime.run.examination import all_sections
+
+        sections = all_sections(settings or resolve({}))
     stream: TextIO = sys.stdout if out is None else out
     if as_json:
         return _report_json(stream, sections)

@@ -11,13 +11,15 @@ import socket
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from realtime.run.doctor import Finding, Section, State, cure_of
+from realtime.run.settings import Settings
 
-PACKAGES = ("numpy", "cv2", "onnxruntime", "av", "sounddevice", "mediapipe")
+PACKAGES = ("numpy", "cv2", "ai_edge_litert.interpreter", "onnxruntime", "av", "sounddevice", "mediapipe")
 """Import names of what every installation has."""
 OWN = ("realtime", "engines", "calibration")
 MB = 1_000_000
@@ -136,13 +138,13 @@ def gpu() -> Iterator[Finding]:
     yield _package("device memory", memory, "uv sync --inexact --extra rtx")
 
 
-def files() -> Iterator[Finding]:
+def files(settings: Settings) -> Iterator[Finding]:
     """The fetched detectors, each checked against its SHA-256."""
     import hashlib
 
     from realtime.run.fetch import COMMAND, FILES, files_dir
 
-    folder = files_dir()
+    folder = files_dir(Path(settings.face_model) if settings.face_model else None)
     for file in FILES:
         path = folder / file.name
         if not path.is_file():
@@ -205,38 +207,40 @@ def _package(name: str, found: list[str], cure: str) -> Finding:
     return Finding(name, "absent", "no package for it is installed", cure)
 
 
-def engines() -> Iterator[Finding]:
+def engines(settings: Settings) -> Iterator[Finding]:
     """Every engine once; imported only when its turn comes."""
     from realtime.run import self_test
 
-    yield from self_test.engines()
+    yield from self_test.engines(settings)
 
 
-def known_face() -> Iterator[Finding]:
+def known_face(settings: Settings) -> Iterator[Finding]:
     """A face that must be found."""
     from realtime.run import self_test
 
-    yield from self_test.known_face()
+    yield from self_test.known_face(settings)
 
 
-def known_voice() -> Iterator[Finding]:
+def known_voice(settings: Settings) -> Iterator[Finding]:
     """A voice that must be heard."""
     from realtime.run import self_test
 
-    yield from self_test.known_voice()
+    yield from self_test.known_voice(settings)
 
 
-SECTIONS: tuple[Section, ...] = (
-    ("own packages", own_packages),
-    ("libraries", libraries),
-    ("files", files),
-    ("cameras", cameras),
-    ("microphones", microphones),
-    ("sound server", sound_server),
-    ("display", display),
-    ("GPU", gpu),
-    ("engines", engines),
-    ("self-test: face", known_face),
-    ("self-test: voice", known_voice),
-    ("size on disk", disk),
-)
+def all_sections(settings: Settings) -> tuple[Section, ...]:
+    """Everything there is to look at, in the order in which one thing needs another."""
+    return (
+        ("own packages", own_packages),
+        ("libraries", libraries),
+        ("files", partial(files, settings)),
+        ("cameras", cameras),
+        ("microphones", microphones),
+        ("sound server", sound_server),
+        ("display", display),
+        ("GPU", gpu),
+        ("engines", partial(engines, settings)),
+        ("self-test: face", partial(known_face, settings)),
+        ("self-test: voice", partial(known_voice, settings)),
+        ("size on disk", disk),
+    )

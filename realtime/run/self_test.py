@@ -18,17 +18,17 @@ from engines.protocol import Engine, EngineError
 from engines.recipe import HOP, LABELS, SAMPLE_RATE, SpeakerStatistics
 from realtime.errors import RealtimeError
 from realtime.run.doctor import Finding
-from realtime.run.settings import Settings, resolve
+from realtime.run.settings import Settings
 
 KINDS = ("face", "voice", "fusion")
 
 
-def engines(settings: Settings | None = None) -> Iterator[Finding]:
+def engines(settings: Settings) -> Iterator[Finding]:
     """Each engine as `auto`, or what the settings ask for, loads it here, and why not a better one."""
     for kind in KINDS:
         lines: list[str] = []
         try:
-            engine = open_engine(kind, settings or resolve({}), lines)
+            engine = open_engine(kind, settings, lines)
         except EngineError as error:
             yield Finding(kind, "broken", str(error), "uv sync --inexact --reinstall-package liveaffect")
             continue
@@ -37,7 +37,7 @@ def engines(settings: Settings | None = None) -> Iterator[Finding]:
         engine.close()
 
 
-def known_face() -> Iterator[Finding]:
+def known_face(settings: Settings) -> Iterator[Finding]:
     """The portraits that installed packages carry, searched by the detector of a live run."""
     from realtime.blazeface import BlazeFace
     from realtime.portrait import packaged_portraits
@@ -45,12 +45,13 @@ def known_face() -> Iterator[Finding]:
     from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path
     from realtime.sight import find_in_picture
 
+    folder = Path(settings.face_model) if settings.face_model else None
     pictures = packaged_portraits()
     if not pictures:
         yield Finding("known face", "broken", "no installed package carries a portrait", "uv sync --inexact")
     for path in pictures:
         try:
-            far, near = BlazeFace(model_path(FULL_RANGE)), BlazeFace(model_path(SHORT_RANGE))
+            far, near = (BlazeFace(model_path(name, folder)) for name in (FULL_RANGE, SHORT_RANGE))
             faces = find_in_picture(far, near, load_picture(path))
         except RealtimeError as error:
             yield Finding("known face", "broken", str(error), "liveaffect fetch")
@@ -62,14 +63,14 @@ def known_face() -> Iterator[Finding]:
             yield Finding("known face", "broken", f"the detector finds nobody in {path}", "liveaffect fetch")
 
 
-def known_voice(settings: Settings | None = None) -> Iterator[Finding]:
+def known_voice(settings: Settings) -> Iterator[Finding]:
     """A spoken sentence and silence through the voice engine; the sentence must sound more like speech."""
     from realtime.run.demo import make_speech
 
     with tempfile.TemporaryDirectory(prefix="liveaffect-doctor-") as folder:
         sentence = read_wav(make_speech(Path(folder)))
     try:
-        engine = open_engine("voice", settings or resolve({}), [])
+        engine = open_engine("voice", settings, [])
     except EngineError as error:
         yield Finding("known voice", "broken", str(error), "uv sync --inexact --reinstall-package liveaffect")
         return
