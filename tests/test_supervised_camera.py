@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from realtime.camera import Camera
 from realtime.clock import MS, SECOND
 from realtime.frame import VideoFrame
@@ -37,6 +39,7 @@ def move_until(clock: FakeClock, condition: Callable[[], bool]) -> None:
     wait_for(moved)
 
 
+@pytest.mark.slow
 def test_twenty_hanging_cameras_leave_only_a_few_threads() -> None:
     clock, device, items = FakeClock(), FakeCamera(), list[Item]()
     before = threading.active_count()
@@ -65,6 +68,7 @@ def test_twenty_hanging_cameras_leave_only_a_few_threads() -> None:
     )
 
 
+@pytest.mark.slow
 def test_no_more_attempts_are_made_while_four_earlier_ones_hang() -> None:
     clock, device = FakeClock(), FakeCamera()
     supervisor = Supervisor(

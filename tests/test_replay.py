@@ -1,0 +1,303 @@
+"""A file comes out upright, in the order of time, every time alike, however it was made or damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engines.recipe import SAMPLE_RATE
+from realtime.clock import MS, SECOND
+from realtime.errors import EndOfStream, SourceError, SourceNotFound
+from realtime.frame import AudioBlock, VideoFrame
+from realtime.replay import MediaFile, Paced, load_picture
+from realtime.run.supervisor import Item, Source
+from realtime.testing.clock import FakeClock
+
+Image = NDArray[np.uint8]
+
+
+def corner(size: tuple[int, int] = (64, 48), level: int = 255) -> Image:
+    """Dark, with a bright upper left quarter."""
+    image = np.full((size[1], size[0], 3), 20, np.uint8)
+    image[: size[1] // 2, : size[0] // 2] = level
+    return image
+
+
+def noise(count: int) -> list[Image]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(count)]
+
+
+def write(
+    path: Path,
+    images: Sequence[Image] = (),
+    sound: NDArray[np.int16] | None = None,
+    *,
+    times_ms: Sequence[int] | None = None,
+    rate_hz: int = 44_100,
+    layout: str = "mono",
+) -> Path:
+    """A file with these pictures (25 a second, or at these times) and this sound (samples, channels)."""
+    with av.open(str(path), "w") as out:
+        video = audio = None
+        if images:
+            video = out.add_stream("ffv1" if path.suffix == ".mkv" else "mpeg4", rate=25)
+            video.height, video.width = images[0].shape[:2]
+            video.pix_fmt = "bgr0" if path.suffix == ".mkv" else "yuv420p"
+            video.codec_context.time_base = video.time_base = Fraction(1, 1000)
+        if sound is not None:
+            audio = out.add_stream("pcm_s16le", rate=rate_hz, layout=layout)
+        for number, image in enumerate(images):
+            assert video is not None
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = times_ms[number] if times_ms else 40 * number
+            frame.time_base = Fraction(1, 1000)
+            out.mux(video.encode(frame))
+        if audio is not None and sound is not None:
+            whole = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="s16", layout=layout)
+            whole.sample_rate, whole.pts, whole.time_base = rate_hz, 0, Fraction(1, rate_hz)
+            out.mux(audio.encode(whole))
+        for each in (video, audio):
+            if each is not None:
+                out.mux(each.encode(None))
+    return path
+
+
+def everything(source: Source) -> list[Item]:
+    source.open()
+    items: list[Item] = []
+    try:
+        while True:
+            item = source.read(0.0)
+            assert item is not None
+            items.append(item)
+    except EndOfStream:
+        return items
+    finally:
+        source.close()
+
+
+def frames(items: list[Item]) -> list[VideoFrame]:
+    return [item for item in items if isinstance(item, VideoFrame)]
+
+
+def heard(items: list[Item]) -> NDArray[np.float32]:
+    blocks = [item for item in items if isinstance(item, AudioBlock)]
+    assert all(before.end == after.first for before, after in pairwise(blocks))
+    return np.concatenate([block.samples for block in blocks])
+
+
+def tone(seconds: float, rate_hz: int, channels: int = 1) -> NDArray[np.int16]:
+    wave = 16_000 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate_hz)) / rate_hz)
+    return np.repeat(wave.astype(np.int16)[:, None], channels, axis=1)
+
+
+def digest(items: list[Item]) -> str:
+    out = hashlib.sha256()
+    for item in items:
+        number = item.seq if isinstance(item, VideoFrame) else item.first
+        out.update(struct.pack("<qq", number, item.captured_ns))
+        out.update(item.image.tobytes() if isinstance(item, VideoFrame) else item.samples.tobytes())
+    return out.hexdigest()
+
+
+def test_variable_rate_pictures_keep_their_own_times(tmp_path: Path) -> None:
+    times_ms = [0, 40, 50, 400, 410, 1000]
+    path = write(tmp_path / "vfr.mkv", [corner(level=40 * i) for i in range(6)], times_ms=times_ms)
+    pictures = frames(everything(MediaFile(path)))
+    assert [frame.captured_ns // MS for frame in pictures] == times_ms
+    assert [int(frame.image[0, 0, 0]) for frame in pictures] == [0, 40, 80, 120, 160, 200]
+
+
+def test_odd_sizes_and_colours_survive(tmp_path: Path) -> None:
+    image = np.zeros((37, 53, 3), np.uint8)
+    image[:, :] = (200, 100, 50)
+    frame = frames(everything(MediaFile(write(tmp_path / "odd.mkv", [image]))))[0]
+    assert frame.size == (53, 37)
+    assert frame.image[18, 26].tolist() == [200, 100, 50]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "size", "bright"),
+    [
+        ((0, 1, -1, 0), (48, 64), (5, 42)),  # a quarter clockwise: the upper left becomes the upper right
+        ((-1, 0, 0, -1), (64, 48), (42, 58)),
+        ((0, -1, 1, 0), (48, 64), (58, 5)),
+    ],
+)
+def test_a_rotated_file_comes_out_upright(
+    tmp_path: Path, matrix: tuple[int, int, int, int], size: tuple[int, int], bright: tuple[int, int]
+) -> None:
+    path = write(tmp_path / "phone.mp4", [corner()] * 3)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    a, b, c, d = matrix
+    values = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", *values)
+    path.write_bytes(data)
+    frame = frames(everything(MediaFile(path)))[0]
+    assert frame.size == size
+    assert frame.image[bright].min() > 200
+    assert np.median(frame.image) < 60
+
+
+@pytest.mark.parametrize(("rate_hz", "layout"), [(8000, "mono"), (44_100, "stereo"), (96_000, "5.1")])
+def test_sound_of_any_rate_and_layout_is_mono_16_khz_in_its_place(
+    tmp_path: Path, rate_hz: int, layout: str
+) -> None:
+    channels = len(av.AudioLayout(layout).channels)
+    path = write(tmp_path / "s.wav", sound=tone(1.5, rate_hz, channels), rate_hz=rate_hz, layout=layout)
+    items = everything(MediaFile(path))
+    assert not frames(items)
+    sound = heard(items)
+    assert abs(len(sound) - 1.5 * SAMPLE_RATE) <= 2
+    wanted = np.sin(2 * np.pi * 440 * np.arange(len(sound)) / SAMPLE_RATE)
+    inner = slice(400, len(sound) - 400)
+    level = float(sound[inner] @ wanted[inner] / (wanted[inner] @ wanted[inner]))
+    assert level > 0.2
+    assert np.abs(sound[inner] - level * wanted[inner]).max() < 0.02 * level
+
+
+def test_pictures_and_sound_are_merged_by_time_however_the_file_is_laid_out(tmp_path: Path) -> None:
+    """The file holds all pictures before all sound."""
+    path = write(tmp_path / "av.mkv", [corner()] * 50, tone(2.0, 44_100))
+    items = everything(MediaFile(path))
+    assert len(frames(items)) == 50
+    assert abs(len(heard(items)) - 2 * SAMPLE_RATE) <= 2
+    assert all(before.captured_ns <= after.captured_ns for before, after in pairwise(items))
+    blocks = [item for item in items if isinstance(item, AudioBlock)]
+    assert all(block.captured_ns == block.first * SECOND // SAMPLE_RATE for block in blocks)
+    assert {len(block.samples) for block in blocks[:-1]} == {320}
+
+
+def test_a_hole_in_the_sound_is_a_jump_in_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "hole.mkv"
+    with av.open(str(path), "w") as out:
+        audio = out.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for first in [*range(0, 16_000, 1600), *range(24_000, 40_000, 1600)]:
+            frame = av.AudioFrame.from_ndarray(np.full((1, 1600), 1000, np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, first, Fraction(1, 16_000)
+            out.mux(audio.encode(frame))
+        out.mux(audio.encode(None))
+    blocks = [item for item in everything(MediaFile(path)) if isinstance(item, AudioBlock)]
+    jumps = [(before.end, after.first) for before, after in pairwise(blocks) if before.end != after.first]
+    assert jumps == [(16_000, 24_000)]
+    assert blocks[-1].end == 40_000
+    assert blocks[-1].captured_ns == blocks[-1].first * SECOND // SAMPLE_RATE
+
+
+def test_damaged_packets_are_counted_and_decoding_goes_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "whole.mkv", noise(40))
+    with av.open(str(path)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size and p.pos is not None]
+    data = bytearray(path.read_bytes())
+    for number in (10, 20):
+        begin = places[number][0] + places[number][1] // 2
+        data[begin : begin + 400] = bytes(range(200)) * 2
+    path.write_bytes(data)
+    source = MediaFile(path)
+    pictures = frames(everything(source))
+    lost = sum(source.losses.values())
+    assert lost >= 1
+    assert len(pictures) + lost == 40
+    assert pictures[-1].captured_ns == 39 * 40 * MS
+
+
+def test_a_file_that_was_cut_off_gives_what_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "cut.mkv", noise(60))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    assert 30 < len(frames(everything(MediaFile(path)))) < 60
+
+
+def test_what_is_no_media_file_is_refused_by_name(tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a video")
+    with pytest.raises(SourceNotFound, match=r"absent\.mp4"):
+        MediaFile(tmp_path / "absent.mp4").open()
+    with pytest.raises(SourceError, match=r"notes\.mp4' is no video or sound that FFmpeg can read"):
+        MediaFile(text).open()
+    with pytest.raises(SourceError, match="is a folder"):
+        MediaFile(tmp_path).open()
+    silent = write(tmp_path / "silent.mkv", [corner()])
+    with pytest.raises(SourceError, match="holds neither"):
+        MediaFile(silent, video=False).open()
+
+
+def test_two_readings_are_identical(tmp_path: Path) -> None:
+    path = write(tmp_path / "av.mp4", [corner(level=5 * i) for i in range(50)])
+    sound = write(tmp_path / "a.wav", sound=tone(1.0, 22_050), rate_hz=22_050)
+    for each in (path, sound):
+        assert digest(everything(MediaFile(each))) == digest(everything(MediaFile(each)))
+
+
+def test_a_loop_goes_on_in_time_and_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "av.mkv", [corner()] * 25, tone(0.9, 16_000), rate_hz=16_000)
+    source = MediaFile(path, loop=True)
+    source.open()
+    items = [item for item in (source.read(0.0) for _ in range(400)) if item is not None]
+    source.close()
+    pictures = frames(items)
+    assert [frame.seq for frame in pictures] == list(range(len(pictures)))
+    assert {b.captured_ns - a.captured_ns for a, b in pairwise(pictures)} == {40 * MS}
+    blocks = [item for item in items if isinstance(item, AudioBlock)]
+    assert [block.first for block in blocks if block.first % 16_000 == 0][:4] == [0, 16_000, 32_000, 48_000]
+    assert all(block.captured_ns == block.first * SECOND // SAMPLE_RATE for block in blocks)
+    assert all(a.captured_ns <= b.captured_ns for a, b in pairwise(items))
+
+
+def test_a_paced_file_delivers_each_picture_at_its_time_with_the_clocks_stamp(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mkv", [corner()] * 3)
+    clock = FakeClock(7 * SECOND)
+    source = Paced(MediaFile(path), clock)
+    source.open()
+    first = source.read(0.0)
+    assert first is not None
+    assert first.captured_ns == 7 * SECOND
+    assert source.read(0.0) is None
+    clock.advance(39 * MS)
+    assert source.read(0.0) is None
+    clock.advance(1 * MS)
+    second = source.read(0.0)
+    assert second is not None
+    assert second.captured_ns == 7 * SECOND + 40 * MS
+    clock.advance(SECOND)
+    third = source.read(0.0)
+    assert third is not None
+    assert third.captured_ns == 7 * SECOND + 80 * MS
+    with pytest.raises(EndOfStream):
+        source.read(0.0)
+    source.close()
+
+
+def test_a_picture_file_is_read_as_rgb(tmp_path: Path) -> None:
+    import cv2
+
+    path = tmp_path / "p.png"
+    cv2.imwrite(str(path), np.full((4, 6, 3), (10, 20, 30), np.uint8))
+    assert load_picture(path)[0, 0].tolist() == [30, 20, 10]
+    path.write_text("nonsense")
+    with pytest.raises(SourceError, match="no picture"):
+        load_picture(path)
+
+
+def test_a_real_clip_gives_all_its_pictures_and_sound(shared_data: Path) -> None:
+    source = MediaFile(shared_data / "clips" / "demo_grid_10speakers.mp4")
+    source.open()
+    assert source.has_video
+    assert source.has_audio
+    items = [source.read(0.0) for _ in range(300)]
+    source.close()
+    assert not source.losses
+    pictures = [item for item in items if isinstance(item, VideoFrame)]
+    assert pictures[0].size == (360, 288)
+    assert [frame.seq for frame in pictures] == list(range(len(pictures)))
