@@ -88,12 +88,27 @@ class Canvas:
         if not mask.size:
             return
         area = np.s_[y + top : y + top + mask.shape[0], x + left : x + left + mask.shape[1]]
-        cover = mask if strength == FULL else (mask.astype(np.uint32) * strength >> 8).astype(np.uint16)
-        stays = (FULL - cover).astype(np.uint32)[..., None]
-        self._light[area] = (self._light[area] * stays >> 8).astype(np.uint16) + cover[..., None] * np.array(
-            colour, np.uint16
-        )
+        # Spread over the three colours first: NumPy is slow where its innermost axis is that short.
+        cover = np.repeat(mask, 3, axis=1).reshape(*mask.shape, 3)
+        if strength != FULL:
+            cover = (cover.astype(np.uint32) * strength >> 8).astype(np.uint16)
+        stays = np.subtract(FULL, cover, dtype=np.uint32)
+        ink = np.tile(np.array(colour, np.uint16), mask.shape[1]).reshape(mask.shape[1], 3)
+        self._light[area] = (self._light[area] * stays >> 8).astype(np.uint16) + cover * ink
         self._keep[area] = (self._keep[area] * stays >> 8).astype(np.uint16)
+
+    def columns(
+        self, x: int, bottom: int, heights: NDArray[np.integer], colours: NDArray[np.integer]
+    ) -> None:
+        """Opaque columns one pixel wide that stand side by side on the row above `bottom`."""
+        tall = int(heights.max(initial=0))
+        rows = np.arange(tall, 0, -1)[:, None]
+        lit = rows <= heights[None, :]
+        area = np.s_[bottom - tall : bottom, x : x + len(heights)]
+        self._light[area][lit] = np.broadcast_to(colours.astype(np.uint16) * FULL, (tall, *colours.shape))[
+            lit
+        ]
+        self._keep[area][lit] = 0
 
     def lay(self, sprite: Sprite, x: int, y: int) -> None:
         """Another sprite on top; what lies outside the canvas is left out."""

@@ -153,24 +153,27 @@ def notice_panel(notices: tuple[str, ...], width_px: int, m: Measures) -> Sprite
 def timeline(history: tuple[tuple[int, str, float], ...], width: int, m: Measures) -> Sprite:
     """The last seconds: colour is the label, height the confidence, a hole where nothing was known."""
     tall = 3 * m.cap
+    bottom = tall + m.gap // 2
+    canvas = Canvas.of(_timeline_ground(width, m))
+    if history:
+        columns = width - 2 * m.gap
+        times = np.array([t for t, _, _ in history], np.int64)
+        highs = [max(m.thin, int(max(0.0, min(1.0, sure)) * tall + 0.5)) for _, _, sure in history]
+        colours = np.array([label_colour(label) for _, label, _ in history], np.uint16)
+        at = times[-1] - (TIMELINE_S * SECOND * np.arange(columns - 1, -1, -1, dtype=np.int64)) // columns
+        index = np.searchsorted(times, at, side="right") - 1
+        known = (index >= 0) & (at - times[index] <= _HOLD_NS)
+        canvas.columns(m.gap, bottom, np.where(known, np.array(highs)[index], 0), colours[index])
+    return canvas.sprite()
+
+
+@lru_cache(maxsize=8)
+def _timeline_ground(width: int, m: Measures) -> Sprite:
+    """What never changes in the timeline."""
+    tall = 3 * m.cap
     canvas = Canvas(width, tall + m.line + m.gap)
     canvas.plate(m.radius)
     canvas.text((m.gap, tall + m.line), f"{TIMELINE_S} s", m.cap, QUIET)
     canvas.text((width - m.gap - text_width_px("now", m.cap), tall + m.line), "now", m.cap, QUIET)
-    columns = width - 2 * m.gap
-    canvas.fill(m.gap, tall + m.gap // 2, columns, m.thin, TRACK)
-    if history:
-        times = np.array([t for t, _, _ in history], np.int64)
-        at = times[-1] - (TIMELINE_S * SECOND * np.arange(columns - 1, -1, -1, dtype=np.int64)) // columns
-        index = np.searchsorted(times, at, side="right") - 1
-        known = (index >= 0) & (at - times[index] <= _HOLD_NS)
-        start = 0
-        for x in range(1, columns + 1):
-            if x == columns or index[x] != index[start] or known[x] != known[start]:
-                if known[start]:
-                    _, label, sure = history[index[start]]
-                    high = max(m.thin, int(max(0.0, min(1.0, sure)) * tall + 0.5))
-                    top = tall + m.gap // 2 - high
-                    canvas.fill(m.gap + start, top, x - start, high, label_colour(label))
-                start = x
+    canvas.fill(m.gap, tall + m.gap // 2, width - 2 * m.gap, m.thin, TRACK)
     return canvas.sprite()
