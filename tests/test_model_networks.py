@@ -195,16 +195,16 @@ def test_attention_chooses_among_cells_or_among_columns() -> None:
 
 def test_pooling_pieces_equals_attending_over_all_their_cells_at_once() -> None:
     network = small_fcn("grid")
-    nn.init.normal_(network.attention.weigh.weight, std=3.0)
-    samples, mean, istd = inputs(network, 4)
+    nn.init.normal_(network.attention.weigh.weight, std=5.0)
+    cells = torch.randn(4, 9, 8)
     with torch.no_grad():
-        pieces = network(samples, mean, istd)
-        pooled = attention_pool(pieces.vector[None], pieces.score.T, torch.zeros(1, 4), 8.0)
-        cells = network.cells(network.front(samples, mean, istd).picture)
-        whole, _ = network.attention(cells.reshape(1, -1, 8))
+        attended, score = network.attention(cells)
+        whole, _ = network.attention(cells.reshape(1, 36, 8))
+        vectors = network.to_vector(attended)
+        pooled = attention_pool(vectors[None], score.T, torch.zeros(1, 4), 8.0)
         torch.testing.assert_close(pooled, network.to_vector(whole), rtol=1e-4, atol=1e-5)
-        together = attention_pool(pieces.logits[None], pieces.score.T, torch.zeros(1, 4), 8.0)
-        torch.testing.assert_close(network.to_logits(pooled), together, rtol=1e-4, atol=1e-5)
+    assert score.std() > 0.1
+    assert (pooled - vectors.mean(0)).abs().max() > 1e-3
 
 
 def test_speech_is_a_probability_that_hears_loudness() -> None:
