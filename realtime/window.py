@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engines.recipe import HOP, PIECE
 from realtime.clock import MS
 
 FUSION_STEP_NS = 100 * MS
@@ -64,3 +65,7 @@ class PieceGrid:
         if newest < available:
             return range(next_index, next_index), 0
         return range(available, newest + 1), available - next_index
+
+
+PIECES = PieceGrid(PIECE, HOP)
+"""What the recipe says; a network may declare its own."""

@@ -28,6 +28,8 @@ from realtime.scheduler import Board
 _IDLE_S = 0.05
 _STILL_NS = 500 * MS
 """A picture that stands this long is drawn again, with the reason."""
+_GONE_NS = SECOND
+"""A sighting older than this says nothing about who is there now."""
 _LOCK_S = 0.03
 """How long a locked display waits for the result of its picture."""
 CUES = 256
@@ -184,7 +186,7 @@ class LiveRun:
                 each.engine = wiring.networks.name
         picture = screen.draw(
             frame,
-            self._sighting(name, frame),
+            self._sighting(name),
             self._board,
             Around(
                 now_ns,
@@ -215,11 +217,12 @@ class LiveRun:
             if self.brain.boards.closed:
                 return
 
-    def _sighting(self, name: str, frame: VideoFrame) -> Sighting | None:
+    def _sighting(self, name: str) -> Sighting | None:
         """The newest sighting, as long as it is about this moment."""
         newest = self.rings.sightings[name].newest()
-        fresh = newest is not None and frame.captured_ns - newest.captured_ns < _STILL_NS
-        return newest if fresh else None
+        if newest is None or self._clock.now_ns() - newest.captured_ns > _GONE_NS:
+            return None
+        return newest
 
     def _drain_cues(self) -> tuple[tuple[Cue, ...], ...]:
         batch = self.cues.read_since(self._cue_cursor)

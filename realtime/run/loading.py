@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.load import load
+from engines.load import load, recipe_numbers
 from engines.protocol import Engine
 from realtime.blazeface import BlazeFace
 from realtime.networks import Networks
 from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path
 from realtime.run.settings import Settings
 from realtime.run.wiring import Finders
+from realtime.window import PIECES, PieceGrid
 
 Say = Callable[[str], None]
 
@@ -23,28 +24,36 @@ class Tools:
 
     networks: Networks
     make_finders: Callable[[], Finders]
+    pieces: PieceGrid = PIECES
+    """What the voice network takes, from its manifest."""
 
 
 def load_tools(settings: Settings, say: Say) -> Tools:
     """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it."""
-    return Tools(load_networks(settings, say), lambda: load_finders(settings.face_model))
+    networks = load_networks(settings, say)
+    numbers = recipe_numbers("voice", choice=settings.engine, weights=_folder(settings.weights))
+    pieces = PieceGrid(numbers.piece, numbers.hop)
+    return Tools(networks, lambda: load_finders(settings.face_model), pieces)
 
 
 def load_finders(folder: str = "") -> Finders:
     """The far and the near face finder, from `folder` or wherever `fetch` put them."""
-    explicit = Path(folder) if folder else None
+    explicit = _folder(folder)
     return BlazeFace(model_path(FULL_RANGE, explicit)), BlazeFace(model_path(SHORT_RANGE, explicit))
+
+
+def _folder(name: str) -> Path | None:
+    return Path(name) if name else None
 
 
 def load_networks(settings: Settings, say: Say) -> Networks:
     """Face, voice and fusion engine."""
-    folder = Path(settings.weights) if settings.weights else None
 
     def one(kind: str) -> Engine:
         return load(
             kind,
             choice=settings.engine,
-            weights=folder,
+            weights=_folder(settings.weights),
             threads=settings.threads,
             require_gpu=settings.require_gpu and kind != "fusion",
             report=say,

@@ -42,7 +42,9 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
         tools = load_tools(settings, say)
-        return Wiring(rings, tools.networks, tools.make_finders, publish, epoch_ns=epoch_ns)
+        return Wiring(
+            rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
+        )
 
     run = LiveRun(
         feeds, make_wiring, Outputs(sinks), clock, overlay=settings.overlay, mirrored=settings.mirror

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from engines.recipe import HOP, PIECE, SAMPLE_RATE
+from engines.recipe import SAMPLE_RATE
 from realtime.audio_ring import AudioRing
 from realtime.blazeface import FaceFinder
 from realtime.cue import Cue
@@ -21,7 +21,7 @@ from realtime.ring import Ring
 from realtime.run.health import HealthBook
 from realtime.scheduler import Scheduler
 from realtime.sight import Sight
-from realtime.window import PieceGrid
+from realtime.window import PIECES, PieceGrid
 
 Finders = tuple[FaceFinder, FaceFinder]
 """The far one for tiles and the near one for close looks; a camera has its own."""
@@ -75,6 +75,7 @@ class Wiring:
         make_finders: Callable[[], Finders],
         publish: Callable[[tuple[Cue, ...]], None],
         *,
+        pieces: PieceGrid = PIECES,
         epoch_ns: Callable[[], int] | None = None,
     ) -> None:
         self.rings = rings
@@ -82,7 +83,7 @@ class Wiring:
         self.health = HealthBook()
         ids = itertools.count(1)
         self.sights = {name: Sight(name, *make_finders(), ids=ids) for name in rings.frames}
-        self.hearings = [Hearing(name, ring, PieceGrid(PIECE, HOP)) for name, ring in rings.sounds.items()]
+        self.hearings = [Hearing(name, ring, pieces) for name, ring in rings.sounds.items()]
         self.scheduler = Scheduler(
             networks,
             sights=rings.sightings,

@@ -1,0 +1,156 @@
+"""The commands do what their help says, and refuse in words what makes no sense."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import jsonschema
+import numpy as np
+import pytest
+
+from realtime.errors import MissingFile
+from realtime.run import cli
+from realtime.run.demo import tone_voice, write_wav
+from realtime.run.fetch import FULL_RANGE, model_path
+
+
+@pytest.fixture
+def _detector() -> None:
+    try:
+        model_path(FULL_RANGE)
+    except MissingFile as error:
+        pytest.skip(f"needs the face detector's files: {error}")
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def schema() -> dict[str, object]:
+    text = (Path(__file__).parent.parent / "docs" / "cue.md").read_text()
+    found: dict[str, object] = json.loads(text.split("```json")[1].split("```")[0])
+    return found
+
+
+@pytest.mark.usefixtures("_detector")
+@pytest.mark.slow
+def test_the_demo_without_a_display_leaves_a_video_a_sheet_and_valid_cues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("demo", "--seconds", "3", "--out", tmp_path, "--window", "no", "--engine", "scripted") == 0
+    cues = lines(tmp_path / "demo.jsonl")
+    for cue in cues:
+        jsonschema.validate(cue, schema())
+    assert {cue["track"] for cue in cues} >= {1}
+    with av.open(str(tmp_path / "demo.mp4")) as video:
+        assert len(list(video.decode(video=0))) == 90
+        assert video.streams.audio
+    assert (tmp_path / "demo.sheet.png").stat().st_size > 10_000
+    assert "1 person" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_detector")
+def test_sound_alone_is_analysed_and_predicted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = tmp_path / "voice.wav"
+    write_wav(sound, tone_voice(3.0))
+    assert run("analyze", sound, "--cues", tmp_path / "c.jsonl", "--engine", "scripted") == 0
+    cues = lines(tmp_path / "c.jsonl")
+    assert cues
+    assert {(cue["track"], cue["frame"], cue["face"]) for cue in map(_hashable, cues)} == {(None, None, None)}
+    capsys.readouterr()
+    assert run("predict", sound, "--json", "--engine", "scripted") == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["kind"] == "sound"
+    assert sum(line["voice"].values()) == pytest.approx(1, abs=1e-6)
+    assert line["faces"] == []
+
+
+def _hashable(cue: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in cue.items() if not isinstance(value, dict | list)}
+
+
+@pytest.mark.usefixtures("_detector")
+def test_a_picture_without_a_face_says_so_and_a_folder_gives_a_line_per_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    for name in ("a.png", "b.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.full((240, 320, 3), 90, np.uint8))
+    assert run("predict", tmp_path, "--json", "--engine", "scripted") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["path"]).name for line in found] == ["a.png", "b.jpg"]
+    assert {line["reason"] for line in found} == {"no face found"}
+    assert {line["label"] for line in found} == {"not sure"}
+
+
+@pytest.mark.usefixtures("_detector")
+def test_a_cropped_picture_is_judged_without_a_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "crop.png"), np.random.default_rng(1).integers(0, 255, (48, 48), np.uint8))
+    assert run("predict", tmp_path / "crop.png", "--cropped", "--json", "--engine", "scripted") == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["faces"][0]["box"] == [0, 0, 48, 48]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "none.jpg"], "there is no file none.jpg"),
+        (["analyze", "none.mp4"], "there is no file 'none.mp4'"),
+        (["analyze", "a.mp4", "b.mp4", "--cues", "c.jsonl"], "put {stem} into the name"),
+        (["live", "--camera", "none", "--mic", "none"], "nothing to watch"),
+        (["live", "--size", "big"], "WIDTHxHEIGHT"),
+        (["live", "--camera", "screen"], "does not exist yet"),
+        (["live", "--camera", "none", "--sink", "out.doc"], "no output is called 'out.doc'"),
+        (["demo", "--config", "none.toml"], "cannot read the config file"),
+    ],
+)
+@pytest.mark.usefixtures("_detector")
+def test_what_makes_no_sense_is_refused_in_words(
+    arguments: Sequence[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_damaged_file_does_not_keep_the_others_from_being_predicted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], _detector: None
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"this is no picture")
+    write_wav(tmp_path / "b.wav", tone_voice(1.5))
+    assert run("predict", tmp_path, "--json", "--engine", "scripted") == 1
+    out = capsys.readouterr()
+    assert "a.jpg" in out.err
+    assert json.loads(out.out)["path"].endswith("b.wav")
+
+
+@pytest.mark.slow
+def test_help_comes_without_loading_anything_heavy() -> None:
+    code = (
+        "import sys, realtime.run.cli as c\n"
+        "try: c.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'cv2', 'mediapipe', 'onnxruntime', 'av', 'sounddevice', 'torch'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "analyze" in done.stdout
