@@ -96,6 +96,16 @@ def test_root_gets_the_missing_libraries_installed_after_one_update(machine: Mac
     assert sum("apt-get" in call for call in calls) == 2
 
 
+def test_an_installation_that_fails_is_not_ready(machine: Machine) -> None:
+    machine.put("id", "echo 0")
+    machine.put("ldconfig", without("libGL"))
+    machine.put("apt-get", "exit 100")
+    status, text, _ = machine.run()
+    assert status == 1
+    assert "apt-get install libgl1 libgles2" in text
+    assert "bootstrap: ready" not in text
+
+
 def test_without_root_and_sudo_the_missing_libraries_are_printed_and_the_status_is_1(
     machine: Machine,
 ) -> None:
