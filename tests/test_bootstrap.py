@@ -135,6 +135,15 @@ def test_a_uv_that_path_would_not_find_ends_with_the_export_line(machine: Machin
     assert status == 0, text
 
 
+def test_a_uv_that_cannot_be_downloaded_is_not_ready(machine: Machine) -> None:
+    (machine.tools / "uv").unlink()
+    machine.put("python3", '[ "$1" = -c ]')
+    status, text, _ = machine.run()
+    assert status == 1
+    assert "install uv        (it could not be installed" in text
+    assert "bootstrap: ready" not in text
+
+
 def test_another_package_index_is_not_bypassed_by_the_addresses_in_the_lock(machine: Machine) -> None:
     _, _, calls = machine.run(UV_DEFAULT_INDEX="https://index.example/simple")
     assert calls[0] == "uv sync --inexact"
