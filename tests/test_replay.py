@@ -234,10 +234,8 @@ def test_what_is_no_media_file_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_two_readings_are_identical(tmp_path: Path) -> None:
-    path = write(tmp_path / "av.mp4", [corner(level=5 * i) for i in range(50)])
-    sound = write(tmp_path / "a.wav", sound=tone(1.0, 22_050), rate_hz=22_050)
-    for each in (path, sound):
-        assert digest(everything(MediaFile(each))) == digest(everything(MediaFile(each)))
+    path = write(tmp_path / "av.mp4", noise(50))
+    assert digest(everything(MediaFile(path))) == digest(everything(MediaFile(path)))
 
 
 def test_a_loop_goes_on_in_time_and_number(tmp_path: Path) -> None:
@@ -256,9 +254,8 @@ def test_a_loop_goes_on_in_time_and_number(tmp_path: Path) -> None:
 
 
 def test_a_paced_file_delivers_each_picture_at_its_time_with_the_clocks_stamp(tmp_path: Path) -> None:
-    path = write(tmp_path / "v.mkv", [corner()] * 3)
     clock = FakeClock(7 * SECOND)
-    source = Paced(MediaFile(path), clock)
+    source = Paced(MediaFile(write(tmp_path / "v.mkv", [corner()] * 3)), clock)
     source.open()
     first = source.read(0.0)
     assert first is not None
