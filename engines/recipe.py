@@ -102,18 +102,17 @@ class SpeakerStatistics:
         *,
         speech: float,
         frames: float,
-        of: int = STFT_FRAMES,
     ) -> None:
         """Take in one piece: its log-mel sums, how much of it was speech (0..1), and how many frames are new.
 
         Overlapping pieces pass `frames` = the hop's frames, so that no frame counts twice. Sums over the
-        whole piece, `of` frames, are scaled to that share. A piece with a number that is not finite is left out.
+        whole piece are scaled to that share; longer pieces report sums scaled to STFT_FRAMES. A piece with a number that is not finite is left out.
         """
         new = float(frames) * float(np.clip(speech, 0.0, 1.0))
         if not 0 < new < np.inf or not (np.isfinite(mel_sum).all() and np.isfinite(mel_sumsq).all()):
             return
         keep = float(np.exp(-new * STFT_STEP / SAMPLE_RATE / STATISTICS_DECAY_S))
-        share = new / of
+        share = new / STFT_FRAMES
         self.weight = self.weight * keep + new
         self.total = self.total * keep + np.asarray(mel_sum, np.float64) * share
         self.total_sq = self.total_sq * keep + np.asarray(mel_sumsq, np.float64) * share

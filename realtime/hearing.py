@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE, STFT_STEP, STFT_WINDOW, SpeakerStatistics
+from engines.recipe import SAMPLE_RATE, STFT_STEP, SpeakerStatistics
 from realtime.attribution import Attribution, SpeechEnergy, Voice
 from realtime.audio_ring import AudioRing, Stretch
 from realtime.clock import MS, SECOND
@@ -113,7 +113,6 @@ class Hearing:
             answer["mel_sumsq"],
             speech=speech,
             frames=self._grid.hop / STFT_STEP,
-            of=1 + (self._grid.length - STFT_WINDOW) // STFT_STEP,
         )
         evidence = Evidence(
             captured_ns=piece.captured_ns,

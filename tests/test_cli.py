@@ -131,8 +131,9 @@ def test_what_makes_no_sense_is_refused_in_words(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_detector")
 def test_a_damaged_file_does_not_keep_the_others_from_being_predicted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], _detector: None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"this is no picture")
     write_wav(tmp_path / "b.wav", tone_voice(1.5))

@@ -74,7 +74,7 @@ class LiveRun:
         self._fresh = threading.Event()
         self.brain = Brain(lambda: make_wiring(self.rings, self.cues.push), clock)
         self.supervisors = [Supervisor(f.make, clock, self.deliver, live=f.live) for f in feeds]
-        self._screens = {name: Screen(name, "starting", mirrored=mirrored) for name in cameras}
+        self.screens = {name: Screen(name, "starting", mirrored=mirrored) for name in cameras}
         self._cursors = dict.fromkeys(cameras, 0)
         self._last: dict[str, tuple[VideoFrame, int]] = {}
         self._arrived: dict[str, dict[int, int]] = {name: {} for name in cameras}
@@ -105,7 +105,7 @@ class LiveRun:
         """One turn of the display: draw what is new, hand cues and sound to the outputs."""
         self._fresh.wait(_IDLE_S)
         self._fresh.clear()
-        for name in self._screens:
+        for name in self.screens:
             self._draw_newest(name)
         for cues in self._drain_cues():
             self._outputs.tell(cues)
@@ -121,7 +121,7 @@ class LiveRun:
 
     def switch_mirror(self) -> None:
         """Show the picture as in a mirror, or not."""
-        for screen in self._screens.values():
+        for screen in self.screens.values():
             screen.mirrored = not screen.mirrored
 
     def report(self) -> str:
@@ -178,11 +178,11 @@ class LiveRun:
         self._last[name] = (frame, now_ns)
         if not self._outputs.want_pictures:
             return
-        screen = self._screens[name]
+        screen = self.screens[name]
         wiring = self.brain.wiring
         if wiring is not None and not self._named:
             self._named = True
-            for each in self._screens.values():
+            for each in self.screens.values():
                 each.engine = wiring.networks.name
         picture = screen.draw(
             frame,

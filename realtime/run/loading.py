@@ -8,9 +8,8 @@ from pathlib import Path
 
 from engines.load import load, recipe_numbers
 from engines.protocol import Engine
-from realtime.blazeface import BlazeFace
 from realtime.networks import Networks
-from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path
+from realtime.run.finders import make_finder
 from realtime.run.settings import Settings
 from realtime.run.wiring import Finders
 from realtime.window import PIECES, PieceGrid
@@ -33,13 +32,7 @@ def load_tools(settings: Settings, say: Say) -> Tools:
     networks = load_networks(settings, say)
     numbers = recipe_numbers("voice", choice=settings.engine, weights=_folder(settings.weights))
     pieces = PieceGrid(numbers.piece, numbers.hop)
-    return Tools(networks, lambda: load_finders(settings.face_model), pieces)
-
-
-def load_finders(folder: str = "") -> Finders:
-    """The far and the near face finder, from `folder` or wherever `fetch` put them."""
-    explicit = _folder(folder)
-    return BlazeFace(model_path(FULL_RANGE, explicit)), BlazeFace(model_path(SHORT_RANGE, explicit))
+    return Tools(networks, lambda: make_finder(_folder(settings.face_model)), pieces)
 
 
 def _folder(name: str) -> Path | None:

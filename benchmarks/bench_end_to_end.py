@@ -1,0 +1,284 @@
+"""How old is what is drawn, how far is the box from the face, and what does the whole cost?
+
+    uv run python benchmarks/bench_end_to_end.py [--faces 1] [--seconds 20] [--size 640x480] [--write]
+
+A real portrait moves to and fro at 300 pixels a second in front of the real path: face finder, networks,
+overlay, at 30 pictures a second with the rhythm of speech. Picture number and time are burned into the
+pixels and read back from the *drawn* picture, so which picture is shown and when is not what the path says
+about itself. Pictures are drawn beforehand, so the cost is that of the path; ages are wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import Result, print_record
+from numpy.typing import NDArray
+
+from realtime.clock import MS, SECOND, MonotonicClock, process_cpu_ns
+from realtime.cue import Cue
+from realtime.drawing.view import View
+from realtime.errors import EndOfStream
+from realtime.frame import AudioBlock, Sighting, VideoFrame
+from realtime.portrait import Motion, Portraits, packaged_portraits
+from realtime.replay import MediaFile, Paced, load_picture
+from realtime.run.demo import tone_voice, write_wav
+from realtime.run.finders import make_finder
+from realtime.run.live import Feed, LiveRun
+from realtime.run.loading import load_networks
+from realtime.run.outputs import Outputs
+from realtime.run.screen import Around, Screen
+from realtime.run.settings import Settings
+from realtime.run.wiring import Rings, Wiring
+from realtime.scheduler import Board
+from realtime.sight import find_in_picture
+from realtime.stamp import read_stamp
+
+FPS = 30.0
+WARM_UP_NS = 3 * SECOND
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What was measured while the run was on."""
+
+    ages_ms: list[float] = field(default_factory=list)
+    face_ages_ms: list[float] = field(default_factory=list)
+    off_centre: list[float] = field(default_factory=list)
+    gaps_ms: list[float] = field(default_factory=list)
+    modes: list[str] = field(default_factory=list)
+    first_picture_ms: float | None = None
+    first_face_ms: float | None = None
+    missed: int = 0
+    cpu_from: tuple[int, int] | None = None
+    cpu_until: tuple[int, int] = (0, 0)
+
+
+class Prepared:
+    """Pictures that were drawn beforehand, in the order of their time."""
+
+    def __init__(self, frames: list[VideoFrame]) -> None:
+        self.name = frames[0].source
+        self._frames = iter(frames)
+
+    def open(self) -> None:
+        """Nothing to do."""
+
+    def read(self, timeout_s: float) -> VideoFrame:
+        """The next one."""
+        for frame in self._frames:
+            return frame
+        raise EndOfStream(self.name)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Probe(Screen):
+    """A screen that keeps the view that was drawn last."""
+
+    view: View | None = None
+
+    def compose(
+        self, frame: VideoFrame, sighting: Sighting | None, board: Board | None, around: Around
+    ) -> View:
+        """As the screen does."""
+        self.view = super().compose(frame, sighting, board, around)
+        return self.view
+
+
+class Meter:
+    """The sink at the far end: reads the stamp back and compares with the truth."""
+
+    wants_pictures, wants_sound = True, False
+
+    def __init__(
+        self, clock: MonotonicClock, probe: Probe, truth: Callable[[int], list[NDArray[Any]]]
+    ) -> None:
+        self.drawn = Drawn()
+        self._clock, self._probe, self._truth = clock, probe, truth
+        self._last_ns = 0
+
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+        """One drawn picture."""
+        now_ns, drawn, view = self._clock.now_ns(), self.drawn, self._probe.view
+        stamp = read_stamp(picture)
+        if drawn.first_picture_ms is None:
+            drawn.first_picture_ms = now_ns / MS
+        if view is None or stamp is None:
+            return
+        if drawn.first_face_ms is None and view.marks:
+            drawn.first_face_ms = now_ns / MS
+        if stamp[1] < WARM_UP_NS:
+            self._last_ns = now_ns
+            return
+        drawn.cpu_from = drawn.cpu_from or (process_cpu_ns(), now_ns)
+        drawn.cpu_until = (process_cpu_ns(), now_ns)
+        drawn.modes.append(view.health.mode)
+        drawn.gaps_ms.append((now_ns - self._last_ns) / MS)
+        self._last_ns = now_ns
+        # `Paced` added one constant to all times; the stamp says which moment this picture really shows.
+        drawn.ages_ms.append((now_ns - frame.captured_ns) / MS)
+        if frame.seq != stamp[0]:
+            raise AssertionError(f"picture {stamp[0]} was shown as {frame.seq}")
+        for centre in self._truth(stamp[0]):
+            self._compare(view, centre)
+
+    def _compare(self, view: View, truth: NDArray[Any]) -> None:
+        x, y, width = truth
+        offsets = [
+            (np.hypot(b[0] + b[2] / 2 - x, b[1] + b[3] / 2 - y), m) for m in view.marks for b in [m.box]
+        ]
+        if not offsets or min(offsets, key=lambda pair: float(pair[0]))[0] > width:
+            self.drawn.missed += 1
+            return
+        off, mark = min(offsets, key=lambda pair: float(pair[0]))
+        self.drawn.off_centre.append(float(off) / width)
+        if mark.face_age_ms is not None:
+            self.drawn.face_ages_ms.append(float(mark.face_age_ms))
+
+    def tell(self, cues: Any) -> None:
+        """Not used."""
+
+    def hear(self, block: AudioBlock) -> None:
+        """Not used."""
+
+    def close(self) -> None:
+        """Not used."""
+
+
+def boxes_in(face: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Centre and width of the face in the still portrait, as the finder sees it."""
+    found = find_in_picture(*make_finder(), face)
+    x, y, width, height = found[0].box
+    return np.array([x + width / 2, y + height / 2, width])
+
+
+def moved(matrix: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centre and width in the picture."""
+    centre = matrix[:, :2] @ box[:2] + matrix[:, 2]
+    return np.array([*centre, box[2] * float(np.hypot(matrix[0, 0], matrix[1, 0]))])
+
+
+def run(given: argparse.Namespace, settings: Settings, folder: Path) -> tuple[LiveRun, Drawn]:
+    """The live run with its meter."""
+    faces = [load_picture(packaged_portraits()[i % len(packaged_portraits())]) for i in range(given.faces)]
+    portraits = Portraits(faces, settings.picture_size, FPS, motion=Motion(speed_px_s=given.speed))
+    count = round(given.seconds * FPS) + round(WARM_UP_NS / SECOND * FPS)
+    frames = [VideoFrame("portraits", i, portraits.time_ns(i), portraits.draw(i)) for i in range(count)]
+    still = [boxes_in(face) for face in faces]
+    write_wav(folder / "voice.wav", tone_voice(6.0))
+    clock = MonotonicClock()
+    feeds = [
+        Feed("portraits", lambda: Paced(Prepared(frames), clock), pictures=True, sound=False, live=False)
+    ]
+    if not given.silent:
+        sound = folder / "voice.wav"
+        name = f"file:{sound.name}"
+        feeds.append(
+            Feed(
+                name,
+                lambda: Paced(MediaFile(sound, loop=True), clock),
+                pictures=False,
+                sound=True,
+                live=False,
+            )
+        )
+
+    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
+        return Wiring(rings, load_networks(settings, lambda _: None), make_finder, publish)
+
+    probe = Probe("portraits", "starting")
+    meter = Meter(
+        clock, probe, lambda seq: [moved(m, b) for m, b in zip(portraits.truth(seq), still, strict=True)]
+    )
+    live = LiveRun(feeds, make_wiring, Outputs([meter]), clock, overlay=given.overlay)
+    live.screens["portraits"] = probe
+    live.run(wants_stop=lambda: live.supervisors[0].state.phase == "ended")
+    live.check_ledger()
+    return live, meter.drawn
+
+
+def busy_neighbour(stop: threading.Event) -> None:
+    """Takes a core away, as a video call would: a process of its own, because threads share a lock."""
+    import subprocess
+    import sys
+
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    stop.wait()
+    process.kill()
+    process.wait()
+
+
+def report(name: str, live: LiveRun, drawn: Drawn, given: argparse.Namespace) -> None:
+    """One line with everything."""
+    assert drawn.cpu_from is not None
+    cpu_ns, wall_ns = (b - a for a, b in zip(drawn.cpu_from, drawn.cpu_until, strict=True))
+    ledger = live.health.ledger("portraits")
+    figures = {
+        "core_share_percent": 100 * cpu_ns / wall_ns,
+        "cpu_a_picture_ms": cpu_ns / MS / len(drawn.ages_ms),
+        "picture_age_p50_ms": float(np.percentile(drawn.ages_ms, 50)),
+        "picture_age_p95_ms": float(np.percentile(drawn.ages_ms, 95)),
+        "face_age_p50_ms": float(np.percentile(drawn.face_ages_ms, 50)),
+        "face_age_p95_ms": float(np.percentile(drawn.face_ages_ms, 95)),
+        "box_off_p50_percent": 100 * float(np.percentile(drawn.off_centre, 50)),
+        "box_off_p95_percent": 100 * float(np.percentile(drawn.off_centre, 95)),
+        "drawn_per_s": 1000 / float(np.mean(drawn.gaps_ms)),
+        "harmonic_rate_per_s": 1000 * float(np.sum(drawn.gaps_ms)) / float(np.sum(np.square(drawn.gaps_ms))),
+        "first_picture_ms": drawn.first_picture_ms or 0.0,
+        "first_face_ms": drawn.first_face_ms or 0.0,
+    }
+    notes = {
+        "seconds": given.seconds,
+        "speed_px_s": given.speed,
+        "captured": ledger.captured,
+        "shown": ledger.shown,
+        "dropped": dict(ledger.dropped),
+        "faces_missed": drawn.missed,
+        "locked_share": drawn.modes.count("locked") / len(drawn.modes),
+        "engine": live.brain.wiring.networks.name if live.brain.wiring else "",
+        "skipped": dict(live.brain.wiring.scheduler.skipped) if live.brain.wiring else {},
+    }
+    print_record(Result(name, figures, judged=("core_share_percent", "face_age_p95_ms"), notes=notes))
+
+
+def main() -> None:
+    """One run as the flags say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faces", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--speed", type=float, default=300.0, help="pixels a second")
+    parser.add_argument("--size", default="640x480")
+    parser.add_argument("--overlay", default="auto")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--weights", default="")
+    parser.add_argument("--silent", action="store_true", help="no sound")
+    parser.add_argument("--busy", action="store_true", help="take a core away")
+    parser.add_argument("--write", action="store_true", help="keep the result")
+    given = parser.parse_args()
+    settings = Settings(size=given.size, engine=given.engine, weights=given.weights)
+    stop = threading.Event()
+    neighbour = threading.Thread(target=busy_neighbour, args=(stop,))
+    if given.busy:
+        neighbour.start()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            live, drawn = run(given, settings, Path(folder))
+    finally:
+        stop.set()
+        if given.busy:
+            neighbour.join()
+    name = f"end-to-end/{given.faces} {'face' if given.faces == 1 else 'faces'}/{given.size}"
+    report(name + ("/a core taken away" if given.busy else ""), live, drawn, given)
+
+
+if __name__ == "__main__":
+    main()
