@@ -50,7 +50,7 @@ def test_a_large_portrait_is_shrunk_and_the_truth_still_holds() -> None:
     big = cv2.resize(marked(), (960, 1280), interpolation=cv2.INTER_NEAREST)
     source = Portraits([np.asarray(big, np.uint8)], (640, 360))
     expected = source.truth(5)[0] @ [30.5 * 8 - 0.5, 100.5 * 8 - 0.5, 1]
-    assert np.abs(disc(source.draw(5), expected) - expected).max() < 0.7
+    assert np.abs(disc(source.draw(5), expected) - expected).max() < 0.25
 
 
 def test_the_steady_speed_is_the_one_asked_for() -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -168,6 +169,29 @@ def test_black_pictures_are_named_within_a_second_and_opened_again_but_stay_name
         state = stage.run_until(3500 * MS)
         assert (state.phase, state.restarts) == ("stalled", 1)
         assert stage.seqs == list(range(len(stage.seqs)))
+
+
+def test_black_pictures_are_opened_again_less_and_less_often() -> None:
+    stage = Stage(*[counted(2000, level=0) for _ in range(8)])
+    with playing(stage):
+        restarts = [stage.run_until(seconds * SECOND).restarts for seconds in (4, 10, 23, 47)]
+    assert restarts == [1, 2, 3, 4]
+
+
+def test_losses_add_up_over_reopenings_and_none_is_counted_twice() -> None:
+    class Lossy(ScriptedSource):
+        losses: ClassVar = {"pictures that could not be decoded": 3}
+
+    clock = FakeClock()
+    scripts = [[*counted(1), (2 * PERIOD_NS, SourceLost("unplugged"))], counted(1)]
+    supervisor = Supervisor(lambda: Lossy(clock, scripts.pop(0)), clock, lambda item: None)
+    supervisor.start()
+    lost = []
+    for when_ns in (PERIOD_NS + MS, 3 * PERIOD_NS, SECOND):
+        clock.run_until(when_ns, sleepers=1)
+        lost.append((supervisor.state.phase, supervisor.state.lost))
+    assert lost == [("running", 3), ("lost", 3), ("running", 6)]
+    assert supervisor.stop()
 
 
 def test_digital_silence_is_named_and_not_opened_again() -> None:
