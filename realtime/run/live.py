@@ -26,6 +26,7 @@ from realtime.run.wiring import UNTRAINED, Rings, Wiring
 from realtime.scheduler import Board
 
 _IDLE_S = 0.05
+_NOTICE_NS = 200 * MS
 _STILL_NS = 500 * MS
 """A picture that stands this long is drawn again, with the reason."""
 _GONE_NS = SECOND
@@ -81,6 +82,7 @@ class LiveRun:
         self._cue_cursor = self._sound_cursor = self._board_cursor = 0
         self._board: Board | None = None
         self._named = False
+        self._noticed: tuple[int, tuple[str, ...]] = (0, ())
 
     def run(self, *, seconds: float = 0.0, wants_stop: Callable[[], bool] = lambda: False) -> None:
         """Until `seconds` are over (0: no limit), `wants_stop` says so, or every source has ended.
@@ -231,6 +233,13 @@ class LiveRun:
         return batch.items
 
     def _notices(self) -> tuple[str, ...]:
+        """What the user must know; asked for every so often, because counting losses costs."""
+        now_ns = self._clock.now_ns()
+        if now_ns - self._noticed[0] >= _NOTICE_NS or now_ns < _NOTICE_NS:
+            self._noticed = (now_ns, self._look_round())
+        return self._noticed[1]
+
+    def _look_round(self) -> tuple[str, ...]:
         notices = [
             state.message or f"{state.name}: {state.phase}"
             for state in (supervisor.state for supervisor in self.supervisors)

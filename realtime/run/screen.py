@@ -22,6 +22,7 @@ from realtime.run.health import Rate
 from realtime.scheduler import Board
 
 HISTORY_STEP_NS = 100 * MS
+HEALTH_NS = 500 * MS
 HISTORY = 300
 """Entries of the small timeline: half a minute."""
 _MOVE_AT_MOST_NS = 200 * MS
@@ -84,6 +85,7 @@ class Screen:
         self._rate = Rate()
         self._history: deque[tuple[int, str, float]] = deque(maxlen=HISTORY)
         self._seats: tuple[Seat, ...] = ()
+        self._health: tuple[int, Health] | None = None
 
     def draw(
         self, frame: VideoFrame, sighting: Sighting | None, board: Board | None, around: Around
@@ -116,20 +118,28 @@ class Screen:
         return View(
             frame=frame,
             marks=tuple(_mark(face, by_track.get(face.track), moved_ns, now_ns) for face in faces),
-            health=Health(
-                fps=self._rate.per_second(),
-                age_ms=(now_ns - frame.captured_ns) / MS,
-                dropped=around.dropped,
-                skipped=around.skipped,
-                engine=self.engine,
-                mode=around.mode,
-            ),
+            health=self._read_off(frame, around),
             nobody=by_track.get(None),
             voice_level=0.0 if board is None else board.level,
             history=tuple(self._history),
             notices=(*around.notices, *(() if board is None else board.notices)),
             mirrored=self.mirrored,
         )
+
+    def _read_off(self, frame: VideoFrame, around: Around) -> Health:
+        """The health line. It changes twice a second: faster, nobody can read it, and it costs more."""
+        if self._health is not None and around.now_ns - self._health[0] < HEALTH_NS:
+            return self._health[1]
+        health = Health(
+            fps=self._rate.per_second(),
+            age_ms=(around.now_ns - frame.captured_ns) / MS,
+            dropped=around.dropped,
+            skipped=around.skipped,
+            engine=self.engine,
+            mode=around.mode,
+        )
+        self._health = (around.now_ns, health)
+        return health
 
     def _remember(self, faces: tuple[Face, ...], by_track: dict[int | None, Cue], now_ns: int) -> None:
         """One entry of the timeline every tenth of a second, of the largest face."""
