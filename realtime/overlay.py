@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from realtime.cue import Cue
 from realtime.drawing.paint import FULL, Colour, Sprite, label_colour, paste
 from realtime.drawing.panels import Measures, Said, Source, face_panel, face_sizes, source_panel
-from realtime.drawing.placing import Guest, Rect, Room, Seat, face_room, seat_all
+from realtime.drawing.placing import Guest, Rect, Room, Seat, clearance, face_room, seat_all
 from realtime.drawing.signs import (
     corner,
     health_panel,
@@ -222,7 +222,8 @@ def _meter(view: View, boxes: dict[int, Rect], room: Room, m: Measures) -> list[
         sprite = meter(steps, wide, m)
         left, high = x + (w - wide) // 2, sprite.size[1]
         top = face_room(boxes[track])[1]
-        spots = [(left, y + h + m.gap, wide, high), (left, top - m.gap - high, wide, high)]
+        under = clearance(boxes[track], m.gap)[1]
+        spots = [(left, y + h + under, wide, high), (left, top - m.gap - high, wide, high)]
         if (rect := room.first_free(spots)) is not None:
             return [Piece("meter", rect, sprite)]
     nobody = view.nobody if view.nobody is not None and view.nobody.voice is not None else None

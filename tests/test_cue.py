@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,5 @@ def test_a_row_has_a_value_for_every_column_and_agrees_with_the_json(made: Cue) 
 def test_a_number_that_is_not_one_is_refused_instead_of_written() -> None:
     with pytest.raises(ValueError, match="NaN"):
         line(cue("happy", confidence=float("nan")))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        line(replace(cue("happy"), weights=(float("nan"), 0.0, 0.0)))

@@ -18,9 +18,9 @@ from realtime.drawing import glyphs, paint, panels, signs
 from realtime.drawing.glyphs import BOLD, REGULAR, fit_text, plain, text_mask, text_width_px, wrap_text
 from realtime.drawing.paint import LABEL_COLOURS, PANEL, PANEL_COVER, QUIET, Canvas, Colour, paste
 from realtime.drawing.panels import Measures
-from realtime.drawing.placing import face_room, overlap
+from realtime.drawing.placing import FORMS, Guest, Room, face_room, overlap, seat_all
 from realtime.drawing.strokes import STROKES
-from realtime.overlay import Layout, Mark, View, draw, lay_out, strength
+from realtime.overlay import Layout, Mark, Seat, View, draw, lay_out, strength
 from realtime.testing import scenes
 from realtime.testing.golden import GOLDEN, Picture, difference, load, save
 
@@ -243,6 +243,39 @@ def test_a_face_at_the_limit_does_not_make_its_panel_jump() -> None:
     places = range(0, 500, 3)
     assert max(jumps(x, handed_on=False) for x in places) == 6, "no limit was found: the test tests nothing"
     assert max(jumps(x, handed_on=True) for x in places) <= 1
+
+
+def test_a_panel_at_the_limit_of_two_forms_does_not_change_to_and_fro() -> None:
+    """A face so tall that panels fit only beside it moves a pixel sideways where the room gets tight."""
+    view = scenes.crowd(640, 480, 1)
+
+    def at(x: int) -> View:
+        return replace(view, marks=(replace(view.marks[0], box=(x, 40, 400, 400)),), history=())
+
+    def forms(x: int, seats: tuple[Seat, ...] = ()) -> tuple[tuple[Seat, ...], list[str]]:
+        seats = lay_out(at(x), seats).seats
+        return seats, [seat.form for seat in seats]
+
+    tight = [x for x in range(20, 220) if forms(x)[1] != forms(x + 1)[1]]
+    assert tight, "no limit was found: the test tests nothing"
+    for x in tight:
+        seats, shown = forms(x)
+        changes = 0
+        for step in range(8):
+            seats, after = forms(x + 1 - step % 2, seats)
+            changes += after != shown
+            shown = after
+        assert changes <= 1
+
+
+def test_where_a_face_fills_the_picture_only_a_label_that_leaves_it_free_is_put_into_its_box() -> None:
+    def seated(name: tuple[int, int]) -> list[str]:
+        sizes = dict.fromkeys(FORMS, (99, 99)) | {"name": name}
+        room = Room(100, 100, 0, [face_room((0, 0, 100, 100))])
+        return [seat.side for seat, _ in seat_all([Guest(1, (0, 0, 100, 100), sizes)], room, 4)]
+
+    assert seated((20, 8)) == ["inside"]
+    assert seated((40, 30)) == []
 
 
 # Ages.

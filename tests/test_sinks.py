@@ -375,6 +375,7 @@ def test_a_long_run_with_many_people_stays_small(tmp_path: Path, monkeypatch: py
     assert all(len(kept.entries) < 64 for kept in out._kept.values())
     lane = out._kept["camera:0", 1]
     assert lane.seen == 1000
+    assert len(set(np.diff([entry.t_ns for entry in lane.entries]))) == 1, "old and new count alike"
     out.close()
     height = load(tmp_path / "run.png").shape[0]
     assert height < 2000, "at most eight lanes are drawn"

@@ -50,6 +50,11 @@ def grown(rect: Rect, by: int) -> Rect:
     return rect[0] - by, rect[1] - by, rect[2] + 2 * by, rect[3] + 2 * by
 
 
+def clearance(box: Rect, gap: int) -> tuple[int, int]:
+    """How far things beside and below a face stand off: detectors cut off ears and chins, too."""
+    return max(gap, box[2] // 14), max(gap, box[3] // 14)
+
+
 def face_room(box: Rect) -> Rect:
     """What a panel keeps clear of: the box and the forehead, which detectors cut off."""
     brow = box[3] // 10
@@ -106,13 +111,14 @@ def places(box: Rect, size: Size, gap: int, room: Room, *, flat: bool) -> Iterat
 
     downs = {"start": y, "middle": y + (h - ph) // 2, "end": y + h - ph}
     overs = {"start": x, "middle": x + (w - pw) // 2, "end": x + w - pw}
-    beyond = {"right": x + w + gap, "left": x - gap - pw}
+    aside, under = clearance(box, gap)
+    beyond = {"right": x + w + aside, "left": x - aside - pw}
     beside = [
         (side, align, (px, inside(down, ph, room.height), pw, ph))
         for align, down in downs.items()
         for side, px in beyond.items()
     ]
-    levels = {"above": face_room(box)[1] - gap - ph, "below": y + h + gap}
+    levels = {"above": face_room(box)[1] - gap - ph, "below": y + h + under}
     upright = [
         (side, align, (inside(over, pw, room.width), py, pw, ph))
         for align, over in overs.items()
@@ -194,11 +200,16 @@ def _try_guest(guest: Guest, form: str, room: Room, gap: int, was: Seat | None) 
         stays = was is not None and (was.side, was.align) == (side, align)
         if (found is not None and not stays) or not room.is_free(rect):
             continue
-        if spare and any(
-            overlap(grown(rect, spare), other) for other in room.taken if other != face_room(guest.box)
-        ):
+        if spare and not _has_spare(rect, side, spare, room, face_room(guest.box)):
             continue
         found = Seat(guest.track, form, side, align), rect
         if stays or was is None:
             return found
     return found
+
+
+def _has_spare(rect: Rect, side: str, spare: int, room: Room, own: Rect) -> bool:
+    """Whether a panel would fit even if the face moved this much towards the panel's side."""
+    x, y, w, h = rect
+    wide = (x - spare, y, w + 2 * spare, h) if side in ("right", "left") else (x, y - spare, w, h + 2 * spare)
+    return room.holds(wide) and not any(overlap(wide, other) for other in room.taken if other != own)
