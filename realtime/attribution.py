@@ -20,6 +20,8 @@ from realtime.signs import SpeechEnergy, mouth_motion
 
 __all__ = ["Attribution", "AttributionSettings", "SpeechEnergy", "Voice", "VoiceState", "mouth_motion"]
 
+Array = NDArray[np.floating]
+Mask = NDArray[np.bool_]
 VoiceState = Literal["nobody speaks", "track", "nobody in view", "undecided"]
 
 CELL_NS = 20 * MS
@@ -41,7 +43,9 @@ class AttributionSettings:
     window_s: float = 2.0
     """Evidence older than this is gone."""
     loud_nats: float = 1.0
-    """`SpeechEnergy` from which sound may be speech: 6.5 dB over the noise floor, which steady noise never is."""
+    """`SpeechEnergy` from which sound may be speech; steady noise stays below 0.7."""
+    range_nats: float = 5.5
+    """Sound this far below the loudest of the window hardly counts (5.5 is 24 dB)."""
     hangover_ns: int = 400 * MS
     """Pauses shorter than this belong to the speech."""
     still_px: float = 0.03
@@ -77,7 +81,7 @@ class _Cells:
     """Values on the 20 ms grid, the newest `count` of them; each remembers which cell it was written for."""
 
     def __init__(self, count: int) -> None:
-        self._values: NDArray[np.float64] = np.zeros(count)
+        self._values: Array = np.zeros(count)
         self._written_for = np.full(count, -1, np.int64)
 
     def add(self, cell: int, value: float) -> None:
@@ -93,7 +97,7 @@ class _Cells:
         self._written_for[cell % len(self._values)] = cell
         self._values[cell % len(self._values)] = value
 
-    def at(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def at(self, cells: NDArray[np.int64]) -> tuple[Array, Mask]:
         """Their values, zero where nothing was written, and where something was."""
         places = cells % len(self._values)
         known = self._written_for[places] == cells
@@ -208,7 +212,7 @@ class Attribution:
         if not tracks:
             self._spoken_ns = now_ns
             return Voice("nobody in view", None, 1.0)
-        ratio, price = self._ratios(tracks, newest, np.where(known, loudness, np.nan), loud)
+        ratio, price = self._ratios(tracks, newest, loudness, known, loud)
         prior = self._lag_prior + self._lag_learnt
         # Beforehand the voice is as likely somebody's in view as nobody's, however many are in view.
         evidence = np.append((ratio + prior - prior.max()).max(axis=1) - price - math.log(len(tracks)), 0.0)
@@ -224,13 +228,13 @@ class Attribution:
         """How much later sound is stamped than its picture, as far as talkers have shown it."""
         return int((self._lag_prior + self._lag_learnt).argmax() - self._most_lag) * CELL_NS
 
-    def _learn_offset(self, ratio: NDArray[np.float64], passed_ns: int) -> None:
+    def _learn_offset(self, ratio: Array, passed_ns: int) -> None:
         """A clear talker also shows how far sound lies behind the picture: each memory counts once."""
         passed_s = passed_ns / SECOND
         self._lag_learnt *= math.exp(-passed_s / self.settings.offset_memory_s)
         self._lag_learnt += ratio * (passed_s / self.settings.memory_s)
 
-    def _choose(self, tracks: list[int], probabilities: NDArray[np.float64]) -> Voice:
+    def _choose(self, tracks: list[int], probabilities: Array) -> Voice:
         """The likeliest, unless it is too close and the one said last still holds."""
         s = self.settings
         best = int(probabilities.argmax())
@@ -249,8 +253,13 @@ class Attribution:
         return Voice("track", tracks[best], confidence)
 
     def _ratios(
-        self, tracks: list[int], newest: int, loudness: NDArray[np.float64], loud: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self,
+        tracks: list[int],
+        newest: int,
+        loudness: Array,
+        known: Mask,
+        loud: Mask,
+    ) -> tuple[Array, Array]:
         """Evidence (track, lag) that its jaw follows the sound, and what each track pays for the trial.
 
         Evidence is the log likelihood ratio of "follows" against "does not": -n/2 log(1 - r^2) for n
@@ -258,8 +267,10 @@ class Attribution:
         """
         s = self.settings
         count, most = self._count, self._most_lag
+        # Breath and room far below the voice swell too, and no jaw follows them.
+        loudness = np.logaddexp(loudness, loudness.max() - s.range_nats)
         swell = np.zeros_like(loudness)
-        swell[1:-1] = np.nan_to_num(loudness[2:] - loudness[:-2])
+        swell[1:-1] = np.where(known[2:] & known[:-2], loudness[2:] - loudness[:-2], 0.0)
         swells = np.lib.stride_tricks.sliding_window_view(swell, count)
         reach = s.hangover_ns // CELL_NS
         speaking = np.convolve(loud, np.ones(2 * reach + 1), "same")[most : most + count] > 0.5

@@ -207,7 +207,7 @@ class Steady:
 
     @property
     def delay_ms(self) -> float:
-        """How far the smoothed scores lag behind, one answer per `step_ms`: a part of every latency figure."""
+        """How far the smoothed scores lag behind, one answer per `step_ms`; a part of every latency."""
         keep = self._keep(round(self.settings.step_ms * MS))
         return self.settings.step_ms * keep / (1.0 - keep)
 
