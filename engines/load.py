@@ -140,6 +140,11 @@ def _onnx(found: Manifest, folder: Path, precision: str, threads: int) -> Engine
         from engines.onnx_engine import OnnxEngine
     except ImportError as err:
         raise EngineUnavailable(f"ONNX Runtime cannot be used: {err}; pip install onnxruntime") from err
+    if manifest.file_name(found.kind, precision) not in found.files:
+        raise EngineFileError(
+            f"the {found.kind} network in {folder} comes without an {precision.upper()} file; "
+            "use --engine onnx, or auto, which takes what is there"
+        )
     return OnnxEngine(found, folder, precision, threads=threads)
 
 
