@@ -11,45 +11,86 @@ from dataclasses import replace
 import numpy as np
 
 from engines.recipe import SAMPLE_RATE
-from realtime.clock import SECOND
+from realtime.clock import MS, SECOND
 from realtime.frame import AudioBlock, VideoFrame
 
 _SPARSE = 16
 """Every so many pixels are looked at to see whether a picture is black."""
+_EARLY_NS = 20 * MS
+"""A stamp of sound may lie this much before its place: stamps jitter."""
 
 
 class Numbering:
-    """Makes one stream out of several openings: numbers go on, time never falls."""
+    """Makes one stream out of several openings: numbers rise, time never falls, losses are counted."""
 
     def __init__(self) -> None:
         self._next_seq = self._next_sample = 0
         self._seq_offset = self._sample_offset = 0
-        self._video_ns = self._sound_end_ns = 0
+        self._video_ns = self._sound_ns = self._sound_end_ns = 0
         self._fresh_sound = False
+        self._begun = False
         self.missed_samples = 0
+        """Samples that passed while the source was away."""
+        self._again = {VideoFrame: 0, AudioBlock: 0}
+        self._gaps = {VideoFrame: 0, AudioBlock: 0}
 
     def reopened(self) -> None:
         """What comes next counts from 0 again."""
         self._seq_offset = self._next_seq
         self._fresh_sound = self._next_sample > 0
 
-    def renumber(self, item: VideoFrame | AudioBlock) -> VideoFrame | AudioBlock:
-        """The item with its number in the published stream."""
-        if isinstance(item, VideoFrame):
-            seq = item.seq + self._seq_offset
-            self._next_seq = seq + 1
-            self._video_ns = max(self._video_ns, item.captured_ns)
-            return replace(item, seq=seq, captured_ns=self._video_ns)
+    def renumber(self, item: VideoFrame | AudioBlock) -> VideoFrame | AudioBlock | None:
+        """The item with its number in the published stream; None if that number was there before."""
+        return self._picture(item) if isinstance(item, VideoFrame) else self._block(item)
+
+    def losses(self, *, gaps: bool) -> dict[str, int]:
+        """Pictures and samples that are missing, by cause; `gaps` unless the source counts those itself."""
+        found = {
+            "samples while it was away": self.missed_samples,
+            "pictures that came again": self._again[VideoFrame],
+            "samples that came again": self._again[AudioBlock],
+        }
+        if gaps:
+            found["pictures missing in its numbers"] = self._gaps[VideoFrame]
+            found["samples missing in its numbers"] = self._gaps[AudioBlock]
+        return {cause: count for cause, count in found.items() if count}
+
+    def _picture(self, frame: VideoFrame) -> VideoFrame | None:
+        seq = frame.seq + self._seq_offset
+        if seq < self._next_seq:
+            self._again[VideoFrame] += 1
+            return None
+        self._gaps[VideoFrame] += seq - self._next_seq
+        self._next_seq = seq + 1
+        self._video_ns = max(self._video_ns, frame.captured_ns)
+        return replace(frame, seq=seq, captured_ns=self._video_ns)
+
+    def _block(self, block: AudioBlock) -> AudioBlock | None:
+        captured_ns = block.captured_ns
         if self._fresh_sound:
             self._fresh_sound = False
-            away_ns = max(0, item.captured_ns - self._sound_end_ns)
+            away_ns = max(0, captured_ns - self._sound_end_ns)
             gap = away_ns * SAMPLE_RATE // SECOND
             self.missed_samples += gap
-            self._sample_offset = self._next_sample + gap - item.first
-        first = item.first + self._sample_offset
-        self._next_sample = first + len(item.samples)
-        self._sound_end_ns = item.captured_ns + len(item.samples) * SECOND // SAMPLE_RATE
-        return replace(item, first=first)
+            self._sample_offset = self._next_sample + gap - block.first
+            self._next_sample += gap
+            self._sound_end_ns += gap * SECOND // SAMPLE_RATE
+        first = block.first + self._sample_offset
+        if self._begun:
+            if first < self._next_sample:
+                self._again[AudioBlock] += len(block.samples)
+                return None
+            gap = first - self._next_sample
+            self._gaps[AudioBlock] += gap
+            # The place of sound is its time: a stamp that lies far before its place is a mistake.
+            place_ns = self._sound_end_ns + gap * SECOND // SAMPLE_RATE
+            captured_ns = place_ns if captured_ns < place_ns - _EARLY_NS else captured_ns
+            captured_ns = max(captured_ns, self._sound_ns)
+        self._begun = True
+        self._sound_ns = captured_ns
+        self._next_sample = first + len(block.samples)
+        self._sound_end_ns = captured_ns + len(block.samples) * SECOND // SAMPLE_RATE
+        return replace(block, first=first, captured_ns=captured_ns)
 
 
 class Blackness:

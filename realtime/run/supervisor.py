@@ -197,11 +197,12 @@ class Supervisor:
         while not self._stop.is_set():
             item = self._source.read(READ_S)
             now_ns = self._clock.now_ns()
+            item = None if item is None else self._numbering.renumber(item)
             if item is None:
                 self._wait_on(now_ns - last_ns, first=first)
                 continue
             last_ns, first = now_ns, False
-            self._on_item(self._numbering.renumber(item))
+            self._on_item(item)
             self._delivered += 1
             self._black.note(item, now_ns)
             self._judge(began_ns, now_ns)
@@ -283,9 +284,8 @@ class Supervisor:
 
     def _losses(self) -> dict[str, int]:
         total = self._gone + Counter(self._own_losses())
-        if self._numbering.missed_samples:
-            total["samples while it was away"] = self._numbering.missed_samples
-        return dict(total)
+        counts_itself = isinstance(self._source, CountsLosses)
+        return {**total, **self._numbering.losses(gaps=not counts_itself)}
 
     def _enter(self, phase: Phase, message: str) -> None:
         if self._phase[0] != phase or self._phase[2] != message:
