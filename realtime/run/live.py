@@ -22,7 +22,7 @@ from realtime.run.health import HealthBook
 from realtime.run.outputs import Outputs
 from realtime.run.screen import Around, Pace, Screen
 from realtime.run.supervisor import Item, Source, Supervisor
-from realtime.run.wiring import UNTRAINED, Rings, Wiring
+from realtime.run.wiring import UNTRAINED, Rings, Watcher, Wiring
 from realtime.scheduler import Board
 
 _IDLE_S = 0.05
@@ -78,7 +78,7 @@ class LiveRun:
         self.screens = {name: Screen(name, "starting", mirrored=mirrored) for name in cameras}
         self._cursors = dict.fromkeys(cameras, 0)
         self._last: dict[str, tuple[VideoFrame, int]] = {}
-        self._arrived: dict[str, dict[int, int]] = {name: {} for name in cameras}
+        self._arrived = {name: [(-1, 0)] * ARRIVALS for name in cameras}
         self._cue_cursor = self._sound_cursor = self._board_cursor = 0
         self._board: Board | None = None
         self._named = False
@@ -103,19 +103,20 @@ class LiveRun:
         finally:
             self._close()
 
-    def turn(self) -> None:
-        """One turn of the display: draw what is new, hand cues and sound to the outputs."""
-        self._fresh.wait(_IDLE_S)
+    def turn(self, wait_s: float = _IDLE_S) -> None:
+        """One turn of the display: draw what is new, hand cues and sound to the outputs.
+
+        Waits up to `wait_s` for a picture; a test that takes the place of the threads does not.
+        """
+        self._fresh.wait(wait_s)
         self._fresh.clear()
         for name in self.screens:
             self._draw_newest(name)
-        for cues in self._drain_cues():
-            self._outputs.tell(cues)
-        if self._outputs.want_sound:
-            blocks = self._sound.read_since(self._sound_cursor)
-            self._sound_cursor = blocks.cursor
-            for block in blocks.items:
-                self._outputs.hear(block)
+        self._hand_on()
+
+    def watch(self, watch: Callable[[str], Watcher]) -> None:
+        """Have every hand-over watched, as tests do; before `run`."""
+        self.rings = Rings.plain(list(self.rings.frames), list(self.rings.sounds), watch)
 
     def switch_pace(self) -> None:
         """Locked becomes late and the other way round."""
@@ -148,9 +149,7 @@ class LiveRun:
     def deliver(self, item: Item) -> None:
         """What a source brings; called from its thread."""
         if isinstance(item, VideoFrame):
-            arrived = self._arrived[item.source]
-            arrived[item.seq] = self._clock.now_ns()
-            arrived.pop(item.seq - ARRIVALS, None)
+            self._arrived[item.source][item.seq % ARRIVALS] = (item.seq, self._clock.now_ns())
         self.rings.take(item)
         if isinstance(item, VideoFrame):
             self._fresh.set()
@@ -207,17 +206,24 @@ class LiveRun:
             batch = self.brain.boards.read_since(self._board_cursor)
             self._board_cursor = batch.cursor
             for done_ns, board in batch.items:
-                arrived_ns = self._arrived[name].pop(board.seen.get(name, -1), None)
-                if arrived_ns is not None:
-                    self.pace.note(done_ns - arrived_ns)
+                self._note_delay(name, board, done_ns)
                 self._board = board
             there = self._board is not None and self._board.seen.get(name, -1) >= frame.seq
             left_ns = deadline_ns - self._clock.now_ns()
             if there or not self.pace.locked or self.brain.wiring is None or left_ns <= 0:
                 return
-            self.brain.boards.wait_since(self._board_cursor, left_ns / SECOND)
-            if self.brain.boards.closed:
+            news = self.brain.boards.wait_since(self._board_cursor, left_ns / SECOND)
+            if not news.items or self.brain.failed is not None:
                 return
+
+    def _note_delay(self, name: str, board: Board, done_ns: int) -> None:
+        """How long the result of a picture took, once for each picture."""
+        seq = board.seen.get(name, -1)
+        slot = seq % ARRIVALS
+        arrived_seq, arrived_ns = self._arrived[name][slot]
+        if seq >= 0 and arrived_seq == seq:
+            self._arrived[name][slot] = (-1, 0)
+            self.pace.note(done_ns - arrived_ns)
 
     def _sighting(self, name: str) -> Sighting | None:
         """The newest sighting, as long as it is about this moment."""
@@ -226,11 +232,18 @@ class LiveRun:
             return None
         return newest
 
-    def _drain_cues(self) -> tuple[tuple[Cue, ...], ...]:
+    def _hand_on(self) -> None:
+        """Cues and sound to the outputs."""
         batch = self.cues.read_since(self._cue_cursor)
         self._cue_cursor = batch.cursor
         self.health.failures["cues that outputs were too slow for"] += batch.missed
-        return batch.items
+        for cues in batch.items:
+            self._outputs.tell(cues)
+        blocks = self._sound.read_since(self._sound_cursor)
+        self._sound_cursor = blocks.cursor
+        self.health.failures["sound that outputs were too slow for"] += blocks.missed
+        for block in blocks.items:
+            self._outputs.hear(block)
 
     def _notices(self) -> tuple[str, ...]:
         """What the user must know; asked for every so often, because counting losses costs."""
@@ -260,8 +273,7 @@ class LiveRun:
         for supervisor in self.supervisors:
             supervisor.stop()
         self.brain.stop()
-        for cues in self._drain_cues():
-            self._outputs.tell(cues)
+        self._hand_on()
         self._outputs.close()
 
 
