@@ -30,7 +30,7 @@ CELL_NS = 20 * MS
 
 @dataclass(frozen=True, slots=True)
 class AttributionSettings:
-    """How evidence is weighed. The values were chosen on clips of ten talkers, see `bench_attribution`."""
+    """How evidence is weighed. The values were chosen on the clips of `scenarios/test_two_talkers`."""
 
     av_offset_ns: int = 15 * MS
     """How much later sound is stamped than the picture of the same moment."""
