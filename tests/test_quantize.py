@@ -34,11 +34,12 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module", params=["face", "voice"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of a live preset with random weights, in fp32 and INT8."""
-    pytest.importorskip("torch", reason="exports a live preset and needs torch for it")
+    torch = pytest.importorskip("torch", reason="exports a live preset and needs torch for it")
     from engines.build import export_onnx
 
+    torch.set_num_threads(1)  # More of them spin while they wait for one another.
     made = export_onnx.export(request.param, "live", tmp_path_factory.mktemp("live"))
-    quantize(made, calibration(request.param))
+    quantize(made, calibration(request.param, 16))
     return made
 
 
@@ -87,8 +88,8 @@ def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path
     graph = graph_of(path)
     products = [node for node in graph.graph.node if node.op_type in quantising.OP_TYPES]
     kinds = Counter((node.op_type, all(fed_by_q(graph, node))) for node in products)
-    # One spectrum, one band mixing and two products of attention stay as they are.
-    assert kinds == {("Conv", False): 1, ("MatMul", False): 3, ("MatMul", True): 1, ("Gemm", True): 4}
+    # One spectrum, one band mixing, two products of attention and four small heads stay as they are.
+    assert kinds == {("Conv", False): 1, ("MatMul", False): 3, ("MatMul", True): 2, ("Gemm", False): 4}
     assert not any(any(fed_by_q(graph, node)) for node in products if not all(fed_by_q(graph, node)))
 
 
@@ -155,11 +156,11 @@ def test_the_manifest_records_how_and_from_what(path: Path) -> None:
 def test_layers_left_out_stay_in_fp32(path: Path) -> None:
     kind = manifests.read(path).kind
     names = quantising.quantisable(quantising.folded((path.parent / f"{kind}.onnx").read_bytes()))
-    quantize(path, calibration(kind), exclude=names[:2])
+    quantize(path, calibration(kind), exclude=names[:1])
     graph = graph_of(path)
     products = [n for n in graph.graph.node if n.op_type in quantising.OP_TYPES]
-    assert {n.name for n in products if all(fed_by_q(graph, n))} == set(names[2:])
-    assert manifests.read(path).quantisation["excluded"] == sorted(names[:2])
+    assert {n.name for n in products if all(fed_by_q(graph, n))} == set(names[1:]) != set()
+    assert manifests.read(path).quantisation["excluded"] == names[:1]
 
 
 def test_a_quantised_file_takes_any_batch(path: Path) -> None:
@@ -209,14 +210,13 @@ def tensorrt() -> Iterator[Any]:
     pytest.skip("neither tensorrt nor tensorrt_rtx is installed: pip install 'liveaffect[rtx]'")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_tensorrt_parses_and_builds_the_very_same_file(live: Path, tensorrt: Any, precision: str) -> None:
+def test_tensorrt_parses_and_builds_the_very_same_file(live: Path, tensorrt: Any) -> None:
     found = manifests.read(live)
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
     builder = tensorrt.Builder(logger)
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = tensorrt.OnnxParser(network, logger)
-    parsed = parser.parse(manifests.load_bytes(found, live.parent, precision))
+    parsed = parser.parse(manifests.load_bytes(found, live.parent, "int8"))
     assert parsed, [parser.get_error(i).desc() for i in range(parser.num_errors)]
     profile = builder.create_optimization_profile()
     for tensor in found.inputs:

@@ -92,7 +92,7 @@ class _Graph:
 def _face(graph: _Graph) -> None:
     planes = graph.add("Transpose", graph.add("Cast", "crop", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     light = graph.add("Div", planes, graph.const(np.float32(255)))
-    for width_in, width_out in ((3, 16), (16, 32)):
+    for width_in, width_out in ((3, 16), (16, 32), (32, 32)):
         weight, bias = graph.random(width_out, width_in, 3, 3), graph.const(np.zeros(width_out, np.float32))
         light = graph.add("Relu", graph.add("Conv", light, weight, bias, strides=[2, 2], pads=[1, 1, 1, 1]))
     pooled = graph.add("Flatten", graph.add("GlobalAveragePool", light))
@@ -118,7 +118,8 @@ def _voice(graph: _Graph) -> None:
     # Attention: both products are of two activations and must stay out of quantisation.
     turned = graph.add("Transpose", hidden, perm=[0, 2, 1])
     attended = graph.add("MatMul", graph.add("Softmax", graph.add("MatMul", hidden, turned), axis=-1), hidden)
-    pooled = graph.add("ReduceMean", attended, axes=[1], keepdims=0)
+    fed = graph.add("MatMul", attended, graph.random(VECTOR, VECTOR))
+    pooled = graph.add("ReduceMean", fed, axes=[1], keepdims=0)
     vector = graph.linear(pooled, VECTOR, VECTOR, out="vector")
     graph.heads(vector)
     graph.add("Sigmoid", graph.linear(vector, VECTOR, 1), out="speech")
