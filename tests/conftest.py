@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAY_BE_ABSENT = re.compile(
-    r"\b(GPU|NVIDIA|CUDA|hardware|shared clips|torch|tensorrt\w*|Chromium|Windows|macOS|POSIX)\b",
+    r"\b(GPU|NVIDIA|CUDA|hardware|display|shared clips|torch|tensorrt\w*|Chromium|Windows|macOS|POSIX)\b",
     re.IGNORECASE,
 )
 """What a test may skip for even in CI; the reason of the skip has to name it."""
