@@ -22,7 +22,7 @@ FULL_TURN = 0.75
 """At this much turn (0 frontal, 1 the nose in line with an eye) one half of the face is out of sight."""
 DARK, LIGHT = 25.0, 60.0
 """Mean level of the inner face, 0..255."""
-BLURRED, SHARP = 1.2, 3.5
+BLURRED, SHARP = 1.5, 4.0
 """Root mean square of the Laplacian relative to the contrast, times ten; see `sharpness`."""
 GOOD_ENOUGH = 0.5
 """Below this a measure is named as the weakness."""

@@ -22,12 +22,14 @@ from realtime.track import SURE, Seen, Track, Tracker
 
 LOOK_AGAIN_NS = 55 * MS
 """A known face is looked at again after this: every second frame at 30 a second, every frame below 18."""
+LOOK_BESIDE_TILE_NS = 95 * MS
+"""In a frame that takes a tile only what is older than this is looked at; the rest waits for the next."""
 LOOK_FOR_LOST_NS = 200 * MS
 LOOKS_WITH_TILE, LOOKS_ALONE = 1, 3
 """Close looks that a frame takes beside a tile, and without one."""
 MANY_FACES, LOOKS_AMONG_MANY = 6, 2
-"""With so many faces the cutting and following takes the time of one look."""
-SAME_MOMENT = 0.9
+"""With so many faces the cutting takes the time of one look, and each is followed every second frame."""
+SAME_MOMENT = 0.7
 """Unlikeness of one person from one frame to the next; what a cut brings is above it."""
 SAME_PLACE = 0.8
 """Box widths that a face may move during an abrupt change."""
@@ -74,8 +76,11 @@ class Sight:
         if tile is not None:
             self._tracker.suspect(look(self._far, image, tile))
         alone = LOOKS_ALONE if len(visible) < MANY_FACES else LOOKS_AMONG_MANY
-        self._look_close(image, now_ns, (alone if tile is None else LOOKS_WITH_TILE) - judged)
-        self._follow(image, now_ns)
+        again_ns = LOOK_AGAIN_NS if tile is None else LOOK_BESIDE_TILE_NS
+        due = self._due(now_ns, again_ns)
+        areas, seen = self._take_looks(image, due, (alone if tile is None else LOOKS_WITH_TILE) - judged)
+        self._tracker.take(seen, areas)
+        self._follow(frame)
         ended += self._tracker.expire()
         faces = tuple(_face(image, track) for track in self._tracker.visible())
         return Sighting(frame.source, frame.seq, now_ns, frame.size, faces, cut, ended)
@@ -98,10 +103,6 @@ class Sight:
         self._tracker.take(seen, areas)
         return len(areas), ended, False
 
-    def _look_close(self, image: NDArray[np.uint8], now_ns: int, most: int) -> None:
-        areas, seen = self._take_looks(image, self._due(now_ns), most)
-        self._tracker.take(seen, areas)
-
     def _take_looks(
         self, image: NDArray[np.uint8], tracks: Sequence[Track], most: int
     ) -> tuple[list[Area], list[Seen]]:
@@ -118,19 +119,27 @@ class Sight:
             found += look(self._near, image, area)
         return areas, [Seen(f, looks) for f in one_each(found) if (looks := _looks(image, f)) is not None]
 
-    def _due(self, now_ns: int) -> Sequence[Track]:
-        due = [
-            t
-            for t in self._tracker.tracks
-            if now_ns - t.looked_ns >= (LOOK_FOR_LOST_NS if t.is_lost(now_ns) else LOOK_AGAIN_NS)
-        ]
-        return sorted(due, key=lambda t: (t.id is not None, t.is_lost(now_ns), t.looked_ns, t.id or 0))
+    def _due(self, now_ns: int, again_ns: int) -> Sequence[Track]:
+        # Suspects first: a face is shown as soon as it is confirmed.
+        due = []
+        for track in self._tracker.tracks:
+            lost, age_ns = track.is_lost(now_ns), now_ns - track.looked_ns
+            wait_ns = LOOK_FOR_LOST_NS if lost else LOOK_AGAIN_NS if track.id is None else again_ns
+            if age_ns >= wait_ns:
+                due.append((track.id is not None, lost, track.looked_ns, track.id or 0, track))
+        return [track for *_, track in sorted(due, key=lambda item: item[:-1])]
 
-    def _follow(self, image: NDArray[np.uint8], now_ns: int) -> None:
-        for track in self._tracker.visible():
-            if track.seen_ns == now_ns:
-                track.template = Template.of(image, track.box)
-            elif track.template is not None and (place := track.template.find(image, track.box)) is not None:
+    def _follow(self, frame: VideoFrame) -> None:
+        visible = self._tracker.visible()
+        for number, track in enumerate(visible):
+            if track.seen_ns == frame.captured_ns:
+                track.template = Template.of(frame.image, track.box)
+            elif len(visible) >= MANY_FACES and (number + frame.seq) % 2:
+                continue
+            elif (
+                track.template is not None
+                and (place := track.template.find(frame.image, track.box)) is not None
+            ):
                 self._tracker.follow(track, *place)
 
 
