@@ -61,6 +61,13 @@ def test_a_clock_that_was_reset_for_good_goes_on_by_the_sample_count() -> None:
     assert [i.captured_ns for i in passed if i] == [10 * SECOND + k * PERIOD_NS for k in range(1, 50)]
 
 
+def test_a_stamp_far_behind_its_place_is_lost_sound() -> None:
+    numbering = Numbering()
+    passed = [numbering.renumber(block(k * BLOCK, stamp)) for k, stamp in enumerate((0, PERIOD_NS + SECOND))]
+    assert [item.first for item in passed if isinstance(item, AudioBlock)] == [0, BLOCK + 16_000]
+    assert numbering.losses(gaps=False) == {"samples that its clock passed over": 16_000}
+
+
 @given(scripts(40, PERIOD_NS), st.booleans())
 def test_whatever_a_device_does_the_stream_passes_every_monitor_and_adds_up(
     script: list[Fault], sound: bool

@@ -17,7 +17,8 @@ from realtime.frame import AudioBlock, VideoFrame
 _SPARSE = 16
 """Every so many pixels are looked at to see whether a picture is black."""
 _EARLY_NS = 20 * MS
-"""A stamp of sound may lie this much before its place: stamps jitter."""
+_LATE_NS = 40 * MS
+"""A stamp of sound may lie this much before and behind its place: stamps jitter."""
 
 
 class Numbering:
@@ -31,6 +32,7 @@ class Numbering:
         self._begun = False
         self.missed_samples = 0
         """Samples that passed while the source was away."""
+        self._jumped = 0
         self._again = {VideoFrame: 0, AudioBlock: 0}
         self._gaps = {VideoFrame: 0, AudioBlock: 0}
 
@@ -47,6 +49,7 @@ class Numbering:
         """Pictures and samples that are missing, by cause; `gaps` unless the source counts those itself."""
         found = {
             "samples while it was away": self.missed_samples,
+            "samples that its clock passed over": self._jumped,
             "pictures that came again": self._again[VideoFrame],
             "samples that came again": self._again[AudioBlock],
         }
@@ -82,9 +85,15 @@ class Numbering:
                 return None
             gap = first - self._next_sample
             self._gaps[AudioBlock] += gap
-            # The place of sound is its time: a stamp that lies far before its place is a mistake.
             place_ns = self._sound_end_ns + gap * SECOND // SAMPLE_RATE
-            captured_ns = place_ns if captured_ns < place_ns - _EARLY_NS else captured_ns
+            # The place of sound is its time: a stamp far before it is a mistake, one far behind it a loss.
+            if captured_ns < place_ns - _EARLY_NS:
+                captured_ns = place_ns
+            elif captured_ns > place_ns + _LATE_NS:
+                jump = (captured_ns - place_ns) * SAMPLE_RATE // SECOND
+                self._jumped += jump
+                self._sample_offset += jump
+                first += jump
             captured_ns = max(captured_ns, self._sound_ns)
         self._begun = True
         self._sound_ns = captured_ns
