@@ -1,0 +1,201 @@
+"""What the live path has pooled at the end of a clip is what the whole clip gives at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.load import load
+from engines.protocol import Done, Engine, EngineSpec, Pending, Tensors
+from engines.recipe import HOP, PIECE, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from realtime.clock import SECOND
+from realtime.crop import quality
+from realtime.errors import EndOfStream, MissingFile
+from realtime.frame import AudioBlock, VideoFrame
+from realtime.hearing import SPEECH
+from realtime.networks import Networks
+from realtime.pooling import (
+    FACE_WINDOW_NS,
+    LONG_HALF_LIFE_NS,
+    VOICE_WINDOW_NS,
+    Evidence,
+    pool,
+    weighted_score,
+)
+from realtime.replay import MediaFile
+from realtime.run.analyze import analyse, watch
+from realtime.run.finders import make_finder
+from realtime.run.loading import Tools
+from realtime.run.outputs import Outputs
+from realtime.run.wiring import Finders
+from realtime.scheduler import Board, Scheduler
+from realtime.sight import Sight
+
+pytestmark = pytest.mark.slow
+
+
+class Recording:
+    """The fusion engine, and everything that was ever laid before it."""
+
+    def __init__(self) -> None:
+        self._engine = ScriptedFusion()
+        self.spec: EngineSpec = self._engine.spec
+        self.inputs: list[dict[str, np.ndarray]] = []
+
+    def submit(self, inputs: Tensors) -> Pending:
+        self.inputs.append({name: array.copy() for name, array in inputs.items()})
+        return self._engine.submit(inputs)
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        return self.submit(inputs).result()
+
+    def warm_up(self) -> None:
+        self._engine.warm_up()
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class AllIsSpeech:
+    """A voice engine with random weights would call everything silence or speech at random."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.spec = engine.spec
+
+    def submit(self, inputs: Tensors) -> Pending:
+        out = dict(self._engine.infer(inputs))
+        out["speech"] = np.full_like(out["speech"], 0.9)
+        return Done(out)
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        return self.submit(inputs).result()
+
+    def warm_up(self) -> None:
+        self._engine.warm_up()
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch", reason="needs torch to make networks with random weights")
+    from engines.build.export_onnx import export
+
+    folder = tmp_path_factory.mktemp("weights")
+    for kind in ("face", "voice"):
+        export(kind, "live", folder, seed=3)
+    return folder
+
+
+def items(path: Path) -> list[VideoFrame | AudioBlock]:
+    media = MediaFile(path)
+    media.open()
+    out: list[VideoFrame | AudioBlock] = []
+    try:
+        while True:
+            item = media.read(1.0)
+            if item is not None:
+                out.append(item)
+    except EndOfStream:
+        media.close()
+        return out
+
+
+def stream(
+    path: Path, networks: Networks, finders: Callable[[], Finders], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Run the file through the scheduler; the time of the last step in which anything was fused."""
+    steps: list[int] = []
+    step = Scheduler.step
+
+    def noting(scheduler: Scheduler, now_ns: int) -> Board:
+        board = step(scheduler, now_ns)
+        if board.cues:
+            steps.append(now_ns)
+        return board
+
+    monkeypatch.setattr(Scheduler, "step", noting)
+    media = MediaFile(path)
+    media.open()
+    try:
+        analyse(watch(media), Tools(networks, finders), Outputs([]), lambda cues: None)
+    finally:
+        media.close()
+    return steps[-1]
+
+
+def no_finder() -> Finders:
+    raise AssertionError("a file without pictures needs no face finder")
+
+
+def test_faces_of_a_real_clip(shared_data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = shared_data / "clips" / "pyfeat_single_face.mp4"
+    try:
+        make_finder()
+    except MissingFile as error:
+        pytest.skip(f"needs the face detector's files: {error}")
+    engine = load("face", choice="onnx", weights=weights)
+    fusion = Recording()
+    end_ns = stream(clip, Networks(engine, ScriptedVoice(), fusion), make_finder, monkeypatch)
+
+    sight = Sight("whole clip", *make_finder())
+    sightings = [sight.step(frame) for frame in items(clip) if isinstance(frame, VideoFrame)]
+    looks = [(s.captured_ns, face) for s in sightings for face in s.faces]
+    assert {face.track for _, face in looks} == {1}
+    crops = np.stack([face.crop for _, face in looks])
+    parts = [engine.infer({"crop": crops[i : i + 16]}) for i in range(0, len(crops), 16)]
+    answers = {name: np.concatenate([part[name] for part in parts]) for name in ("vector", "logits", "score")}
+    evidence = [
+        Evidence(
+            at_ns,
+            answers["vector"][i],
+            answers["logits"][i],
+            weighted_score(float(answers["score"][i, 0]), quality(face.crop, face.points).score),
+        )
+        for i, (at_ns, face) in enumerate(looks)
+    ]
+    engine.close()
+    last = fusion.inputs[-1]
+    short = pool([e for e in evidence if e.captured_ns > end_ns - FACE_WINDOW_NS], None)
+    np.testing.assert_allclose(last["face_short"][0], short.vector, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(last["face_logits"][0], short.logits, rtol=1e-4, atol=1e-5)
+    long = pool(evidence, LONG_HALF_LIFE_NS)
+    np.testing.assert_allclose(last["face_long"][0], long.vector, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", ["scripted", "live"])
+def test_a_voice_with_the_statistics_of_its_own_past(
+    shared_data: Path, network: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = shared_data / "clips" / "jfk.wav"
+    engine: Engine = ScriptedVoice()
+    if network == "live":
+        engine = AllIsSpeech(load("voice", choice="onnx", weights=request.getfixturevalue("weights")))
+    fusion = Recording()
+    end_ns = stream(clip, Networks(ScriptedFace(), engine, fusion), no_finder, monkeypatch)
+
+    blocks = [block for block in items(clip) if isinstance(block, AudioBlock)]
+    sound = np.concatenate([block.samples for block in blocks])
+    statistics, evidence = SpeakerStatistics.cold(), []
+    for start in range(0, len(sound) - PIECE + 1, HOP):
+        mean, istd = statistics.normaliser()
+        inputs = {"samples": sound[None, start : start + PIECE], "mean": mean[None], "istd": istd[None]}
+        answer = {name: array[0] for name, array in engine.infer(inputs).items()}
+        speech = float(answer["speech"][0])
+        statistics.add(answer["mel_sum"], answer["mel_sumsq"], speech=speech, frames=HOP / STFT_STEP)
+        if speech >= SPEECH:
+            score = weighted_score(float(answer["score"][0]), speech)
+            at_ns = start * SECOND // SAMPLE_RATE + PIECE * SECOND // SAMPLE_RATE
+            evidence.append(Evidence(at_ns, answer["vector"], answer["logits"], score))
+    assert len(evidence) > 20
+    last = fusion.inputs[-1]
+    inside = [e for e in evidence if e.captured_ns > end_ns - VOICE_WINDOW_NS]
+    long, short = pool(evidence, LONG_HALF_LIFE_NS), pool(inside, None)
+    np.testing.assert_allclose(last["voice_long"][0], long.vector, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(last["voice_short"][0], short.vector, rtol=1e-3, atol=1e-4)
