@@ -55,15 +55,14 @@ class Glance:
         self._usual = 1.0
 
     def look(self, image: NDArray[np.uint8]) -> Change:
-        """Compare with the picture before; the first, or one of a new size, has nothing to compare with."""
+        """Compare with the picture before; the first one has nothing to compare with."""
         step = max(1, image.shape[1] // GLANCE_WIDTH)
         samples = np.ascontiguousarray(image[step // 2 :: step, step // 2 :: step, 1])
         coarse = np.asarray(cv2.resize(samples, COARSE, interpolation=cv2.INTER_AREA), np.float32)
         before, coarse_before = self._samples, self._coarse
         self._samples, self._coarse = samples, coarse
         if before is None or before.shape != samples.shape:
-            new_size = before is not None
-            return Change(samples, abrupt=new_size, cut=new_size, novel=1.0)
+            return Change(samples, abrupt=False, cut=False, novel=1.0)
         level = float(np.abs(coarse - coarse_before).mean())
         abrupt = level > max(ABRUPT_LEVEL, ABRUPT_RATIO * self._usual)
         self._usual += USUAL_GAIN * (level - self._usual)

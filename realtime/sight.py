@@ -59,13 +59,15 @@ class Sight:
 
     def step(self, frame: VideoFrame) -> Sighting:
         """Who is in this picture. Pictures come in the order of their time."""
-        if self._search is None or self._size != frame.size:
+        resized = self._search is not None and self._size != frame.size
+        left = self.reset() if resized else ()
+        if self._search is None:
             self._size = frame.size
             self._search = Search(*frame.size)
         image, now_ns = frame.image, frame.captured_ns
         change = self._glance.look(image)
         self._tracker.predict(now_ns)
-        judged, ended, cut = self._judge(image, change) if change.abrupt else (0, (), False)
+        judged, ended, cut = self._judge(image, change) if change.abrupt else (0, left, resized)
         if cut:
             self._search.restart()
         visible = self._tracker.visible()

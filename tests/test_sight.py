@@ -184,14 +184,16 @@ def test_reset_ends_everybody_and_ids_go_on_counting() -> None:
     assert ids(theatre.show([Actor(320, 240, 200, 1)])) == [2]
 
 
-def test_a_picture_of_another_size_is_a_cut_and_not_an_error() -> None:
+@pytest.mark.parametrize("size", [(1280, 960), (320, 240), (1280, 720)])
+def test_a_picture_of_another_size_is_a_cut_and_not_an_error(size: tuple[int, int]) -> None:
     theatre = Theatre()
-    theatre.show([Actor(320, 240, 100, 1)])
-    theatre.size = (1280, 720)
-    sighting = theatre.show([Actor(900, 300, 100, 1)])
+    theatre.play(5, [Actor(320, 240, 100, 1)])
+    theatre.size = size
+    sighting = theatre.show([Actor(size[0] / 2, size[1] / 2, 100, 1)])
     assert sighting.cut
-    assert sighting.size == (1280, 720)
+    assert sighting.size == size
     assert sighting.ended == (1,)
+    assert ids(sighting) == [2]
 
 
 def test_a_camera_without_pictures_in_it_finds_nobody() -> None:
