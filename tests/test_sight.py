@@ -189,7 +189,7 @@ def test_a_picture_of_another_size_is_a_cut_and_not_an_error(size: tuple[int, in
     theatre = Theatre()
     theatre.play(5, [Actor(320, 240, 100, 1)])
     theatre.size = size
-    sighting = theatre.show([Actor(size[0] / 2, size[1] / 2, 100, 1)])
+    sighting = theatre.show([Actor(size[0] / 2, size[1] / 2, size[1] / 4, 1)])
     assert sighting.cut
     assert sighting.size == size
     assert sighting.ended == (1,)
