@@ -61,7 +61,10 @@ class Heard:
 class Hearing:
     """One microphone's stream. One caller."""
 
-    def __init__(self, source: str, ring: AudioRing, grid: PieceGrid) -> None:
+    def __init__(
+        self, source: str, ring: AudioRing, grid: PieceGrid, *, believe_speech: bool = False
+    ) -> None:
+        """`believe_speech`: the voice network was trained to tell speech from noise, so attribution may ask it."""
         self.source = source
         self.skipped = 0
         """Pieces left out because the machine was late or the sound was lost."""
@@ -73,6 +76,7 @@ class Hearing:
         """Whose voice it is, as of the last decision."""
         self._ring = ring
         self._grid = grid
+        self._believe_speech = believe_speech
         self._next_index = 0
         self._energy = SpeechEnergy()
         self._energy_end = 0
@@ -114,6 +118,8 @@ class Hearing:
             speech=speech,
             frames=self._grid.hop / STFT_STEP,
         )
+        if self._believe_speech:
+            self._attribution.judge(piece.stretch.captured_ns, piece.captured_ns, speech)
         evidence = Evidence(
             captured_ns=piece.captured_ns,
             vector=answer["vector"],

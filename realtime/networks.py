@@ -117,6 +117,11 @@ class Networks:
         return all(asked.engine.spec.trained for asked in self._all())
 
     @property
+    def voice_trained(self) -> bool:
+        """Whether the voice network's `speech` means anything."""
+        return self._voice.engine.spec.trained
+
+    @property
     def name(self) -> str:
         """What runs the face network, for the health line."""
         return self._face.engine.spec.name

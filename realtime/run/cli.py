@@ -107,13 +107,21 @@ def _fetch(given: argparse.Namespace) -> int:
 def _doctor(given: argparse.Namespace) -> int:
     from realtime.run.doctor import doctor
 
-    return doctor(as_json=given.json)
+    return doctor(as_json=given.json, settings=_settings(given))
 
 
 def _export(given: argparse.Namespace) -> int:
     from engines.build.export_onnx import export
 
     say(f"written: {export(given.kind, given.preset, given.out, seed=given.seed)}")
+    return 0
+
+
+def _build(given: argparse.Namespace) -> int:
+    from realtime.run.engine_build import build
+
+    for line in build(given.precision.split(","), Path(given.weights) if given.weights else None):
+        say(line)
     return 0
 
 
@@ -193,6 +201,9 @@ def _add_tools(commands: Any) -> None:
     export.add_argument("--preset", default="live")
     export.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR")
     export.add_argument("--seed", type=int, default=0, help="of the random weights")
+
+    build = _command(commands, "build", _build, "make the faster forms of the networks for this machine")
+    build.add_argument("--precision", default="int8", help="of: int8; fp32 and fp16 plans need the GPU path")
 
     engines = commands.add_parser("engines", help="list or compare engines")
     tools = engines.add_subparsers(required=True, metavar="list|compare")

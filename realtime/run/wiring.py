@@ -83,7 +83,10 @@ class Wiring:
         self.health = HealthBook()
         ids = itertools.count(1)
         self.sights = {name: Sight(name, *make_finders(), ids=ids) for name in rings.frames}
-        self.hearings = [Hearing(name, ring, pieces) for name, ring in rings.sounds.items()]
+        self.hearings = [
+            Hearing(name, ring, pieces, believe_speech=networks.voice_trained)
+            for name, ring in rings.sounds.items()
+        ]
         self.scheduler = Scheduler(
             networks,
             sights=rings.sightings,

@@ -1,0 +1,86 @@
+"""Networks in a folder are built, listed, compared and run through the whole path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from realtime.run import cli
+from realtime.run.demo import tone_voice, write_wav
+from realtime.testing import tiny_networks
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for kind in ("face", "voice", "fusion"):
+        tiny_networks.write(folder, kind)
+    return folder
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_building_int8_makes_the_files_and_auto_may_take_them(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("build", "--precision", "int8", "--weights", weights) == 0
+    assert (weights / "face.int8.onnx").is_file()
+    assert (weights / "voice.int8.onnx").is_file()
+    capsys.readouterr()
+    assert run("engines", "list", "--weights", weights) == 0
+    table = capsys.readouterr().out.splitlines()
+    works = {tuple(line.split()[:3]) for line in table}
+    assert ("face", "onnx-int8", "yes") in works
+    assert ("voice", "onnx", "yes") in works
+    assert ("face", "tensorrt", "no") in works
+
+
+def test_the_list_says_why_an_engine_is_not_there(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("engines", "list", "--weights", weights) == 0
+    int8 = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("face    onnx-int8"))
+    assert "without an INT8 file" in int8
+
+
+@pytest.mark.parametrize(
+    ("precision", "words"), [("fp16", "no TensorRT engine yet"), ("int3", "no precision")]
+)
+def test_what_cannot_be_built_is_refused_in_words(
+    weights: Path, precision: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("build", "--precision", precision, "--weights", weights) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_an_engine_is_alike_itself(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("engines", "compare", "onnx", "onnx", "--kind", "face", "--weights", weights) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "alike"
+
+
+def test_networks_of_a_folder_run_through_analyze_and_predict(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = tmp_path / "voice.wav"
+    write_wav(sound, tone_voice(2.0))
+    assert run("analyze", sound, "--weights", weights, "--cues", tmp_path / "c.jsonl") == 0
+    capsys.readouterr()
+    assert run("predict", sound, "--json", "--weights", weights) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["kind"] == "sound"
+    for text in (tmp_path / "c.jsonl").read_text().splitlines():
+        assert json.loads(text)["model"] != "scripted"
+
+
+def test_a_damaged_network_is_refused_by_name_with_what_mends_it(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = weights / "face.onnx"
+    path.write_bytes(path.read_bytes()[:-10])
+    write_wav(tmp_path / "voice.wav", tone_voice(1.0))
+    assert run("analyze", tmp_path / "voice.wav", "--weights", weights) == 1
+    said = capsys.readouterr().err
+    assert "face.onnx" in said
