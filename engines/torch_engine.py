@@ -85,6 +85,11 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
         ) from err
     from engines.model import presets
 
+    if manifest.preset not in presets.names(manifest.kind):
+        raise EngineUnavailable(
+            f"torch does not know the {manifest.kind} preset '{manifest.preset}' of {manifest.name}; "
+            "the ONNX file runs without it: --engine onnx"
+        )
     path = folder / manifests.file_name(manifest.kind, "fp32")
     graph = onnx.load_model_from_string(manifests.load_bytes(manifest, folder, "fp32")).graph
     stored = {weight.name: weight for weight in graph.initializer}

@@ -64,7 +64,7 @@ class Hearing:
     def __init__(
         self, source: str, ring: AudioRing, grid: PieceGrid, *, believe_speech: bool = False
     ) -> None:
-        """`believe_speech`: the voice network was trained to tell speech from noise, so attribution may ask it."""
+        """`believe_speech`: the network was trained to tell speech from noise; attribution may ask it."""
         self.source = source
         self.skipped = 0
         """Pieces left out because the machine was late or the sound was lost."""
