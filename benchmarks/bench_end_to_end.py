@@ -22,6 +22,7 @@ import numpy as np
 from harness import Result, print_record
 from numpy.typing import NDArray
 
+from realtime.capture.stamp import read_stamp
 from realtime.clock import MS, SECOND, MonotonicClock, process_cpu_ns
 from realtime.cue import Cue
 from realtime.drawing.view import View
@@ -39,7 +40,6 @@ from realtime.run.settings import Settings
 from realtime.run.wiring import Rings, Wiring
 from realtime.scheduler import Board
 from realtime.sight import find_in_picture
-from realtime.stamp import read_stamp
 
 FPS = 30.0
 WARM_UP_NS = 3 * SECOND

@@ -20,9 +20,9 @@ import numpy as np
 from harness import Result, measure, print_record
 from numpy.typing import NDArray
 
-from realtime.blazeface import FaceFinder
 from realtime.clock import SECOND, cpu_ns
 from realtime.crop import cut_out
+from realtime.faces.blazeface import FaceFinder
 from realtime.frame import Box, Sighting, VideoFrame
 from realtime.portrait import packaged_portraits
 from realtime.replay import load_picture

@@ -10,9 +10,10 @@
 `pooling` sums up evidence over time, `fusion` joins face and voice, `smoothing` steadies the answer.
 `overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `cue` and `errors`.
 
-Each station keeps its companions beside it, which nobody else needs:
-`camera`: `grabber`. `microphone`: `portaudio`, `sound_time`, `resample`. `replay`: `decode`; `portrait` moves
-pictures as if filmed by hand and `stamp` writes their number into them. `search` and `crop`: `blazeface`.
-`track`: `assign`, `motion`, `steady`. `attribution`: `signs`. `scheduler`: `hearing` for one microphone,
-`people` for those in view, `networks` to ask all engines in one go, `relief` when the machine is late.
+Beside them stand what the scheduler leans on: `hearing` for one microphone as `sight` is for one camera,
+`people` for those in view, `networks` to ask all engines in one go, `relief` when the machine is late,
+`signs` that somebody speaks; and `portrait`, a source that moves pictures as if filmed by hand.
+
+One level down: `capture` and `faces` hold what sources and `search`, `track`, `sight` are made of, `drawing`
+what the overlay is made of, `sinks` the outputs, `run` what starts and wires it all, `testing` the fakes.
 """

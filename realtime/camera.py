@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from realtime.capture.grabber import Capture, Grabber, Wish
 from realtime.clock import Clock
 from realtime.errors import (
     SettingsError,
@@ -25,7 +26,6 @@ from realtime.errors import (
     SourceRefused,
 )
 from realtime.frame import VideoFrame
-from realtime.grabber import Capture, Grabber, Wish
 from realtime.run.devices import Device, by_name, cameras, listing
 
 OPEN_S = 20.0

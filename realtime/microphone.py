@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.recipe import SAMPLE_RATE
+from realtime.capture.resample import Resampler
+from realtime.capture.sound_time import SoundTime
 from realtime.clock import SECOND, Clock
 from realtime.errors import SourceError, SourceLost, SourceNotFound
 from realtime.frame import AudioBlock
-from realtime.resample import Resampler
 from realtime.run.devices import Device, by_name, listing
-from realtime.sound_time import SoundTime
 
 BLOCK_S = 0.02
 """Length of the blocks asked of the device."""
@@ -121,7 +121,7 @@ class Microphone:
         if self._closed or self._stream:
             raise SourceError(f"{self.name} was opened before; a source is opened once")
         if self._system is None:
-            from realtime.portaudio import PortAudio
+            from realtime.capture.portaudio import PortAudio
 
             self._system = PortAudio()
         device = self._find(self._system)

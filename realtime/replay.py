@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.recipe import SAMPLE_RATE
+from realtime.capture.decode import Opened, pictures, probe, sound
 from realtime.clock import SECOND, Clock
-from realtime.decode import Opened, pictures, probe, sound
 from realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
 from realtime.frame import AudioBlock, VideoFrame
 from realtime.run.supervisor import Source

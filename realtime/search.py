@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.blazeface import FaceFinder, Found, overlap
 from realtime.clock import MS, SECOND
+from realtime.faces.blazeface import FaceFinder, Found, overlap
 from realtime.frame import Box
 
 Area = tuple[int, int, int, int]

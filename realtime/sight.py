@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.blazeface import FaceFinder, Found
 from realtime.clock import MS
 from realtime.crop import cut_out, likeness, unlikeness
+from realtime.faces.blazeface import FaceFinder, Found
+from realtime.faces.motion import Change, Glance, Template
 from realtime.frame import Box, Face, Sighting, VideoFrame
-from realtime.motion import Change, Glance, Template
 from realtime.search import Area, Search, close_area, look, look_everywhere, one_each
 from realtime.track import SURE, Seen, Track, Tracker
 

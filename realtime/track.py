@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.assign import assign
-from realtime.blazeface import Found
 from realtime.clock import MS, SECOND
 from realtime.crop import unlikeness
+from realtime.faces.assign import assign
+from realtime.faces.blazeface import Found
+from realtime.faces.motion import Template
+from realtime.faces.steady import Steady
 from realtime.frame import Box
-from realtime.motion import Template
 from realtime.search import Area
-from realtime.steady import Steady
 
 MAX_FACES = 16
 SURE = 0.65

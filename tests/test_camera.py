@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from realtime.camera import Camera, opencv_capture
+from realtime.capture.grabber import Wish
 from realtime.clock import MS, SECOND, MonotonicClock
 from realtime.errors import (
     SettingsError,
@@ -23,7 +24,6 @@ from realtime.errors import (
     SourceRefused,
 )
 from realtime.frame import VideoFrame
-from realtime.grabber import Wish
 from realtime.run.devices import Device, by_name, cameras
 from realtime.testing.clock import FakeClock
 from realtime.testing.synthetic import FakeCamera

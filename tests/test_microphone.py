@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.recipe import SAMPLE_RATE
+from realtime.capture.sound_time import SoundTime
 from realtime.clock import MS, SECOND
 from realtime.errors import MissingLibrary, SourceError, SourceLost, SourceNotFound
 from realtime.frame import AudioBlock
 from realtime.microphone import Microphone
-from realtime.sound_time import SoundTime
 from realtime.testing.clock import FakeClock
 from realtime.testing.synthetic import FakeSound
 

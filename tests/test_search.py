@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realtime.assign import assign
-from realtime.blazeface import (
+from realtime.clock import MS, SECOND
+from realtime.errors import MissingFile
+from realtime.faces.assign import assign
+from realtime.faces.blazeface import (
     FULL,
     SHORT,
     BlazeFace,
@@ -23,8 +25,6 @@ from realtime.blazeface import (
     merge,
     overlap,
 )
-from realtime.clock import MS, SECOND
-from realtime.errors import MissingFile
 from realtime.portrait import packaged_portraits
 from realtime.replay import load_picture
 from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path

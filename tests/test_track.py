@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from realtime.clock import SECOND
+from realtime.faces.steady import Steady
 from realtime.search import close_area
-from realtime.steady import Steady
 from realtime.testing.faces import Actor, found
 from realtime.track import KEPT_NS, LOST_AFTER, MAX_FACES, Seen, Tracker
 

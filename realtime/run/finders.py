@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from realtime.blazeface import FaceFinder, open_finder
+from realtime.faces.blazeface import FaceFinder, open_finder
 from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path
 
 

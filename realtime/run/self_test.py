@@ -39,7 +39,7 @@ def engines(settings: Settings) -> Iterator[Finding]:
 
 def known_face(settings: Settings) -> Iterator[Finding]:
     """The portraits that installed packages carry, searched by the detector of a live run."""
-    from realtime.blazeface import BlazeFace
+    from realtime.faces.blazeface import BlazeFace
     from realtime.portrait import packaged_portraits
     from realtime.replay import load_picture
     from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path

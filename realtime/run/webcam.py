@@ -69,7 +69,7 @@ def open_outputs(settings: Settings, say: Say) -> list[Sink]:
 def camera_feed(name: str, settings: Settings, clock: MonotonicClock) -> Feed:
     """A camera by index, name or device, a URL, or a file played as if live."""
     from realtime.camera import Camera
-    from realtime.grabber import Wish
+    from realtime.capture.grabber import Wish
 
     if _is_file(name):
         return file_feed(Path(name), clock)

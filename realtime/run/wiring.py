@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from engines.recipe import SAMPLE_RATE
 from realtime.audio_ring import AudioRing
-from realtime.blazeface import FaceFinder
 from realtime.cue import Cue
+from realtime.faces.blazeface import FaceFinder
 from realtime.frame import AudioBlock, Sighting, VideoFrame
 from realtime.hearing import Hearing
 from realtime.networks import Networks

@@ -22,8 +22,8 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from engines.recipe import SAMPLE_RATE
+from realtime.capture.resample import Resampler
 from realtime.clock import SECOND
-from realtime.resample import Resampler
 
 BLOCK = 320
 """Samples in a block of sound: 20 ms, as a microphone gives them."""

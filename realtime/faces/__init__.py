@@ -1,0 +1,1 @@
+"""What `search`, `track` and `sight` are made of: the detector, motion, assignment, steady boxes."""
