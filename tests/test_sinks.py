@@ -6,32 +6,27 @@ import csv
 import json
 import os
 import resource
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
-from engines.recipe import LABELS, SAMPLE_RATE
+from engines.recipe import LABELS
 from realtime.clock import MS, SECOND
 from realtime.cue import NOT_SURE, Cue
 from realtime.drawing.chart import time_text
 from realtime.drawing.paint import label_colour
-from realtime.errors import MissingLibrary, SinkError
-from realtime.frame import AudioBlock
-from realtime.sinks import contact_sheet, timeline, window
+from realtime.errors import SinkError
+from realtime.sinks import contact_sheet, timeline
 from realtime.sinks.catalogue import open_sink
 from realtime.sinks.contact_sheet import ContactSheet, Tile, chosen
 from realtime.sinks.csv_file import COLUMNS, CsvFile
 from realtime.sinks.jsonl import JsonLines
 from realtime.sinks.timeline import Timeline
-from realtime.sinks.video_file import VideoFile
 from realtime.testing.golden import load
 from realtime.testing.scenes import background, cue, frame
 
@@ -186,101 +181,6 @@ def test_the_table_survives_quotes_and_line_breaks_and_has_a_heading(tmp_path: P
     assert sum(float(rows[2][f"fused_{label}"]) for label in LABELS) == pytest.approx(1, abs=1e-6)
 
 
-# The video.
-
-
-def tone(first: int, count: int, captured_ns: int) -> AudioBlock:
-    """A click of full loudness in every second, else silence; by absolute sample number."""
-    samples = np.where(np.arange(first, first + count) % SAMPLE_RATE < 160, 0.9, 0.0).astype(np.float32)
-    return AudioBlock("default", first, captured_ns, samples)
-
-
-def shade(level: int, width: int = 64, height: int = 48) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return np.full((height, width, 3), level, np.uint8)
-
-
-def decoded(path: Path) -> tuple[list[float], list[int], np.ndarray[tuple[int], np.dtype[np.float32]], float]:
-    """Times and mean levels of the pictures; the sound, and when it begins."""
-    times, levels, sound, begin = [], [], [np.zeros(0, np.float32)], -1.0
-    with av.open(str(path)) as file:
-        for item in file.decode(*file.streams.video, *file.streams.audio):
-            if isinstance(item, av.VideoFrame):
-                times.append(float(item.time or 0.0))
-                levels.append(round(float(item.to_ndarray(format="gray").mean())))
-            elif isinstance(item, av.AudioFrame):
-                begin = float(item.time or 0.0) if begin < 0 else begin
-                sound.append(item.to_ndarray()[0])
-    return times, levels, np.concatenate(sound), begin
-
-
-def test_pictures_keep_the_uneven_times_at_which_they_were_captured(tmp_path: Path) -> None:
-    stamps = [5 * SECOND + ms * MS for ms in (0, 33, 70, 71, 200, 1000, 1040)]
-    video = VideoFile(str(tmp_path / "out.mp4"))
-    for seq, stamp in enumerate(stamps):
-        video.show(shade(30 * seq), frame(shade(30 * seq), seq, captured_ns=stamp))
-    video.close()
-    times, levels, sound, _ = decoded(tmp_path / "out.mp4")
-    assert times == pytest.approx([(stamp - stamps[0]) / SECOND for stamp in stamps], abs=1e-4)
-    assert levels == pytest.approx([30 * seq for seq in range(7)], abs=16)
-    assert np.all(np.diff(levels) > 0)
-    assert not len(sound)
-
-
-def test_sound_stays_with_the_picture_across_a_late_start_a_gap_and_an_overlap(tmp_path: Path) -> None:
-    """Pictures flash and sound clicks at every full second of the run; the file must agree."""
-    video = VideoFile(str(tmp_path / "out.mp4"))
-    block = SAMPLE_RATE // 25
-    begin_ns = 400 * MS
-    for step in range(125):
-        t_ns = step * 40 * MS
-        if t_ns >= begin_ns:
-            level = 250 if step % 25 == 0 else 5
-            video.show(shade(level), frame(shade(level), step, captured_ns=t_ns))
-        if not 60 <= step < 70:  # lost sound
-            video.hear(tone(step * block, block, t_ns))
-        if step == 80:  # the same sound once more
-            video.hear(tone(step * block, block, t_ns))
-    video.close()
-    times, levels, sound, first = decoded(tmp_path / "out.mp4")
-    flashes = [t + 0.4 for t, level in zip(times, levels, strict=True) if level > 128]
-    loud = np.flatnonzero(np.abs(sound) > 0.4) / SAMPLE_RATE + first + 0.4
-    clicks = [float(part[0]) for part in np.split(loud, np.flatnonzero(np.diff(loud) > 0.5) + 1)]
-    assert flashes == pytest.approx([1, 2, 3, 4], abs=0.001)
-    assert clicks == pytest.approx([1, 2, 3, 4], abs=0.03)
-
-
-def test_a_microphone_that_starts_seconds_late_is_still_recorded(tmp_path: Path) -> None:
-    video = VideoFile(str(tmp_path / "out.mp4"))
-    for step in range(50):
-        video.show(shade(99), frame(shade(99), step, captured_ns=step * 80 * MS))
-        if step >= 30:
-            video.hear(tone(0, 1280, step * 80 * MS))
-    video.close()
-    _, _, sound, first = decoded(tmp_path / "out.mp4")
-    loud = np.flatnonzero(np.abs(sound) > 0.4)
-    assert first + loud[0] / SAMPLE_RATE == pytest.approx(2.4, abs=0.03)
-
-
-def test_an_odd_size_is_filled_up_and_a_change_of_size_is_scaled(tmp_path: Path) -> None:
-    video = VideoFile(str(tmp_path / "out.mp4"))
-    for seq, size in enumerate([(63, 47), (63, 47), (128, 96)]):
-        video.show(shade(120, *size), frame(shade(120, *size), seq))
-    video.close()
-    with av.open(str(tmp_path / "out.mp4")) as file:
-        assert [(f.width, f.height) for f in file.decode(video=0)] == [(64, 48)] * 3
-        assert file.streams.video[0].codec_context.pix_fmt == "yuv420p"
-
-
-def test_every_camera_gets_a_file_of_its_own(tmp_path: Path) -> None:
-    video = VideoFile(str(tmp_path / "out.mp4"))
-    for seq in range(4):
-        video.show(shade(9), frame(shade(9), seq, source="camera:0"))
-        video.show(shade(200), frame(shade(200), seq, source="camera:1"))
-    video.close()
-    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "out-camera_1.mp4"}
-    assert min(decoded(tmp_path / "out-camera_1.mp4")[1]) > 150
-
-
 # The contact sheet.
 
 
@@ -297,7 +197,7 @@ def test_the_sheet_is_evenly_spaced_from_first_to_last_whatever_the_length(
 
     monkeypatch.setattr(contact_sheet, "sheet", note)
     out = ContactSheet(str(tmp_path / "run.sheet.png"))
-    small = shade(50, 16, 12)
+    small = np.full((12, 16, 3), 50, np.uint8)
     for seq in range(pictures):
         out.show(small, frame(small, seq))
     held = len(out._kept)
@@ -323,7 +223,7 @@ def test_a_large_picture_is_kept_small(tmp_path: Path) -> None:
 
 
 def test_chosen_keeps_the_first_and_the_last() -> None:
-    tiles = [(t, "camera:0", shade(0)) for t in range(50)]
+    tiles = [(t, "camera:0", np.zeros((48, 64, 3), np.uint8)) for t in range(50)]
     picked = [t for t, _, _ in chosen(tiles, 16)]
     assert picked[0] == 0
     assert picked[-1] == 49
@@ -386,88 +286,3 @@ def test_times_on_the_axis_read_as_people_write_them() -> None:
     assert time_text(90 * SECOND, 10) == "90 s"
     assert time_text(150 * SECOND, 30) == "2:30"
     assert time_text(3 * 3600 * SECOND + 61 * SECOND, 600) == "3:01:01"
-
-
-# The window.
-
-
-def test_without_a_display_the_window_says_so_instead_of_ending_the_program(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("only X11 can be without a display")
-    monkeypatch.delenv("DISPLAY", raising=False)
-    assert not window.display_is_there()
-    with pytest.raises(SinkError, match="DISPLAY is not set"):
-        window.Window()
-    monkeypatch.setenv("DISPLAY", ":4711")
-    with pytest.raises(SinkError, match=":4711, and nothing answers there"):
-        window.Window()
-
-
-def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("only X11 needs libxcb")
-
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr("realtime.sinks.window.ctypes.CDLL", missing)
-    with pytest.raises(MissingLibrary, match="apt-get install libxcb1"):
-        window.Window()
-
-
-ON_A_DISPLAY = """
-import subprocess, sys, time
-import numpy as np
-from functools import partial
-from pathlib import Path
-from realtime.sinks.window import Window
-from realtime.testing.golden import load
-from realtime.testing.scenes import crowd
-from realtime.overlay import draw
-
-view = crowd(640, 480, 1)
-picture = draw(view)
-shot = sys.argv[1]
-window, pressed = Window(), []
-window.on_key = {key: lambda key=key: pressed.append(key) for key in "ml"}
-run = partial(subprocess.run, check=True, capture_output=True, text=True)
-for _ in range(20):
-    for _ in range(8):
-        window.show(picture, view.frame)
-        time.sleep(0.02)
-    run(["import", "-window", "root", shot])
-    if np.array_equal(load(Path(shot))[:480, :640], picture):
-        break
-else:
-    sys.exit("the screen never showed the picture")
-found = run(["xdotool", "search", "--name", "liveaffect"]).stdout.split()[0]
-for key in ("m", "l", "x", "Escape"):
-    assert not window.wants_stop, pressed
-    run(["xdotool", "key", "--window", found, key])
-    for _ in range(4):
-        window.show(picture, view.frame)
-        time.sleep(0.01)
-assert pressed == ["m", "l"], pressed
-assert window.wants_stop
-window.close()
-window.close()
-"""
-
-
-@pytest.mark.slow
-def test_the_window_shows_exactly_the_picture_and_hears_its_keys(tmp_path: Path) -> None:
-    for program, package in (("xvfb-run", "xvfb"), ("import", "imagemagick"), ("xdotool", "xdotool")):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}: apt-get install {package}")
-    shot = tmp_path / "shot.png"
-    done = subprocess.run(
-        ["xvfb-run", "-a", "-s", "-screen 0 800x600x24", sys.executable, "-c", ON_A_DISPLAY, str(shot)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

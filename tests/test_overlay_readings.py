@@ -1,0 +1,89 @@
+"""Readings fade and vanish when they are too old; the meter stands at who speaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from realtime.cue import NOT_SURE
+from realtime.drawing import paint
+from realtime.overlay import Layout, View, draw, lay_out, strength
+from realtime.testing import scenes
+from realtime.testing.golden import Picture
+
+# Ages.
+
+
+def test_a_reading_is_full_until_it_expires_then_fades_and_is_gone() -> None:
+    assert strength(None, 500) == 0
+    assert strength(0, 500) == strength(500, 500) == 256
+    fading = [strength(500 + ms, 500) for ms in range(0, 260, 10)]
+    assert fading == sorted(fading, reverse=True)
+    assert 0 < fading[12] < 256
+    assert fading[-1] == strength(10**9, 500) == 0
+
+
+def without(view: View, age: int | None, voice: int | None) -> Picture:
+    marks = (replace(view.marks[0], face_age_ms=age, voice_age_ms=voice),)
+    return draw(replace(view, marks=marks, voice_level=0.0))
+
+
+@pytest.mark.parametrize(("face", "voice"), [(800, None), (10_000, 2_300), (None, 60_000)])
+def test_an_emotion_whose_readings_are_all_too_old_is_no_longer_shown(
+    face: int | None, voice: int | None
+) -> None:
+    view = scenes.crowd(640, 480, 1)
+    nothing_said = draw(replace(view, marks=(replace(view.marks[0], cue=None),), voice_level=0.0))
+    assert np.array_equal(without(view, face, voice), nothing_said)
+    assert not np.array_equal(without(view, 40, None), nothing_said)
+
+
+def test_a_fresh_voice_keeps_the_emotion_of_a_face_that_is_no_longer_seen() -> None:
+    view = scenes.crowd(640, 480, 1)
+    shown = lay_out(replace(view, marks=(replace(view.marks[0], face_age_ms=900, voice_age_ms=300),)))
+    assert [seat.form for seat in shown.seats] == ["full"]
+    assert not np.array_equal(without(view, 900, 300), without(view, 90, 300)), "the face's age must go"
+
+
+def test_not_sure_without_any_evidence_is_said_with_its_reason() -> None:
+    view = scenes.crowd(640, 480, 1)
+    said = scenes.cue(NOT_SURE, confidence=0.2, reason="little evidence")
+    mark = replace(view.marks[0], cue=said, face_age_ms=None, voice_age_ms=None)
+    silent = replace(said, reason=None)
+    assert len(lay_out(replace(view, marks=(mark,))).seats) == 1
+    assert not np.array_equal(
+        draw(replace(view, marks=(mark,))), draw(replace(view, marks=(replace(mark, cue=silent),)))
+    )
+
+
+# The voice.
+
+
+def piece_of(layout: Layout, what: str) -> list[tuple[int, int, int, int]]:
+    return [piece.rect for piece in layout.pieces if piece.what == what]
+
+
+def test_the_meter_stands_at_the_speaker_and_at_the_edge_when_nobody_in_view_speaks() -> None:
+    view = scenes.crowd(640, 480, 4)
+    (at_speaker,) = piece_of(lay_out(view), "meter")
+    x, y, w, h = on_picture(view, view.marks[1])
+    assert at_speaker[1] - (y + h) in range(20)
+    assert abs(at_speaker[0] + at_speaker[2] / 2 - (x + w / 2)) <= 1
+    silent = tuple(
+        replace(mark, cue=replace(mark.cue, speaking=False)) for mark in view.marks if mark.cue is not None
+    )
+    layout = lay_out(replace(view, marks=silent, nobody=scenes.cue("angry", track=None)))
+    (at_edge,) = piece_of(layout, "meter")
+    assert at_edge[0] == layout.measures.gap
+    assert len(piece_of(layout, "nobody")) == 1
+
+
+def test_more_voice_lights_more_of_the_meter() -> None:
+    view = replace(scenes.crowd(640, 480, 1), history=())
+    green = [
+        int((draw(replace(view, voice_level=level)) == paint.GOOD).all(axis=-1).sum())
+        for level in (0.0, 0.25, 0.5, 0.75)
+    ]
+    assert green == sorted(set(green))

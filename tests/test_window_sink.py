@@ -1,0 +1,97 @@
+"""The window shows what was drawn, hears its keys, and says why it cannot open."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from realtime.errors import MissingLibrary, SinkError
+from realtime.sinks import window
+
+# The window.
+
+
+def test_without_a_display_the_window_says_so_instead_of_ending_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only X11 can be without a display")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert not window.display_is_there()
+    with pytest.raises(SinkError, match="DISPLAY is not set"):
+        window.Window()
+    monkeypatch.setenv("DISPLAY", ":4711")
+    with pytest.raises(SinkError, match=":4711, and nothing answers there"):
+        window.Window()
+
+
+def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only X11 needs libxcb")
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("realtime.sinks.window.ctypes.CDLL", missing)
+    with pytest.raises(MissingLibrary, match="apt-get install libxcb1"):
+        window.Window()
+
+
+ON_A_DISPLAY = """
+import subprocess, sys, time
+import numpy as np
+from functools import partial
+from pathlib import Path
+from realtime.sinks.window import Window
+from realtime.testing.golden import load
+from realtime.testing.scenes import crowd
+from realtime.overlay import draw
+
+view = crowd(640, 480, 1)
+picture = draw(view)
+shot = sys.argv[1]
+window, pressed = Window(), []
+window.on_key = {key: lambda key=key: pressed.append(key) for key in "ml"}
+run = partial(subprocess.run, check=True, capture_output=True, text=True)
+for _ in range(20):
+    for _ in range(8):
+        window.show(picture, view.frame)
+        time.sleep(0.02)
+    run(["import", "-window", "root", shot])
+    if np.array_equal(load(Path(shot))[:480, :640], picture):
+        break
+else:
+    sys.exit("the screen never showed the picture")
+found = run(["xdotool", "search", "--name", "liveaffect"]).stdout.split()[0]
+for key in ("m", "l", "x", "Escape"):
+    assert not window.wants_stop, pressed
+    run(["xdotool", "key", "--window", found, key])
+    for _ in range(4):
+        window.show(picture, view.frame)
+        time.sleep(0.01)
+assert pressed == ["m", "l"], pressed
+assert window.wants_stop
+window.close()
+window.close()
+"""
+
+
+@pytest.mark.slow
+def test_the_window_shows_exactly_the_picture_and_hears_its_keys(tmp_path: Path) -> None:
+    for program, package in (("xvfb-run", "xvfb"), ("import", "imagemagick"), ("xdotool", "xdotool")):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}: apt-get install {package}")
+    shot = tmp_path / "shot.png"
+    done = subprocess.run(
+        ["xvfb-run", "-a", "-s", "-screen 0 800x600x24", sys.executable, "-c", ON_A_DISPLAY, str(shot)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
