@@ -15,6 +15,45 @@ from numpy.typing import NDArray
 LABELS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 """The seven labels, everywhere in this order."""
 
+CORPUS_LABELS: dict[str, dict[str, str | None]] = {
+    "ravdess": {
+        "01": "neutral",
+        "02": "neutral",  # calm
+        "03": "happy",
+        "04": "sad",
+        "05": "angry",
+        "06": "fearful",
+        "07": "disgusted",
+        "08": "surprised",
+    },
+    "nemo": {
+        "neutral": "neutral",
+        "happiness": "happy",
+        "sadness": "sad",
+        "anger": "angry",
+        "fear": "fearful",
+        "surprised": "surprised",
+    },
+    "emodb": {
+        "N": "neutral",
+        "F": "happy",
+        "T": "sad",
+        "W": "angry",
+        "A": "fearful",
+        "E": "disgusted",
+        "L": None,  # boredom
+    },
+    "crema-d": {
+        "NEU": "neutral",
+        "HAP": "happy",
+        "SAD": "sad",
+        "ANG": "angry",
+        "FEA": "fearful",
+        "DIS": "disgusted",
+    },
+}
+"""What each corpus calls the seven, as it stands in its own file names; None is left out on purpose."""
+
 CROP = 1
 """Version of the crop template below."""
 CROP_SIZE = 64
