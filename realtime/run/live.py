@@ -49,6 +49,8 @@ class Feed:
     sound: bool
     live: bool
     """False: its end is the end; True: it is opened again for ever."""
+    watch: Callable[[], object] | None = None
+    """Changes when devices come or go, so that a device that is back is noticed at once."""
 
 
 class LiveRun:
@@ -74,7 +76,9 @@ class LiveRun:
         self._outputs = outputs
         self._fresh = threading.Event()
         self.brain = Brain(lambda: make_wiring(self.rings, self.cues.push), clock)
-        self.supervisors = [Supervisor(f.make, clock, self.deliver, live=f.live) for f in feeds]
+        self.supervisors = [
+            Supervisor(f.make, clock, self.deliver, live=f.live, watch=f.watch) for f in feeds
+        ]
         self.screens = {name: Screen(name, "starting", mirrored=mirrored) for name in cameras}
         self._cursors = dict.fromkeys(cameras, 0)
         self._last: dict[str, tuple[VideoFrame, int]] = {}

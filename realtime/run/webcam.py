@@ -9,6 +9,7 @@ from pathlib import Path
 from realtime.clock import MonotonicClock, epoch_ns
 from realtime.cue import Cue
 from realtime.errors import MissingLibrary, SettingsError, SinkError
+from realtime.run.devices import cameras
 from realtime.run.live import Feed, LiveRun
 from realtime.run.loading import load_tools
 from realtime.run.outputs import Outputs
@@ -79,7 +80,9 @@ def camera_feed(name: str, settings: Settings, clock: MonotonicClock) -> Feed:
     def make() -> Source:
         return Camera(name, clock, wish)
 
-    return Feed(make().name, make, pictures=True, sound=False, live=True)
+    # A URL is not in the list of devices; its pauses just run out.
+    watch = None if _URL.match(name) else cameras
+    return Feed(make().name, make, pictures=True, sound=False, live=True, watch=watch)
 
 
 def microphone_feed(name: str, clock: MonotonicClock) -> Feed:
