@@ -115,6 +115,10 @@ def test_a_cropped_picture_is_judged_without_a_search(
         (["live", "--size", "big"], "WIDTHxHEIGHT"),
         (["live", "--camera", "screen"], "does not exist yet"),
         (["live", "--camera", "none", "--sink", "out.doc"], "no output is called 'out.doc'"),
+        (
+            ["live", "--camera", "no such camera", "--mic", "none", "--sink", "c.jsonl"],
+            "Cameras on this machine",
+        ),
         (["demo", "--config", "none.toml"], "cannot read the config file"),
     ],
 )

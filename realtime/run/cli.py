@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -19,6 +20,8 @@ from engines.protocol import EngineError
 from realtime.errors import RealtimeError
 from realtime.run.settings import ENGINE_CHOICES, OVERLAY_MODES, Settings, resolve
 
+LIBRARIES = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
+"""What OpenCV reads when it is loaded: its warnings we say ourselves; a stalled camera is let go after 1 s."""
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -30,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    for name, value in LIBRARIES.items():
+        os.environ.setdefault(name, value)
     command: Command = given.command
     try:
         return command(given)

@@ -15,6 +15,7 @@ import numpy as np
 
 from realtime.clock import MS, SECOND, Clock
 from realtime.cue import Cue
+from realtime.errors import SourceNotFound
 from realtime.frame import AudioBlock, Sighting, VideoFrame
 from realtime.ring import Ring
 from realtime.run.brain import Brain
@@ -102,6 +103,7 @@ class LiveRun:
                 self.turn()
                 if self.brain.wiring is None and self.brain.failed is not None:
                     raise self.brain.failed
+                self._refuse_what_was_never_there()
                 if 0 < seconds * SECOND <= self._clock.now_ns() - started_ns or self._ended():
                     break
         finally:
@@ -269,6 +271,12 @@ class LiveRun:
         elif not self.brain.wiring.networks.trained:
             notices.append(UNTRAINED)
         return (*notices, *self._outputs.failures)
+
+    def _refuse_what_was_never_there(self) -> None:
+        """A run none of whose sources exists is a mistyped command, not a patient wait."""
+        errors = [s.error for s in self.supervisors if s.state.delivered == 0]
+        if len(errors) == len(self.supervisors) and all(isinstance(e, SourceNotFound) for e in errors):
+            raise SourceNotFound("; ".join(str(error) for error in errors))
 
     def _ended(self) -> bool:
         return all(supervisor.state.phase == "ended" for supervisor in self.supervisors)
