@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,26 +48,32 @@ def test_missing_numbers_are_losses_unless_the_source_counts_them_itself() -> No
     assert numbering.losses(gaps=False) == {}
 
 
-def test_a_stamp_of_sound_that_goes_back_is_put_at_its_place() -> None:
+def stamped(*stamps_ns: int) -> list[int]:
+    """How far from its place each block is published, given the stamps of blocks in a row, in ms."""
     numbering = Numbering()
-    stamps = (0, PERIOD_NS, 2 * PERIOD_NS - 3 * SECOND, 3 * PERIOD_NS, 4 * PERIOD_NS - 10 * MS)
-    passed = [numbering.renumber(block(k * BLOCK, stamp)) for k, stamp in enumerate(stamps)]
-    got = [item.captured_ns for item in passed if item is not None]
-    assert got == [0, PERIOD_NS, 2 * PERIOD_NS, 3 * PERIOD_NS, 4 * PERIOD_NS - 10 * MS]
+    passed = [numbering.renumber(block(k * BLOCK, stamp)) for k, stamp in enumerate(stamps_ns)]
+    return [(item.captured_ns - stamps_ns[0]) // MS - 40 * k for k, item in enumerate(passed) if item]
 
 
-def test_a_clock_that_was_reset_for_good_goes_on_by_the_sample_count() -> None:
-    numbering = Numbering()
-    numbering.renumber(block(0, 10 * SECOND))
-    passed = [numbering.renumber(block(k * BLOCK, k * PERIOD_NS)) for k in range(1, 50)]
-    assert [i.captured_ns for i in passed if i] == [10 * SECOND + k * PERIOD_NS for k in range(1, 50)]
+def test_a_stamp_of_sound_that_goes_back_for_once_moves_it_little() -> None:
+    assert stamped(0, PERIOD_NS, 2 * PERIOD_NS - 3 * SECOND, 3 * PERIOD_NS) == [0, 0, -20, 0]
+
+
+def test_a_clock_that_was_wrong_at_first_is_followed_without_a_step_back() -> None:
+    """A sound server was seen to be 0.6 s off for the first second."""
+    for off_ns in (-600 * MS, 600 * MS):
+        off_ms = stamped(0, *(k * PERIOD_NS + off_ns for k in range(1, 40)))
+        assert off_ms[-1] == off_ns // MS
+        assert all(-20 <= after - before <= 40 for before, after in pairwise(off_ms))
 
 
 def test_a_stamp_far_behind_its_place_is_lost_sound() -> None:
     numbering = Numbering()
-    passed = [numbering.renumber(block(k * BLOCK, stamp)) for k, stamp in enumerate((0, PERIOD_NS + SECOND))]
-    assert [item.first for item in passed if isinstance(item, AudioBlock)] == [0, BLOCK + 16_000]
-    assert numbering.losses(gaps=False) == {"samples that its clock passed over": 16_000}
+    passed = [
+        numbering.renumber(block(k * BLOCK, stamp)) for k, stamp in enumerate((0, PERIOD_NS + 2 * SECOND))
+    ]
+    assert [item.first for item in passed if isinstance(item, AudioBlock)] == [0, BLOCK + 32_000]
+    assert numbering.losses(gaps=False) == {"samples that its clock passed over": 32_000}
 
 
 @given(scripts(40, PERIOD_NS), st.booleans())

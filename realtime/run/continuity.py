@@ -16,9 +16,10 @@ from realtime.frame import AudioBlock, VideoFrame
 
 _SPARSE = 16
 """Every so many pixels are looked at to see whether a picture is black."""
-_EARLY_NS = 20 * MS
-_LATE_NS = 40 * MS
-"""A stamp of sound may lie this much before and behind its place: stamps jitter."""
+_EARLY_NS, _LATE_NS = 20 * MS, 40 * MS
+"""How far before and behind its place, as the sample count has it, a block of sound may be stamped."""
+_LOST_NS = SECOND
+"""A stamp this far behind its place means that sound was lost."""
 
 
 class Numbering:
@@ -86,14 +87,14 @@ class Numbering:
             gap = first - self._next_sample
             self._gaps[AudioBlock] += gap
             place_ns = self._sound_end_ns + gap * SECOND // SAMPLE_RATE
-            # The place of sound is its time: a stamp far before it is a mistake, one far behind it a loss.
-            if captured_ns < place_ns - _EARLY_NS:
-                captured_ns = place_ns
-            elif captured_ns > place_ns + _LATE_NS:
+            if captured_ns > place_ns + _LOST_NS:
                 jump = (captured_ns - place_ns) * SAMPLE_RATE // SECOND
                 self._jumped += jump
                 self._sample_offset += jump
                 first += jump
+            else:
+                # The place of sound is its time: a stamp that strays from it is followed in small steps.
+                captured_ns = min(max(captured_ns, place_ns - _EARLY_NS), place_ns + _LATE_NS)
             captured_ns = max(captured_ns, self._sound_ns)
         self._begun = True
         self._sound_ns = captured_ns
