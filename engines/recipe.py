@@ -75,9 +75,12 @@ LOG_FLOOR = 1e-6
 
 STATISTICS_DECAY_S = 10.0
 """After this many seconds of speech an old frame counts 1/e of a new one."""
-PRIOR_MEAN = -6.0
-"""Log-mel mean of a speaker nobody has heard yet; replaced by the corpus's when weights are trained."""
-PRIOR_VARIANCE = 4.0
+_BAND = np.arange(MEL_BANDS)
+PRIOR_MEAN = np.interp(
+    _BAND, (0, 3, 6, 10, 16, 24, 44, 56, 63), (-8.2, -4.8, -1.8, -2.7, -4.2, -5.3, -6.5, -8.3, -10.0)
+)
+"""Log-mel mean, band by band, of a speaker nobody has heard yet: that of the training speakers, rounded."""
+PRIOR_VARIANCE = np.interp(_BAND, (0, 4, 16, 32, 44, 60, 63), (4.0, 9.0, 12.0, 10.0, 10.0, 9.0, 7.0))
 PRIOR_WEIGHT_S = 1.0
 """The prior counts as much as this many seconds of speech."""
 MIN_VARIANCE = 0.25
@@ -145,7 +148,8 @@ class SpeakerStatistics:
         """Take in one piece: its log-mel sums, how much of it was speech (0..1), and how many frames are new.
 
         Overlapping pieces pass `frames` = the hop's frames, so that no frame counts twice. Sums over the
-        whole piece are scaled to that share; longer pieces report sums scaled to STFT_FRAMES. A piece with a number that is not finite is left out.
+        whole piece are scaled to that share; longer pieces report sums scaled to STFT_FRAMES. A piece with
+        a number that is not finite is left out.
         """
         new = float(frames) * float(np.clip(speech, 0.0, 1.0))
         if not 0 < new < np.inf or not (np.isfinite(mel_sum).all() and np.isfinite(mel_sumsq).all()):

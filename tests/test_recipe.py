@@ -170,4 +170,4 @@ def test_a_copy_goes_its_own_way() -> None:
     mel = pieces(1, 0)[0]
     other.add(mel.sum(axis=0), (mel**2).sum(axis=0), speech=1.0, frames=HOP_FRAMES)
     np.testing.assert_allclose(statistics.normaliser()[0], PRIOR_MEAN)
-    assert np.abs(other.normaliser()[0] - PRIOR_MEAN).min() > 0.05
+    assert np.abs(other.normaliser()[0] - PRIOR_MEAN).mean() > 0.05
