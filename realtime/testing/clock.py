@@ -8,6 +8,7 @@ passes in seconds. Real time is used only to notice a `stop` and to give up on a
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 _NOTICE_S = 0.01
 """How long a sleeper takes to notice that somebody set its `stop`."""
@@ -89,3 +90,37 @@ class FakeClock:
             raise ValueError(f"time never goes back: it is {self._now_ns} ns, asked for {when_ns} ns")
         self._now_ns = when_ns
         self._changed.notify_all()
+
+
+class TickingClock:
+    """A clock that one thread moves by waiting on it, and that calls `tick` on the way.
+
+    So a source that is read in its own thread and the rest of a live run take turns in that thread: what
+    takes minutes of stream takes no time, in the same order every time. From `end_ns` on time stands still
+    and `over` is set.
+    """
+
+    def __init__(self, end_ns: int, step_ns: int) -> None:
+        self.over = threading.Event()
+        self.tick: Callable[[], None] = lambda: None
+        self._now_ns = 0
+        self._end_ns = end_ns
+        self._step_ns = step_ns
+        self._next_ns = step_ns
+
+    def now_ns(self) -> int:
+        """How far waiting has moved it."""
+        return self._now_ns
+
+    def wait_until(self, deadline_ns: int, stop: threading.Event) -> bool:
+        """Move to the deadline, ticking on the way; return False if `stop` is set or time is over."""
+        while self._now_ns < deadline_ns and not stop.is_set():
+            if self._now_ns >= self._end_ns:
+                self.over.set()
+                stop.wait(0.001)
+                return False
+            self._now_ns = min(deadline_ns, self._next_ns, self._end_ns)
+            if self._now_ns == self._next_ns:
+                self._next_ns += self._step_ns
+                self.tick()
+        return not stop.is_set()
