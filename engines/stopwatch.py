@@ -1,8 +1,8 @@
-"""How much processor time a call takes: the only place in `engines` that reads time.
+"""How long something takes: the only place in `engines` that reads time.
 
 Engines own no clock. `load` needs one answer before the first picture: is INT8 really faster than fp32
 on this processor? Processor time of the calling thread is used, because a busy machine changes wall time
-and not the ratio.
+and not the ratio. Training asks for wall time, because that is what a person waits for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from statistics import median
 def thread_cpu_ns() -> int:
     """Processor time of the calling thread."""
     return time.thread_time_ns()
+
+
+def wall_ns() -> int:
+    """Time since an arbitrary start; never goes back."""
+    return time.monotonic_ns()
 
 
 def median_ns(
