@@ -108,6 +108,7 @@ class Camera:
         image = _rgb(shot.image)
         size = image.shape[1], image.shape[0]
         if self._size not in (None, size):
+            self._grabber.losses["pictures of another size"] += 1
             raise SourceChanged(
                 f"{self.name} changed its picture size from {self._size} to {size}; opening it again"
             )
