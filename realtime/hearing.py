@@ -88,7 +88,6 @@ class Hearing:
 
     def due(self, *, hop_doubled: bool) -> list[Piece]:
         """Pieces that are complete and were not analysed yet; lost and skipped ones are counted."""
-        self._follow_energy()
         wanted, skipped = self._grid.due(
             next_index=self._next_index, oldest=self._ring.start, end=self._ring.end, most=MOST_PIECES
         )
@@ -147,6 +146,7 @@ class Hearing:
 
         Evidence waits while it is undecided who speaks; what is still undecided after that is dropped.
         """
+        self._follow_energy()
         self.voice = self._attribution.decide(now_ns)
         alone = self.voice.state == "nobody in view" or not anyone_in_view
         self._alone_since_ns = (self._alone_since_ns or now_ns) if alone else None

@@ -147,7 +147,8 @@ def _said(mark: Mark) -> Said | None:
 
 
 def _words(cue: Cue, strong: int = FULL) -> Said:
-    shares = tuple(round(1000 * p) for p in cue.fused)
+    # Whole percents: finer steps nobody can see, and every change is a panel drawn anew.
+    shares = tuple(10 * round(100 * p) for p in cue.fused)
     return Said(cue.label, round(100 * cue.confidence), shares, cue.reason or "", strong)
 
 
@@ -160,10 +161,16 @@ def _sources(mark: Mark) -> tuple[Source, ...]:
         ("face", "voice"), mark.cue.weights[:2], ages, _strengths(mark), strict=True
     ):
         alive = age is not None and strong > 0
-        out.append(Source(name, round(100 * weight) if alive else 0, age if alive else None, strong or FULL))
+        shown = _tens(age) if alive and age is not None else None
+        out.append(Source(name, round(100 * weight) if alive else 0, shown, strong or FULL))
     if mark.cue.words is not None:
         out.append(Source("words", round(100 * mark.cue.weights[2]), None))
     return tuple(out)
+
+
+def _tens(age_ms: int) -> int:
+    """To the nearest 10 ms: the last digit changes with every picture and cannot be read."""
+    return (age_ms + 5) // 10 * 10
 
 
 def _frame_colour(said: Said | None) -> Colour:

@@ -72,24 +72,53 @@ def _height(item: Evidence, half_life_ns: int | None) -> float:
 
 
 class Window:
-    """The evidence of the last `length_ns`, every item with its own score."""
+    """The evidence of the last `length_ns`, every item with its own score.
+
+    Vectors and logits lie side by side in one array that slides along, because stacking sixty small
+    arrays anew for every picture would cost more than the network that made them.
+    """
 
     def __init__(self, length_ns: int) -> None:
         self._length_ns = length_ns
-        self._items: deque[Evidence] = deque()
+        self._times: deque[int] = deque()
+        self._rows = np.zeros((0, 0), np.float32)
+        self._first = self._end = 0
+        self._split = 0
 
     def add(self, item: Evidence) -> None:
         """Take in one item."""
-        self._items.append(item)
+        self._split = len(item.vector)
+        width = self._split + len(item.logits) + 1
+        if self._end == len(self._rows):
+            self._make_room(width)
+        row = self._rows[self._end]
+        row[: self._split], row[self._split : -1], row[-1] = item.vector, item.logits, item.score
+        self._times.append(item.captured_ns)
+        self._end += 1
 
     def read(self, now_ns: int) -> Pooled | None:
         """The pooled window that ends at `now_ns`; None when it is empty. Older items are let go."""
-        while self._items and self._items[0].captured_ns <= now_ns - self._length_ns:
-            self._items.popleft()
-        return pool(self._items, None) if self._items else None
+        while self._times and self._times[0] <= now_ns - self._length_ns:
+            self._times.popleft()
+            self._first += 1
+        if not self._times:
+            return None
+        rows = self._rows[self._first : self._end]
+        scores = rows[:, -1]
+        weights = np.exp(scores - scores.max())
+        pooled = (weights / weights.sum()) @ rows[:, :-1]
+        return Pooled(vector=pooled[: self._split], logits=pooled[self._split :])
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._times)
+
+    def _make_room(self, width: int) -> None:
+        """Slide what is still needed to the front of an array twice its size."""
+        kept = self._rows[self._first : self._end]
+        rows = np.zeros((max(32, 2 * len(kept)), width), np.float32)
+        if len(kept):
+            rows[: len(kept)] = kept
+        self._rows, self._first, self._end = rows, 0, len(kept)
 
 
 class Forgetting:

@@ -26,10 +26,14 @@ from realtime.pooling import Evidence, weighted_score
 from realtime.relief import LEVELS, Relief
 from realtime.ring import Ring
 from realtime.smoothing import Circumstances, SmoothingSettings, Steady
-from realtime.window import FUSION_STEP_NS, grid_due
+from realtime.window import FUSION_STEP_NS, Due, grid_due
 
+FUSE_AGAIN_NS = 50 * MS
+"""Between grid points the display is given a new answer this often; each costs a fusion and a panel."""
 _LONGEST_LOOK_NS = 100 * MS
 """The time that one crop stands for at most."""
+_JUDGE_EVERY = 3
+"""Size, light, blur and turn of a face change slowly; every third look judges them."""
 _FORGET_NOBODY_NS = 2_000 * MS
 
 
@@ -84,6 +88,8 @@ class Scheduler:
         self._nobody: dict[str, Person] = {}
         self._relief = Relief()
         self._seen: dict[str, int] = {}
+        self._cues: tuple[Cue, ...] = ()
+        self._fused_ns = -FUSE_AGAIN_NS
         self._last_index = -1
         self._model = networks.model
 
@@ -92,11 +98,15 @@ class Scheduler:
         looks, late = self._look()
         self._ask(looks, [(h, p) for h in self._hearings for p in self._due(h)])
         in_view = [p for p in self._people.values() if 0 <= now_ns - p.seen_ns <= FACE_EXPIRES_NS]
-        self._hand_out_voices(now_ns, in_view)
         due = grid_due(FUSION_STEP_NS, last_index=self._last_index, now_ns=now_ns)
+        if due is not None:
+            # Whose voice it is changes over tenths of a second; asking with every picture would be waste.
+            self._hand_out_voices(now_ns, in_view)
         skipped = due.skipped if due is not None and self._last_index >= 0 else 0
         self._relief.note(now_ns, late=late or skipped > 0)
-        cues = self._fuse(now_ns, [*in_view, *self._voices_of_nobody(now_ns)], skipped)
+        people = [*in_view, *self._voices_of_nobody(now_ns)]
+        cues = self._fuse(now_ns, people, skipped) if self._fusion_is_due(now_ns, people, due) else self._cues
+        self._cues = cues
         if due is not None:
             self._last_index = due.index
             self.skipped["grid points"] += skipped
@@ -105,6 +115,14 @@ class Scheduler:
                 self._publish(tuple(dataclasses.replace(cue, t_ns=t_ns) for cue in cues))
         level = max((hearing.level for hearing in self._hearings), default=0.0)
         return Board(at_ns=now_ns, cues=cues, seen=dict(self._seen), level=level, notices=self._notices())
+
+    def _fusion_is_due(self, now_ns: int, people: Sequence[Person], due: Due | None) -> bool:
+        """At every grid point, for every newcomer, and else as often as anybody can see it change."""
+        known = {(cue.source, cue.track) for cue in self._cues}
+        if due is None and now_ns - self._fused_ns < FUSE_AGAIN_NS:
+            return known != {(person.source, person.track) for person in people}
+        self._fused_ns = now_ns
+        return True
 
     def _look(self) -> tuple[list[_Look], bool]:
         """New faces of all cameras: every picture moves the mouths on, only the newest asks the network."""
@@ -137,8 +155,10 @@ class Scheduler:
             motion = 0.0 if person.crop is None else mouth_motion(person.crop, face.crop)
             for hearing in self._hearings:
                 hearing.watch(face.track, sighting.captured_ns, motion)
+            seen = person.quality
+            if seen is None or person.looks % _JUDGE_EVERY == 0:
+                seen = quality(face.crop, face.points)
             covers_ns = min(sighting.captured_ns - person.seen_ns, _LONGEST_LOOK_NS) if person.looks else 0
-            seen = quality(face.crop, face.points)
             person.see(sighting, face, seen)
             if not (self._relief.face_cadence_halved and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
