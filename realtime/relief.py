@@ -17,6 +17,8 @@ _WINDOW_NS = SECOND
 _CALM_NS = 5 * SECOND
 _LATE_SHARE = 0.25
 _MIN_STEPS = 8
+_FEW, _FEW_LATE = 4, 3
+"""A machine that is too busy for many steps a second is judged by its last few."""
 
 
 class Relief:
@@ -31,14 +33,15 @@ class Relief:
     def note(self, now_ns: int, *, late: bool) -> None:
         """One step of the scheduler: was it late?"""
         self._steps.append((now_ns, late))
-        while self._steps[0][0] <= now_ns - _WINDOW_NS:
+        while len(self._steps) > _FEW and self._steps[0][0] <= now_ns - _WINDOW_NS:
             self._steps.popleft()
         if late:
             self._last_late_ns = now_ns
         if now_ns - self._changed_ns < _WINDOW_NS:
             return
         late_steps = sum(was_late for _, was_late in self._steps)
-        if late_steps >= max(_LATE_SHARE * len(self._steps), 1) and len(self._steps) >= _MIN_STEPS:
+        many = len(self._steps) >= _MIN_STEPS
+        if late_steps >= (max(_LATE_SHARE * len(self._steps), 1) if many else _FEW_LATE):
             self._move(now_ns, +1)
         elif self.level and now_ns - max(self._last_late_ns or 0, self._changed_ns) >= _CALM_NS:
             self._move(now_ns, -1)
