@@ -125,12 +125,13 @@ class SlowEngine(_Around):
     def __init__(self, engine: Engine, clock: Clock, delay_ns: int) -> None:
         super().__init__(engine)
         self._clock = clock
-        self._delay_ns = delay_ns
+        self.delay_ns = delay_ns
+        """May be changed while it runs."""
         self._stop = threading.Event()
 
     def submit(self, inputs: Tensors) -> Pending:
         """Hand in one batch; the delay starts now."""
-        due_ns = self._clock.now_ns() + self._delay_ns
+        due_ns = self._clock.now_ns() + self.delay_ns
 
         def hold(answer: Tensors) -> Tensors:
             self._clock.wait_until(due_ns, self._stop)
