@@ -51,8 +51,21 @@ CORPUS_LABELS: dict[str, dict[str, str | None]] = {
         "FEA": "fearful",
         "DIS": "disgusted",
     },
+    "fer+": {
+        "neutral": "neutral",
+        "happiness": "happy",
+        "surprise": "surprised",
+        "sadness": "sad",
+        "anger": "angry",
+        "disgust": "disgusted",
+        "fear": "fearful",
+        "contempt": None,
+        "unknown": None,
+        "NF": None,  # no face
+    },
 }
-"""What each corpus calls the seven, as it stands in its own file names; None is left out on purpose."""
+"""What each corpus calls the seven, in its own file names or, for FER+, in the order of its columns of votes;
+None is left out on purpose."""
 
 CROP = 1
 """Version of the crop template below."""

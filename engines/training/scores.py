@@ -1,0 +1,160 @@
+"""How good answers are, in numbers that a rare label cannot hide in.
+
+Everything follows from truth and scores of single items, so a table can be made again from those alone,
+and an interval says what another sample of people would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.recipe import LABELS
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one set of answers is worth."""
+
+    items: int
+    accuracy: float
+    accuracy_between: tuple[float, float]
+    """In 95 of 100 samples drawn anew from these items or their groups."""
+    unweighted_recall: float
+    unweighted_recall_between: tuple[float, float]
+    macro_f1: float
+    recall: tuple[float | None, ...]
+    """Per label; None where there is no such item."""
+    precision: tuple[float | None, ...]
+    auc: tuple[float | None, ...]
+    """Per label against all others."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows are the truth."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types only."""
+        return asdict(self)
+
+
+def score(
+    truth: Labels,
+    scores: NDArray[np.floating],
+    *,
+    groups: Sequence[str] | None = None,
+    rounds: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Judge scores (n, labels), the highest being the answer.
+
+    With `groups`, such as speakers, the intervals draw whole groups, because one speaker's clips are alike.
+    """
+    truth = np.asarray(truth, np.int64)
+    if len(truth) != len(scores) or not len(truth):
+        raise ValueError(f"{len(truth)} truths and {len(scores)} scores cannot be compared")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).any(1).sum())} items have scores that are no numbers")
+    count, said = scores.shape[1], scores.argmax(1)
+    table = confusion(truth, said, count)
+    recalls, precisions = _shares(table, 1), _shares(table, 0)
+    draws = _draws(len(truth), groups, rounds, seed)
+    return Scores(
+        items=len(truth),
+        accuracy=accuracy(truth, said),
+        accuracy_between=_between(draws, lambda at: accuracy(truth[at], said[at])),
+        unweighted_recall=unweighted_recall(truth, said, count),
+        unweighted_recall_between=_between(draws, lambda at: unweighted_recall(truth[at], said[at], count)),
+        macro_f1=macro_f1(table),
+        recall=recalls,
+        precision=precisions,
+        auc=tuple(area_under_curve(truth == label, scores[:, label]) for label in range(count)),
+        confusion=tuple(tuple(int(cell) for cell in row) for row in table),
+    )
+
+
+def confusion(truth: Labels, said: Labels, count: int) -> NDArray[np.int64]:
+    """How often which truth was called what; rows are the truth."""
+    return np.bincount(truth * count + said, minlength=count * count).reshape(count, count).astype(np.int64)
+
+
+def accuracy(truth: Labels, said: Labels) -> float:
+    """Share of right answers, weighted by how often labels occur."""
+    return float((truth == said).mean())
+
+
+def unweighted_recall(truth: Labels, said: Labels, count: int) -> float:
+    """Mean of the recalls of all labels that occur."""
+    return float(np.mean([share for share in _shares(confusion(truth, said, count), 1) if share is not None]))
+
+
+def macro_f1(table: NDArray[np.int64]) -> float:
+    """Mean F1 over the labels that occur."""
+    hits, occurs, said = np.diag(table), table.sum(1), table.sum(0)
+    f1 = 2 * hits / np.maximum(occurs + said, 1)
+    return float(f1[occurs > 0].mean())
+
+
+def area_under_curve(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | None:
+    """How likely a positive item scores above another; None without items of both sorts."""
+    count, others = int(positive.sum()), int((~positive).sum())
+    if not count or not others:
+        return None
+    _, rank, many = np.unique(scores, return_inverse=True, return_counts=True)
+    middle = np.cumsum(many) - (many - 1) / 2  # Equal scores share their mean rank.
+    return float((middle[rank][positive].sum() - count * (count + 1) / 2) / (count * others))
+
+
+def to_markdown(scores: Scores, labels: Sequence[str] = LABELS) -> str:
+    """The figures and the confusion as two tables."""
+    low, high = scores.accuracy_between
+    least, most = scores.unweighted_recall_between
+    lines = [
+        "| items | accuracy | unweighted recall | macro F1 |",
+        "|---|---|---|---|",
+        f"| {scores.items} | {scores.accuracy:.3f} ({low:.3f} to {high:.3f}) "
+        f"| {scores.unweighted_recall:.3f} ({least:.3f} to {most:.3f}) | {scores.macro_f1:.3f} |",
+        "",
+        "| truth, called | " + " | ".join(labels) + " | recall | precision | AUC |",
+        "|---|" + "---|" * (len(labels) + 3),
+    ]
+    for at, label in enumerate(labels):
+        cells = [str(cell) for cell in scores.confusion[at]]
+        shares = [_shown(part[at]) for part in (scores.recall, scores.precision, scores.auc)]
+        lines.append(f"| {label} | " + " | ".join(cells + shares) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(share: float | None) -> str:
+    return "-" if share is None else f"{share:.3f}"
+
+
+def _shares(table: NDArray[np.int64], axis: int) -> tuple[float | None, ...]:
+    whole = table.sum(axis)
+    return tuple(
+        float(hit) / int(all_) if all_ else None for hit, all_ in zip(np.diag(table), whole, strict=True)
+    )
+
+
+def _draws(items: int, groups: Sequence[str] | None, rounds: int, seed: int) -> list[NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        return [rng.integers(0, items, items) for _ in range(rounds)]
+    _, which = np.unique(np.asarray(groups), return_inverse=True)
+    members = [np.flatnonzero(which == group) for group in range(which.max() + 1)]
+    return [
+        np.concatenate([members[at] for at in rng.integers(0, len(members), len(members))])
+        for _ in range(rounds)
+    ]
+
+
+def _between(
+    draws: list[NDArray[np.int64]], measure: Callable[[NDArray[np.int64]], float]
+) -> tuple[float, float]:
+    found = [measure(at) for at in draws]
+    low, high = np.percentile(found, [2.5, 97.5]) if found else (0.0, 0.0)
+    return float(low), float(high)
