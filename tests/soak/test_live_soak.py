@@ -164,7 +164,7 @@ def test_nothing_grows_in_a_live_run(tmp_path: Path) -> None:
     print(line)  # noqa: T201
     if os.environ.get("LIVEAFFECT_SOAK_WRITE"):
         RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("a", encoding="utf-8") as file:
+        with RESULTS.open("w", encoding="utf-8") as file:
             file.write(line + "\n")
     assert run.brain.failed is None
     assert gauge.with_face > 0

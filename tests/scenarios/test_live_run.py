@@ -1,0 +1,215 @@
+"""Short live runs with their real threads: picture first, then faces; everything stops and adds up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from realtime.clock import MS, SECOND, MonotonicClock
+from realtime.cue import Cue
+from realtime.drawing.view import View
+from realtime.errors import MissingFile
+from realtime.faces.blazeface import Found
+from realtime.frame import AudioBlock, VideoFrame
+from realtime.networks import Networks
+from realtime.portrait import Portraits, packaged_portraits
+from realtime.replay import MediaFile, Paced, load_picture
+from realtime.run.demo import tone_voice, write_wav
+from realtime.run.finders import make_finder
+from realtime.run.live import Feed, LiveRun
+from realtime.run.outputs import Outputs
+from realtime.run.screen import Around, Screen
+from realtime.run.supervisor import Source
+from realtime.run.wiring import Rings, Wiring
+from realtime.scheduler import Board
+from realtime.testing.faces import ScriptedFinder
+from realtime.testing.monitor import Monitors
+
+SIZE = (320, 240)
+Publish = Callable[[tuple[Cue, ...]], None]
+
+
+class Collected:
+    """A sink that remembers when it got what."""
+
+    wants_pictures = wants_sound = True
+
+    def __init__(self, clock: MonotonicClock) -> None:
+        self._clock = clock
+        self.drawn_ns: list[int] = []
+        self.cues: list[tuple[int, Cue]] = []
+        self.samples = 0
+        self.closed = False
+        self.on_show: Callable[[], None] = lambda: None
+
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+        self.drawn_ns.append(self._clock.now_ns())
+        self.on_show()
+
+    def tell(self, cues: Sequence[Cue]) -> None:
+        self.cues += [(self._clock.now_ns(), cue) for cue in cues]
+
+    def hear(self, block: AudioBlock) -> None:
+        self.samples += len(block.samples)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Noted(Screen):
+    """A screen that remembers its views."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source, "starting")
+        self.views: list[View] = []
+
+    def compose(self, frame: VideoFrame, sighting: object, board: Board | None, around: Around) -> View:
+        view = super().compose(frame, sighting, board, around)  # type: ignore[arg-type]
+        self.views.append(view)
+        return view
+
+
+class Show:
+    """Portraits, a voice made of tones, and whatever analysis the test wants."""
+
+    def __init__(self, folder: Path, make_wiring: Callable[[Rings, Publish], Wiring]) -> None:
+        pictures = packaged_portraits()
+        if not pictures:
+            pytest.skip("no installed package carries a portrait")
+        face = load_picture(pictures[0])
+        write_wav(folder / "voice.wav", tone_voice(2.0))
+        self.clock = MonotonicClock()
+        self.sink = Collected(self.clock)
+        self.monitors = Monitors()
+
+        def camera() -> Source:
+            return Paced(Portraits([face], SIZE), self.clock)
+
+        def microphone() -> Source:
+            return Paced(MediaFile(folder / "voice.wav", loop=True), self.clock)
+
+        feeds = [
+            Feed(camera().name, camera, pictures=True, sound=False, live=True),
+            Feed(microphone().name, microphone, pictures=False, sound=True, live=True),
+        ]
+        self.run = LiveRun(feeds, make_wiring, Outputs([self.sink]), self.clock)
+        self.run.watch(self.monitors.at)
+        self.camera = feeds[0].name
+        self.screen = Noted(self.camera)
+        self.run.screens[self.camera] = self.screen
+
+    def check_the_end(self) -> None:
+        """Nothing is left: threads, open outputs, pictures without an account."""
+        self.run.check_ledger()
+        self.monitors.check()
+        assert self.sink.closed
+        assert not [t.name for t in threading.enumerate() if t.name.startswith(OURS)]
+        assert all(supervisor.state.phase == "ended" for supervisor in self.run.supervisors)
+
+
+OURS = ("source ", "looks at ", "scheduler", "closing ")
+
+
+def networks() -> Networks:
+    return Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
+
+
+def real(rings: Rings, publish: Publish) -> Wiring:
+    return Wiring(rings, networks(), make_finder, publish)
+
+
+def faceless(rings: Rings, publish: Publish) -> Wiring:
+    return Wiring(rings, networks(), lambda: (ScriptedFinder(), ScriptedFinder()), publish)
+
+
+@pytest.mark.slow
+def test_pictures_come_at_once_and_say_starting_until_faces_are_there(tmp_path: Path) -> None:
+    """The first picture within half a second, the first face within two, the ledger balanced at the end."""
+    show = Show(tmp_path, real)
+    try:
+        show.run.run(seconds=2.5)
+    except MissingFile as error:
+        pytest.skip(f"needs the face detector's files: {error}")
+    show.check_the_end()
+    assert show.sink.drawn_ns[0] <= 500 * MS
+    assert "starting" in show.screen.views[0].notices
+    assert "starting" not in show.screen.views[-1].notices
+    first_face_ns = next(at_ns for at_ns, cue in show.sink.cues if cue.face is not None)
+    assert first_face_ns <= 2 * SECOND
+    assert any(view.marks for view in show.screen.views)
+    assert any(cue.voice is not None for _, cue in show.sink.cues)
+    ledger = show.run.health.ledger(show.camera)
+    assert ledger.shown >= 0.9 * ledger.captured >= 0.9 * 60
+    assert show.sink.samples >= 2 * 16_000
+    report = show.run.report()
+    assert f"{ledger.captured} pictures captured, {ledger.shown} drawn" in report
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_middle_of_a_turn_ends_everything_within_a_second(tmp_path: Path) -> None:
+    show = Show(tmp_path, faceless)
+
+    def interrupt() -> None:
+        if len(show.sink.drawn_ns) == 12:
+            raise KeyboardInterrupt
+
+    show.sink.on_show = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        show.run.run(seconds=5)
+    assert show.clock.now_ns() - show.sink.drawn_ns[-1] <= SECOND
+    show.check_the_end()
+
+
+def test_analysis_that_cannot_load_ends_the_run_with_its_message(tmp_path: Path) -> None:
+    def broken(rings: Rings, publish: Publish) -> Wiring:
+        raise MissingFile("the face detector is not there; run: liveaffect fetch")
+
+    show = Show(tmp_path, broken)
+    with pytest.raises(MissingFile, match="run: liveaffect fetch"):
+        show.run.run(seconds=5)
+    assert show.clock.now_ns() <= 2 * SECOND
+    show.check_the_end()
+
+
+@pytest.mark.slow
+def test_analysis_that_dies_later_is_said_on_the_picture_and_the_picture_goes_on(tmp_path: Path) -> None:
+    class Broken(ScriptedFinder):
+        def find(self, image: NDArray[np.uint8]) -> list[Found]:
+            raise RuntimeError("the detector gave up")
+
+    show = Show(
+        tmp_path, lambda rings, publish: Wiring(rings, networks(), lambda: (Broken(), Broken()), publish)
+    )
+    show.run.run(seconds=1.5)
+    show.check_the_end()
+    assert "analysis stopped: the detector gave up" in show.screen.views[-1].notices
+    ledger = show.run.health.ledger(show.camera)
+    assert ledger.shown >= 0.8 * ledger.captured >= 0.8 * 35
+
+
+@pytest.mark.slow
+def test_stopping_while_everything_still_loads_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Who closes the window at once does not wait for the networks; they are freed when they come."""
+    begin, closed = threading.Event(), threading.Event()
+
+    class Closing(Networks):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    def slow(rings: Rings, publish: Publish) -> Wiring:
+        begin.wait(0.6)
+        made = Closing(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
+        return Wiring(rings, made, lambda: (ScriptedFinder(), ScriptedFinder()), publish)
+
+    show = Show(tmp_path, slow)
+    show.run.run(seconds=0.2)
+    assert show.clock.now_ns() <= 1200 * MS
+    assert closed.wait(1.0)
+    show.check_the_end()
