@@ -35,6 +35,8 @@ _LONGEST_LOOK_NS = 100 * MS
 _JUDGE_EVERY = 3
 """Size, light, blur and turn of a face change slowly; every third look judges them."""
 _FORGET_NOBODY_NS = 2_000 * MS
+_FORGET_UNSEEN_NS = 10_000 * MS
+"""Longer than any track waits for its face to come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Scheduler:
     def step(self, now_ns: int) -> Board:
         """One tick at `now_ns`."""
         looks, late = self._look()
+        self._forget_the_unseen(now_ns)
         self._ask(looks, [(h, p) for h in self._hearings for p in self._due(h)])
         in_view = [p for p in self._people.values() if 0 <= now_ns - p.seen_ns <= FACE_EXPIRES_NS]
         due = grid_due(FUSION_STEP_NS, last_index=self._last_index, now_ns=now_ns)
@@ -144,9 +147,7 @@ class Scheduler:
         """One sighting: who ended, whose mouth moved, and which faces the network should see."""
         self._seen[sighting.source] = sighting.seq
         for track in sighting.ended:
-            self._people.pop(track, None)
-            for hearing in self._hearings:
-                hearing.forget(track)
+            self._forget(track)
         looks = []
         for face in sighting.faces:
             person = self._people.get(face.track)
@@ -163,6 +164,16 @@ class Scheduler:
             if not (self._relief.face_cadence_halved and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
         return looks
+
+    def _forget(self, track: int) -> None:
+        self._people.pop(track, None)
+        for hearing in self._hearings:
+            hearing.forget(track)
+
+    def _forget_the_unseen(self, now_ns: int) -> None:
+        """The end of a track may have stood in a sighting that was overwritten before it was read."""
+        for track in [t for t, p in self._people.items() if now_ns - p.seen_ns > _FORGET_UNSEEN_NS]:
+            self._forget(track)
 
     def _due(self, hearing: Hearing) -> list[Piece]:
         before = hearing.skipped

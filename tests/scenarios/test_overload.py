@@ -7,6 +7,7 @@ delivering and the display goes on drawing, as their threads do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -234,6 +235,28 @@ def test_sources_that_come_and_go_together_leave_nothing_behind() -> None:
     assert cue.face is not None
     assert list(desk.stage.wiring.scheduler._people) == [cue.track]
     desk.stage.check()
+
+
+def test_a_person_whose_end_nobody_read_is_forgotten_all_the_same() -> None:
+    """A step that stands for seconds misses sightings, and with them the end of a track."""
+    desk = Desk()
+    desk.work(3 * SECOND)
+    people = desk.stage.wiring.scheduler._people
+    assert list(people) == [1]
+    ring = desk.stage.wiring.rings.sightings[CAMERA]
+    newest = ring.newest()
+    assert newest is not None
+    desk.clock.tick = lambda: None
+    for k in range(1, 2 + ring.capacity):
+        at_ns = newest.captured_ns + k * PERIOD_NS
+        ended = (1,) if k == 1 else ()
+        ring.push(replace(newest, seq=newest.seq + k, captured_ns=at_ns, faces=(), ended=ended))
+    desk.clock.wait_until(5 * SECOND, desk.clock.over)
+    desk.stage.think()
+    assert list(people) == [1], "its end was overwritten, which is what this test is about"
+    desk.clock.wait_until(14 * SECOND, desk.clock.over)
+    desk.stage.think()
+    assert people == {}
 
 
 def test_a_run_whose_only_source_never_was_there_is_refused_with_its_list() -> None:
