@@ -110,7 +110,7 @@ def soft_labels(votes: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArra
 def read_ferplus(path: Path) -> Faces:
     """FER+ in one file. Training pictures that nearly equal one of another split are left out."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             blob, offset = file["blob"], file["offset"].astype(np.int64)
             votes, split, leak = file["votes"], file["split"], file["near_leak"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:

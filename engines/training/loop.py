@@ -29,7 +29,7 @@ from engines.stopwatch import wall_ns
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 CHECKPOINT_FORMAT = 1
-_MAY_CHANGE = ("limit_s", "threads")
+_MAY_CHANGE = ("limit_s", "threads", "device")
 """What a training that goes on may do differently."""
 
 Report = Callable[[str], None]
@@ -180,7 +180,7 @@ class _Run(Generic[B]):
     def _learn(self, rng: np.random.Generator) -> tuple[float, float]:
         """One pass; the mean loss and the last rate."""
         plan, task = self._schedule, self._task
-        steps, total, rate = task.steps, torch.zeros(()), 0.0
+        steps, total, rate = task.steps, torch.zeros((), device=plan.device), 0.0
         kind = torch.device(plan.device).type
         self.network.train()
         for at, batch in enumerate(task.batches(self.epoch, rng)):
@@ -195,7 +195,7 @@ class _Run(Generic[B]):
             nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
             self.optimiser.step()
             self._average(step)
-            total += loss.detach().float().cpu()
+            total += loss.detach().float()
         mean = float(total) / steps
         if not math.isfinite(mean):
             raise ValueError(

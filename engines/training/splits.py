@@ -21,7 +21,7 @@ from engines.protocol import EngineFileError
 SIDES = ("train", "calibrate", "test")
 FORMAT = 1
 FROZEN = Path(__file__).resolve().with_name("splits.json")
-"""The sides behind the weights of the package."""
+"""The sides of the corpora that the weights of the package were trained on."""
 _SALT = "liveaffect-1"
 
 
@@ -42,10 +42,11 @@ def side_of(group: str, *, calibrate: float, test: float = 0.0) -> str:
     return "calibrate" if dice < test + calibrate else "train"
 
 
-def freeze(path: Path, corpus: str, members: Iterable[Member]) -> str:
+def freeze(path: Path, corpus: str, members: Iterable[Member], *, add: bool = True) -> str:
     """The SHA-256 of a corpus's sides, written into `path` the first time and compared from then on.
 
-    Raises ValueError if a group lies on two sides, EngineFileError if the sides are not those frozen.
+    Without `add` nothing is written. Raises ValueError if a group lies on two sides, EngineFileError if the
+    sides are not those frozen.
     """
     members = sorted(members, key=lambda member: member.name)
     refuse_straddling(members)
@@ -55,6 +56,8 @@ def freeze(path: Path, corpus: str, members: Iterable[Member]) -> str:
         "groups": dict(sorted(Counter(dict(_sides(members)).values()).items())),
     }
     frozen = read(path)
+    if corpus not in frozen and not add:
+        return str(entry["sha256"])
     if corpus not in frozen:
         frozen[corpus] = entry
         content = {"format": FORMAT, "corpora": dict(sorted(frozen.items()))}

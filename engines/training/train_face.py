@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,14 +27,15 @@ from engines.build.quantize import quantize
 from engines.model import presets
 from engines.protocol import Tensors
 from engines.recipe import LABELS
-from engines.training import corpora_faces, loop, splits
+from engines.training import corpora_faces, loop
 from engines.training.augment_faces import Strength, grey_crops, seen, tinted
 from engines.training.corpora_faces import Faces
 from engines.training.scores import accuracy, unweighted_recall
+from engines.training.sided_faces import sided
 
-CALIBRATE_SHARE = 0.1
 QUANTISE_EACH = 24
 """Pictures of each label that INT8 is calibrated on."""
+EPOCHS = 30
 SMOKE_PICTURES, SMOKE_EPOCHS = 1_024, 1
 BAG = 4
 Report = Callable[[str], None]
@@ -50,18 +52,6 @@ class Recipe:
     adjustment: float = 0.4
     """Share of the remaining log-frequencies that training adds to the logits, and use does not."""
     strength: Strength = field(default_factory=Strength)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sided:
-    """All faces there are, each on its side."""
-
-    train: Faces
-    calibrate: Faces
-    test: Faces
-    corpora: tuple[str, ...]
-    digest: str
-    """Of all sides, as frozen."""
 
 
 class FaceTask:
@@ -141,20 +131,18 @@ def answers(
     return np.concatenate(parts)
 
 
-def sided(found: list[Faces], frozen: Path) -> Sided:
-    """Put every face on its side: as its corpus says, else by the hash of its group. Freezes the sides."""
-    parts: dict[str, list[Faces]] = {side: [] for side in splits.SIDES}
-    digests = []
-    for faces in found:
-        sides = [_side(group, told) for group, told in zip(faces.groups, faces.sides, strict=True)]
-        members = map(splits.Member, faces.names, faces.groups, sides)
-        digests.append(splits.freeze(frozen, faces.corpus, members))
-        for side, kept in parts.items():
-            kept.append(faces.take(np.array([one == side for one in sides])))
-    train, calibrate, test = (_joined(parts[side]) for side in splits.SIDES)
-    described = np.flatnonzero(train.soft.any(1))
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return Sided(train.take(described), calibrate, test, tuple(faces.corpus for faces in found), digest)
+def schedule_of(
+    *,
+    smoke: bool = False,
+    seed: int = 0,
+    epochs: int | None = None,
+    limit_s: float = math.inf,
+    threads: int = 0,
+) -> loop.Schedule:
+    """How long and where to train: on a GPU if there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    epochs = epochs or (SMOKE_EPOCHS if smoke else EPOCHS)
+    return loop.Schedule(epochs=epochs, seed=seed, device=device, limit_s=limit_s, threads=threads)
 
 
 def main_run(
@@ -172,7 +160,7 @@ def main_run(
     `smoke` is a small part of everything, to see that it works.
     """
     cv2.setNumThreads(1)
-    schedule = schedule or loop.Schedule(epochs=SMOKE_EPOCHS if smoke else 30)
+    schedule = schedule or schedule_of(smoke=smoke)
     out.mkdir(parents=True, exist_ok=True)
     report(f"reading the faces in {data}")
     faces = sided(corpora_faces.find(data), out / "splits.json")
@@ -218,27 +206,6 @@ def quantising_batches(faces: Faces, each: int = QUANTISE_EACH, seed: int = 0) -
         anyhow = np.stack([seen(faces.pictures[i], rng, strength) for i in at[::2]])
         crops[::2] = tinted(anyhow, rng, strength)
         yield {"crop": crops}
-
-
-def _side(group: str, told: str | None) -> str:
-    if told == "test":
-        return told
-    return splits.side_of(group, calibrate=CALIBRATE_SHARE, test=0.0 if told else CALIBRATE_SHARE)
-
-
-def _joined(parts: list[Faces]) -> Faces:
-    if len(parts) == 1:
-        return parts[0]
-    pictures = [grey_crops(part.pictures)[..., 0] for part in parts]
-    return Faces(
-        "+".join(part.corpus for part in parts),
-        tuple(f"{part.corpus}/{name}" for part in parts for name in part.names),
-        tuple(f"{part.corpus}/{group}" for part in parts for group in part.groups),
-        np.concatenate(pictures),
-        np.concatenate([part.soft for part in parts]),
-        np.concatenate([part.label for part in parts]),
-        tuple(side for part in parts for side in part.sides),
-    )
 
 
 def _few(faces: Faces) -> Faces:

@@ -1,0 +1,220 @@
+"""Judges a face network on the test side of the corpora, through the engines that a person would run.
+
+The files that are shipped are what is judged, fp32 and INT8, never the module that was trained. Beside the
+pictures as they are stand the same pictures as a webcam might give them, because training on grey squares
+of 48 pixels says nothing yet about a face in a dark room.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import manifest as manifests
+from engines.manifest import Manifest
+from engines.onnx_engine import OnnxEngine
+from engines.protocol import Engine, EngineFileError
+from engines.recipe import CROP_SIZE, LABELS
+from engines.training import corpora_faces, splits
+from engines.training.augment_faces import grey_crops
+from engines.training.scores import Scores, accuracy, score, to_markdown, unweighted_recall
+from engines.training.sided_faces import Sided, sided
+
+Crops = NDArray[np.uint8]
+Report = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What the files of one network are worth."""
+
+    model: str
+    names: tuple[str, ...]
+    truth: NDArray[np.int64]
+    logits: Mapping[str, NDArray[np.float32]]
+    """Per precision."""
+    scores: Mapping[str, Scores]
+    """Per precision."""
+    flips: float | None
+    """Share of pictures that INT8 calls otherwise than fp32."""
+    seen_as: Mapping[str, tuple[float, float]]
+    """Accuracy and unweighted recall under other conditions, in INT8 where there is one."""
+
+    def figures(self) -> dict[str, Any]:
+        """For the manifest."""
+        out: dict[str, Any] = {
+            precision: {
+                "items": found.items,
+                "accuracy": round(found.accuracy, 4),
+                "unweighted_recall": round(found.unweighted_recall, 4),
+                "macro_f1": round(found.macro_f1, 4),
+                "recall": {
+                    label: None if share is None else round(share, 4)
+                    for label, share in zip(LABELS, found.recall, strict=True)
+                },
+            }
+            for precision, found in self.scores.items()
+        }
+        if self.flips is not None:
+            out["int8_flips"] = round(self.flips, 4)
+        return out
+
+    def markdown(self) -> str:
+        """Every table, for `docs/results.md`."""
+        parts = [f"Network `{self.model}`, {len(self.truth)} pictures.\n"]
+        for precision, found in self.scores.items():
+            parts.append(f"{precision}:\n\n{to_markdown(found)}")
+        if self.flips is not None:
+            parts.append(f"INT8 calls {self.flips:.2%} of the pictures otherwise than fp32.\n")
+        rows = [f"| {name} | {a:.3f} | {r:.3f} |" for name, (a, r) in self.seen_as.items()]
+        parts.append("| seen as | accuracy | unweighted recall |\n|---|---|---|\n" + "\n".join(rows) + "\n")
+        return "\n".join(parts)
+
+    def table(self) -> str:
+        """One line a picture, from which every figure can be made again."""
+        heads = [f"{precision}_{label}" for precision in self.logits for label in LABELS]
+        lines = [",".join(["name", "truth", *heads])]
+        for at, name in enumerate(self.names):
+            cells = [f"{value:.2f}" for part in self.logits.values() for value in part[at]]
+            lines.append(",".join([name, LABELS[self.truth[at]], *cells]))
+        return "\n".join(lines) + "\n"
+
+
+def main_run(
+    data: Path, *, weights: Path | None = None, out: Path | None = None, report: Report = _log.info
+) -> Verdict:
+    """Judge the weights of the package or of a folder; writes tables into `out`.
+
+    Raises EngineFileError if the network was trained on other sides than these.
+    """
+    folder = weights or manifests.SHIPPED
+    found = manifests.read(folder / "face.json")
+    frozen = splits.FROZEN if weights is None else folder / splits.FROZEN.name
+    faces = sided(corpora_faces.find(data), frozen, add=False)
+    refuse_other_sides(found, faces)
+    verdict = judge(found, folder, faces)
+    report(verdict.markdown())
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        manifests.write_whole(out / "face.md", verdict.markdown().encode())
+        manifests.write_whole(out / "face.csv", verdict.table().encode())
+    return verdict
+
+
+def record(folder: Path, verdict: Verdict, corpora: str) -> None:
+    """Write the figures into the manifest of the files that were judged."""
+    path = folder / "face.json"
+    figures = {f"{corpora} test side": verdict.figures()}
+    manifests.write(manifests.extended(manifests.read(path), figures=figures), path)
+
+
+def refuse_other_sides(found: Manifest, faces: Sided) -> None:
+    """Raise EngineFileError unless the network was trained on exactly the train side."""
+    told = found.training.get("splits")
+    if not found.training:
+        raise EngineFileError(f"'{found.name}' was never trained; there is nothing to judge")
+    if list(found.training.get("corpora", ())) == list(faces.corpora) and told != faces.digest:
+        raise EngineFileError(
+            f"'{found.name}' was trained on other sides of {', '.join(faces.corpora)} "
+            f"({str(told)[:12]}, these are {faces.digest[:12]}): it may have seen what it is tested on"
+        )
+
+
+def judge(found: Manifest, folder: Path, faces: Sided) -> Verdict:
+    """Run every precision over the test side."""
+    known = np.flatnonzero(faces.test.label >= 0)
+    test = faces.test.take(known)
+    crops = grey_crops(test.pictures)
+    logits: dict[str, NDArray[np.float32]] = {}
+    seen_as: dict[str, tuple[float, float]] = {}
+    for precision in manifests.PRECISIONS:
+        if not found.has(precision):
+            continue
+        engine = OnnxEngine(found, folder, precision)
+        logits[precision] = answers(engine, crops)
+        seen_as = {
+            name: _two_figures(test.label, answers(engine, change(crops)))
+            for name, change in CONDITIONS.items()
+        }
+        engine.close()
+    called = [part.argmax(1) for part in logits.values()]
+    flips = float((called[0] != called[1]).mean()) if len(called) == 2 else None
+    scores = {precision: score(test.label, part) for precision, part in logits.items()}
+    return Verdict(found.name, test.names, test.label, logits, scores, flips, seen_as)
+
+
+def answers(engine: Engine, crops: Crops) -> NDArray[np.float32]:
+    """Logits of many crops."""
+    step = engine.spec.max_batch
+    parts = [engine.infer({"crop": crops[at : at + step]})["logits"] for at in range(0, len(crops), step)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _two_figures(truth: NDArray[np.int64], logits: NDArray[np.float32]) -> tuple[float, float]:
+    said = logits.argmax(1)
+    return accuracy(truth, said), unweighted_recall(truth, said, len(LABELS))
+
+
+def _each(change: Callable[[NDArray[np.float32]], NDArray[Any]]) -> Callable[[Crops], Crops]:
+    """The same change for every crop."""
+
+    def changed(crops: Crops) -> Crops:
+        out = [np.clip(change(crop.astype(np.float32)), 0, 255) for crop in crops]
+        return np.stack(out).astype(np.uint8)
+
+    return changed
+
+
+def _turned(degrees: float, shift_px: float = 0.0, size: float = 1.0) -> Callable[[Crops], Crops]:
+    middle = ((CROP_SIZE - 1) / 2,) * 2
+    moved = np.array([[0, 0, shift_px], [0, 0, shift_px]])
+    matrix = np.asarray(cv2.getRotationMatrix2D(middle, degrees, size), np.float64) + moved
+    side, border = (CROP_SIZE, CROP_SIZE), cv2.BORDER_REPLICATE
+    return _each(lambda crop: cv2.warpAffine(crop, matrix, side, borderMode=border))
+
+
+def _small(side: int) -> Callable[[Crops], Crops]:
+    return _each(
+        lambda crop: cv2.resize(
+            cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), (CROP_SIZE, CROP_SIZE)
+        )
+    )
+
+
+def _jpeg(quality: int) -> Callable[[Crops], Crops]:
+    def coded(crop: NDArray[np.float32]) -> NDArray[Any]:
+        _, code = cv2.imencode(".jpg", crop.astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
+
+    return _each(coded)
+
+
+def _noisy(crops: Crops, level: float = 8.0) -> Crops:
+    noise = np.random.default_rng(0).normal(0.0, level, crops.shape).astype(np.float32)
+    return np.asarray(np.clip(crops + noise, 0, 255), np.uint8)
+
+
+CONDITIONS: dict[str, Callable[[Crops], Crops]] = {
+    "it is": lambda crops: crops,
+    "mirrored": lambda crops: np.ascontiguousarray(crops[:, :, ::-1]),
+    "under a warm lamp": _each(lambda crop: crop * np.array([1.3, 1.0, 0.6], np.float32)),
+    "under a blue screen": _each(lambda crop: crop * np.array([0.6, 0.9, 1.3], np.float32)),
+    "with a third of the light": _each(lambda crop: crop / 3),
+    "with noise of 8 levels": _noisy,
+    "a face of 32 pixels": _small(32),
+    "a face of 20 pixels": _small(20),
+    "JPEG of quality 30": _jpeg(30),
+    "turned by 10 degrees": _turned(10),
+    "off by 3 pixels": _turned(0, 3.0),
+    "a tenth too large": _turned(0, 0.0, 1.1),
+    "a tenth too small": _turned(0, 0.0, 1 / 1.1),
+}
+"""What webcams do, each alone."""
