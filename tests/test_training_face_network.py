@@ -1,0 +1,136 @@
+"""The face training draws rare labels more often, keeps pooling apart, and judges only what it may judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from torch import Tensor, nn  # noqa: E402
+
+from engines import manifest as manifests  # noqa: E402
+from engines.model import presets  # noqa: E402
+from engines.protocol import EngineFileError  # noqa: E402
+from engines.recipe import LABELS  # noqa: E402
+from engines.training import evaluate_face, loop, train_face  # noqa: E402
+from engines.training.corpora_faces import Faces  # noqa: E402
+from engines.training.sided_faces import sided  # noqa: E402
+from engines.training.train_face import FaceTask, Recipe, drawing_chances, quantising_batches  # noqa: E402
+
+SMALL = Recipe(batch=16)
+
+
+def faces(count: int = 70, seed: int = 0) -> Faces:
+    rng = np.random.default_rng(seed)
+    label = np.arange(count) % len(LABELS)
+    names = tuple(f"{i:03d}" for i in range(count))
+    pictures = rng.integers(0, 255, (count, 48, 48)).astype(np.uint8)
+    soft = np.eye(len(LABELS), dtype=np.float32)[label]
+    return Faces("fer+", names, names, pictures, soft, label, ("train",) * count)
+
+
+def task() -> FaceTask:
+    return FaceTask(faces(), faces(14, 1), SMALL, "test")
+
+
+def test_rare_labels_are_drawn_more_often_than_they_occur_and_less_than_common_ones() -> None:
+    soft = np.eye(7, dtype=np.float32)[[0] * 900 + [1] * 90 + [2] * 10]
+    drawn = drawing_chances(soft, 0.5) @ soft
+    assert drawn[2] > 0.01
+    assert drawn[0] > drawn[1] > drawn[2]
+    assert drawn[0] / drawn[2] == pytest.approx(np.sqrt(90))
+    np.testing.assert_allclose(drawing_chances(soft, 0.0) @ soft, soft.mean(0), rtol=1e-6)
+
+
+def test_the_dice_of_an_epoch_give_its_batches() -> None:
+    same, again, other = (next(iter(task().batches(0, np.random.default_rng(seed)))) for seed in (1, 1, 2))
+    assert torch.equal(same[0], again[0])
+    assert not torch.equal(same[0], other[0])
+    assert same[0].shape == (16, 64, 64, 3)
+    assert torch.allclose(same[1].sum(1), torch.ones(16))
+
+
+def test_every_parameter_learns_and_pooling_changes_nothing_but_what_asks_for_weight() -> None:
+    network, one = presets.build("face", "live"), task()
+    batch = next(iter(one.batches(0, np.random.default_rng(0))))
+    torch.autograd.backward(one.loss(network, batch))
+    assert not [name for name, p in network.named_parameters() if p.grad is None]
+    vector = torch.randn(16, 64, requires_grad=True)
+    network.zero_grad()
+    logits, shared = one._bags(network, vector.detach(), batch[1])
+    torch.autograd.backward((logits.log_softmax(1) * shared).sum())
+    learnt = {name.partition(".")[0] for name, p in network.named_parameters() if p.grad is not None}
+    assert learnt == {"to_score"}
+
+
+def test_int8_is_calibrated_on_as_many_crops_of_each_label() -> None:
+    batches = list(quantising_batches(faces(), each=20))
+    assert [len(batch["crop"]) for batch in batches] == [20] * 7
+    assert {batch["crop"].dtype for batch in batches} == {np.dtype("uint8")}
+    again = list(quantising_batches(faces(), each=20))
+    assert all(np.array_equal(a["crop"], b["crop"]) for a, b in zip(batches, again, strict=True))
+
+
+def test_a_network_trained_on_other_sides_is_not_judged(tmp_path: Path) -> None:
+    found = replace(manifests.describe("face", "live"), training={"corpora": ["fer+"], "splits": "a" * 64})
+    everything = sided([faces(200)], tmp_path / "splits.json")
+    with pytest.raises(EngineFileError, match="it may have seen what it is tested on"):
+        evaluate_face.refuse_other_sides(found, everything)
+    with pytest.raises(EngineFileError, match="was never trained"):
+        evaluate_face.refuse_other_sides(replace(found, training={}), everything)
+    evaluate_face.refuse_other_sides(
+        replace(found, training={"corpora": ["fer+"], "splits": everything.digest}), everything
+    )
+
+
+@pytest.mark.parametrize("name", evaluate_face.CONDITIONS)
+def test_every_condition_keeps_the_form_of_a_crop_and_all_but_the_first_change_it(name: str) -> None:
+    crops = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)
+    changed = evaluate_face.CONDITIONS[name](crops)
+    assert changed.shape == crops.shape
+    assert changed.dtype == np.uint8
+    assert np.array_equal(changed, crops) == (name == "it is")
+
+
+class Killed(Exception):
+    """Stands for a power cut."""
+
+
+@pytest.mark.slow
+def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judged(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_face, "SMOKE_PICTURES", 256)  # Two batches an epoch.
+    plan = train_face.schedule_of(smoke=True, epochs=2, threads=1)
+    whole = train_face.main_run(shared_data, tmp_path / "whole", smoke=True, schedule=plan)
+    assert whole is not None
+    learnt, calls = FaceTask.loss, [0]
+
+    def dying(self: FaceTask, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise Killed
+        return learnt(self, network, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FaceTask, "loss", dying)
+        with pytest.raises(Killed):
+            train_face.main_run(shared_data, tmp_path / "killed", smoke=True, schedule=plan)
+    resumed = train_face.main_run(shared_data, tmp_path / "killed", smoke=True, schedule=plan)
+    assert resumed is not None
+    assert list(_curve(resumed.parent)) == list(_curve(whole.parent))
+    assert manifests.read(resumed).files == manifests.read(whole).files
+    assert set(manifests.read(whole).files) == {"face.onnx", "face.int8.onnx"}
+    assert manifests.read(whole).training["corpora"] == ["fer+"]
+
+
+def _curve(folder: Path) -> Iterator[dict[str, float]]:
+    for line in (folder / loop.LOG).read_text().splitlines():
+        row = json.loads(line)
+        yield {key: value for key, value in row.items() if key != "seconds"}
