@@ -24,6 +24,8 @@ _PERIOD_NS = 33 * MS
 _GRACE_NS = 40 * MS
 """A grid point waits this long for the next sighting, which then serves both: one step instead of two."""
 BOARDS = 8
+JOIN_S = 2.0
+"""How long `stop` waits for a thread; one that still loads frees what it loaded when it is done."""
 
 
 class Brain:
@@ -53,7 +55,7 @@ class Brain:
         self._wake.set()
         for thread in list(self._threads):
             if thread.ident is not None:
-                thread.join(2.0)
+                thread.join(JOIN_S)
         if self.wiring is not None:
             self.wiring.networks.close()
 
@@ -101,6 +103,8 @@ class Brain:
             self._record(error)
         finally:
             self.boards.close(self.failed)
+            if self._stop.is_set() and self.wiring is not None:
+                self.wiring.networks.close()
 
     def _wait_for_work(self) -> None:
         """Until something was seen, or a grid point has passed that no sighting came for."""
