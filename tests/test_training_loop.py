@@ -88,6 +88,15 @@ def test_a_training_out_of_time_says_so_and_goes_on_later(tmp_path: Path) -> Non
     assert train(network(), Line(), PLAN, tmp_path).finished
 
 
+def test_a_training_can_be_cut_short_and_its_rate_then_falls_to_the_new_end(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(network(), Dying(2), PLAN, tmp_path)
+    said: list[str] = []
+    assert train(network(), Line(), replace(PLAN, epochs=4), tmp_path, report=said.append).finished
+    assert said[0] == "going on behind epoch 2 of 6, towards 4"
+    assert curve(tmp_path)[-1]["rate"] < 0.05 * PLAN.rate
+
+
 def test_learning_makes_the_error_smaller_and_leaves_the_dice_alone(tmp_path: Path) -> None:
     module, before = network(), torch.random.get_rng_state()
     history = train(module, Line(), PLAN, tmp_path).history

@@ -29,8 +29,8 @@ from engines.stopwatch import wall_ns
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 CHECKPOINT_FORMAT = 1
-_MAY_CHANGE = ("limit_s", "threads", "device")
-"""What a training that goes on may do differently."""
+_MAY_CHANGE = ("epochs", "limit_s", "threads", "device")
+"""What a training that goes on may do differently. Cut short or prolonged, its rate follows the new length."""
 
 Report = Callable[[str], None]
 B = TypeVar("B")
@@ -114,7 +114,8 @@ def train(
     if schedule.threads:
         torch.set_num_threads(schedule.threads)
     run = _Run(network.to(schedule.device), task, schedule)
-    run.resume(folder / CHECKPOINT)
+    if planned := run.resume(folder / CHECKPOINT):
+        report(f"going on behind epoch {run.epoch} of {planned}, towards {schedule.epochs}")
     start_ns, first = wall_ns(), run.epoch
     while run.epoch < schedule.epochs and (wall_ns() - start_ns) * 1e-9 < schedule.limit_s:
         row = run.one_epoch()
@@ -232,10 +233,10 @@ class _Run(Generic[B]):
         torch.save(content, buffer)
         return buffer.getvalue()
 
-    def resume(self, path: Path) -> None:
-        """Take over a checkpoint if there is one and it is of this training."""
+    def resume(self, path: Path) -> int:
+        """Take over a checkpoint of this training; how many epochs it was to have, 0 if there is none."""
         if not path.exists():
-            return
+            return 0
         found = _read(path)
         told = {"task": found.get("task"), **found.get("schedule", {})}
         wanted = {"task": self._task.name, **asdict(self._schedule)}
@@ -248,6 +249,7 @@ class _Run(Generic[B]):
         self.optimiser.load_state_dict(found["optimiser"])
         self.epoch = found["epoch"]
         self.history = list(found["history"])
+        return int(found["schedule"]["epochs"])
 
 
 def _read(path: Path) -> dict[str, Any]:
