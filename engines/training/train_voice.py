@@ -1,0 +1,174 @@
+"""Trains a voice network on acted speech so that it knows people it never heard, from their first second on.
+
+What it learns from is what it will be given live: pieces on the live grid, normalised by running statistics
+that start cold, pooled under its own weights. What it is judged by is the live procedure itself, with the
+network deciding what is speech.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from engines.build.export_onnx import export
+from engines.build.quantize import quantize
+from engines.model import presets
+from engines.model.network import VoiceNetwork
+from engines.protocol import Tensors
+from engines.recipe import LABELS
+from engines.training import loop, sound_store, splits, synthetic_sounds
+from engines.training.augment_sound import Strength
+from engines.training.corpora_voices import LICENCES
+from engines.training.listen import Heard, asking, listen
+from engines.training.quick_norm import quicken
+from engines.training.replay_statistics import ReadyFront, Replay
+from engines.training.sided_voices import Voices, few, found_in, recalls, sided, voices
+from engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
+from engines.training.voice_loss import class_weights, loss
+
+NOISES_EACH = 12
+"""Made sounds without speech, of every kind."""
+WATCH_EVERY = 5
+"""Epochs between two looks at people who are not trained on."""
+QUANTISE_EACH = 8
+"""Recordings of each label that INT8 is calibrated on."""
+SMOKE_EPOCHS = 2
+Report = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is special about learning voices."""
+
+    batch: int = 24
+    strength: Strength = field(default_factory=Strength)
+    drawing: Drawing = field(default_factory=Drawing)
+
+
+class VoiceTask:
+    """For `loop.train`: batches of pieces whose recordings have labels."""
+
+    def __init__(
+        self,
+        train: Sequence[Recording],
+        watched: Sequence[Recording],
+        replay: Replay,
+        recipe: Recipe,
+        name: str,
+    ) -> None:
+        noises = [s for kind in synthetic_sounds.bank(NOISES_EACH, seed=1).values() for s in kind]
+        self._batches = Batches(train, unspoken(noises, replay), replay, recipe.strength, recipe.drawing)
+        self._weights = class_weights([recording.label for recording in train])
+        self._watched, self._replay, self._recipe = watched, replay, recipe
+        self._epoch = 0
+        self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
+        self.steps = self._batches.steps(recipe.batch)
+
+    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[VoiceBatch]:
+        """Every recording once, never heard twice in the same room."""
+        self._epoch = epoch
+        for indices in self._batches.order(rng, self._recipe.batch):
+            yield self._batches.make(indices, rng)
+
+    def loss(self, network: nn.Module, batch: VoiceBatch) -> Tensor:
+        """Whole recordings, single pieces, and what is speech."""
+        batch = batch.to(str(next(network.parameters()).device))
+        return loss(network(batch.power, batch.mean, batch.istd), batch, self._weights)
+
+    def figures(self, network: nn.Module) -> Mapping[str, float]:
+        """Recall on people not trained on, heard as live; every few epochs, because it takes a while."""
+        if not self._watched or (self._epoch + 1) % WATCH_EVERY:
+            return {}
+        assert isinstance(network, VoiceNetwork)
+        return recalls(self._watched, heard(network, self._watched, self._replay))
+
+
+def replaying(network: VoiceNetwork) -> Replay:
+    """Let a network take log spectra that were computed before; the replay that computes them."""
+    network.front = ReadyFront(network.sound)
+    quicken(network)
+    return Replay(network.sound)
+
+
+def heard(network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay) -> list[Heard]:
+    """Each recording from cold, by a network in the form `replaying` gave it."""
+    return listen(asking(network), [replay.cut(one.picture) for one in recordings], replay.preset.hop)
+
+
+def main_run(
+    data: Path,
+    out: Path,
+    *,
+    preset: str = "live",
+    smoke: bool = False,
+    schedule: loop.Schedule | None = None,
+    report: Report = _log.info,
+) -> Path | None:
+    """Train on the corpora in `data`, or go on; then write network and manifest into `out`.
+
+    The manifest's path, or None when the schedule's time limit came first: the same call goes on then.
+    `smoke` is a small part of everything, to see that it works.
+    """
+    schedule = schedule or loop.Schedule(epochs=SMOKE_EPOCHS if smoke else 60, rate=1.5e-3, average=0.99)
+    out.mkdir(parents=True, exist_ok=True)
+    network = presets.build("voice", preset, seed=schedule.seed)
+    assert isinstance(network, VoiceNetwork)
+    replay = replaying(network)
+    report(f"reading the voices in {data}")
+    takes = found_in(data)
+    sides = sided(takes, out / splits.FROZEN.name)
+    if smoke:
+        takes = {corpus: few(these, sides[0]) for corpus, these in takes.items()}
+    found = voices(takes, sides, replay, sound_store.default_folder(), report)
+    train, watched = found.sides["train"], found.sides["calibrate"]
+    report(f"{len(train)} recordings to train on, {len(watched)} to watch")
+    recipe = Recipe()
+    task = VoiceTask(train, watched, replay, recipe, f"voice-{preset}-{found.digest[:12]}")
+    outcome = loop.train(network, task, schedule, out, report=report)
+    if not outcome.finished:
+        report("the time is up; the same command goes on from here")
+        return None
+    training = {
+        **described(found, train),
+        "seed": schedule.seed,
+        "epochs": schedule.epochs,
+        "recipe": asdict(recipe),
+    }
+    path = export("voice", preset, out, state=outcome.state, training=training)
+    assert isinstance(outcome.network, VoiceNetwork)
+    quantize(path, quantising_batches(outcome.network, watched or train, replay))
+    report(f"wrote {path} and its networks")
+    return path
+
+
+def described(found: Voices, train: Sequence[Recording]) -> dict[str, Any]:
+    """What the manifest says of the voices behind the weights."""
+    return {
+        "corpora": list(found.corpora),
+        "licence": "; ".join(dict.fromkeys(LICENCES[corpus] for corpus in found.corpora)),
+        "splits": found.digest,
+        "recordings": len(train),
+        "speakers": sorted({one.take.speaker for one in train if one.take}),
+    }
+
+
+def quantising_batches(
+    network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay, seed: int = 0
+) -> Iterator[Tensors]:
+    """Pieces for INT8 as they come live: real voices in their running statistics, label by label."""
+    rng = np.random.default_rng(seed)
+    for label in range(len(LABELS)):
+        at = [i for i, one in enumerate(recordings) if one.label == label]
+        if not at:
+            continue
+        chosen = [recordings[i] for i in rng.choice(at, min(len(at), QUANTISE_EACH), replace=False)]
+        for one, answer in zip(chosen, heard(network, chosen, replay), strict=True):
+            yield {"samples": replay.samples(one.samples), "mean": answer.mean, "istd": answer.istd}

@@ -1,0 +1,78 @@
+"""What a voice network is trained for: the emotion of a whole recording, and to know speech when it hears it.
+
+The logits of a recording's pieces are pooled under exactly the weights that live pooling gives them, so the
+`score` output learns from the same gradient as everything else which pieces to trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engines.model.heads import VoiceAnswer
+from engines.recipe import LABELS
+from engines.training.voice_batches import NO_LABEL, VoiceBatch
+
+SMOOTHING = 0.1
+EACH_PIECE = 0.3
+"""Weight of getting every single piece right, beside the whole recording."""
+SPEECH_WEIGHT = 0.5
+_LEAST_SHARE = 1e-6
+
+
+def class_weights(labels: Sequence[int]) -> Tensor:
+    """One over how often a label comes, so that rare ones count as much; one that never comes counts 0."""
+    known = [label for label in labels if label != NO_LABEL]
+    counts = torch.bincount(torch.tensor(known), minlength=len(LABELS)).float()
+    weights = torch.where(counts > 0, 1.0 / counts.clamp(min=1.0), torch.zeros(()))
+    return weights * len(known) / (counts > 0).sum()
+
+
+def pooled_logits(answer: VoiceAnswer, batch: VoiceBatch) -> tuple[Tensor, Tensor]:
+    """(recordings, 7), and which recordings had any evidence; the others are zero."""
+    count = len(batch.labels)
+    height = answer.score[:, 0] + batch.speech.clamp(min=_LEAST_SHARE).log()
+    height = height.masked_fill(~batch.counts, float("-inf"))
+    start = torch.full((count,), -1e4, device=height.device)
+    highest = start.scatter_reduce(0, batch.owner, height.detach(), "amax")
+    weight = (height - highest[batch.owner]).exp()
+    total = torch.zeros_like(start).index_add(0, batch.owner, weight)
+    share = weight / total.clamp(min=_LEAST_SHARE)[batch.owner]
+    empty = torch.zeros((count, len(LABELS)), device=height.device)
+    return empty.index_add(0, batch.owner, share[:, None] * answer.logits), total > 0
+
+
+def loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor) -> Tensor:
+    """One number to make small. In full precision, also where the network ran in less."""
+    with torch.autocast(batch.power.device.type, enabled=False):
+        return _loss(VoiceAnswer(*(output.float() for output in answer)), batch, weights)
+
+
+def _loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor) -> Tensor:
+    pooled, has_evidence = pooled_logits(answer, batch)
+    teaches = has_evidence & (batch.labels != NO_LABEL)
+    total = SPEECH_WEIGHT * speech_loss(answer, batch)
+    if teaches.any():
+        total = total + _emotion(pooled[teaches], batch.labels[teaches], weights)
+        each = batch.counts
+        total = total + EACH_PIECE * _emotion(answer.logits[each], batch.labels[batch.owner][each], weights)
+    return total
+
+
+def speech_loss(answer: VoiceAnswer, batch: VoiceBatch) -> Tensor:
+    """Cross-entropy with the share of the piece that is speech; speech and its absence count the same."""
+    told = answer.speech[:, 0].clamp(1e-5, 1 - 1e-5)
+    each = functional.binary_cross_entropy(told, batch.speech, reduction="none")
+    absent = (1 - batch.speech).sum().clamp(min=1.0)
+    present = batch.speech.sum().clamp(min=1.0)
+    balance = batch.speech / present + (1 - batch.speech) / absent
+    return (each * balance).sum() / 2
+
+
+def _emotion(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    each = functional.cross_entropy(logits, labels, label_smoothing=SMOOTHING, reduction="none")
+    weight = weights.to(labels.device)[labels]
+    return (each * weight).sum() / weight.sum()
