@@ -217,7 +217,7 @@ def test_the_weight_a_piece_asks_for_learns_and_a_silent_one_teaches_no_emotion(
     answer = answer_of(3)
     answer.logits.retain_grad()
     answer.score.retain_grad()
-    voice_loss.loss(answer, batch, torch.ones(7)).backward()
+    voice_loss.loss(answer, batch, torch.ones(7)).backward()  # type: ignore[no-untyped-call]
     assert answer.score.grad is not None
     assert answer.score.grad[:2].abs().min() > 0
     assert answer.logits.grad is not None

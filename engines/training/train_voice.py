@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from engines.build.export_onnx import export
@@ -39,7 +41,8 @@ WATCH_EVERY = 5
 """Epochs between two looks at people who are not trained on."""
 QUANTISE_EACH = 8
 """Recordings of each label that INT8 is calibrated on."""
-SMOKE_EPOCHS = 2
+EPOCHS, SMOKE_EPOCHS = 80, 2
+RATE, AVERAGE = 1.5e-3, 0.99
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -103,6 +106,26 @@ def heard(network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay
     return listen(asking(network), [replay.cut(one.picture) for one in recordings], replay.preset.hop)
 
 
+def schedule_of(
+    *,
+    smoke: bool = False,
+    seed: int = 0,
+    epochs: int | None = None,
+    limit_s: float = math.inf,
+    threads: int = 0,
+) -> loop.Schedule:
+    """How long and where to train: on a GPU if there is one."""
+    return loop.Schedule(
+        epochs=epochs or (SMOKE_EPOCHS if smoke else EPOCHS),
+        rate=RATE,
+        average=AVERAGE,
+        seed=seed,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        limit_s=limit_s,
+        threads=threads,
+    )
+
+
 def main_run(
     data: Path,
     out: Path,
@@ -117,7 +140,7 @@ def main_run(
     The manifest's path, or None when the schedule's time limit came first: the same call goes on then.
     `smoke` is a small part of everything, to see that it works.
     """
-    schedule = schedule or loop.Schedule(epochs=SMOKE_EPOCHS if smoke else 60, rate=1.5e-3, average=0.99)
+    schedule = schedule or schedule_of(smoke=smoke)
     out.mkdir(parents=True, exist_ok=True)
     network = presets.build("voice", preset, seed=schedule.seed)
     assert isinstance(network, VoiceNetwork)
