@@ -1,14 +1,12 @@
 """Every fault at every kind of source, through the whole path: nothing hangs, nothing is lost uncounted.
 
-Source, analysis and display take turns in one thread on virtual time. Files and portraits are bent by the
-fault line; camera and microphone are the real classes over devices that misbehave.
+How a source is played, and what its device does wrong, is in `realtime.testing.played` and `driven`.
 """
 
 from __future__ import annotations
 
 import wave
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -16,18 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from engines.recipe import SAMPLE_RATE
 from realtime.clock import MS, SECOND
-from realtime.errors import EndOfStream
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.portrait import Portraits
+from realtime.frame import AudioBlock
 from realtime.replay import MediaFile
-from realtime.run.supervisor import Item, Source, SourceState, Supervisor
+from realtime.run.supervisor import Item, Supervisor
 from realtime.testing.clock import TickingClock
-from realtime.testing.driven import DrivenCamera, DrivenMicrophone, World
-from realtime.testing.faces import Actor
 from realtime.testing.faults import (
     Drop,
     Fault,
@@ -42,12 +35,9 @@ from realtime.testing.faults import (
     Unplug,
     scripts,
 )
-from realtime.testing.stepped import Stepped
+from realtime.testing.played import END_NS, PERIOD_NS, SOURCES, VOICE, Case
 
-PERIOD_NS = {"picture": SECOND // 25, "sound": 20 * MS}
-END_NS = 7 * SECOND
 AT_S, AWAY_NS = 1, 2 * SECOND
-SOURCES = ("portraits", "video file", "sound file", "camera", "microphone")
 FAULTS: dict[str, Callable[[int], list[Fault]]] = {
     "none": lambda at: [],
     "drop": lambda at: [Drop(at, 5)],
@@ -74,30 +64,6 @@ SOUND_GAPS = (
 
 
 UNPLUGGED = ("unplugged and back", "unplugged for good")
-VOICE = 0.2 * np.sin(2 * np.pi * 180 / SAMPLE_RATE * np.arange(8 * SAMPLE_RATE)).astype(np.float32)
-
-
-class Reopened:
-    """A file or portrait as a device: whenever it is opened it begins at that moment and counts from 0."""
-
-    def __init__(self, source: Source, clock: TickingClock, sent: list[Item]) -> None:
-        self._source, self._clock, self._sent = source, clock, sent
-        self._since_ns = 0
-        self.name = source.name
-
-    def open(self) -> None:
-        self._since_ns = self._clock.now_ns()
-        self._source.open()
-
-    def read(self, timeout_s: float) -> Item | None:
-        item = self._source.read(timeout_s)
-        if item is None or item.captured_ns + self._since_ns >= END_NS:
-            raise EndOfStream
-        self._sent.append(item)
-        return replace(item, captured_ns=item.captured_ns + self._since_ns)
-
-    def close(self) -> None:
-        self._source.close()
 
 
 @pytest.fixture(scope="module")
@@ -118,78 +84,6 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.setframerate(SAMPLE_RATE)
         file.writeframes((VOICE * 32767).astype("<i2").tobytes())
     return folder
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    at_ns: int
-    state: SourceState
-    arrived: int
-    shown: int
-
-
-class Case:
-    """One source with one fault, played to the end of virtual time."""
-
-    def __init__(self, kind: str, script: list[Fault], media: Path) -> None:
-        self.clock = TickingClock(END_NS + 2 * SECOND, 40 * MS)
-        self.kind = kind
-        self.sent: list[Item] = []
-        self.world: World | None = None
-        self.log: list[Moment] = []
-        blocks = VOICE.reshape(-1, SAMPLE_RATE // 50)
-        self.voice: Callable[[int], NDArray[np.float32]] = lambda k: blocks[k % len(blocks)]
-        make = self._maker(script, media)
-        name = make().name
-        sound = "sound" in kind or kind == "microphone"
-        self.stage = Stepped(
-            self.clock, {} if sound else {name: make}, {name: make} if sound else {}, actors=somebody
-        )
-        self.name = name
-        (self.supervisor,) = self.stage.run.supervisors
-        self.clock.tick = self._tick
-
-    def play(self) -> None:
-        """Until the source or time ends; fails if neither happens."""
-        self.supervisor.start(lambda _: self.clock.over.set())
-        assert self.clock.over.wait(20.0), f"it hangs at {self.clock.now_ns() / SECOND:.3f} s"
-        assert self.supervisor.stop(), "the supervisor did not stop"
-        assert self.supervisor.error is None or "unplugged" in str(self.supervisor.error)
-        self.stage.turn()
-
-    @property
-    def state(self) -> SourceState:
-        return self.supervisor.state
-
-    def moments(self, phase: str) -> list[Moment]:
-        return [moment for moment in self.log if moment.state.phase == phase]
-
-    def _tick(self) -> None:
-        self.stage.round()
-        ring = self.stage.run.rings
-        arrived = sum(r.written for r in ring.frames.values()) + sum(r.end for r in ring.sounds.values())
-        shown = sum(ledger.shown for ledger in self.stage.run.health.ledgers.values())
-        self.log.append(Moment(self.clock.now_ns(), self.supervisor.state, arrived, shown))
-
-    def _maker(self, script: list[Fault], media: Path) -> Callable[[], Source]:
-        clock = self.clock
-        if self.kind in ("camera", "microphone"):
-            world = self.world = World(script, PERIOD_NS["picture" if self.kind == "camera" else "sound"])
-            if self.kind == "camera":
-                return lambda: DrivenCamera(world, clock)
-            return lambda: DrivenMicrophone(world, clock, lambda k: self.voice(k))
-        line = FaultLine(script)
-        return lambda: FaultySource(Reopened(self._plain(media), clock, self.sent), line, clock)
-
-    def _plain(self, media: Path) -> Source:
-        if self.kind == "portraits":
-            return Portraits([np.full((40, 30, 3), 190, np.uint8)], (128, 64), fps=25.0)
-        return MediaFile(media / ("clip.mp4" if self.kind == "video file" else "voice.wav"))
-
-
-def somebody(frame: VideoFrame) -> list[Actor]:
-    width, height = frame.size
-    return [Actor(width / 2, height / 2, height / 2)]
 
 
 def first_of(kind: str) -> int:

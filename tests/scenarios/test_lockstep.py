@@ -77,14 +77,12 @@ def write_clip(
                 (sound * 32767).astype(np.int16)[None], format="s16", layout="mono"
             )
             block.sample_rate = SAMPLE_RATE
-            container.mux(audio.encode(block))
+            container.mux([*audio.encode(block), *audio.encode(None)])
         for at_s, image in pictures:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = round(at_s / TICK), TICK
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if sound is not None:
-            container.mux(audio.encode(None))
     return path
 
 
