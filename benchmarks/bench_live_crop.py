@@ -35,7 +35,8 @@ TEMPLATE = np.array([EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT]) * SIDE_PX + MARGIN_PX - 0
 def in_a_room(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The face 192 pixels wide in a larger RGB picture."""
     large = cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
-    wide = cv2.copyMakeBorder(large, *(MARGIN_PX,) * 4, cv2.BORDER_REPLICATE)
+    m = MARGIN_PX
+    wide = cv2.copyMakeBorder(large, m, m, m, m, cv2.BORDER_REPLICATE)
     return np.asarray(cv2.cvtColor(wide, cv2.COLOR_GRAY2RGB), np.uint8)
 
 

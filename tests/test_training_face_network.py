@@ -107,6 +107,7 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_face, "SMOKE_PICTURES", 256)  # Two batches an epoch.
+    monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
     plan = train_face.schedule_of(smoke=True, epochs=2, threads=1)
     whole = train_face.main_run(shared_data, tmp_path / "whole", smoke=True, schedule=plan)
     assert whole is not None
@@ -128,6 +129,10 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
     assert manifests.read(resumed).files == manifests.read(whole).files
     assert set(manifests.read(whole).files) == {"face.onnx", "face.int8.onnx"}
     assert manifests.read(whole).training["corpora"] == ["fer+"]
+    judged = manifests.read(whole).figures["fer+ test side"]
+    assert 0.0 < judged["int8"]["accuracy"] < 1.0
+    assert judged == manifests.read(resumed).figures["fer+ test side"]
+    assert len((tmp_path / "whole/face.csv").read_text().splitlines()) == 1 + judged["int8"]["items"]
 
 
 def _curve(folder: Path) -> Iterator[dict[str, float]]:

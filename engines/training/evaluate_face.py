@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Verdict:
     """What the files of one network are worth."""
 
     model: str
+    corpus: str
     names: tuple[str, ...]
     truth: NDArray[np.int64]
     logits: Mapping[str, NDArray[np.float32]]
@@ -69,7 +71,7 @@ class Verdict:
 
     def markdown(self) -> str:
         """Every table, for `docs/results.md`."""
-        parts = [f"Network `{self.model}`, {len(self.truth)} pictures.\n"]
+        parts = [f"Network `{self.model}`, {len(self.truth)} pictures of {self.corpus}.\n"]
         for precision, found in self.scores.items():
             parts.append(f"{precision}:\n\n{to_markdown(found)}")
         if self.flips is not None:
@@ -103,16 +105,21 @@ def main_run(
     verdict = judge(found, folder, faces)
     report(verdict.markdown())
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        manifests.write_whole(out / "face.md", verdict.markdown().encode())
-        manifests.write_whole(out / "face.csv", verdict.table().encode())
+        write_tables(verdict, out)
     return verdict
 
 
-def record(folder: Path, verdict: Verdict, corpora: str) -> None:
+def write_tables(verdict: Verdict, out: Path) -> None:
+    """`face.md` for people, `face.csv` to make every figure again from."""
+    out.mkdir(parents=True, exist_ok=True)
+    manifests.write_whole(out / "face.md", verdict.markdown().encode())
+    manifests.write_whole(out / "face.csv", verdict.table().encode())
+
+
+def record(folder: Path, verdict: Verdict) -> None:
     """Write the figures into the manifest of the files that were judged."""
     path = folder / "face.json"
-    figures = {f"{corpora} test side": verdict.figures()}
+    figures = {f"{verdict.corpus} test side": verdict.figures()}
     manifests.write(manifests.extended(manifests.read(path), figures=figures), path)
 
 
@@ -134,21 +141,18 @@ def judge(found: Manifest, folder: Path, faces: Sided) -> Verdict:
     test = faces.test.take(known)
     crops = grey_crops(test.pictures)
     logits: dict[str, NDArray[np.float32]] = {}
-    seen_as: dict[str, tuple[float, float]] = {}
-    for precision in manifests.PRECISIONS:
-        if not found.has(precision):
-            continue
-        engine = OnnxEngine(found, folder, precision)
-        logits[precision] = answers(engine, crops)
+    for precision in [name for name in manifests.PRECISIONS if found.has(name)]:
+        with closing(OnnxEngine(found, folder, precision)) as engine:
+            logits[precision] = answers(engine, crops)
+    with closing(OnnxEngine(found, folder, list(logits)[-1])) as engine:
         seen_as = {
             name: _two_figures(test.label, answers(engine, change(crops)))
             for name, change in CONDITIONS.items()
         }
-        engine.close()
     called = [part.argmax(1) for part in logits.values()]
     flips = float((called[0] != called[1]).mean()) if len(called) == 2 else None
     scores = {precision: score(test.label, part) for precision, part in logits.items()}
-    return Verdict(found.name, test.names, test.label, logits, scores, flips, seen_as)
+    return Verdict(found.name, test.corpus, test.names, test.label, logits, scores, flips, seen_as)
 
 
 def answers(engine: Engine, crops: Crops) -> NDArray[np.float32]:

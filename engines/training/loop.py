@@ -30,7 +30,7 @@ from engines.stopwatch import wall_ns
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 CHECKPOINT_FORMAT = 1
 _MAY_CHANGE = ("epochs", "limit_s", "threads", "device")
-"""What a training that goes on may do differently. Cut short or prolonged, its rate follows the new length."""
+"""What a training that goes on may do differently. Cut short or prolonged, its rate follows the length."""
 
 Report = Callable[[str], None]
 B = TypeVar("B")

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines import manifest as manifests
 from engines.build.export_onnx import export
 from engines.build.quantize import quantize
 from engines.model import presets
 from engines.protocol import Tensors
 from engines.recipe import LABELS
-from engines.training import corpora_faces, loop
+from engines.training import corpora_faces, evaluate_face, loop
 from engines.training.augment_faces import Strength, grey_crops, seen, tinted
 from engines.training.corpora_faces import Faces
 from engines.training.scores import accuracy, unweighted_recall
@@ -154,7 +155,7 @@ def main_run(
     schedule: loop.Schedule | None = None,
     report: Report = _log.info,
 ) -> Path | None:
-    """Train on the corpora in `data`, or go on; then write network and manifest into `out`.
+    """Train on the corpora in `data`, or go on; then write network, manifest and verdict into `out`.
 
     The manifest's path, or None when the schedule's time limit came first: the same call goes on then.
     `smoke` is a small part of everything, to see that it works.
@@ -189,7 +190,10 @@ def main_run(
     }
     path = export("face", preset, out, state=outcome.state, training=training)
     quantize(path, quantising_batches(faces.calibrate))
-    report(f"wrote {path} and its networks")
+    verdict = evaluate_face.judge(manifests.read(path), out, faces)
+    evaluate_face.record(out, verdict)
+    evaluate_face.write_tables(verdict, out)
+    report(f"wrote {path} and its networks\n{verdict.markdown()}")
     return path
 
 
