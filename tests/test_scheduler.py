@@ -16,7 +16,7 @@ from realtime.frame import AudioBlock, Face, Sighting
 from realtime.hearing import Hearing
 from realtime.networks import Networks
 from realtime.ring import Ring
-from realtime.scheduler import Scheduler
+from realtime.scheduler import Board, Scheduler
 from realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine
 from realtime.window import PieceGrid
 
@@ -108,6 +108,7 @@ def test_only_the_newest_of_several_waiting_looks_is_analysed_and_the_rest_is_co
 
 def test_two_people_keep_their_own_answers() -> None:
     bench = Bench()
+    board = Board(0)
     for i in range(10):
         bench.see(i * 33 * MS, face(1, 60), face(2, 210, (300, 50, 100, 100)))
         board = bench.scheduler.step(i * 33 * MS)
@@ -142,6 +143,7 @@ def test_a_face_reading_expires_after_half_a_second() -> None:
 
 def test_a_voice_without_any_face_is_a_cue_without_a_track() -> None:
     bench = Bench(cameras=())
+    board = Board(0)
     for i in range(60):
         bench.hear(0.05)
         board = bench.scheduler.step((i + 1) * 50 * MS)
@@ -158,6 +160,7 @@ def test_a_voice_without_any_face_is_a_cue_without_a_track() -> None:
 
 def test_silence_is_no_evidence() -> None:
     bench = Bench(cameras=())
+    board = Board(0)
     for i in range(60):
         bench.hear(0.05, loudness=0.0)
         board = bench.scheduler.step((i + 1) * 50 * MS)
@@ -174,6 +177,7 @@ def test_a_network_that_dies_is_named_and_the_rest_goes_on(kind: str) -> None:
     }
     engines[kind] = FailingEngine(engines[kind], after=0)
     bench = Bench(Networks(**engines))
+    board = Board(0)
     for i in range(60):
         bench.hear(0.033)
         bench.see(i * 33 * MS, face(1))

@@ -100,6 +100,7 @@ def test_ages_are_those_at_the_moment_of_drawing() -> None:
 def test_the_timeline_has_an_entry_every_tenth_of_a_second_of_the_largest_face() -> None:
     screen = Screen("camera:0", "engine")
     cue = scenes.cue("sad", track=1)
+    view = screen.compose(frame(0), sighting(0), None, Around(0, "locked"))
     for i in range(61):
         now_ns = i * SECOND // 30
         view = screen.compose(
