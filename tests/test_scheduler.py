@@ -1,4 +1,4 @@
-"""One tick asks every network once, keeps people apart, forgets what has expired, and counts what it skips."""
+"""One tick asks every network once, keeps people apart, forgets what has expired, counts what it skips."""
 
 from __future__ import annotations
 

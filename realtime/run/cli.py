@@ -21,7 +21,7 @@ from realtime.errors import RealtimeError
 from realtime.run.settings import ENGINE_CHOICES, OVERLAY_MODES, Settings, resolve
 
 LIBRARIES = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
-"""What OpenCV reads when it is loaded: its warnings we say ourselves; a stalled camera is let go after 1 s."""
+"""What OpenCV reads when it is loaded: its warnings are said by us; a stalled camera is let go after 1 s."""
 Command = Callable[[argparse.Namespace], int]
 
 
