@@ -20,6 +20,7 @@ from engines.protocol import EngineFileError  # noqa: E402
 from engines.recipe import LABELS  # noqa: E402
 from engines.training import evaluate_face, loop, train_face  # noqa: E402
 from engines.training.corpora_faces import Faces  # noqa: E402
+from engines.training.scores import score  # noqa: E402
 from engines.training.sided_faces import sided  # noqa: E402
 from engines.training.train_face import FaceTask, Recipe, drawing_chances, quantising_batches  # noqa: E402
 
@@ -96,6 +97,19 @@ def test_every_condition_keeps_the_form_of_a_crop_and_all_but_the_first_change_i
     assert changed.shape == crops.shape
     assert changed.dtype == np.uint8
     assert np.array_equal(changed, crops) == (name == "it is")
+
+
+def test_the_table_of_scores_gives_every_figure_again() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 7, 50)
+    logits = {name: np.round(rng.normal(size=(50, 7)), 3).astype(np.float32) for name in ("fp32", "int8")}
+    scores = {name: score(truth, part) for name, part in logits.items()}
+    names = tuple(map(str, range(50)))
+    verdict = evaluate_face.Verdict("face-live", "fer+", names, truth, logits, scores, 0.1, {})
+    again, read = evaluate_face.read_table(verdict.table())
+    assert {name: score(again, part) for name, part in read.items()} == scores
+    with pytest.raises(ValueError, match="begins with name, truth"):
+        evaluate_face.read_table("name,label\na,happy\n")
 
 
 class Killed(Exception):

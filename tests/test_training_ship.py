@@ -11,6 +11,7 @@ from engines import manifest as manifests
 from engines.protocol import EngineFileError
 from engines.training import splits
 from engines.training.ship import ship
+from engines.training.source import source_commit
 
 
 def trained(folder: Path, *, members: int = 3, without: str = "") -> Path:
@@ -55,3 +56,7 @@ def test_a_network_of_other_sides_or_altered_bytes_is_not_shipped(tmp_path: Path
     (altered / "face.onnx").write_bytes(b"netwurk")
     with pytest.raises(EngineFileError, match="truncated or altered"):
         ship("face", altered, to=to, frozen=frozen)
+
+
+def test_an_installed_package_knows_no_commit(tmp_path: Path) -> None:
+    assert source_commit(tmp_path) == "unknown"

@@ -7,6 +7,8 @@ of 48 pixels says nothing yet about a face in a dark room.
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -85,7 +87,7 @@ class Verdict:
         heads = [f"{precision}_{label}" for precision in self.logits for label in LABELS]
         lines = [",".join(["name", "truth", *heads])]
         for at, name in enumerate(self.names):
-            cells = [f"{value:.2f}" for part in self.logits.values() for value in part[at]]
+            cells = [f"{value:.3f}" for part in self.logits.values() for value in part[at]]
             lines.append(",".join([name, LABELS[self.truth[at]], *cells]))
         return "\n".join(lines) + "\n"
 
@@ -116,6 +118,20 @@ def write_tables(verdict: Verdict, out: Path) -> None:
     manifests.write_whole(out / "face.csv", verdict.table().encode())
 
 
+def read_table(text: str) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+    """Truth and logits per precision out of a `face.csv`. Raises ValueError if it is none."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    heads = list(rows[0]) if rows else []
+    found = dict.fromkeys(head.partition("_")[0] for head in heads[2:])
+    if heads != ["name", "truth", *(f"{p}_{label}" for p in found for label in LABELS)] or not found:
+        raise ValueError(f"a table of scores begins with name, truth and a column a label, got {heads[:4]}")
+    truth = np.array([LABELS.index(row["truth"]) for row in rows])
+    return truth, {
+        precision: np.array([[row[f"{precision}_{label}"] for label in LABELS] for row in rows], np.float32)
+        for precision in found
+    }
+
+
 def record(folder: Path, verdict: Verdict) -> None:
     """Write the figures into the manifest of the files that were judged."""
     path = folder / "face.json"
@@ -143,7 +159,8 @@ def judge(found: Manifest, folder: Path, faces: Sided) -> Verdict:
     logits: dict[str, NDArray[np.float32]] = {}
     for precision in [name for name in manifests.PRECISIONS if found.has(name)]:
         with closing(OnnxEngine(found, folder, precision)) as engine:
-            logits[precision] = answers(engine, crops)
+            # Rounded as in the table, so that the table gives exactly these figures again.
+            logits[precision] = np.round(answers(engine, crops), 3)
     with closing(OnnxEngine(found, folder, list(logits)[-1])) as engine:
         seen_as = {
             name: _two_figures(test.label, answers(engine, change(crops)))

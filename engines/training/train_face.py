@@ -33,6 +33,7 @@ from engines.training.augment_faces import Strength, grey_crops, seen, tinted
 from engines.training.corpora_faces import Faces
 from engines.training.scores import accuracy, unweighted_recall
 from engines.training.sided_faces import sided
+from engines.training.source import source_commit
 
 QUANTISE_EACH = 24
 """Pictures of each label that INT8 is calibrated on."""
@@ -185,6 +186,7 @@ def main_run(
         "splits": faces.digest,
         "pictures": len(faces.train),
         "seed": schedule.seed,
+        "commit": source_commit(),
         "epochs": schedule.epochs,
         "recipe": asdict(recipe),
     }
