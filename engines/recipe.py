@@ -92,7 +92,7 @@ _BAND = np.arange(MEL_BANDS)
 PRIOR_MEAN = np.interp(
     _BAND, (0, 3, 6, 10, 16, 24, 44, 56, 63), (-8.2, -4.8, -1.8, -2.7, -4.2, -5.3, -6.5, -8.3, -10.0)
 )
-"""Log-mel mean, band by band, of a speaker nobody has heard yet: that of the training speakers, rounded."""
+"""Log-mel mean, band by band, of a speaker nobody has heard yet: that of acted speech, rounded."""
 PRIOR_VARIANCE = np.interp(_BAND, (0, 4, 16, 32, 44, 60, 63), (4.0, 9.0, 12.0, 10.0, 10.0, 9.0, 7.0))
 PRIOR_WEIGHT_S = 1.0
 """The prior counts as much as this many seconds of speech."""
