@@ -111,15 +111,27 @@ class Networks:
             return names[0]
         return hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
 
-    @property
-    def trained(self) -> bool:
-        """False as long as one of them was never trained."""
-        return all(asked.engine.spec.trained for asked in self._all())
+    def trained(self, modality: str) -> bool:
+        """Whether that network has ever learnt anything."""
+        return any(asked.engine.spec.trained for asked in self._all() if asked.modality == modality)
+
+    def judges(self, modality: str) -> bool:
+        """Whether the answers about face or voice count.
+
+        Beside a trained network an untrained one would only spoil the answer; with none trained all of
+        them play, so that the whole path can be seen at work.
+        """
+        return self.trained(modality) or not (self.trained("face") or self.trained("voice"))
 
     @property
-    def voice_trained(self) -> bool:
-        """Whether the voice network's `speech` means anything."""
-        return self._voice.engine.spec.trained
+    def caveat(self) -> str | None:
+        """What must be said about the answers as long as not everything was trained."""
+        if not (self.trained("face") or self.trained("voice")):
+            return "no trained network yet: the answers mean nothing"
+        for modality in ("face", "voice"):
+            if not self.trained(modality):
+                return f"no trained {modality} network yet: only the other one is judged"
+        return None
 
     @property
     def name(self) -> str:

@@ -185,6 +185,8 @@ class Scheduler:
         """Submit all faces and all pieces, wait once, remember the answers."""
         if not looks and not pieces:
             return
+        looks = looks if self._networks.judges("face") else []
+        pieces = pieces if self._networks.judges("voice") else []
         crops: list[Row] = [{"crop": look.face.crop} for look in looks]
         faces, voices = self._networks.ask(crops, [hearing.inputs(piece) for hearing, piece in pieces])
         for look, answer in zip(looks, faces, strict=True):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engines.recipe import PIECE
 from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from realtime.networks import GIVE_UP_AFTER, Networks, Row
-from realtime.testing.engines import CountingEngine, FailingEngine, NanEngine
+from realtime.testing.engines import CountingEngine, FailingEngine, NanEngine, SchooledEngine
 
 
 def crop(value: int) -> Row:
@@ -36,7 +36,8 @@ def test_every_row_gets_its_own_answer() -> None:
     assert first is not None
     assert second is not None
     assert not np.allclose(first["logits"], second["logits"])
-    assert not networks.trained
+    assert not networks.trained("face")
+    assert networks.caveat == "no trained network yet: the answers mean nothing"
     assert networks.model == "scripted"
 
 
@@ -86,3 +87,16 @@ def test_one_hiccup_is_forgotten_after_the_next_good_answer() -> None:
     assert networks.ask([crop(1)], [])[0][0] is not None
     assert not networks.failing
     assert networks.failures["face"] == 1
+
+
+def test_beside_a_trained_network_an_untrained_one_does_not_count() -> None:
+    nothing = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
+    assert nothing.judges("face")
+    assert nothing.judges("voice")
+    face_only = Networks(SchooledEngine(ScriptedFace()), ScriptedVoice(), ScriptedFusion())
+    assert face_only.judges("face")
+    assert not face_only.judges("voice")
+    assert face_only.caveat == "no trained voice network yet: only the other one is judged"
+    both = Networks(SchooledEngine(ScriptedFace()), SchooledEngine(ScriptedVoice()), ScriptedFusion())
+    assert both.judges("voice")
+    assert both.caveat is None

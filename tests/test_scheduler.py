@@ -17,7 +17,7 @@ from realtime.hearing import Hearing
 from realtime.networks import Networks
 from realtime.ring import Ring
 from realtime.scheduler import Board, Scheduler
-from realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine
+from realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine, SchooledEngine
 from realtime.window import PieceGrid
 
 CAMERA, MICROPHONE = "camera:test", "mic:test"
@@ -204,3 +204,16 @@ def test_every_distribution_sums_to_one_and_weights_belong_to_present_modalities
             assert cue.weights[2] == 0
             assert cue.face is not None or cue.weights[0] == 0
             assert cue.label in (*LABELS, "not sure")
+
+
+def test_a_voice_without_a_trained_network_is_not_judged_beside_a_trained_face() -> None:
+    voice_engine = CountingEngine(ScriptedVoice())
+    bench = Bench(Networks(SchooledEngine(ScriptedFace()), voice_engine, ScriptedFusion()))
+    board = Board(0)
+    for i in range(60):
+        bench.hear(0.033)
+        bench.see(i * 33 * MS, face(1))
+        board = bench.scheduler.step(i * 33 * MS)
+    assert voice_engine.calls == 0
+    assert [cue.voice for cue in board.cues] == [None]
+    assert board.cues[0].face is not None

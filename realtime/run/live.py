@@ -23,7 +23,7 @@ from realtime.run.health import HealthBook
 from realtime.run.outputs import Outputs
 from realtime.run.screen import Around, Pace, Screen
 from realtime.run.supervisor import Item, Source, Supervisor
-from realtime.run.wiring import UNTRAINED, Rings, Watcher, Wiring
+from realtime.run.wiring import Rings, Watcher, Wiring
 from realtime.scheduler import Board
 
 _IDLE_S = 0.05
@@ -268,8 +268,8 @@ class LiveRun:
             notices.append(f"analysis stopped: {self.brain.failed}")
         elif self.brain.wiring is None:
             notices.append("starting")
-        elif not self.brain.wiring.networks.trained:
-            notices.append(UNTRAINED)
+        elif (caveat := self.brain.wiring.networks.caveat) is not None:
+            notices.append(caveat)
         return (*notices, *self._outputs.failures)
 
     def _refuse_what_was_never_there(self) -> None:

@@ -19,7 +19,7 @@ from realtime.errors import EndOfStream, RealtimeError
 from realtime.frame import AudioBlock, VideoFrame
 from realtime.run.outputs import Outputs
 from realtime.run.screen import Around, Screen
-from realtime.run.wiring import UNTRAINED, Wiring
+from realtime.run.wiring import Wiring
 from realtime.scheduler import Board
 from realtime.window import FUSION_STEP_NS
 
@@ -73,7 +73,7 @@ class LockStep:
         self._clock = MediaClock()
         self._next_point = 0
         self._early: deque[AudioBlock] = deque()
-        self._notices = () if wiring.networks.trained else (UNTRAINED,)
+        self._notices = () if (caveat := wiring.networks.caveat) is None else (caveat,)
         self.pictures = 0
 
     def run(self, reader: Reader, progress: Progress = lambda _: None) -> float:

@@ -33,8 +33,6 @@ FRAMES = 8
 """Pictures a camera's ring holds: more would be memory without use, 64 at 1080p are 400 MB."""
 SIGHTINGS = 32
 SOUND_S = 20
-UNTRAINED = "no trained network yet: the answers mean nothing"
-"""What the overlay says as long as the networks know nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +86,7 @@ class Wiring:
         ids = itertools.count(1)
         self.sights = {name: Sight(name, *make_finders(), ids=ids) for name in rings.frames}
         self.hearings = [
-            Hearing(name, ring, pieces, believe_speech=networks.voice_trained)
+            Hearing(name, ring, pieces, believe_speech=networks.trained("voice"))
             for name, ring in rings.sounds.items()
         ]
         self.scheduler = Scheduler(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -176,6 +176,15 @@ class NanEngine(_Around):
 
 def _worthless(answer: Tensors) -> Tensors:
     return {name: np.full_like(array, np.nan) for name, array in answer.items()}
+
+
+class SchooledEngine(_Around):
+    """Says of itself that it was trained."""
+
+    @property
+    def spec(self) -> EngineSpec:
+        """That of the engine inside, trained."""
+        return replace(super().spec, trained=True)
 
 
 class CountingEngine(_Around):
