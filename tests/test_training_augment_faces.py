@@ -1,4 +1,4 @@
-"""A face seen anyhow is still that face: placed as the live crop places it, changed only as cameras change it."""
+"""A face seen anyhow is still that face: placed as the live crop places it, changed as cameras change it."""
 
 from __future__ import annotations
 
