@@ -46,7 +46,7 @@ def descent_px(cap_px: int) -> int:
     return int(cap_px * _TAIL + 0.5) + 1
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def text_mask(text: str, cap_px: int, weight: float = REGULAR) -> Mask:
     """Coverage of one line of text; the baseline lies `ascent_px` below the top row. Read-only."""
     cells = [glyph(c, cap_px, weight) for c in plain(text)]

@@ -143,7 +143,7 @@ class Canvas:
         return Sprite(light, keep)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def rounded(width: int, height: int, radius: int) -> Mask:
     """Coverage of a rectangle with round corners. Read-only."""
     radius = min(radius, width // 2, height // 2)

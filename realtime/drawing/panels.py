@@ -90,7 +90,7 @@ class Source:
     strength: int = FULL
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=24)
 def face_panel(said: Said, form: str, m: Measures) -> Sprite:
     """The panel in one of its forms: 'full', 'bars', 'slim', 'label', 'name'."""
     if form in ("label", "name"):
@@ -122,7 +122,7 @@ def face_panel(said: Said, form: str, m: Measures) -> Sprite:
     return canvas.sprite(said.strength)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=24)
 def source_panel(sources: tuple[Source, ...], m: Measures) -> Sprite:
     """The lines under a full panel: which reading counts how much, and how old it is."""
     width = _width("full", m)

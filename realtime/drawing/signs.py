@@ -56,7 +56,7 @@ def rim_px(pen_px: int) -> int:
     return max(1, pen_px // 2)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def meter(level_steps: int, width: int, m: Measures) -> Sprite:
     """How loud the voice is: a microphone and a row of steps."""
     height = m.cap + 2 * m.thin + m.gap
@@ -108,7 +108,7 @@ def health_text(health: Health, width_px: int, cap_px: int) -> str:
     return next((t for t in forms if text_width_px(t, cap_px) <= width_px), forms[-1])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=24)
 def line_panel(text: str, lamp: Colour | None, m: Measures) -> Sprite:
     """One line on a plate, with a small lamp before it."""
     edge = max(2, m.gap * 2 // 3)
