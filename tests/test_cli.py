@@ -159,3 +159,13 @@ def test_help_comes_without_loading_anything_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "analyze" in done.stdout
+
+
+def test_training_without_data_or_torch_is_refused_in_words(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("train", "face", "--data", tmp_path / "none") == 1
+    assert "there is no folder" in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run("evaluate", "--data", tmp_path) == 1
+    assert "need torch" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -130,6 +131,30 @@ def _build(given: argparse.Namespace) -> int:
     return 0
 
 
+def _train(given: argparse.Namespace) -> int:
+    from realtime.run.learning import Lesson, train
+
+    lesson = Lesson(
+        kind=given.kind,
+        data=given.data,
+        out=given.out or Path("trained") / given.kind,
+        preset=given.preset,
+        smoke=given.smoke,
+        seed=given.seed,
+        epochs=given.epochs,
+        hours=given.hours,
+        threads=given.threads or 0,
+    )
+    return train(lesson, say)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from realtime.run.learning import KINDS, evaluate
+
+    weights = Path(given.weights) if given.weights else None
+    return evaluate((given.kind,) if given.kind else KINDS, given.data, weights, given.out, say)
+
+
 def _engines_list(given: argparse.Namespace) -> int:
     from realtime.run.engine_list import engine_lines
 
@@ -157,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_runs(commands)
     _add_tools(commands)
+    _add_learning(commands)
     return parser
 
 
@@ -218,6 +244,23 @@ def _add_tools(commands: Any) -> None:
     compare.add_argument("b", metavar="B", help="the engine to judge, such as onnx-int8 or FOLDER:onnx-int8")
     compare.add_argument("--kind", choices=("face", "voice", "fusion"), default="face")
     compare.add_argument("--items", type=int, default=64, help="inputs to compare on")
+
+
+def _add_learning(commands: Any) -> None:
+    train = _command(commands, "train", _train, "train a network; needs the extra 'train'")
+    train.add_argument("kind", choices=("face", "voice"))
+    train.add_argument("--data", type=Path, required=True, help="folder with the corpora")
+    train.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and results; trained/KIND")
+    train.add_argument("--preset", default="live")
+    train.add_argument("--smoke", action="store_true", help="a small part of all, to see that it works")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--epochs", type=int)
+    train.add_argument("--hours", type=float, default=math.inf, help="stop after; the same command goes on")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "judge networks on people they never saw")
+    evaluate.add_argument("--data", type=Path, required=True, help="folder with the corpora")
+    evaluate.add_argument("--kind", choices=("face", "voice"), help="one of them instead of both")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for tables and pictures")
 
 
 def _command(commands: Any, name: str, run: Command, text: str) -> argparse.ArgumentParser:

@@ -1,0 +1,60 @@
+"""`liveaffect train` and `evaluate`: hand the flags to the trainings, which need torch and nothing live."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from realtime.errors import MissingLibrary, SettingsError
+
+Say = Callable[[str], None]
+KINDS = ("face", "voice")
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What to train, on what, and for how long."""
+
+    kind: str
+    data: Path
+    out: Path
+    preset: str = "live"
+    smoke: bool = False
+    seed: int = 0
+    epochs: int | None = None
+    hours: float = math.inf
+    threads: int = 0
+
+
+def train(lesson: Lesson, say: Say) -> int:
+    """Train one network, or go on where the last call stopped. 0 when it is finished, 3 when time ran out."""
+    _check(lesson.data)
+    limit_s = lesson.hours * 3600
+    training = importlib.import_module(f"engines.training.train_{lesson.kind}")
+    schedule = training.schedule_of(
+        smoke=lesson.smoke, seed=lesson.seed, epochs=lesson.epochs, limit_s=limit_s, threads=lesson.threads
+    )
+    done = training.main_run(
+        lesson.data, lesson.out, preset=lesson.preset, smoke=lesson.smoke, schedule=schedule, report=say
+    )
+    return 3 if done is None else 0
+
+
+def evaluate(kinds: tuple[str, ...], data: Path, weights: Path | None, out: Path | None, say: Say) -> int:
+    """Judge the networks of the package, or of a folder, on people they never saw."""
+    _check(data)
+    for kind in kinds:
+        judging = importlib.import_module(f"engines.training.evaluate_{kind}")
+        judging.main_run(data, weights=weights, out=out, report=say)
+    return 0
+
+
+def _check(data: Path) -> None:
+    if not data.is_dir():
+        raise SettingsError(f"there is no folder {data} with data to learn from or to judge on")
+    if importlib.util.find_spec("torch") is None:
+        raise MissingLibrary("training and evaluation need torch: uv sync --inexact --extra train")
