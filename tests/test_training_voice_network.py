@@ -109,6 +109,7 @@ def test_a_training_that_lost_power_goes_on_to_the_same_curve(data: Path, tmp_pa
 def test_a_smoke_run_leaves_files_that_run_and_can_be_judged(data: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     path = train_voice.main_run(data, tmp_path, preset="live-fcn", smoke=True, report=lines.append)
+    assert path is not None
     assert path == tmp_path / "voice.json"
     found = manifest.read(path)
     assert set(found.files) == {"voice.onnx", "voice.int8.onnx"}

@@ -160,12 +160,11 @@ def _band_pass(bands: int, rng: np.random.Generator) -> Power:
     index = np.arange(bands) / bands
     low, high = rng.uniform(0.0, 0.15), rng.uniform(0.6, 1.05)
     nats = -40.0 * np.maximum(low - index, 0) - 40.0 * np.maximum(index - high, 0)
-    return np.exp(nats).astype(np.float32)[:, None]
+    return np.asarray(np.exp(nats), np.float32)[:, None]
 
 
 def _between(rows: NDArray[np.float32], at: NDArray[np.floating]) -> NDArray[np.float32]:
     """Linear interpolation along the last axis."""
     left = np.minimum(at.astype(int), rows.shape[-1] - 2)
     share = (at - left).astype(np.float32)
-    out: NDArray[np.float32] = rows[..., left] * (1 - share) + rows[..., left + 1] * share
-    return out
+    return np.asarray(rows[..., left] * (1 - share) + rows[..., left + 1] * share, np.float32)

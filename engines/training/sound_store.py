@@ -54,6 +54,7 @@ def load(takes: Sequence[Take], folder: Path, report: Callable[[str], None] = pr
 def decode(content: bytes, take: Take) -> Samples:
     """Mono 16 kHz samples of one encoded sound. Raises CorpusError that names the take."""
     import av
+    from av.error import FFmpegError
 
     parts: list[NDArray[np.float32]] = []
     try:
@@ -72,7 +73,7 @@ def decode(content: bytes, take: Take) -> Samples:
                 parts += [
                     np.asarray(out.to_ndarray(), np.float32).reshape(-1) for out in convert.resample(None)
                 ]
-    except (av.FFmpegError, OSError, ValueError) as err:
+    except (FFmpegError, OSError, ValueError) as err:
         raise CorpusError(f"'{take.name}' of {take.where} cannot be decoded: {err}; copy it again") from err
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if len(samples) < LEAST_S * SAMPLE_RATE or not np.isfinite(samples).all():
