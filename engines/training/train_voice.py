@@ -32,6 +32,7 @@ from engines.training.listen import Heard, asking, listen
 from engines.training.quick_norm import quicken
 from engines.training.replay_statistics import ReadyFront, Replay
 from engines.training.sided_voices import Voices, few, found_in, recalls, sided, voices
+from engines.training.source import source_commit
 from engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
 from engines.training.voice_loss import class_weights, loss
 
@@ -162,6 +163,7 @@ def main_run(
     training = {
         **described(found, train),
         "seed": schedule.seed,
+        "commit": source_commit(),
         "epochs": schedule.epochs,
         "recipe": asdict(recipe),
     }
