@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from engines.protocol import EngineError
 from engines.recipe import CORPUS_LABELS, LABELS
 
 SOUND_ENDINGS = (".wav", ".opus", ".ogg", ".flac", ".mp3", ".m4a", ".mp4", ".webm", ".flv")
@@ -49,7 +50,7 @@ _SPEECH_CHANNEL = "01"
 _SILENT_VIDEO = "02"
 
 
-class CorpusError(Exception):
+class CorpusError(EngineError):
     """A corpus is missing, incomplete, damaged or not what it should be; says which file and what to do."""
 
 
