@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.capture.stamp import write_stamp
+from realtime.capture.stamp import STAMP_SIZE, write_stamp
 from realtime.clock import SECOND
 from realtime.errors import EndOfStream, SourceError
 from realtime.frame import VideoFrame
@@ -53,6 +53,11 @@ class Portraits:
     ) -> None:
         if not faces:
             raise SourceError("a portrait source needs at least one portrait")
+        if size[0] < STAMP_SIZE[0] or size[1] < STAMP_SIZE[1]:
+            raise SourceError(
+                f"a portrait source of {size[0]}x{size[1]} pixels has no room for the stamp of its number "
+                f"and time; it takes at least {STAMP_SIZE[0]}x{STAMP_SIZE[1]}"
+            )
         self._size = size
         self._fps = fps
         self._frames = frames

@@ -35,6 +35,14 @@ def disc(image: Image, around: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([x0 + (xs * part).sum() / part.sum(), y0 + (ys * part).sum() / part.sum()])
 
 
+@pytest.mark.parametrize("size", [(STAMP_SIZE[0] - 1, 200), (200, STAMP_SIZE[1] - 1)])
+def test_a_canvas_without_room_for_the_stamp_is_refused_before_anything_is_read(
+    size: tuple[int, int],
+) -> None:
+    with pytest.raises(SourceError, match="at least 112x16"):
+        Portraits([marked()], size)
+
+
 @pytest.mark.parametrize("motion", [Motion(), Motion(speed_px_s=300.0)])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_mark_lies_where_the_truth_says_to_half_a_pixel(motion: Motion, count: int) -> None:
