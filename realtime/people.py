@@ -16,7 +16,7 @@ from realtime.crop import Quality
 from realtime.cue import Cue, Reading, age_ms
 from realtime.frame import Box, Face, Sighting
 from realtime.fusion import UNKNOWN, Fused, Gathered, Trunks, softmax
-from realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory
+from realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Memory
 from realtime.smoothing import Circumstances, Shown, Steady
 
 FACE_EXPIRES_NS = 500 * MS
@@ -51,14 +51,6 @@ class Person:
         self.size, self.box, self.seen_ns = sighting.size, face.box, sighting.captured_ns
         self.crop, self.quality = face.crop, quality
         self.looks += 1
-
-    def remember_face(self, evidence: Evidence, covers_ns: int) -> None:
-        """What the face network said about one crop."""
-        self.face.add(evidence, covers_ns)
-
-    def remember_voice(self, evidence: Evidence, covers_ns: int) -> None:
-        """What the voice network said about one piece of speech."""
-        self.voice.add(evidence, covers_ns)
 
     def gather(self, now_ns: int) -> Gathered:
         """All evidence that has not expired."""

@@ -50,10 +50,6 @@ class PieceGrid:
                 "it must be at least 1 and at most the length, or sound between pieces is never heard"
             )
 
-    def doubled(self) -> PieceGrid:
-        """The same pieces at half the rate, as far as no sound is left unheard: the overload answer."""
-        return PieceGrid(self.length, min(2 * self.hop, self.length))
-
     def due(self, *, next_index: int, oldest: int, end: int, most: int) -> tuple[range, int]:
         """Complete pieces from `next_index` on whose samples are still there, at most `most`.
 

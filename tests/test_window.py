@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.recipe import HOP, PIECE
 from realtime.clock import MS
 from realtime.window import FUSION_STEP_NS, Due, PieceGrid, grid_due
 
@@ -83,18 +82,6 @@ def test_a_machine_that_keeps_up_skips_nothing_and_hears_every_sample(
             heard = index * grid.hop + grid.length
             next_index = index + 1
     assert end - heard < grid.length
-
-
-@given(piece_grids)
-def test_doubling_halves_the_work_but_never_leaves_sound_unheard(grid: PieceGrid) -> None:
-    wider = grid.doubled()
-    assert wider.length == grid.length
-    assert grid.hop <= wider.hop <= min(2 * grid.hop, grid.length)
-    assert wider.hop == 2 * grid.hop or wider.hop == grid.length
-
-
-def test_the_hop_of_the_recipe_really_doubles() -> None:
-    assert PieceGrid(PIECE, HOP).doubled() == PieceGrid(PIECE, 2 * HOP)
 
 
 @pytest.mark.parametrize("hop", [0, -1, 11])
