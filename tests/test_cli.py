@@ -120,6 +120,7 @@ def test_a_cropped_picture_is_judged_without_a_search(
             "Cameras on this machine",
         ),
         (["demo", "--config", "none.toml"], "cannot read the config file"),
+        (["live", "--camera", "me.jpg", "--sink", "c.jsonl"], "liveaffect predict me.jpg"),
     ],
 )
 @pytest.mark.usefixtures("_detector")
@@ -131,8 +132,46 @@ def test_what_makes_no_sense_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("me.jpg").write_bytes(b"a picture")
     assert run(*arguments) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_detector")
+def test_a_contact_sheet_is_one_whatever_its_name_and_a_full_disk_is_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as file:
+        stream = file.add_stream("mpeg4", rate=10, width=160, height=120)
+        for _ in range(10):
+            picture = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 90, np.uint8), format="bgr24")
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode())
+    assert run("analyze", clip, "--sheet", tmp_path / "{stem}.png", "--engine", "scripted") == 0
+    sheet, timeline = tmp_path / "clip.png", tmp_path / "clip.sheet.png"
+    assert run("analyze", clip, "--plot", timeline, "--engine", "scripted") == 0
+    assert sheet.read_bytes() == timeline.read_bytes(), "both are contact sheets"
+    assert run("analyze", clip, "--sheet", "sheet.jpg", "--engine", "scripted") == 1
+    assert "is a .png file" in capsys.readouterr().err
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    full = tmp_path / "full.jsonl"
+    full.symlink_to("/dev/full")
+    write_wav(tmp_path / "b.wav", tone_voice(1.5))
+    assert run("analyze", tmp_path / "b.wav", "--cues", full, "--engine", "scripted") == 1
+
+
+@pytest.mark.usefixtures("_detector")
+def test_every_command_takes_settings_from_the_environment_and_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAFFECT_WEIGHTS", str(tmp_path))
+    assert run("build") == 1
+    assert f"no weights in {tmp_path}" in capsys.readouterr().err
+    monkeypatch.setenv("LIVEAFFECT_LOG_LEVEL", "loud")
+    assert run("engines", "list") == 1
+    assert "log_level is 'loud'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_detector")

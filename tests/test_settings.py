@@ -25,6 +25,10 @@ def test_lists_come_from_the_environment_with_commas() -> None:
     assert resolve({}, {"LIVEAFFECT_CAMERA": "0, 1"}).camera == ("0", "1")
 
 
+def test_repeated_flags_become_the_same_kind_of_list_as_all_others() -> None:
+    assert resolve({"camera": ["0", "1"]}, {}) == resolve({}, {"LIVEAFFECT_CAMERA": "0,1"})
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from realtime.cue import Cue
-from realtime.errors import SettingsError
+from realtime.errors import RealtimeError, SettingsError
 from realtime.replay import MediaFile
 from realtime.run.loading import Tools
 from realtime.run.lockstep import LockStep, Reader, Summary
@@ -16,7 +16,7 @@ from realtime.run.outputs import Outputs
 from realtime.run.screen import Screen
 from realtime.run.wiring import Rings, Wiring
 from realtime.sinks import Sink
-from realtime.sinks.catalogue import open_sink
+from realtime.sinks.catalogue import open_sheet, open_sink
 
 STEM = "{stem}"
 
@@ -35,11 +35,12 @@ class Wanted:
     """Output files of `analyze`; `{stem}` in a name stands for the name of the analysed file."""
 
     paths: tuple[str, ...] = ()
-    extra: tuple[Sink, ...] = field(default=())
+    sheet: str | None = None
+    """The contact sheet: by its ending alone it would be taken for a timeline."""
 
     def check(self, files: Sequence[Path]) -> None:
         """Refuse to write several results over one another."""
-        for name in self.paths:
+        for name in (*self.paths, *([self.sheet] if self.sheet else [])):
             if len(files) > 1 and STEM not in name:
                 raise SettingsError(
                     f"{len(files)} files would all be written to {name}; put {STEM} into the name, "
@@ -48,7 +49,16 @@ class Wanted:
 
     def open(self, file: Path) -> list[Sink]:
         """The sinks for one file."""
-        return [open_sink(name.replace(STEM, file.stem)) for name in self.paths]
+        sinks: list[Sink] = []
+        try:
+            for name in self.paths:
+                sinks.append(open_sink(name.replace(STEM, file.stem)))
+            if self.sheet:
+                sinks.append(open_sheet(self.sheet.replace(STEM, file.stem)))
+        except RealtimeError:
+            Outputs(sinks).close()
+            raise
+        return sinks
 
 
 def analyse(
@@ -83,14 +93,16 @@ def analyse_files(files: Sequence[Path], wanted: Wanted, tools: Tools) -> dict[P
     for file in files:
         media = MediaFile(file)
         media.open()
-        outputs = Outputs(wanted.open(file))
+        outputs = Outputs([])
         try:
+            outputs = Outputs(wanted.open(file))
             bar = ProgressBar(file.name, media.duration_s)
             results[file] = analyse(watch(media), tools, outputs, lambda _: None, bar.show)
             bar.finish()
         finally:
             outputs.close()
             media.close()
+        results[file].failures.extend(outputs.failures)
     return results
 
 

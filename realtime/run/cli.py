@@ -23,22 +23,23 @@ from realtime.run.settings import ENGINE_CHOICES, OVERLAY_MODES, Settings, resol
 
 LIBRARIES = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
 """What OpenCV reads when it is loaded: its warnings are said by us; a stalled camera is let go after 1 s."""
-Command = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace, Settings], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     given = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=(given.log_level or "warning").upper(),
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
     command: Command = given.command
     try:
-        return command(given)
+        settings = resolve(vars(given), config=given.config)
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            stream=sys.stderr,
+            format="%(levelname)s %(name)s: %(message)s",
+        )
+        return command(given, settings)
     except (RealtimeError, EngineError) as error:
         say(f"liveaffect: {error}")
         return 1
@@ -54,43 +55,42 @@ def say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def _settings(given: argparse.Namespace, **fixed: Any) -> Settings:
-    return resolve(vars(given) | fixed, config=given.config)
+def _weights(settings: Settings) -> Path | None:
+    return Path(settings.weights) if settings.weights else None
 
 
-def _demo(given: argparse.Namespace) -> int:
+def _demo(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.demo import run_demo
 
-    return run_demo(
-        _settings(given), seconds=given.seconds or 12.0, out=given.out, window=given.window, say=say
-    )
+    return run_demo(settings, seconds=settings.seconds or 12.0, out=given.out, window=given.window, say=say)
 
 
-def _live(given: argparse.Namespace) -> int:
+def _live(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.webcam import run_live
 
-    return run_live(_settings(given), say)
+    return run_live(settings, say)
 
 
-def _analyze(given: argparse.Namespace) -> int:
+def _analyze(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.analyze import Wanted, analyse_files
     from realtime.run.loading import load_tools
 
-    paths = tuple(p for p in (given.cues, given.csv, given.overlay_video, given.plot, given.sheet) if p)
-    wanted = Wanted(paths)
+    paths = tuple(p for p in (given.cues, given.csv, given.overlay_video, given.plot) if p)
+    wanted = Wanted(paths, given.sheet)
     wanted.check(given.files)
-    for file, summary in analyse_files(given.files, wanted, load_tools(_settings(given), say)).items():
+    results = analyse_files(given.files, wanted, load_tools(settings, say))
+    for file, summary in results.items():
         say(f"{file}: {summary.line()}")
-    return 0
+    return 1 if any(summary.failures for summary in results.values()) else 0
 
 
-def _predict(given: argparse.Namespace) -> int:
+def _predict(given: argparse.Namespace, settings: Settings) -> int:
     import json
 
     from realtime.run.loading import load_tools
     from realtime.run.predict import expand, predict, sentence
 
-    tools = load_tools(_settings(given), say)
+    tools = load_tools(settings, say)
     failed = 0
     for path in expand(given.paths):
         try:
@@ -103,35 +103,35 @@ def _predict(given: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _fetch(given: argparse.Namespace) -> int:
+def _fetch(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.fetch import fetch
 
     say(f"the face detector's files are in {fetch(given.to)}")
     return 0
 
 
-def _doctor(given: argparse.Namespace) -> int:
+def _doctor(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.doctor import doctor
 
-    return doctor(as_json=given.json, settings=_settings(given))
+    return doctor(as_json=given.json, settings=settings)
 
 
-def _export(given: argparse.Namespace) -> int:
+def _export(given: argparse.Namespace, settings: Settings) -> int:
     from engines.build.export_onnx import export
 
     say(f"written: {export(given.kind, given.preset, given.out, seed=given.seed)}")
     return 0
 
 
-def _build(given: argparse.Namespace) -> int:
+def _build(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.engine_build import build
 
-    for line in build(given.precision.split(","), Path(given.weights) if given.weights else None):
+    for line in build(given.precision.split(","), _weights(settings)):
         say(line)
     return 0
 
 
-def _train(given: argparse.Namespace) -> int:
+def _train(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.learning import Lesson, train
 
     lesson = Lesson(
@@ -148,26 +148,24 @@ def _train(given: argparse.Namespace) -> int:
     return train(lesson, say)
 
 
-def _evaluate(given: argparse.Namespace) -> int:
+def _evaluate(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.learning import KINDS, evaluate
 
-    weights = Path(given.weights) if given.weights else None
-    return evaluate((given.kind,) if given.kind else KINDS, given.data, weights, given.out, say)
+    return evaluate((given.kind,) if given.kind else KINDS, given.data, _weights(settings), given.out, say)
 
 
-def _engines_list(given: argparse.Namespace) -> int:
+def _engines_list(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.engine_list import engine_lines
 
-    for line in engine_lines(Path(given.weights) if given.weights else None):
+    for line in engine_lines(_weights(settings)):
         sys.stdout.write(line + "\n")
     return 0
 
 
-def _engines_compare(given: argparse.Namespace) -> int:
+def _engines_compare(given: argparse.Namespace, settings: Settings) -> int:
     from engines.parity import compare_named
 
-    weights = Path(given.weights) if given.weights else None
-    report = compare_named(given.kind, given.a, given.b, weights=weights, items=given.items)
+    report = compare_named(given.kind, given.a, given.b, weights=_weights(settings), items=given.items)
     sys.stdout.write("\n".join(report.lines()) + "\n")
     return 0 if report.alike else 1
 
@@ -212,7 +210,7 @@ def _add_runs(commands: Any) -> None:
         "--overlay", dest="overlay_video", metavar="OUT.mp4", help="the picture with overlay"
     )
     analyze.add_argument("--plot", metavar="OUT.png", help="a timeline of all tracks")
-    analyze.add_argument("--sheet", metavar="OUT.sheet.png", help="a contact sheet of drawn pictures")
+    analyze.add_argument("--sheet", metavar="OUT.png", help="a contact sheet of drawn pictures")
 
     predict = _command(commands, "predict", _predict, "pictures, sound, videos, folders: one line per file")
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH")

@@ -141,5 +141,7 @@ def run_demo(
         source.close()
         outputs.close()
     say(f"demo: {summary.line()}")
-    say("no display, so it is in files: " + ", ".join(map(str, names)))
+    if outputs.failures:
+        return 1
+    say("written: " + ", ".join(map(str, names)))
     return 0

@@ -44,6 +44,8 @@ class Summary:
     cues: int = 0
     tracks: set[int] = field(default_factory=set)
     labels: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """What outputs failed at."""
 
     def line(self) -> str:
         """One line for the person at the keyboard."""

@@ -92,7 +92,9 @@ def resolve(
         text = (os.environ if environment is None else environment).get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
             chosen[name] = _parse(name, text)
-    chosen |= {name: value for name, value in flags.items() if name in known and value is not None}
+    for name, value in flags.items():
+        if name in known and value is not None:
+            chosen[name] = tuple(value) if isinstance(value, list) else value
     return Settings(**chosen)
 
 

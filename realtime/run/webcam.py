@@ -47,14 +47,17 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
             rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
         )
 
-    run = LiveRun(
-        feeds, make_wiring, Outputs(sinks), clock, overlay=settings.overlay, mirrored=settings.mirror
-    )
+    outputs = Outputs(sinks)
+    run = LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
     for window in windows:
         window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
-    run.run(seconds=settings.seconds, wants_stop=lambda: any(window.wants_stop for window in windows))
+    try:
+        run.run(seconds=settings.seconds, wants_stop=lambda: any(window.wants_stop for window in windows))
+    except KeyboardInterrupt:
+        say(run.report())
+        raise
     say(run.report())
-    return 0
+    return 1 if outputs.failures or run.brain.failed is not None else 0
 
 
 def open_outputs(settings: Settings, say: Say) -> list[Sink]:
@@ -101,7 +104,13 @@ def microphone_feed(name: str, clock: MonotonicClock) -> Feed:
 def file_feed(path: Path, clock: MonotonicClock) -> Feed:
     """A file played once as if it were live."""
     from realtime.replay import MediaFile, Paced
+    from realtime.run.predict import PICTURES
 
+    if path.suffix.lower() in PICTURES:
+        raise SettingsError(
+            f"{path} is a picture, and live wants a camera or a video. "
+            f"For pictures: liveaffect predict {path}"
+        )
     media = MediaFile(path)
     media.open()
     media.close()

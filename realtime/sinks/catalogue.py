@@ -42,11 +42,18 @@ def open_sink(name: str) -> Sink:
 
         return VideoFile(name)
     if name.lower().endswith(SHEET_ENDING):
-        from realtime.sinks.contact_sheet import ContactSheet
-
-        return ContactSheet(name)
+        return open_sheet(name)
     if ending == ".png":
         from realtime.sinks.timeline import Timeline
 
         return Timeline(name)
     raise SinkError(f"no output is called '{name}'. There are: " + "; ".join(KINDS))
+
+
+def open_sheet(name: str) -> Sink:
+    """A contact sheet, whatever else a .png might be. Raises SinkError."""
+    if Path(name).suffix.lower() != ".png":
+        raise SinkError(f"a contact sheet is a .png file, and '{name}' is none")
+    from realtime.sinks.contact_sheet import ContactSheet
+
+    return ContactSheet(name)
