@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from realtime.clock import MS, SECOND
@@ -85,6 +86,11 @@ class Rate:
         if len(self._times) < 2 or self._times[-1] == self._times[0]:
             return 0.0
         return (len(self._times) - 1) * SECOND / (self._times[-1] - self._times[0])
+
+
+def in_words(*losses: Mapping[str, int]) -> str:
+    """What was lost, by cause, as the end of a line; nothing if nothing was."""
+    return "".join(f"; {count} {cause}" for causes in losses for cause, count in causes.items() if count)
 
 
 class HealthBook:

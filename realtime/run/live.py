@@ -19,7 +19,7 @@ from realtime.errors import SourceNotFound
 from realtime.frame import AudioBlock, Sighting, VideoFrame
 from realtime.ring import Ring
 from realtime.run.brain import Brain
-from realtime.run.health import HealthBook
+from realtime.run.health import HealthBook, in_words
 from realtime.run.outputs import Outputs
 from realtime.run.screen import Around, Pace, Screen
 from realtime.run.supervisor import Item, Source, Supervisor
@@ -144,7 +144,7 @@ class LiveRun:
         return (
             f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
             f"{captured - shown - self.health.dropped()} in flight; {skipped} grid points skipped"
-        )
+        ) + in_words(*(s.state.losses for s in self.supervisors), self.health.failures)
 
     def check_ledger(self) -> None:
         """Raise AssertionError unless every captured picture is accounted for. Call after `run`."""
@@ -273,10 +273,10 @@ class LiveRun:
         return (*notices, *self._outputs.failures)
 
     def _refuse_what_was_never_there(self) -> None:
-        """A run none of whose sources exists is a mistyped command, not a patient wait."""
-        errors = [s.error for s in self.supervisors if s.state.delivered == 0]
-        if len(errors) == len(self.supervisors) and all(isinstance(e, SourceNotFound) for e in errors):
-            raise SourceNotFound("; ".join(str(error) for error in errors))
+        """A run none of whose sources can ever deliver is a mistyped command, not a patient wait."""
+        errors = [s.error for s in self.supervisors if _hopeless(s)]
+        if len(errors) == len(self.supervisors) and any(errors):
+            raise SourceNotFound("; ".join(dict.fromkeys(str(error) for error in errors if error)))
 
     def _ended(self) -> bool:
         return all(supervisor.state.phase == "ended" for supervisor in self.supervisors)
@@ -287,6 +287,11 @@ class LiveRun:
         self.brain.stop()
         self._hand_on()
         self._outputs.close()
+
+
+def _hopeless(source: Supervisor) -> bool:
+    never_there = source.state.phase == "ended" or isinstance(source.error, SourceNotFound)
+    return never_there and source.state.delivered == 0
 
 
 def _blank(name: str, now_ns: int) -> VideoFrame:

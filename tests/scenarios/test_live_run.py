@@ -14,7 +14,7 @@ from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from realtime.clock import MS, SECOND, MonotonicClock
 from realtime.cue import Cue
 from realtime.drawing.view import View
-from realtime.errors import MissingFile
+from realtime.errors import MissingFile, MissingLibrary, SourceNotFound
 from realtime.faces.blazeface import Found
 from realtime.frame import AudioBlock, VideoFrame
 from realtime.networks import Networks
@@ -23,6 +23,7 @@ from realtime.replay import MediaFile, Paced, load_picture
 from realtime.run import brain
 from realtime.run.demo import tone_voice, write_wav
 from realtime.run.finders import make_finder
+from realtime.run.health import in_words
 from realtime.run.live import Feed, LiveRun
 from realtime.run.outputs import Outputs
 from realtime.run.screen import Around, Screen
@@ -192,6 +193,34 @@ def test_analysis_that_dies_later_is_said_on_the_picture_and_the_picture_goes_on
     assert "analysis stopped: the detector gave up" in show.screen.views[-1].notices
     ledger = show.run.health.ledger(show.camera)
     assert ledger.shown >= 0.8 * ledger.captured >= 0.8 * 35
+
+
+class Speechless:
+    """A microphone whose library is missing."""
+
+    name = "mic:default"
+
+    def open(self) -> None:
+        raise MissingLibrary("install it: apt-get install libportaudio2")
+
+    def read(self, timeout_s: float) -> None:
+        raise AssertionError("it was never opened")
+
+    def close(self) -> None: ...
+
+
+def test_a_run_whose_only_source_cannot_work_ends_with_the_reason() -> None:
+    feed = Feed("mic:default", Speechless, pictures=False, sound=True, live=True)
+    run = LiveRun([feed], faceless, Outputs([]), MonotonicClock())
+    with pytest.raises(SourceNotFound, match="libportaudio2"):
+        run.run(seconds=3)
+
+
+def test_the_report_names_what_was_lost_and_nothing_else() -> None:
+    assert in_words({"samples that came again": 0}, {}) == ""
+    assert in_words({"samples that came again": 3}, {"cues late": 1}) == (
+        "; 3 samples that came again; 1 cues late"
+    )
 
 
 @pytest.mark.slow
