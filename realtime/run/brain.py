@@ -56,7 +56,8 @@ class Brain:
         for thread in list(self._threads):
             if thread.ident is not None:
                 thread.join(JOIN_S)
-        if self.wiring is not None:
+        # A thread that is still in the middle of a call closes them itself when it is done.
+        if self.wiring is not None and not self._threads[0].is_alive():
             self.wiring.networks.close()
 
     def load(self) -> Wiring:
