@@ -196,7 +196,11 @@ def _add_runs(commands: Any) -> None:
     live.add_argument("--mic", action="append", help="default, index, name or none; repeatable")
     live.add_argument("--size", help="picture size to ask for, such as 1280x720")
     live.add_argument("--fps", type=float, help="pictures a second to ask for")
-    live.add_argument("--sink", action="append", help="window, or a .mp4 .jsonl .csv .png file; repeatable")
+    live.add_argument(
+        "--sink",
+        action="append",
+        help="window, a .mp4 .jsonl .csv .png file, or - for cues on stdout; repeatable",
+    )
     live.add_argument("--seconds", type=float, help="stop after so many seconds")
     _overlay_flags(live)
 
