@@ -179,7 +179,7 @@ def mend(path: Path) -> str:
         return f"bring it back with 'git checkout -- {path}' in a checkout, else reinstall liveaffect"
     if path.name.endswith(PRECISIONS["int8"]):
         return f"write it with 'liveaffect build --precision int8 --weights {path.parent}'"
-    return f"write it with 'liveaffect export --kind {path.name.partition('.')[0]} --out {path.parent}'"
+    return f"write it with 'liveaffect export {path.name.partition('.')[0]} --out {path.parent}'"
 
 
 _FIRST = ("name", "kind", "preset", "format")

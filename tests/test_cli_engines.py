@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from engines import manifest as manifests
 from realtime.run import cli
 from realtime.run.demo import tone_voice, write_wav
 from realtime.testing import tiny_networks
@@ -54,6 +57,13 @@ def test_what_cannot_be_built_is_refused_in_words(
 ) -> None:
     assert run("build", "--precision", precision, "--weights", weights) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["face.onnx", "voice.json", "fusion.onnx", "face.int8.onnx"])
+def test_the_command_that_mends_a_network_is_one_that_there_is(tmp_path: Path, name: str) -> None:
+    advice = re.search(r"'liveaffect (.*)'", manifests.mend(tmp_path / name))
+    assert advice is not None
+    assert callable(cli._parser().parse_args(shlex.split(advice[1])).command)
 
 
 def test_an_engine_is_alike_itself(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

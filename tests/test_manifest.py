@@ -101,7 +101,7 @@ def test_a_manifest_that_does_not_fit_is_refused_by_name(
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1', "\x00"])
 def test_a_damaged_manifest_is_refused_with_the_command_that_mends_it(path: Path, text: str) -> None:
     path.write_text(text)
-    with pytest.raises(EngineFileError, match="liveaffect export --kind voice --out "):
+    with pytest.raises(EngineFileError, match="liveaffect export voice --out "):
         manifests.read(path)
 
 
@@ -112,7 +112,7 @@ def test_a_manifest_that_is_not_text_is_refused(path: Path) -> None:
 
 
 def test_a_missing_manifest_is_named_with_the_command_that_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(EngineFileError, match=r"no manifest .*face\.json.*liveaffect export --kind face"):
+    with pytest.raises(EngineFileError, match=r"no manifest .*face\.json.*liveaffect export face"):
         manifests.read(tmp_path / "face.json")
 
 
