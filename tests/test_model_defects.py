@@ -8,8 +8,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="networks are built with torch: pip install liveaffect[train]")
@@ -23,7 +26,11 @@ from engines.model.frontend import CropFront
 from engines.model.network import Network
 from engines.model.reparam import deploy
 from engines.model.temporal import ClsTransformer, attention_pool
-from engines.recipe import PRIOR_MEAN, SpeakerStatistics
+from engines.recipe import LABELS, PRIOR_MEAN, SpeakerStatistics
+from engines.training import corpora_faces, evaluate_face, loop, train_face
+from engines.training.corpora_faces import Faces
+from engines.training.sided_faces import Sided
+from realtime.testing import tiny_networks
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
@@ -95,6 +102,80 @@ def test_05_every_parameter_of_every_network_learns(kind: str, preset: str) -> N
     exempt = ("to_global", "to_local") if preset == "amfbp" and kind == "fusion" else ()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert not [name for name in idle if not name.startswith(exempt or "none of them")]
+
+
+class Sealed:
+    """A test side that nobody may look at yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"'{name}' of the test side was asked for before the network was finished")
+
+
+class Finished(Exception):
+    """Everything is made; only the verdict is missing."""
+
+
+def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither weights nor INT8 scales: the test side stays closed until the network is judged."""
+    count, rng = 2 * len(LABELS), np.random.default_rng(0)
+    names, label = tuple(map(str, range(count))), np.arange(count) % len(LABELS)
+    pictures = rng.integers(0, 255, (count, 48, 48)).astype(np.uint8)
+    soft = np.eye(len(LABELS), dtype=np.float32)[label]
+    some = Faces("fer+", names, names, pictures, soft, label, (None,) * count)
+    sealed: Any = Sealed()
+    faces = Sided(some, some, sealed, ("fer+",), "0" * 64)
+    scales: list[object] = []
+
+    def judge(found: object, folder: Path, sides: Sided) -> object:
+        assert sides.test is sealed
+        raise Finished
+
+    small = train_face.Recipe(batch=8)
+    for name, stand_in in {
+        "Recipe": lambda: small,
+        "sided": lambda found, frozen: faces,
+        "export": lambda *asked, **given: tiny_networks.write(tmp_path, "face"),
+        "quantize": lambda path, batches: scales.extend(batches),
+    }.items():
+        monkeypatch.setattr(train_face, name, stand_in)
+    monkeypatch.setattr(corpora_faces, "find", lambda data: [])
+    monkeypatch.setattr(evaluate_face, "judge", judge)
+    with pytest.raises(Finished):
+        train_face.main_run(tmp_path, tmp_path, schedule=loop.Schedule(epochs=1, threads=1, bf16=False))
+    assert len(scales) == len(LABELS)
+
+
+class Plane:
+    """Learn a plane; the figures in the log are whatever they are told to be."""
+
+    name = "plane"
+    steps = 2
+
+    def __init__(self, *told: float) -> None:
+        self._told = iter(told)
+
+    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[Tensor]:
+        for _ in range(self.steps):
+            yield torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32))
+
+    def loss(self, network: nn.Module, batch: Tensor) -> Tensor:
+        return nn.functional.mse_loss(network(batch).float(), batch.sum(1, keepdim=True))
+
+    def figures(self, network: nn.Module) -> Mapping[str, float]:
+        return {"accuracy": next(self._told)}
+
+
+def test_07_no_figure_decides_which_weights_are_kept(tmp_path: Path) -> None:
+    """No pivot, no early stop: whatever the figures say, every epoch is trained and the end is the same."""
+    ends = []
+    for at, told in enumerate([(0.1, 0.5, 0.9), (0.9, 0.5, 0.1), (0.0, float("nan"), 0.0)]):
+        torch.manual_seed(7)
+        plan = loop.Schedule(epochs=3, threads=1)
+        outcome = loop.train(nn.Linear(3, 1), Plane(*told), plan, tmp_path / str(at))
+        assert len(outcome.history) == 3
+        ends.append(outcome.state)
+    for other in ends[1:]:
+        assert all(torch.equal(value, ends[0][name]) for name, value in other.items())
 
 
 def test_08_ten_times_the_loudness_is_not_another_picture() -> None:
