@@ -257,20 +257,8 @@ def report(name: str, live: LiveRun, drawn: Drawn, given: argparse.Namespace) ->
     print_record(Result(name, figures, judged=("core_share_percent", "face_age_p95_ms"), notes=notes))
 
 
-def main() -> None:
-    """One run as the flags say."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faces", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--speed", type=float, default=300.0, help="pixels a second; 0: moved as by a hand")
-    parser.add_argument("--size", default="640x480")
-    parser.add_argument("--overlay", default="auto")
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--weights", default="")
-    parser.add_argument("--silent", action="store_true", help="no sound")
-    parser.add_argument("--busy", action="store_true", help="take a core away")
-    parser.add_argument("--write", action="store_true", help="keep the result")
-    given = parser.parse_args()
+def one_case(given: argparse.Namespace) -> None:
+    """One run, and its line."""
     settings = Settings(size=given.size, engine=given.engine, weights=given.weights)
     stop = threading.Event()
     neighbour = threading.Thread(target=busy_neighbour, args=(stop,))
@@ -285,6 +273,35 @@ def main() -> None:
     moved = f"{given.speed:.0f} px a second" if given.speed else "by hand"
     name = f"end-to-end/{given.faces} {'face' if given.faces == 1 else 'faces'}/{given.size}/{moved}"
     report(name + ("/a core taken away" if given.busy else ""), live, drawn, given)
+
+
+ALL = (
+    {"faces": 1, "speed": 300.0},
+    {"faces": 1, "speed": 0.0},
+    {"faces": 1, "speed": 0.0, "busy": True},
+    {"faces": 4, "speed": 0.0},
+    {"faces": 1, "speed": 0.0, "size": "1280x720"},
+)
+"""What `--all` measures: what the budgets ask for."""
+
+
+def main() -> None:
+    """One run as the flags say, or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faces", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--speed", type=float, default=300.0, help="pixels a second; 0: moved as by a hand")
+    parser.add_argument("--size", default="640x480")
+    parser.add_argument("--overlay", default="auto")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--weights", default="")
+    parser.add_argument("--silent", action="store_true", help="no sound")
+    parser.add_argument("--busy", action="store_true", help="take a core away")
+    parser.add_argument("--all", action="store_true", help="every case that a budget asks for")
+    parser.add_argument("--write", action="store_true", help="keep the result")
+    given = parser.parse_args()
+    for case in ALL if given.all else ({},):
+        one_case(argparse.Namespace(**(vars(given) | case)))
 
 
 if __name__ == "__main__":
