@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from realtime.clock import MS, SECOND, Clock
 from realtime.cue import Cue
 from realtime.errors import SourceNotFound
@@ -21,7 +19,7 @@ from realtime.ring import Ring
 from realtime.run.brain import Brain
 from realtime.run.health import HealthBook, in_words
 from realtime.run.outputs import Outputs
-from realtime.run.screen import Around, Pace, Screen
+from realtime.run.screen import HISTORY_STEP_NS, NO_CAMERA, Around, Pace, Screen, blank
 from realtime.run.supervisor import Item, Source, Supervisor
 from realtime.run.wiring import Rings, Watcher, Wiring
 from realtime.scheduler import Board
@@ -80,10 +78,11 @@ class LiveRun:
         self.supervisors = [
             Supervisor(f.make, clock, self.deliver, live=f.live, watch=f.watch) for f in feeds
         ]
-        self.screens = {name: Screen(name, "starting", mirrored=mirrored) for name in cameras}
+        shown = cameras or [NO_CAMERA]
+        self.screens = {name: Screen(name, "starting", mirrored=mirrored) for name in shown}
         self._cursors = dict.fromkeys(cameras, 0)
         self._last: dict[str, tuple[VideoFrame, int]] = {}
-        self._arrived = {name: [(-1, 0)] * ARRIVALS for name in cameras}
+        self._arrived = {name: [(-1, 0)] * ARRIVALS for name in shown}
         self._cue_cursor = self._sound_cursor = self._board_cursor = 0
         self._board: Board | None = None
         self._named = False
@@ -163,6 +162,11 @@ class LiveRun:
             self._sound.push(item)
 
     def _draw_newest(self, name: str) -> None:
+        if name == NO_CAMERA:
+            now_ns = self._clock.now_ns()
+            if now_ns - self._last.get(name, (None, 0))[1] >= HISTORY_STEP_NS:
+                self._show(name, blank(name, now_ns))
+            return
         batch = self.rings.frames[name].read_since(self._cursors[name])
         self._cursors[name] = batch.cursor
         ledger = self.health.ledger(name)
@@ -177,7 +181,7 @@ class LiveRun:
         if now_ns - drawn_ns < _STILL_NS:
             return
         # Nothing came for a while: draw what there is again, so that the words on it are true.
-        self._show(name, frame or _blank(name, now_ns))
+        self._show(name, frame or blank(name, now_ns))
 
     def _show(self, name: str, frame: VideoFrame) -> None:
         self._wait_for_result(name, frame)
@@ -233,7 +237,7 @@ class LiveRun:
 
     def _sighting(self, name: str) -> Sighting | None:
         """The newest sighting, as long as it is about this moment."""
-        newest = self.rings.sightings[name].newest()
+        newest = self.rings.sightings[name].newest() if name in self.rings.sightings else None
         if newest is None or self._clock.now_ns() - newest.captured_ns > _GONE_NS:
             return None
         return newest
@@ -292,8 +296,3 @@ class LiveRun:
 def _hopeless(source: Supervisor) -> bool:
     never_there = source.state.phase == "ended" or isinstance(source.error, SourceNotFound)
     return never_there and source.state.delivered == 0
-
-
-def _blank(name: str, now_ns: int) -> VideoFrame:
-    """What is drawn before the first picture; it is not in the ledger."""
-    return VideoFrame(source=name, seq=0, captured_ns=now_ns, image=np.full((480, 640, 3), 24, np.uint8))

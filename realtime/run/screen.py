@@ -21,6 +21,8 @@ from realtime.overlay import Seat, lay_out, paint
 from realtime.run.health import Rate
 from realtime.scheduler import Board
 
+NO_CAMERA = "no camera"
+"""What a run with microphones alone draws its voice meter on."""
 HISTORY_STEP_NS = 100 * MS
 HEALTH_NS = 500 * MS
 HISTORY = 300
@@ -149,6 +151,11 @@ class Screen:
         cue = by_track.get(largest.track)
         if cue is not None:
             self._history.append((now_ns, cue.label, cue.confidence))
+
+
+def blank(name: str, now_ns: int) -> VideoFrame:
+    """What is drawn before the first picture, and without a camera; it is in no ledger."""
+    return VideoFrame(source=name, seq=0, captured_ns=now_ns, image=np.full((480, 640, 3), 24, np.uint8))
 
 
 def _mark(face: Face, cue: Cue | None, moved_ns: int, now_ns: int) -> Mark:

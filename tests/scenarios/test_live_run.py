@@ -26,7 +26,7 @@ from realtime.run.finders import make_finder
 from realtime.run.health import in_words
 from realtime.run.live import Feed, LiveRun
 from realtime.run.outputs import Outputs
-from realtime.run.screen import Around, Screen
+from realtime.run.screen import NO_CAMERA, Around, Screen
 from realtime.run.supervisor import Source
 from realtime.run.wiring import Rings, Wiring
 from realtime.scheduler import Board
@@ -214,6 +214,29 @@ def test_a_run_whose_only_source_cannot_work_ends_with_the_reason() -> None:
     run = LiveRun([feed], faceless, Outputs([]), MonotonicClock())
     with pytest.raises(SourceNotFound, match="libportaudio2"):
         run.run(seconds=3)
+
+
+@pytest.mark.slow
+def test_without_a_camera_the_voice_is_drawn_on_an_empty_picture(tmp_path: Path) -> None:
+    """A window that opens and can be closed, a panel for the voice, and no picture in the ledger."""
+    write_wav(tmp_path / "voice.wav", tone_voice(2.0))
+    clock = MonotonicClock()
+    sink = Collected(clock)
+
+    def microphone() -> Source:
+        return Paced(MediaFile(tmp_path / "voice.wav"), clock)
+
+    feed = Feed(microphone().name, microphone, pictures=False, sound=True, live=False)
+    run = LiveRun([feed], faceless, Outputs([sink]), clock)
+    screen = Noted(NO_CAMERA)
+    run.screens[NO_CAMERA] = screen
+    run.run(seconds=2.0)
+    assert 10 <= len(sink.drawn_ns) <= 21
+    assert screen.views[-1].nobody is not None
+    assert max(view.voice_level for view in screen.views) > 0.3
+    assert not screen.views[-1].marks
+    run.check_ledger()
+    assert run.report().startswith("0 pictures captured, 0 drawn")
 
 
 def test_the_report_names_what_was_lost_and_nothing_else() -> None:
