@@ -11,7 +11,9 @@ import argparse
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
+    if threading.current_thread() is threading.main_thread():
+        # A run that is ended from outside finishes its files, as after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     command: Command = given.command
     try:
         settings = resolve(vars(given), config=given.config)
