@@ -70,6 +70,16 @@ def test_every_parameter_learns_and_pooling_changes_nothing_but_what_asks_for_we
     assert learnt == {"to_score"}
 
 
+def test_frequencies_move_logits_by_their_share_and_nothing_else() -> None:
+    network, soft = presets.build("face", "live"), np.eye(7, dtype=np.float32)[[0] * 90 + [1] * 9 + [2]]
+    before = network.state_dict()
+    after = train_face.with_frequencies(before, soft, 0.5)
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert moved == ["to_logits.bias"]
+    gain = after["to_logits.bias"] - before["to_logits.bias"]
+    assert float(gain[0] - gain[1]) == pytest.approx(0.5 * np.log(10), rel=1e-3)
+
+
 def test_int8_is_calibrated_on_as_many_crops_of_each_label() -> None:
     batches = list(quantising_batches(faces(), each=20))
     assert [len(batch["crop"]) for batch in batches] == [20] * 7

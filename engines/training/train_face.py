@@ -40,6 +40,11 @@ QUANTISE_EACH = 24
 EPOCHS = 30
 SMOKE_PICTURES, SMOKE_EPOCHS = 1_024, 1
 BAG = 4
+FREQUENCY_IN_USE = 0.2
+"""Share of the log-frequencies of labels that is added to the logits in use, as part of the last layer.
+
+Of 0, 0.1, 0.15, 0.2, 0.3 and 0.5 the one with the best accuracy plus unweighted recall on the calibrate side.
+"""
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -188,15 +193,25 @@ def main_run(
         "seed": schedule.seed,
         "commit": source_commit(),
         "epochs": schedule.epochs,
-        "recipe": asdict(recipe),
+        "recipe": asdict(recipe) | {"frequency_in_use": FREQUENCY_IN_USE},
     }
-    path = export("face", preset, out, state=outcome.state, training=training)
+    state = with_frequencies(outcome.state, faces.train.soft, FREQUENCY_IN_USE)
+    path = export("face", preset, out, state=state, training=training)
     quantize(path, quantising_batches(faces.calibrate))
     verdict = evaluate_face.judge(manifests.read(path), out, faces)
     evaluate_face.record(out, verdict)
     evaluate_face.write_tables(verdict, out)
     report(f"wrote {path} and its networks\n{verdict.markdown()}")
     return path
+
+
+def with_frequencies(
+    state: Mapping[str, Tensor], soft: NDArray[np.float32], share: float
+) -> dict[str, Tensor]:
+    """The weights with a share of the labels' log-frequencies in the last bias."""
+    often = torch.from_numpy(np.log(np.maximum(soft.mean(0), 1e-3)).astype(np.float32))
+    name = "to_logits.bias"
+    return {**state, name: state[name] + share * (often - often.mean())}
 
 
 def quantising_batches(faces: Faces, each: int = QUANTISE_EACH, seed: int = 0) -> Iterator[Tensors]:
