@@ -68,8 +68,7 @@ class Prepared:
         self.name = frames[0].source
         self._frames = iter(frames)
 
-    def open(self) -> None:
-        """Nothing to do."""
+    def open(self) -> None: ...
 
     def read(self, timeout_s: float) -> VideoFrame | AudioBlock:
         """The next one."""
@@ -77,8 +76,7 @@ class Prepared:
             return frame
         raise EndOfStream(self.name)
 
-    def close(self) -> None:
-        """Nothing to do."""
+    def close(self) -> None: ...
 
 
 class Probe(Screen):
@@ -149,14 +147,11 @@ class Meter:
         if mark.face_age_ms is not None:
             self.drawn.face_ages_ms.append(float(mark.face_age_ms))
 
-    def tell(self, cues: Any) -> None:
-        """Not used."""
+    def tell(self, cues: Any) -> None: ...
 
-    def hear(self, block: AudioBlock) -> None:
-        """Not used."""
+    def hear(self, block: AudioBlock) -> None: ...
 
-    def close(self) -> None:
-        """Not used."""
+    def close(self) -> None: ...
 
 
 def boxes_in(face: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -189,14 +184,11 @@ def run(given: argparse.Namespace, settings: Settings) -> tuple[LiveRun, Drawn]:
     frames = [VideoFrame("portraits", i, portraits.time_ns(i), portraits.draw(i)) for i in range(count)]
     still = [boxes_in(face) for face in faces]
     clock = MonotonicClock()
+    blocks = sound(given.seconds + WARM_UP_NS / SECOND)
     feeds = [
-        Feed("portraits", lambda: Paced(Prepared(frames), clock), pictures=True, sound=False, live=False)
+        Feed("portraits", lambda: Paced(Prepared(frames), clock), pictures=True, sound=False, live=False),
+        Feed("voice", lambda: Paced(Prepared(blocks), clock), pictures=False, sound=True, live=False),
     ]
-    if not given.silent:
-        blocks = sound(given.seconds + WARM_UP_NS / SECOND)
-        feeds.append(
-            Feed("voice", lambda: Paced(Prepared(blocks), clock), pictures=False, sound=True, live=False)
-        )
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
         return Wiring(rings, load_networks(settings, lambda _: None), make_finder, publish)
@@ -295,7 +287,6 @@ def main() -> None:
     parser.add_argument("--overlay", default="auto")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--weights", default="")
-    parser.add_argument("--silent", action="store_true", help="no sound")
     parser.add_argument("--busy", action="store_true", help="take a core away")
     parser.add_argument("--all", action="store_true", help="every case that a budget asks for")
     parser.add_argument("--write", action="store_true", help="keep the result")
