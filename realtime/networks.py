@@ -128,9 +128,9 @@ class Networks:
         """What must be said about the answers as long as not everything was trained."""
         if not (self.trained("face") or self.trained("voice")):
             return "no trained network yet: the answers mean nothing"
-        for modality in ("face", "voice"):
+        for modality, others in (("face", "voices"), ("voice", "faces")):
             if not self.trained(modality):
-                return f"no trained {modality} network yet: only the other one is judged"
+                return f"no trained {modality} network yet: only {others} are judged"
         return None
 
     @property

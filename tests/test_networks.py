@@ -96,7 +96,7 @@ def test_beside_a_trained_network_an_untrained_one_does_not_count() -> None:
     face_only = Networks(SchooledEngine(ScriptedFace()), ScriptedVoice(), ScriptedFusion())
     assert face_only.judges("face")
     assert not face_only.judges("voice")
-    assert face_only.caveat == "no trained voice network yet: only the other one is judged"
+    assert face_only.caveat == "no trained voice network yet: only faces are judged"
     both = Networks(SchooledEngine(ScriptedFace()), SchooledEngine(ScriptedVoice()), ScriptedFusion())
     assert both.judges("voice")
     assert both.caveat is None

@@ -168,4 +168,4 @@ def _predict_media(path: Path, tools: Tools) -> dict[str, Any]:
         "faces": faces,
         "voice": distribution(everyone.voice.scores()),
         "fused": fused,
-    } | _verdict(fused, "no face and no speech found")
+    } | _verdict(fused, tools.networks.caveat or "no face and no speech found")
