@@ -187,7 +187,11 @@ def load_picture(path: Path) -> NDArray[np.uint8]:
 
     if not path.is_file():
         raise SourceNotFound(f"there is no picture '{path}'")
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as failure:
+        raise SourceRefused(f"'{path}' cannot be read: {failure.strerror}") from failure
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise SourceError(f"'{path}' is no picture that OpenCV can read")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
