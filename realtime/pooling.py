@@ -15,14 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import HOP, SAMPLE_RATE
 from realtime.clock import SECOND
 
 _LN2 = float(np.log(2.0))
 LONG_HALF_LIFE_NS = 8 * SECOND
 FACE_WINDOW_NS = 2 * SECOND
 VOICE_WINDOW_NS = 4 * SECOND
-HOP_NS = HOP * SECOND // SAMPLE_RATE
 _SILENT = 1e-6
 
 
