@@ -111,7 +111,7 @@ def test_what_a_tolerance_leaves_open_is_reported_but_not_judged(tmp_path: Path)
     found = report(tmp_path, shift, QUANTISED)
     assert found.alike
     assert max(d.largest for d in found.differences) > 1
-    flips = report(tmp_path, swap_labels, replace(QUANTISED, cosine=None))
+    flips = report(tmp_path, swap_labels, replace(QUANTISED, cosine=None, follows=None))
     assert flips.alike
     assert flips.flips > 0
 
@@ -134,6 +134,24 @@ def test_an_engine_that_is_wrong_only_in_company_is_caught(tmp_path: Path) -> No
         outputs["vector"][:] = outputs["vector"].mean(0)
 
     assert not report(tmp_path, neighbours).alike
+
+
+def test_an_engine_that_says_the_same_to_everything_is_not_alike(tmp_path: Path) -> None:
+    """Most of an answer is what all answers share; a plain cosine would be blind to the rest."""
+
+    def much_alike(outputs: dict[str, np.ndarray]) -> None:
+        outputs["vector"] += 10
+
+    truth = Altered(tmp_path, much_alike)
+    usual = truth.infer(probe.inputs("face", 64))["vector"].mean(0)
+
+    def same(outputs: dict[str, np.ndarray]) -> None:
+        outputs["vector"][:] = usual
+
+    found = compare(truth, Altered(tmp_path, same), probe.inputs("face", 64), tolerance=QUANTISED)
+    (vector,) = [d for d in found.differences if d.output == "vector"]
+    assert vector.cosine > 0.99
+    assert any("vector follows what is asked with a cosine of 0.0" in one for one in found.complaints)
 
 
 def test_engines_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
