@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from realtime.clock import MS, SECOND, Clock
 from realtime.ring import Ring
+from realtime.run.health import StageReport
 from realtime.run.wiring import Wiring
 from realtime.scheduler import Board
 from realtime.window import FUSION_STEP_NS
@@ -60,6 +61,10 @@ class Brain:
         if self.wiring is not None and not self._threads[0].is_alive():
             self.wiring.networks.close()
 
+    def costs(self) -> list[StageReport]:
+        """What each stage cost so far; none before everything is loaded."""
+        return [] if self.wiring is None else [s.report() for s in list(self.wiring.health.stages.values())]
+
     def load(self) -> Wiring:
         """Make networks, finders and stations."""
         self.wiring = self._make_wiring()
@@ -72,7 +77,7 @@ class Brain:
         self._cursors[source] = batch.cursor
         if not batch.items:
             return False
-        wiring.health.left_out["not looked at"] += batch.missed + len(batch.items) - 1
+        wiring.health.left_out["pictures not looked at"] += batch.missed + len(batch.items) - 1
         began_ns = self._clock.now_ns()
         wiring.look(batch.items[-1])
         wiring.health.stage(f"look {source}", _PERIOD_NS).add(self._clock.now_ns() - began_ns)

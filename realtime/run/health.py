@@ -100,7 +100,7 @@ class HealthBook:
         self.ledgers: dict[str, Ledger] = {}
         self.stages: dict[str, Stage] = {}
         self.left_out: Counter[str] = Counter()
-        """Pictures that were drawn but not analysed, by cause."""
+        """Pictures that were not analysed, drawn or not, by cause."""
         self.failures: Counter[str] = Counter()
         """What went wrong and was survived, by cause."""
         self._lock = threading.Lock()

@@ -140,10 +140,11 @@ class LiveRun:
         captured = sum(ledger.captured for ledger in ledgers)
         wiring = self.brain.wiring
         skipped = 0 if wiring is None else wiring.scheduler.skipped["grid points"]
+        left_out = {} if wiring is None else wiring.health.left_out
         return (
             f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
             f"{captured - shown - self.health.dropped()} in flight; {skipped} grid points skipped"
-        ) + in_words(*(s.state.losses for s in self.supervisors), self.health.failures)
+        ) + in_words(*(s.state.losses for s in self.supervisors), left_out, self.health.failures)
 
     def check_ledger(self) -> None:
         """Raise AssertionError unless every captured picture is accounted for. Call after `run`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from realtime.sinks.catalogue import open_sink
 from realtime.sinks.window import Window
 
 Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -57,6 +59,15 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
         say(run.report())
         raise
     say(run.report())
+    for report in run.brain.costs():
+        _LOG.info(
+            "%s: %d times, %.1f ms each, %.1f ms at worst, %d times too long",
+            report.name,
+            report.calls,
+            report.busy_ms,
+            report.worst_ms,
+            report.overruns,
+        )
     return 1 if outputs.failures or run.brain.failed is not None else 0
 
 

@@ -151,6 +151,9 @@ def test_pictures_come_at_once_and_say_starting_until_faces_are_there(tmp_path: 
     assert show.sink.samples >= 2 * 16_000
     report = show.run.report()
     assert f"{ledger.captured} pictures captured, {ledger.shown} drawn" in report
+    costs = {cost.name: cost for cost in show.run.brain.costs()}
+    assert set(costs) == {f"look {show.camera}", "step"}
+    assert all(cost.calls > 20 and 0 < cost.busy_ms <= cost.worst_ms for cost in costs.values())
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def test_under_overload_the_newest_picture_is_looked_at_and_the_rest_is_counted(
     desk.slow("face").delay_ns = 170 * MS
     desk.work(10 * SECOND)
     looked_at = desk.stage.monitors.seen[f"sightings of {CAMERA}"]
-    left_out = desk.stage.wiring.health.left_out["not looked at"]
+    left_out = desk.stage.wiring.health.left_out["pictures not looked at"]
     in_flight = desk.stage.run.rings.frames[CAMERA].written - desk.stage.run.brain._cursors[CAMERA]
     assert looked_at + left_out + in_flight == desk.stage.run.rings.frames[CAMERA].written
     assert left_out > looked_at
