@@ -38,7 +38,7 @@ from engines.training.source import source_commit
 QUANTISE_EACH = 24
 """Pictures of each label that INT8 is calibrated on."""
 EPOCHS = 30
-SMOKE_PICTURES, SMOKE_EPOCHS = 1_024, 1
+SMOKE_PICTURES, SMOKE_EPOCHS = 512, 1
 BAG = 4
 FREQUENCY_IN_USE = 0.2
 """Share of the log-frequencies of labels that is added to the logits in use, as part of the last layer.
