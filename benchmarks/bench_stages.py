@@ -25,7 +25,7 @@ from realtime.camera import Camera
 from realtime.capture.grabber import Wish
 from realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
 from realtime.fusion import fusion_inputs, read_fused
-from realtime.microphone import Microphone
+from realtime.microphone import BLOCK_S, Microphone
 from realtime.networks import Networks
 from realtime.people import Moment, Person, make_cue
 from realtime.pooling import Evidence
@@ -60,8 +60,8 @@ def capture() -> None:
     ]
     for supervisor in supervisors:
         supervisor.start()
-    stop, tick = threading.Event(), 0.02
-    speech = np.random.default_rng(0).normal(0, 0.1, (960, 2)).astype(np.float32)
+    stop, tick = threading.Event(), BLOCK_S
+    speech = np.random.default_rng(0).normal(0, 0.1, (round(48_000 * tick), 2)).astype(np.float32)
     start_ns = clock.now_ns()
     began_ns = pictures = 0
     for i in range(round((WARM_UP_S + SECONDS) / tick)):
