@@ -76,8 +76,8 @@ class ConstantEngine:
         self._closed = True
 
 
-class _Around:
-    """An engine around another one that changes nothing yet."""
+class AroundEngine:
+    """An engine around another one that changes nothing yet; fakes override what they bend."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -116,7 +116,7 @@ class _Later:
         return self.then(self.inner.result())
 
 
-class SlowEngine(_Around):
+class SlowEngine(AroundEngine):
     """Every answer comes `delay_ns` after it was asked for, on the run's clock.
 
     On the fake clock the caller of `result` is one more sleeper. `close` lets it go at once.
@@ -145,7 +145,7 @@ class SlowEngine(_Around):
         super().close()
 
 
-class FailingEngine(_Around):
+class FailingEngine(AroundEngine):
     """Works `after` times, then fails for good while running."""
 
     def __init__(self, engine: Engine, *, after: int = 0) -> None:
@@ -161,7 +161,7 @@ class FailingEngine(_Around):
         raise EngineFailed(f"engine '{self.spec.name}' failed on purpose; it was asked once too often")
 
 
-class NanEngine(_Around):
+class NanEngine(AroundEngine):
     """Works `after` times, then every number in its answers is NaN."""
 
     def __init__(self, engine: Engine, *, after: int = 0) -> None:
@@ -178,7 +178,7 @@ def _worthless(answer: Tensors) -> Tensors:
     return {name: np.full_like(array, np.nan) for name, array in answer.items()}
 
 
-class SchooledEngine(_Around):
+class SchooledEngine(AroundEngine):
     """Says of itself that it was trained."""
 
     @property
@@ -187,7 +187,7 @@ class SchooledEngine(_Around):
         return replace(super().spec, trained=True)
 
 
-class CountingEngine(_Around):
+class CountingEngine(AroundEngine):
     """Remembers how it was used."""
 
     def __init__(self, engine: Engine) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines.load import load
-from engines.protocol import Done, Engine, EngineSpec, Pending, Tensors
+from engines.protocol import Done, Engine, Pending, Tensors
 from engines.recipe import HOP, PIECE, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
 from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from realtime.clock import SECOND
@@ -34,52 +34,30 @@ from realtime.run.outputs import Outputs
 from realtime.run.wiring import Finders
 from realtime.scheduler import Board, Scheduler
 from realtime.sight import Sight
+from realtime.testing.engines import AroundEngine
 
 pytestmark = pytest.mark.slow
 
 
-class Recording:
+class Recording(AroundEngine):
     """The fusion engine, and everything that was ever laid before it."""
 
     def __init__(self) -> None:
-        self._engine = ScriptedFusion()
-        self.spec: EngineSpec = self._engine.spec
+        super().__init__(ScriptedFusion())
         self.inputs: list[dict[str, np.ndarray]] = []
 
     def submit(self, inputs: Tensors) -> Pending:
         self.inputs.append({name: array.copy() for name, array in inputs.items()})
-        return self._engine.submit(inputs)
-
-    def infer(self, inputs: Tensors) -> Tensors:
-        return self.submit(inputs).result()
-
-    def warm_up(self) -> None:
-        self._engine.warm_up()
-
-    def close(self) -> None:
-        self._engine.close()
+        return super().submit(inputs)
 
 
-class AllIsSpeech:
+class AllIsSpeech(AroundEngine):
     """A voice engine with random weights would call everything silence or speech at random."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.spec = engine.spec
-
     def submit(self, inputs: Tensors) -> Pending:
-        out = dict(self._engine.infer(inputs))
+        out = dict(super().submit(inputs).result())
         out["speech"] = np.full_like(out["speech"], 0.9)
         return Done(out)
-
-    def infer(self, inputs: Tensors) -> Tensors:
-        return self.submit(inputs).result()
-
-    def warm_up(self) -> None:
-        self._engine.warm_up()
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 @pytest.fixture(scope="module")
