@@ -76,8 +76,8 @@ def test_the_published_voice_network_costs_what_was_measured_for_a_piece() -> No
 
 def test_the_live_face_network_keeps_its_budget() -> None:
     face = presets.deploy(meta("face", "live"))
-    assert parameters(face) < 1.0 * MILLION
-    assert macs(face, *meta_inputs(face)).total < 60 * MILLION
+    assert parameters(face) < 1.4 * MILLION
+    assert macs(face, *meta_inputs(face)).total < 100 * MILLION
 
 
 @pytest.mark.parametrize("preset", ["live", "live-fcn"])

@@ -1,0 +1,52 @@
+"""Commands for training and judging networks: train, evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from realtime.run.commands import command, say, weights_of
+from realtime.run.settings import Settings
+
+
+def add(commands: Any) -> None:
+    """Their names and flags."""
+    train = command(commands, "train", _train, "train a network; needs the extra 'train'")
+    train.add_argument("kind", choices=("face", "voice"))
+    train.add_argument("--data", type=Path, required=True, help="folder with the corpora")
+    train.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and results; trained/KIND")
+    train.add_argument("--preset", default="live")
+    train.add_argument("--smoke", action="store_true", help="a small part of all, to see that it works")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--epochs", type=int)
+    train.add_argument("--hours", type=float, default=math.inf, help="stop after; the same command goes on")
+
+    evaluate = command(commands, "evaluate", _evaluate, "judge networks on people they never saw")
+    evaluate.add_argument("--data", type=Path, required=True, help="folder with the corpora")
+    evaluate.add_argument("--kind", choices=("face", "voice"), help="one of them instead of both")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for tables and pictures")
+
+
+def _train(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.learning import Lesson, train
+
+    lesson = Lesson(
+        kind=given.kind,
+        data=given.data,
+        out=given.out or Path("trained") / given.kind,
+        preset=given.preset,
+        smoke=given.smoke,
+        seed=given.seed,
+        epochs=given.epochs,
+        hours=given.hours,
+        threads=given.threads or 0,
+    )
+    return train(lesson, say)
+
+
+def _evaluate(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.learning import KINDS, evaluate
+
+    return evaluate((given.kind,) if given.kind else KINDS, given.data, weights_of(settings), given.out, say)

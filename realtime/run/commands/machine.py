@@ -1,0 +1,82 @@
+"""Commands about this machine and its engines: fetch, doctor, export, build, engines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from realtime.run.commands import command, say, weights_of
+from realtime.run.settings import Settings
+
+
+def add(commands: Any) -> None:
+    """Their names and flags."""
+    fetch = command(commands, "fetch", _fetch, "bring the face detector's files, once")
+    fetch.add_argument("--to", type=Path, help="folder, instead of the user's cache")
+
+    doctor = command(commands, "doctor", _doctor, "what works here, what does not, and what mends it")
+    doctor.add_argument("--json", action="store_true", help="machine-readable")
+
+    export = command(commands, "export", _export, "write a network as ONNX with its manifest")
+    export.add_argument("kind", choices=("face", "voice", "fusion"))
+    export.add_argument("--preset", default="live")
+    export.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR")
+    export.add_argument("--seed", type=int, default=0, help="of the random weights")
+
+    build = command(commands, "build", _build, "make the faster forms of the networks for this machine")
+    build.add_argument("--precision", default="int8", help="of: int8; fp32 and fp16 plans need the GPU path")
+
+    engines = commands.add_parser("engines", help="list or compare engines")
+    tools = engines.add_subparsers(required=True, metavar="list|compare")
+    command(tools, "list", _engines_list, "the engines that work here, and why the others do not")
+    compare = command(tools, "compare", _engines_compare, "largest difference of two engines, and a verdict")
+    compare.add_argument("a", metavar="A", help="the truth: an engine such as onnx, or FOLDER:onnx")
+    compare.add_argument("b", metavar="B", help="the engine to judge, such as onnx-int8 or FOLDER:onnx-int8")
+    compare.add_argument("--kind", choices=("face", "voice", "fusion"), default="face")
+    compare.add_argument("--items", type=int, default=64, help="inputs to compare on")
+
+
+def _fetch(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.fetch import fetch
+
+    say(f"the face detector's files are in {fetch(given.to)}")
+    return 0
+
+
+def _doctor(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.doctor import doctor
+
+    return doctor(as_json=given.json, settings=settings)
+
+
+def _export(given: argparse.Namespace, settings: Settings) -> int:
+    from engines.build.export_onnx import export
+
+    say(f"written: {export(given.kind, given.preset, given.out, seed=given.seed)}")
+    return 0
+
+
+def _build(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.engine_build import build
+
+    for line in build(given.precision.split(","), weights_of(settings)):
+        say(line)
+    return 0
+
+
+def _engines_list(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.engine_list import engine_lines
+
+    for line in engine_lines(weights_of(settings)):
+        sys.stdout.write(line + "\n")
+    return 0
+
+
+def _engines_compare(given: argparse.Namespace, settings: Settings) -> int:
+    from engines.parity import compare_named
+
+    report = compare_named(given.kind, given.a, given.b, weights=weights_of(settings), items=given.items)
+    sys.stdout.write("\n".join(report.lines()) + "\n")
+    return 0 if report.alike else 1
