@@ -17,12 +17,12 @@ from importlib.metadata import version
 
 from engines.protocol import EngineError
 from realtime.errors import RealtimeError
-from realtime.run.commands import Run, learning, machine, say, watching
+from realtime.run.commands import Run, calibrating, learning, machine, say, watching
 from realtime.run.settings import resolve
 
 LIBRARIES = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
 """What OpenCV reads when it is loaded: its warnings are said by us; a stalled camera is let go after 1 s."""
-GROUPS = (watching, machine, learning)
+GROUPS = (watching, machine, learning, calibrating)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""What each calibrating command does: reads its inputs, calls `calibration`, says what came of it."""
