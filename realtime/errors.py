@@ -11,6 +11,7 @@
       + MissingFile          a file that has to be fetched once is not there
       + MissingLibrary       a system library or an optional package is not installed
       + SettingsError        a setting or a flag makes no sense
+      + CalibrationRefused   the evidence does not suffice, or what was measured belongs to something else
     EndOfStream              the natural end of a source; not an error
 
 A message says what happened, to which device, what was tried, and what to do about it.
@@ -61,6 +62,10 @@ class MissingLibrary(RealtimeError):
 
 class SettingsError(RealtimeError):
     """A setting or a flag makes no sense; the message says which and what would."""
+
+
+class CalibrationRefused(RealtimeError):
+    """A measurement that would mislead is not made or not used; the message says what was missing."""
 
 
 class EndOfStream(Exception):
