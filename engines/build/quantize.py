@@ -33,11 +33,12 @@ from onnxruntime.quantization import (  # type: ignore[import-untyped]
 )
 
 from engines import manifest as manifests
+from engines.build.front_end import PRODUCTS, front_end
 from engines.build.validity import check_graph
 from engines.onnx_engine import session_options
 from engines.protocol import Tensors
 
-OP_TYPES = ("Conv", "Gemm", "MatMul")
+OP_TYPES = PRODUCTS
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
@@ -51,7 +52,6 @@ LEAST_WEIGHTS = 1_024
 LEAST_GEMM = 65_536
 """A Gemm works once an item, not once a pixel or a moment: small ones only lose."""
 OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
-FRONT_END_OUTPUTS = ("mel_sum", "mel_sumsq")
 
 
 def quantize(
@@ -119,12 +119,12 @@ def folded(content: bytes) -> onnx.ModelProto:
 def quantisable(graph: onnx.ModelProto) -> list[str]:
     """What the recipe quantises, in graph order: an activation times a constant, behind the front end."""
     weights = {weight.name: tuple(weight.dims) for weight in graph.graph.initializer}
-    front_end = _front_end(graph)
+    front = front_end(graph)
     return [
         node.name
         for node in graph.graph.node
         if node.op_type in OP_TYPES
-        and node.name not in front_end
+        and node.name not in front
         and sum(name in weights for name in node.input[:2]) == 1
         and _is_worth_it(node, next(weights[name] for name in node.input[:2] if name in weights))
     ]
@@ -136,21 +136,6 @@ def _is_worth_it(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
         return prod(shape) >= LEAST_GEMM
     depth = prod(shape[1:]) if node.op_type == "Conv" else shape[-2]
     return depth >= LEAST_DEPTH and prod(shape) >= LEAST_WEIGHTS
-
-
-def _front_end(graph: onnx.ModelProto) -> set[str]:
-    """Everything a logarithm or the sums of the log-mel depend on."""
-    maker = {name: node for node in graph.graph.node for name in node.output}
-    logs = [node.output[0] for node in graph.graph.node if node.op_type == "Log"]
-    outputs = [output.name for output in graph.graph.output]
-    ahead = logs + [name for name in FRONT_END_OUTPUTS if name in outputs]
-    found: set[str] = set()
-    while ahead:
-        node = maker.get(ahead.pop())
-        if node is not None and node.name not in found:
-            found.add(node.name)
-            ahead.extend(node.input)
-    return found
 
 
 def _quantized(graph: onnx.ModelProto, reader: _Batches, method: str, chosen: list[str]) -> onnx.ModelProto:

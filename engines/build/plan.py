@@ -1,0 +1,165 @@
+"""From an ONNX file to a plan, the form in which TensorRT runs a network.
+
+Only what TensorRT 10.16, 11 and TensorRT-RTX share is used: a strongly typed network, so the types in the
+file are the types that run; INT8 by explicit Q/DQ; half precision by converting the file first. The batch
+axis gets one profile for each size, and the profiles meet without a gap, so every batch up to the largest
+fits one of them. TF32 is off unless asked for: the log-mel of the sound front end shows its error.
+TensorRT-RTX builds without a GPU, and its plans are finished by the card that loads them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engines import stopwatch
+from engines.build.plan_watch import listener, monitor
+from engines.protocol import EngineFileError, EngineUnavailable
+from engines.tensorrt_backend import Backend
+
+PRECISIONS = ("fp32", "fp32-tf32", "fp16", "int8")
+PORTABLE = "portable"
+SIZES = (1, 4, 16, 64)
+"""Batches that plans are made for: one face, a few, a room, as many as one tick may bring."""
+
+Report = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPlan:
+    """A plan and how it came about."""
+
+    plan: bytes
+    log: tuple[str, ...]
+    """What TensorRT said while it built, from its information level up."""
+    seconds: float
+    """Wall time of parsing and building."""
+
+
+def build_plan(
+    content: bytes,
+    *,
+    precision: str,
+    backend: Backend,
+    sizes: Sequence[int] = SIZES,
+    capability: str = PORTABLE,
+    report: Report = _log.info,
+) -> BuiltPlan:
+    """Build one network. `content` is the ONNX file as its manifest lists it: the INT8 file for 'int8',
+    the fp32 file for everything else; half precision is made from it here.
+
+    `capability` is that of the key: 'portable', or such as '7.5' to have TensorRT-RTX build for that alone;
+    TensorRT builds for the card that is there. `report` gets a line for each phase. Raises EngineFileError
+    for a file that TensorRT or the precision refuses, with the nodes at fault, and ValueError for sizes or a
+    precision that there are not.
+    """
+    _check(precision, sizes)
+    if precision == "fp16":
+        from engines.build.half import to_half
+
+        content = to_half(content)
+    started_ns = stopwatch.wall_ns()
+    trt = backend.module
+    said = listener(trt)
+    builder = trt.Builder(said)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    _parse(trt, network, said, content, backend)
+    _check_network(trt, network, precision)
+    config = builder.create_builder_config()
+    if precision == "fp32-tf32":
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    for low, high in batch_ranges(sizes):
+        _add_profile(builder, config, network, low, high)
+    if backend.is_rtx and capability != PORTABLE:
+        _target(trt, config, capability, backend)
+    config.progress_monitor = monitor(trt, report)
+    built = builder.build_serialized_network(network, config)
+    if built is None:
+        raise EngineFileError(f"{backend} cannot build this network in {precision}: {said.complaint()}")
+    seconds = (stopwatch.wall_ns() - started_ns) / 1e9
+    return BuiltPlan(bytes(built), tuple(said.lines), seconds)
+
+
+def batch_ranges(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The smallest and largest batch of each profile: (1, 4, 16) gives (1, 1), (2, 4), (5, 16).
+
+    A profile is tuned for its largest batch.
+    """
+    return tuple((below + 1, size) for below, size in zip((0, *sizes[:-1]), sizes, strict=True))
+
+
+def _check(precision: str, sizes: Sequence[int]) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"no precision '{precision}'; plans are built in {', '.join(PRECISIONS)}")
+    if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
+        raise ValueError(f"profiles need rising batch sizes from 1 up, got {list(sizes)}")
+
+
+def _parse(trt: Any, network: Any, said: Any, content: bytes, backend: Backend) -> None:
+    """Raises EngineFileError that quotes what the parser refused, node by node."""
+    parser = trt.OnnxParser(network, said)
+    if parser.parse(content):
+        return
+    faults = [parser.get_error(at) for at in range(parser.num_errors)]
+    where = [
+        f"node '{fault.node_name()}' ({fault.node_operator()}): {fault.desc()}"
+        if fault.node_name()
+        else fault.desc()
+        for fault in faults
+    ]
+    raise EngineFileError(f"{backend} cannot read this network: {'; '.join(where) or said.complaint()}")
+
+
+def _check_network(trt: Any, network: Any, precision: str) -> None:
+    """What was parsed must be what was asked for: free batch axis, known types, Q/DQ exactly in INT8."""
+    inputs = [network.get_input(at) for at in range(network.num_inputs)]
+    outputs = [network.get_output(at) for at in range(network.num_outputs)]
+    known = {trt.DataType.FLOAT, trt.DataType.UINT8}
+    for tensor in (*inputs, *outputs):
+        if tensor.dtype not in known:
+            raise EngineFileError(
+                f"'{tensor.name}' is of type {tensor.dtype.name}; plans take float32 and uint8"
+            )
+    for tensor in inputs:
+        first, *rest = tensor.shape
+        if first != -1 or any(size < 1 for size in rest):
+            raise EngineFileError(
+                f"the input '{tensor.name}' has the shape {tuple(tensor.shape)}; "
+                "wanted a free batch axis and fixed sizes after it"
+            )
+    layers = (network.get_layer(at) for at in range(network.num_layers))
+    quantised = sum(layer.type == trt.LayerType.DEQUANTIZE for layer in layers)
+    if precision == "int8" and not quantised:
+        raise EngineFileError(
+            "nothing in this network is quantised; an int8 plan is built from the INT8 file"
+        )
+    if precision != "int8" and quantised:
+        raise EngineFileError(
+            f"this network is quantised ({quantised} layers); "
+            f"a plan in {precision} is built from the fp32 file"
+        )
+
+
+def _add_profile(builder: Any, config: Any, network: Any, low: int, high: int) -> None:
+    profile = builder.create_optimization_profile()
+    for at in range(network.num_inputs):
+        tensor = network.get_input(at)
+        shapes = [(batch, *tuple(tensor.shape)[1:]) for batch in (low, high, high)]
+        profile.set_shape(tensor.name, *shapes)
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineUnavailable(f"TensorRT refuses a profile for batches of {low} to {high}")
+
+
+def _target(trt: Any, config: Any, capability: str, backend: Backend) -> None:
+    """Build for one generation of cards, such as Turing, for which TensorRT-RTX makes nothing unasked."""
+    target = getattr(trt.ComputeCapability, "SM" + capability.replace(".", ""), None)
+    if target is None:
+        raise EngineUnavailable(f"{backend} cannot build for compute capability {capability}")
+    config.num_compute_capabilities = 1
+    if not config.set_compute_capability(target, 0):
+        raise EngineUnavailable(f"{backend} refuses to build for compute capability {capability}")
