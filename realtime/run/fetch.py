@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.user_cache import cache_dir
 from realtime.errors import MissingFile
 
 FULL_RANGE = "face_detection_full_range_sparse.tflite"
@@ -45,15 +46,6 @@ FILES = (
     ForeignFile(FULL_RANGE, "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1", 676_746),
     ForeignFile(SHORT_RANGE, "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8", 229_714),
 )
-
-
-def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where this user's fetched files are kept."""
-    if given := environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "liveaffect"
-    if sys.platform == "win32" and (local := environ.get("LOCALAPPDATA")):
-        return Path(local) / "liveaffect" / "cache"
-    return Path.home() / ".cache" / "liveaffect"
 
 
 def files_dir(explicit: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
