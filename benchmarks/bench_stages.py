@@ -23,8 +23,11 @@ from engines.recipe import HOP, LABELS, SAMPLE_RATE
 from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from realtime.camera import Camera
 from realtime.capture.grabber import Wish
+from realtime.clarity import Clarity
 from realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
-from realtime.fusion import fusion_inputs, read_fused
+from realtime.confidence import Confidence
+from realtime.crop import Quality
+from realtime.fusion import ask_fusion
 from realtime.microphone import BLOCK_S, Microphone
 from realtime.networks import Networks
 from realtime.people import Moment, Person, make_cue
@@ -89,7 +92,10 @@ def pooling_and_fusion() -> None:
     """One person with two seconds of looks and four of speech."""
     rng = np.random.default_rng(0)
     networks = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
+    confidence = Confidence()
     person = Person("camera:0", 1, Steady(), size=(640, 480), box=(100, 100, 90, 90))
+    # Neither is perfect, so the fusion is asked with and without each: three rows, the dearest case.
+    person.quality, person.clarity = Quality(0.8, None), Clarity(0.8, None)
     state = {"now_ns": 0, "pictures": 0}
 
     def evidence(at_ns: int) -> Evidence:
@@ -108,9 +114,10 @@ def pooling_and_fusion() -> None:
                 person.voice.add(Evidence(state["now_ns"], one.vector, one.logits, one.score), voice_ns)
             state["pictures"] += 1
         gathered = person.gather(state["now_ns"])
-        (answer,) = networks.fuse(fusion_inputs([gathered]))
-        fused = None if answer is None else read_fused(answer)
-        make_cue(person, gathered, fused, Moment(state["now_ns"], 0, "bench", None, Circumstances()))
+        (parts,) = ask_fusion([gathered], networks.fuse)
+        make_cue(
+            person, gathered, parts, Moment(state["now_ns"], 0, "bench", None, Circumstances(), confidence)
+        )
 
     for _ in range(100):
         point()

@@ -11,8 +11,9 @@
 `overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `cue` and `errors`.
 
 Beside them stand what the scheduler leans on: `hearing` for one microphone as `sight` is for one camera,
-`people` for those in view, `networks` to ask all engines in one go, `relief` when the machine is late,
-`signs` that somebody speaks; and `portrait`, a source that moves pictures as if filmed by hand.
+`people` for those in view, `networks` to ask all engines in one go, `confidence` in what they say, `relief`
+when the machine is late, `signs` that somebody speaks, `clarity` of the sound; and `portrait`, a source that
+moves pictures as if filmed by hand.
 
 One level down: `capture` and `faces` hold what sources and `search`, `track`, `sight` are made of, `drawing`
 what the overlay is made of, `sinks` the outputs, `run` what starts and wires it all, `testing` the fakes.

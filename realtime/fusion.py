@@ -2,12 +2,15 @@
 
 The fusion network is an engine like the others; this file only lays its inputs out for all people at
 once and reads its answer. A modality without evidence is zeros with mask 0, never a made-up average.
+
+A modality of quality q is taken for there with probability q: the network is asked with it and without it,
+and the answers are mixed. So poor light or noise makes its weight fall, whatever the network learnt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,8 @@ from realtime.pooling import Pooled
 
 Trunks = tuple[Pooled, Pooled]
 """Short and long pooled evidence of one modality."""
+LEAST_QUALITY = 0.02
+"""The worst evidence counts this much, so that something is said where all of it is bad."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,11 +33,29 @@ class Gathered:
 
     face: Trunks | None
     voice: Trunks | None
+    face_quality: float = 1.0
+    """0..1; with `voice_quality` it decides how much each counts where both are there."""
+    voice_quality: float = 1.0
 
     @property
     def empty(self) -> bool:
         """True when there is nothing to fuse."""
         return self.face is None and self.voice is None
+
+    @property
+    def subset(self) -> str:
+        """Which evidence there is: 'face', 'voice' or 'face+voice'."""
+        there = (("face", self.face), ("voice", self.voice))
+        return "+".join(name for name, trunks in there if trunks is not None)
+
+    def views(self) -> list[tuple[Gathered, float]]:
+        """The same with everything, and with one of two left out, each with its share; they sum to one."""
+        face, voice = (min(max(q, LEAST_QUALITY), 1.0) for q in (self.face_quality, self.voice_quality))
+        if self.face is None or self.voice is None or face * voice == 1.0:
+            return [(self, 1.0)]
+        shares = (face * voice, face * (1.0 - voice), (1.0 - face) * voice)
+        views = (self, replace(self, voice=None), replace(self, face=None))
+        return [(view, share / sum(shares)) for view, share in zip(views, shares, strict=True) if share]
 
 
 def fusion_inputs(people: Sequence[Gathered]) -> dict[str, NDArray[Any]]:
@@ -59,10 +82,41 @@ class Fused:
     weights: tuple[float, float, float]
 
 
-def read_fused(answer: Tensors) -> Fused:
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The network's answer to one view of somebody's evidence."""
+
+    subset: str
+    share: float
+    answer: Tensors
+
+
+def ask_fusion(
+    people: Sequence[Gathered], ask: Callable[[Tensors], Sequence[Tensors | None]]
+) -> list[tuple[Part, ...]]:
+    """The answers about all people from one call; () for those without evidence or without an answer."""
+    views = [(i, *view) for i, person in enumerate(people) if not person.empty for view in person.views()]
+    answers = ask(fusion_inputs([view for _, view, _ in views])) if views else []
+    parts: list[list[Part | None]] = [[] for _ in people]
+    for (i, view, share), answer in zip(views, answers, strict=True):
+        parts[i].append(None if answer is None else Part(view.subset, share, answer))
+    return [tuple(p for p in found if p is not None) if None not in found else () for found in parts]
+
+
+def join(parts: Sequence[Part], temperatures: Mapping[str, float]) -> Fused | None:
+    """What all views of one person come to; each is believed as far as its subset's temperature says."""
+    read = [(read_fused(part.answer, temperatures.get(part.subset, 1.0)), part.share) for part in parts]
+    if len(read) < 2:
+        return read[0][0] if read else None
+    scores = tuple(sum(s * f.scores[k] for f, s in read) for k in range(len(LABELS)))
+    face, voice, words = (sum(s * f.weights[k] for f, s in read) for k in range(3))
+    return Fused(scores=scores, weights=(face, voice, words))
+
+
+def read_fused(answer: Tensors, temperature: float = 1.0) -> Fused:
     """One person's row of the fusion network's answer."""
     face, voice, words = (float(weight) for weight in answer["weights"])
-    return Fused(scores=softmax(answer["logits"]), weights=(face, voice, words))
+    return Fused(scores=softmax(answer["logits"], temperature), weights=(face, voice, words))
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Scores:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engines.recipe import SAMPLE_RATE, STFT_STEP, SpeakerStatistics
 from realtime.attribution import Attribution, SpeechEnergy, Voice
 from realtime.audio_ring import AudioRing, Stretch
+from realtime.clarity import ClarityMeter
 from realtime.clock import MS, SECOND
 from realtime.pooling import Evidence, weighted_score
 from realtime.window import PieceGrid
@@ -62,7 +63,13 @@ class Hearing:
     """One microphone's stream. One caller."""
 
     def __init__(
-        self, source: str, ring: AudioRing, grid: PieceGrid, *, believe_speech: bool = False
+        self,
+        source: str,
+        ring: AudioRing,
+        grid: PieceGrid,
+        *,
+        believe_speech: bool = False,
+        attribution: Attribution | None = None,
     ) -> None:
         """`believe_speech`: the network was trained to tell speech from noise; attribution may ask it."""
         self.source = source
@@ -72,6 +79,8 @@ class Hearing:
         """Pieces of speech that were dropped because nobody could say whose they are."""
         self.level = 0.0
         """Loudness of the newest sound for the meter, 0..1."""
+        self.clarity = ClarityMeter()
+        """How far speech stands out of the noise, and whether it is clipped."""
         self.voice = Voice("nobody speaks", None, 1.0)
         """Whose voice it is, as of the last decision."""
         self._ring = ring
@@ -80,7 +89,7 @@ class Hearing:
         self._next_index = 0
         self._energy = SpeechEnergy()
         self._energy_end = 0
-        self._attribution = Attribution()
+        self._attribution = attribution or Attribution()
         self._statistics: dict[int | None, SpeakerStatistics] = {None: SpeakerStatistics.cold()}
         self._speaker: int | None = None
         self._alone_since_ns: int | None = None
@@ -117,6 +126,7 @@ class Hearing:
             speech=speech,
             frames=self._grid.hop / STFT_STEP,
         )
+        self.clarity.hear(piece.stretch.samples, self._grid.hop, speech=speech >= SPEECH)
         if self._believe_speech:
             self._attribution.judge(piece.stretch.captured_ns, piece.captured_ns, speech)
         evidence = Evidence(

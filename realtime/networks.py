@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.protocol import Engine, EngineError, Pending, Tensors
+from realtime.confidence import Confidence
 
 GIVE_UP_AFTER = 3
 """Failures in a row after which an engine is not called again."""
@@ -84,9 +85,12 @@ class _Asked:
 
 
 class Networks:
-    """Face, voice and fusion engine of a run. One caller."""
+    """Face, voice and fusion engine of a run, and how far they are believed. One caller."""
 
-    def __init__(self, face: Engine, voice: Engine, fusion: Engine) -> None:
+    def __init__(
+        self, face: Engine, voice: Engine, fusion: Engine, confidence: Confidence | None = None
+    ) -> None:
+        self.confidence = confidence or Confidence()
         self._face = _Asked("face", face)
         self._voice = _Asked("voice", voice)
         self._fusion = _Asked("fusion", fusion)

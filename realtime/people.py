@@ -6,16 +6,19 @@ else's feelings. The voice of nobody in view is a person too, one without a face
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from realtime.clarity import CLEAR, Clarity, evidence_share
 from realtime.clock import MS, SECOND
+from realtime.confidence import Confidence
 from realtime.crop import Quality
 from realtime.cue import Cue, Reading, age_ms
 from realtime.frame import Box, Face, Sighting
-from realtime.fusion import UNKNOWN, Fused, Gathered, Trunks, softmax
+from realtime.fusion import UNKNOWN, Gathered, Part, Trunks, softmax
 from realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Memory
 from realtime.smoothing import Circumstances, Shown, Steady
 
@@ -41,6 +44,8 @@ class Person:
     crop: NDArray[np.uint8] | None = None
     """The newest crop, to see how the mouth moves to the next."""
     quality: Quality | None = None
+    clarity: Clarity = CLEAR
+    """How clear the sound was in which this person was heard."""
     speaking: bool = False
     looks: int = 0
 
@@ -57,6 +62,8 @@ class Person:
         return Gathered(
             face=_fresh(self.face, now_ns, FACE_EXPIRES_NS),
             voice=_fresh(self.voice, now_ns, VOICE_EXPIRES_NS),
+            face_quality=1.0 if self.quality is None else self.quality.score,
+            voice_quality=self.clarity.score * evidence_share(self.voice.evidence_ns / SECOND),
         )
 
 
@@ -75,29 +82,36 @@ class Moment:
     model: str
     epoch_ns: int | None
     circumstances: Circumstances
+    confidence: Confidence
 
 
-def readings(person: Person, gathered: Gathered) -> tuple[Reading | None, Reading | None]:
+def readings(
+    person: Person, gathered: Gathered, confidence: Confidence
+) -> tuple[Reading | None, Reading | None]:
     """What face and voice say each on their own, from the short trunk."""
     face = voice = None
     if gathered.face is not None and person.face.newest_ns is not None:
         quality = person.quality
         face = Reading(
             captured_ns=person.face.newest_ns,
-            scores=softmax(gathered.face[0].logits),
+            scores=softmax(gathered.face[0].logits, confidence.of_reading("face")),
             quality=1.0 if quality is None else quality.score,
             weakness=None if quality is None else quality.weakness,
         )
     if gathered.voice is not None and person.voice.newest_ns is not None:
         voice = Reading(
-            captured_ns=person.voice.newest_ns, scores=softmax(gathered.voice[0].logits), quality=1.0
+            captured_ns=person.voice.newest_ns,
+            scores=softmax(gathered.voice[0].logits, confidence.of_reading("voice")),
+            quality=person.clarity.score,
+            weakness=person.clarity.weakness,
         )
     return face, voice
 
 
-def make_cue(person: Person, gathered: Gathered, fused: Fused | None, moment: Moment) -> Cue:
+def make_cue(person: Person, gathered: Gathered, parts: Sequence[Part], moment: Moment) -> Cue:
     """The cue of one person; moves the person's smoothing on to `moment`."""
-    face, voice = readings(person, gathered)
+    face, voice = readings(person, gathered, moment.confidence)
+    fused = moment.confidence.join(parts)
     raw = UNKNOWN if fused is None else fused.scores
     shown: Shown = person.steady.step(
         moment.now_ns,

@@ -18,14 +18,14 @@ from realtime.clock import MS
 from realtime.crop import Quality, quality
 from realtime.cue import Cue
 from realtime.frame import Face, Sighting
-from realtime.fusion import fusion_inputs, read_fused
+from realtime.fusion import ask_fusion
 from realtime.hearing import Heard, Hearing, Piece
 from realtime.networks import Networks, Row
 from realtime.people import FACE_EXPIRES_NS, Moment, Person, make_cue
 from realtime.pooling import Evidence, weighted_score
 from realtime.relief import LEVELS, Relief
 from realtime.ring import Ring
-from realtime.smoothing import Circumstances, SmoothingSettings, Steady
+from realtime.smoothing import Circumstances
 from realtime.window import FUSION_STEP_NS, Due, grid_due
 
 FUSE_AGAIN_NS = 50 * MS
@@ -75,7 +75,6 @@ class Scheduler:
         hearings: Sequence[Hearing],
         publish: Callable[[tuple[Cue, ...]], None],
         epoch_ns: Callable[[], int] | None = None,
-        smoothing: SmoothingSettings | None = None,
     ) -> None:
         self.skipped: Counter[str] = Counter()
         """What was left out, by cause."""
@@ -85,7 +84,6 @@ class Scheduler:
         self._hearings = tuple(hearings)
         self._publish = publish
         self._epoch_ns = epoch_ns
-        self._smoothing = smoothing or SmoothingSettings()
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
         self._relief = Relief()
@@ -209,6 +207,7 @@ class Scheduler:
                     self.skipped["pieces of nobody known"] += 1
                 else:
                     owner.voice.add(heard.evidence, heard.covers_ns)
+                    owner.clarity = hearing.clarity.read()
             speaker = self._people.get(hearing.voice.track) if hearing.voice.track is not None else None
             if speaker is not None:
                 speaker.speaking = True
@@ -237,15 +236,12 @@ class Scheduler:
             model=self._model,
             epoch_ns=None if self._epoch_ns is None else self._epoch_ns(),
             circumstances=self._circumstances(),
+            confidence=self._networks.confidence,
         )
         gathered = [person.gather(now_ns) for person in people]
-        known = [i for i, evidence in enumerate(gathered) if not evidence.empty]
-        answers = self._networks.fuse(fusion_inputs([gathered[i] for i in known])) if known else []
-        fused = {
-            i: None if answer is None else read_fused(answer)
-            for i, answer in zip(known, answers, strict=True)
-        }
-        return tuple(make_cue(p, gathered[i], fused.get(i), moment) for i, p in enumerate(people))
+        answers = ask_fusion(gathered, self._networks.fuse)
+        everybody = zip(people, gathered, answers, strict=True)
+        return tuple(make_cue(person, known, parts, moment) for person, known, parts in everybody)
 
     def _circumstances(self) -> Circumstances:
         speakers = {h.voice.track for h in self._hearings if h.voice.track is not None}
@@ -256,8 +252,9 @@ class Scheduler:
         )
 
     def _somebody(self, source: str, track: int | None) -> Person:
-        return Person(source, track, Steady(self._smoothing))
+        return Person(source, track, self._networks.confidence.steady())
 
     def _notices(self) -> tuple[str, ...]:
         relief = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()
-        return (*self._networks.failing.values(), *relief)
+        caveat = self._networks.confidence.caveat
+        return (*self._networks.failing.values(), *relief, *([caveat] if caveat else []))

@@ -8,7 +8,8 @@ overconfident picture from deciding alone. Labels change with hysteresis. Pure: 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engines.recipe import LABELS
@@ -30,6 +31,8 @@ class Reason(StrEnum):
     FACE_TURNED = "face turned"
     FACE_DARK = "face dark"
     FACE_BLURRED = "face blurred"
+    VOICE_NOISY = "voice noisy"
+    VOICE_CLIPPED = "voice clipped"
     TWO_VOICES = "two voices"
     DISAGREEMENT = "face and voice disagree"
     TOO_CLOSE = "scores too close"
@@ -44,7 +47,9 @@ class SmoothingSettings:
     step_ms: float = 100.0
     """Usual time between two answers; only `Steady.delay_ms` depends on it."""
     threshold: float = 0.45
-    """Confidence from which a label is shown; calibration replaces it."""
+    """Confidence from which a label is shown where calibration found no other."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """What calibration found instead, for 'face', 'voice' and 'face+voice'."""
     slack: float = 0.05
     """A label that is shown stays until its confidence is this far below what it needed."""
     margin: float = 0.10
@@ -56,7 +61,7 @@ class SmoothingSettings:
     little_ms: float = 500.0
     """Less evidence than this is too little."""
     poor_quality_price: float = 0.20
-    """A worthless face without a voice beside it must be this much more certain; a good one nothing."""
+    """A worthless face or voice with nothing beside it must be this much more certain; a good one nothing."""
     overlap: float = 0.35
     """Face and voice disagree when they share less of their probability than this."""
     disagreement_price: float = 0.10
@@ -102,6 +107,17 @@ class Basis:
     evidence_ns: int
     """How much time the evidence covers, face and voice together."""
     circumstances: Circumstances = Circumstances()
+
+    @property
+    def alone(self) -> Reading | None:
+        """The only reading there is."""
+        return None if self.face is not None and self.voice is not None else self.face or self.voice
+
+    @property
+    def subset(self) -> str:
+        """Which readings there are."""
+        there = (("face", self.face), ("voice", self.voice))
+        return "+".join(name for name, reading in there if reading is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +166,8 @@ def decide_label(
     confidence = fused[LABELS.index(leading)]
     if basis.evidence_ns < settings.little_ms * MS:
         return NOT_SURE, confidence, Reason.LITTLE_EVIDENCE
-    needed = settings.threshold + _poor_face(basis) * settings.poor_quality_price
+    needed = settings.thresholds.get(basis.subset, settings.threshold)
+    needed += _poverty(basis) * settings.poor_quality_price
     disagree = _disagree(basis, settings)
     if disagree:
         needed += settings.disagreement_price
@@ -173,18 +190,16 @@ def _why_nothing(basis: Basis) -> Reason:
 
 
 def _why_unsure(basis: Basis, disagree: bool) -> Reason:
-    weakness = basis.face.weakness if basis.face is not None else None
-    if weakness in set(Reason):
-        return Reason(weakness)
+    for reading in (basis.face, basis.voice):
+        if reading is not None and reading.weakness in set(Reason):
+            return Reason(reading.weakness)
     if basis.circumstances.two_voices:
         return Reason.TWO_VOICES
     return Reason.DISAGREEMENT if disagree else Reason.TOO_CLOSE
 
 
-def _poor_face(basis: Basis) -> float:
-    if basis.face is None or basis.voice is not None:
-        return 0.0
-    return 1.0 - min(max(basis.face.quality, 0.0), 1.0)
+def _poverty(basis: Basis) -> float:
+    return 0.0 if basis.alone is None else 1.0 - min(max(basis.alone.quality, 0.0), 1.0)
 
 
 def _disagree(basis: Basis, settings: SmoothingSettings) -> bool:

@@ -87,7 +87,7 @@ def test_an_unknown_weakness_is_not_invented_as_a_reason() -> None:
 
 
 def test_every_reason_can_be_given_once_and_is_a_plain_string() -> None:
-    assert len(set(Reason)) == 12
+    assert len(set(Reason)) == 14
     steady = Steady()
     shown = steady.step(0, None, face=None, voice=None, evidence_ns=0, circumstances=PLAIN)
     assert shown.reason == "no face or voice"
