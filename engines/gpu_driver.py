@@ -23,7 +23,7 @@ OLDEST_DRIVER = {12: ((12, 2), "535"), 13: ((13, 0), "580")}
 on Linux that does. TensorRT and TensorRT-RTX ask for the same."""
 NEWEST_CUDA = max(OLDEST_DRIVER)
 
-_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 
@@ -48,7 +48,7 @@ class Gpu:
         return f"{self.capability[0]}.{self.capability[1]}"
 
 
-def gpus(library: str = _LIBRARY) -> tuple[Gpu, ...]:
+def gpus(library: str = LIBRARY) -> tuple[Gpu, ...]:
     """Every GPU that the driver offers, in its order; none where `why_no_gpu` has an answer."""
     if why_no_gpu(library) is not None:
         return ()
@@ -60,7 +60,7 @@ def gpus(library: str = _LIBRARY) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in found if gpu is not None)
 
 
-def why_no_gpu(library: str = _LIBRARY, flavour: str | None = None) -> str | None:
+def why_no_gpu(library: str = LIBRARY, flavour: str | None = None) -> str | None:
     """Why the driver offers no GPU, in a few words; None if it offers one.
 
     With a flavour of TensorRT, also why the driver that offers one is too old for it.
@@ -95,7 +95,7 @@ def why_no_tensorrt() -> str | None:
     return why_too_old(installed[0].replace("_", "-"))
 
 
-def why_too_old(flavour: str, library: str = _LIBRARY) -> str | None:
+def why_too_old(flavour: str, library: str = LIBRARY) -> str | None:
     """Why the driver is too old for the installed package of this flavour; None if there is no driver."""
     try:
         version = _driver_version(ctypes.CDLL(library))
