@@ -1,0 +1,222 @@
+"""How far a confidence can be believed, in numbers that small samples and repeated cues cannot flatter.
+
+A model that is calibrated perfectly still shows a calibration error, because bins hold few items. That error
+is worked out for the very confidences at hand and stands beside every figure; the difference is what counts.
+Cues of one clip share one truth: they are right or wrong together, and everything here takes them so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.temperature import Scores, Truth, check_samples, log_loss
+
+BINS = 15
+ROUNDS = 200
+WORLDS = 4
+"""Perfect models drawn beside each resample."""
+STEPS = tuple(step / 20 for step in range(1, 21))
+FEW_GROUPS = 8
+"""With fewer speakers than this, intervals draw clips instead: so few cannot stand for all others."""
+
+Array = NDArray[np.float64]
+Between = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bar of the reliability diagram."""
+
+    items: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """What one set of answers says about its own confidence."""
+
+    items: int
+    clips: int
+    groups: int
+    accuracy: float
+    confidence: float
+    """Mean over the items; above the accuracy it boasts."""
+    error: float
+    """Mean distance of confidence and accuracy over bins of equally many items."""
+    error_between: Between
+    perfect: float
+    """The error that a perfectly calibrated model shows with these confidences and clips, on average."""
+    perfect_at_most: float
+    """In 95 of 100 cases."""
+    excess: float
+    """`error` less `perfect`: around zero, to both sides, for a perfect model."""
+    excess_between: Between
+    debiased: float
+    """Root mean square distance without the part that chance adds."""
+    brier: float
+    log_loss: float
+    bins: tuple[Bin, ...]
+    drawn: str
+    """What the intervals draw: 'groups' or 'clips'. They cover 95 of 100 cases."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types only."""
+        return asdict(self)
+
+
+def judge(
+    probabilities: NDArray[np.floating],
+    truth: NDArray[np.integer],
+    clips: Sequence[Any],
+    groups: Sequence[Any],
+    *,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> Reliability:
+    """Everything above about probabilities (n, 7); `clips` and `groups` name each row's clip and speaker."""
+    rows, wanted = check_samples(probabilities, truth, "scores to judge")
+    confidence, right = rows.max(axis=1), (rows.argmax(axis=1) == wanted).astype(np.float64)
+    clip, group = _numbered(clips), _numbered(groups)
+    rng = np.random.default_rng(seed)
+    worlds = [_perfect(confidence, clip, rng) for _ in range(rounds)]
+    perfect = [calibration_error(confidence, world) for world in worlds]
+    error = calibration_error(confidence, right)
+    drawn = "groups" if group.max() + 1 >= FEW_GROUPS else "clips"
+    errors, excesses = [], []
+    for at in _draws(group if drawn == "groups" else clip, rounds, rng):
+        errors.append(calibration_error(confidence[at], right[at]))
+        beside = [worlds[k] for k in rng.integers(0, rounds, WORLDS)]
+        chance = np.mean([calibration_error(confidence[at], world[at]) for world in beside])
+        excesses.append(errors[-1] - float(chance))
+    return Reliability(
+        items=len(rows),
+        clips=int(clip.max()) + 1,
+        groups=int(group.max()) + 1,
+        accuracy=float(right.mean()),
+        confidence=float(confidence.mean()),
+        error=error,
+        error_between=_between(errors),
+        perfect=float(np.mean(perfect)),
+        perfect_at_most=float(np.quantile(perfect, 0.95)),
+        excess=error - float(np.mean(perfect)),
+        excess_between=_between(excesses),
+        debiased=float(np.sqrt(max(squared_gap(confidence, right, clip), 0.0))),
+        brier=float(np.square(rows - np.eye(rows.shape[1])[wanted]).sum(axis=1).mean()),
+        log_loss=log_loss(rows, wanted),
+        bins=diagram(confidence, right),
+        drawn=drawn,
+    )
+
+
+def calibration_error(confidence: Array, right: Array, bins: int = BINS) -> float:
+    """Mean distance of confidence and accuracy, in bins that hold equally many items."""
+    order = np.argsort(confidence, kind="stable")
+    starts = _starts(len(order), bins)
+    return float(np.abs(np.add.reduceat((right - confidence)[order], starts)).sum() / len(order))
+
+
+def squared_gap(confidence: Array, right: Array, clips: Truth, bins: int = BINS) -> float:
+    """Mean squared distance of confidence and accuracy over bins, without bias; below zero by chance.
+
+    From each bin's squared distance the variance of its mean is taken off, clips being drawn, not cues.
+    """
+    total = 0.0
+    for at in np.split(np.argsort(confidence, kind="stable"), _starts(len(confidence), bins)[1:]):
+        gap = right[at] - confidence[at]
+        _, which = np.unique(clips[at], return_inverse=True)
+        sums = np.bincount(which, gap - gap.mean())
+        count = len(sums)
+        if count > 1:
+            variance = float(np.square(sums).sum()) / len(at) ** 2 * count / (count - 1)
+            total += len(at) * (float(gap.mean()) ** 2 - variance)
+    return total / len(confidence)
+
+
+def diagram(confidence: Array, right: Array, bins: int = BINS) -> tuple[Bin, ...]:
+    """The reliability diagram, from the least sure bin to the surest."""
+    parts = np.split(np.argsort(confidence, kind="stable"), _starts(len(confidence), bins)[1:])
+    return tuple(Bin(len(at), float(confidence[at].mean()), float(right[at].mean())) for at in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """From which confidence on an answer is given, and how often those answers are wrong."""
+
+    threshold: float
+    coverage: float
+    """Share of items at or above the threshold."""
+    risk: float
+    """Share of those that is wrong."""
+    risk_between: Between
+
+
+def promise(
+    probabilities: Scores, truth: Truth, clips: Sequence[Any], coverage: float, *, rounds: int = ROUNDS
+) -> Promise:
+    """The threshold that lets `coverage` of the items through, and the risk among them."""
+    threshold = float(np.quantile(probabilities.max(axis=1), 1.0 - coverage))
+    return kept(probabilities, truth, clips, np.full(len(truth), threshold), rounds=rounds)
+
+
+def kept(
+    probabilities: Scores, truth: Truth, clips: Sequence[Any], thresholds: Array, *, rounds: int = ROUNDS
+) -> Promise:
+    """Coverage and risk of items at or above their threshold, with the interval of the risk."""
+    shown = probabilities.max(axis=1) >= thresholds
+    wrong = probabilities.argmax(axis=1) != truth
+    risks = [
+        float(wrong[at][shown[at]].mean())
+        for at in _draws(_numbered(clips), rounds, np.random.default_rng(0))
+        if shown[at].any()
+    ]
+    risk = float(wrong[shown].mean()) if shown.any() else 0.0
+    return Promise(float(np.mean(thresholds)), float(shown.mean()), risk, _between(risks or [0.0]))
+
+
+def risk_against_coverage(
+    probabilities: Scores, truth: Truth, steps: Sequence[float] = STEPS
+) -> list[tuple[float, float, float]]:
+    """(coverage, threshold, risk) when only the surest share of all items is answered."""
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum((probabilities.argmax(axis=1) != truth)[order])
+    found = []
+    for share in steps:
+        count = max(1, round(share * len(order)))
+        found.append((share, float(confidence[order[count - 1]]), float(wrong[count - 1] / count)))
+    return found
+
+
+def _perfect(confidence: Array, clips: Truth, rng: np.random.Generator) -> Array:
+    """Right or wrong as a perfect model would be: as often as it says, the cues of a clip together."""
+    return (rng.random(int(clips.max()) + 1)[clips] < confidence).astype(np.float64)
+
+
+def _draws(which: Truth, rounds: int, rng: np.random.Generator) -> list[Truth]:
+    """Resamples of whole clips or groups, with repetition."""
+    order = np.argsort(which, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(which))[:-1])
+    return [
+        np.concatenate([members[k] for k in rng.integers(0, len(members), len(members))])
+        for _ in range(rounds)
+    ]
+
+
+def _starts(items: int, bins: int) -> Truth:
+    count = min(bins, items)
+    return np.asarray(np.arange(count) * items // count, np.int64)
+
+
+def _numbered(names: Sequence[Any]) -> Truth:
+    return np.asarray(np.unique(np.asarray(names), return_inverse=True)[1], np.int64).reshape(-1)
+
+
+def _between(found: Sequence[float]) -> Between:
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
