@@ -19,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.build.folding import folded
 from engines.build.front_end import PRODUCTS, front_end
 from engines.build.validity import check_graph
 from engines.protocol import EngineFileError
@@ -43,7 +44,7 @@ def to_half(content: bytes) -> bytes:
 
     Raises EngineFileError for a graph whose types are not known, or that holds nothing to convert.
     """
-    model = onnx.load_from_string(content)
+    model = folded(content)
     _constants_to_weights(model.graph)
     types = _types(model)
     chosen = half_nodes(model)
