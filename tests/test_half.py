@@ -1,4 +1,4 @@
-"""Half precision answers like fp32, keeps the tensors, and leaves the front end and what would overflow alone."""
+"""Half precision answers like fp32, keeps all tensors, and spares the front end and what would overflow."""
 
 from __future__ import annotations
 
