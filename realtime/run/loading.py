@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.load import load, recipe_numbers
+from engines.manifest import KINDS
 from engines.protocol import Engine
 from realtime.networks import Networks
+from realtime.run.calibrated import confidence_of
 from realtime.run.finders import make_finder
 from realtime.run.settings import Settings
 from realtime.run.wiring import Finders
@@ -40,7 +42,7 @@ def _folder(name: str) -> Path | None:
 
 
 def load_networks(settings: Settings, say: Say) -> Networks:
-    """Face, voice and fusion engine."""
+    """Face, voice and fusion engine, and how far they are believed."""
 
     def one(kind: str) -> Engine:
         return load(
@@ -52,6 +54,9 @@ def load_networks(settings: Settings, say: Say) -> Networks:
             report=say,
         )
 
-    networks = Networks(one("face"), one("voice"), one("fusion"))
+    engines = {kind: one(kind) for kind in KINDS}
+    trained = [kind for kind, engine in engines.items() if engine.spec.trained]
+    confidence = confidence_of(_folder(settings.weights), trained, say)
+    networks = Networks(engines["face"], engines["voice"], engines["fusion"], confidence)
     networks.warm_up()
     return networks

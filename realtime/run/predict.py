@@ -62,28 +62,31 @@ def _predict_picture(path: Path, tools: Tools, cropped: bool) -> dict[str, Any]:
             ([round(v) for v in face.box], face.crop)
             for face in find_in_picture(*tools.make_finders(), image)
         ]
+    confidence = tools.networks.confidence
+    threshold = confidence.picture_threshold or SmoothingSettings().threshold
     answers, _ = tools.networks.ask([{"crop": crop} for _, crop in found], [])
     faces = []
     for (box, _), answer in zip(found, answers, strict=True):
         if answer is None:
             raise SourceError(f"{path}: {'; '.join(tools.networks.failing.values())}")
-        faces.append(_face(box, softmax(answer["logits"])))
+        scores = softmax(answer["logits"], confidence.of_reading("face"))
+        faces.append(_face(box, scores, threshold))
     faces.sort(key=lambda face: -face["box"][2] * face["box"][3])
     line = {"v": VERSION, "path": str(path), "kind": "picture", "faces": faces, "voice": None}
     main = faces[0]["face"] if faces else None
-    return line | {"fused": main} | _verdict(main, "no face found")
+    return line | {"fused": main} | _verdict(main, "no face found", threshold)
 
 
-def _face(box: list[int], scores: Scores) -> dict[str, Any]:
+def _face(box: list[int], scores: Scores, threshold: float) -> dict[str, Any]:
     named = distribution(scores)
-    return {"box": box, "face": named} | _verdict(named, "")
+    return {"box": box, "face": named} | _verdict(named, "", threshold)
 
 
-def _verdict(named: dict[str, float] | None, reason: str) -> dict[str, Any]:
+def _verdict(named: dict[str, float] | None, reason: str, threshold: float) -> dict[str, Any]:
     if named is None:
         return {"label": NOT_SURE, "confidence": 0.0, "reason": reason}
     best = max(LABELS, key=lambda label: named[label])
-    if named[best] < SmoothingSettings().threshold:
+    if named[best] < threshold:
         return {"label": NOT_SURE, "confidence": named[best], "reason": "scores too close"}
     return {"label": best, "confidence": named[best], "reason": None}
 
@@ -155,17 +158,19 @@ def _predict_media(path: Path, tools: Tools) -> dict[str, Any]:
         analyse(watch(media), tools, Outputs([]), collect)
     finally:
         media.close()
+    needed, plain = tools.networks.confidence.thresholds, SmoothingSettings().threshold
     faces = []
     for track, tally in sorted(tallies.items(), key=lambda pair: -pair[1].cues):
         scores = tally.face.scores()
         if track is not None and scores is not None:
-            faces.append({"track": track} | _face(tally.box or [], scores))
-    fused = distribution(everyone.fused.scores())
+            faces.append({"track": track} | _face(tally.box or [], scores, needed.get("face", plain)))
+    fused, voice = distribution(everyone.fused.scores()), distribution(everyone.voice.scores())
+    subset = "+".join(["face"] * bool(faces) + ["voice"] * (voice is not None))
     return {
         "v": VERSION,
         "path": str(path),
         "kind": "video" if has_pictures else "sound",
         "faces": faces,
-        "voice": distribution(everyone.voice.scores()),
+        "voice": voice,
         "fused": fused,
-    } | _verdict(fused, tools.networks.caveat or "no face and no speech found")
+    } | _verdict(fused, tools.networks.caveat or "no face and no speech found", needed.get(subset, plain))

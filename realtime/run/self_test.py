@@ -14,17 +14,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.manifest import KINDS
 from engines.protocol import Engine, EngineError
 from engines.recipe import HOP, LABELS, SAMPLE_RATE, SpeakerStatistics
 from realtime.errors import RealtimeError
 from realtime.run.doctor import Finding
 from realtime.run.settings import Settings
 
-KINDS = ("face", "voice", "fusion")
-
 
 def engines(settings: Settings) -> Iterator[Finding]:
-    """Each engine as `auto`, or what the settings ask for, loads it here, and why not a better one."""
+    """Each engine as `auto`, or what the settings ask for, loads it here, and why not a better one.
+
+    Last, whether the confidence of those that were trained means something.
+    """
+    trained: list[str] = []
     for kind in KINDS:
         lines: list[str] = []
         try:
@@ -34,7 +37,28 @@ def engines(settings: Settings) -> Iterator[Finding]:
             continue
         untrained = "" if engine.spec.trained else "; no trained network yet, the answers mean nothing"
         yield Finding(kind, "ok", "; ".join(lines).removeprefix(f"{kind}: ") + untrained)
+        trained += [kind] if engine.spec.trained else []
         engine.close()
+    if trained:
+        yield confidence(trained, settings)
+
+
+def confidence(trained: list[str], settings: Settings) -> Finding:
+    """The temperatures of a run's networks, or why there are none."""
+    from calibration.confidence import MEND
+    from realtime.run.calibrated import confidence_of
+
+    lines: list[str] = []
+    try:
+        found = confidence_of(Path(settings.weights) if settings.weights else None, trained, lines.append)
+    except EngineError as error:
+        return Finding("confidence", "broken", str(error), MEND)
+    known = ", ".join(f"{name} {temperature:.2f}" for name, temperature in found.fused.items())
+    temperatures = [f"temperatures: {known}"] if known else []
+    if found.caveat is None:
+        return Finding("confidence", "ok", "; ".join(temperatures))
+    detail = "; ".join([found.caveat.removeprefix("confidence "), *lines, *temperatures])
+    return Finding("confidence", "absent", detail, MEND)
 
 
 def known_face(settings: Settings) -> Iterator[Finding]:
