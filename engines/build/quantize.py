@@ -9,41 +9,31 @@ to leave out is the caller's choice; the same inputs give the same bytes.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import tempfile
+import copy
 from collections import Counter
-from collections.abc import Collection, Iterable
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
-from numpy.typing import NDArray
-from onnxruntime.quantization import (  # type: ignore[import-untyped]
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationMethod, QuantType  # type: ignore[import-untyped]
+from onnxruntime.quantization.calibrate import TensorsData  # type: ignore[import-untyped]
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # type: ignore[import-untyped]
 
 from engines import manifest as manifests
+from engines.build import ranges
+from engines.build.folding import folded
 from engines.build.front_end import PRODUCTS, front_end
+from engines.build.ranges import METHODS, Observed
 from engines.build.validity import check_graph
-from engines.onnx_engine import session_options
+from engines.manifest import Manifest
 from engines.protocol import Tensors
 
+RECIPE = "qdq-s8s8-per-channel"
 OP_TYPES = PRODUCTS
-METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
 QUANTISED_KINDS = ("face", "voice")
 """Fusion is too small to gain anything."""
 LEAST_DEPTH = 32
@@ -51,7 +41,75 @@ LEAST_DEPTH = 32
 LEAST_WEIGHTS = 1_024
 LEAST_GEMM = 65_536
 """A Gemm works once an item, not once a pixel or a moment: small ones only lose."""
-OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    # What follows a MatMul is computed in fp32: rounding before it costs time and exactness.
+    "OpTypesToExcludeOutputQuantization": ["MatMul"],
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A network in fp32, ready to be quantised in any number of ways."""
+
+    manifest: Manifest
+    graph: onnx.ModelProto
+    layers: tuple[str, ...]
+    """What the recipe quantises, in graph order."""
+
+    def observe(self, batches: Iterable[Tensors]) -> Observed:
+        """What inputs do to the layers. Raises EngineInputError for samples of another network."""
+        given = list(batches)
+        if not given:
+            raise ValueError("quantising needs at least one batch of calibration inputs, got none")
+        return ranges.observe(self.graph, self.layers, given, self.manifest.inputs)
+
+    def quantised(self, cuts: Mapping[str, float], exclude: Collection[str] = ()) -> bytes:
+        """The content of an INT8 file whose activations end at `cuts`."""
+        name = self.manifest.name
+        if unknown := sorted(set(exclude) - set(self.layers)):
+            known = ", ".join(self.layers)
+            raise ValueError(f"'{name}' has no quantisable node {', '.join(unknown)}; it has {known}")
+        chosen = [layer for layer in self.layers if layer not in exclude]
+        if not chosen:
+            raise ValueError(f"nothing is left of '{name}' to quantise")
+        result = _quantised(self.graph, ranges.relieved(self.graph, cuts), chosen)
+        check_graph(result, name)
+        content: bytes = result.SerializeToString(deterministic=True)
+        return content
+
+    def kinds(self, exclude: Collection[str] = ()) -> dict[str, int]:
+        """How many nodes of which operator are quantised."""
+        chosen = set(self.layers) - set(exclude)
+        return dict(sorted(Counter(n.op_type for n in self.graph.graph.node if n.name in chosen).items()))
+
+    def work(self) -> dict[str, float]:
+        """Each layer's share of the multiplications in all of them."""
+        inferred = onnx.shape_inference.infer_shapes(self.graph).graph
+        shapes = {
+            value.name: [size.dim_value for size in value.type.tensor_type.shape.dim][1:]
+            for value in (*inferred.value_info, *inferred.output)
+        }
+        weights = {weight.name: tuple(weight.dims) for weight in inferred.initializer}
+        found = {}
+        for node in inferred.node:
+            if node.name in self.layers:
+                weight = next(weights[name] for name in node.input[:2] if name in weights)
+                found[node.name] = float(prod(shapes[node.output[0]]) * _depth(node, weight))
+        return {name: count / sum(found.values()) for name, count in found.items()}
+
+
+def prepare(manifest_path: Path) -> Prepared:
+    """Read and fold the fp32 network of a manifest. Raises ValueError for a kind that is not quantised."""
+    manifest = manifests.read(manifest_path)
+    if manifest.kind not in QUANTISED_KINDS:
+        raise ValueError(
+            f"a {manifest.kind} network is not quantised; {' and '.join(QUANTISED_KINDS)} networks are"
+        )
+    graph = folded(manifests.load_bytes(manifest, manifest_path.parent, "fp32"))
+    return Prepared(manifest, graph, tuple(quantisable(graph)))
 
 
 def quantize(
@@ -65,55 +123,37 @@ def quantize(
 
     `exclude` names further nodes that stay fp32, out of those that `quantisable` lists.
     """
-    manifest = manifests.read(manifest_path)
-    if manifest.kind not in QUANTISED_KINDS:
-        raise ValueError(
-            f"a {manifest.kind} network is not quantised; {' and '.join(QUANTISED_KINDS)} networks are"
-        )
+    prepared = prepare(manifest_path)
     if method not in METHODS:
         raise ValueError(f"no calibration method '{method}'; known are {', '.join(METHODS)}")
-    folder = manifest_path.parent
-    graph = folded(manifests.load_bytes(manifest, folder, "fp32"))
-    chosen = quantisable(graph)
-    if unknown := sorted(set(exclude) - set(chosen)):
-        raise ValueError(
-            f"'{manifest.name}' has no quantisable node {', '.join(unknown)}; it has {', '.join(chosen)}"
-        )
-    chosen = [name for name in chosen if name not in exclude]
-    if not chosen:
-        raise ValueError(f"nothing is left of '{manifest.name}' to quantise")
-    first = next(iterator := iter(batches), None)
-    if first is None:
-        raise ValueError("quantising needs at least one batch of calibration inputs, got none")
-    reader = _Batches(chain([first], iterator))
-    result = _quantized(graph, reader, method, chosen)
-    check_graph(result, manifest.name)
-    content: bytes = result.SerializeToString(deterministic=True)
-    kinds = Counter(node.op_type for node in graph.graph.node if node.name in set(chosen))
-    part = {
-        "recipe": "qdq-s8s8-per-channel",
+    observed = prepared.observe(batches)
+    content = prepared.quantised(observed.cuts(method), exclude)
+    return record(manifest_path, prepared, content, part_of(prepared, observed, method, exclude))
+
+
+def part_of(
+    prepared: Prepared, observed: Observed, method: str, exclude: Collection[str] = ()
+) -> dict[str, Any]:
+    """What a manifest says under `quantisation`."""
+    manifest = prepared.manifest
+    return {
+        "recipe": RECIPE,
         "method": method,
-        "items": reader.items,
-        "inputs_sha256": reader.digest(),
-        "quantised": dict(sorted(kinds.items())),
+        "items": observed.items,
+        "inputs_sha256": observed.sha256,
+        "quantised": prepared.kinds(exclude),
         "excluded": sorted(exclude),
         "from": manifest.files[manifests.file_name(manifest.kind, "fp32")],
     }
-    manifest = manifests.record_file(manifests.extended(manifest, quantisation=part), "int8", content)
-    path = folder / manifests.file_name(manifest.kind, "int8")
+
+
+def record(manifest_path: Path, prepared: Prepared, content: bytes, part: Mapping[str, Any]) -> Path:
+    """Write an INT8 file and what the manifest says of it; the file's path."""
+    manifest = manifests.extended(prepared.manifest, quantisation=part)
+    path = manifest_path.parent / manifests.file_name(manifest.kind, "int8")
     manifests.write_whole(path, content)
-    manifests.write(manifest, manifest_path)
+    manifests.write(manifests.record_file(manifest, "int8", content), manifest_path)
     return path
-
-
-def folded(content: bytes) -> onnx.ModelProto:
-    """The graph with its constants folded, so that a transposed weight is seen to be a weight."""
-    options = session_options(1)
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    with tempfile.TemporaryDirectory() as scratch:
-        options.optimized_model_filepath = str(Path(scratch) / "folded.onnx")
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        return onnx.load(options.optimized_model_filepath)
 
 
 def quantisable(graph: onnx.ModelProto) -> list[str]:
@@ -134,55 +174,32 @@ def _is_worth_it(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
     """Whether INT8 saves more than the conversion before and after it costs."""
     if node.op_type == "Gemm":
         return prod(shape) >= LEAST_GEMM
-    depth = prod(shape[1:]) if node.op_type == "Conv" else shape[-2]
-    return depth >= LEAST_DEPTH and prod(shape) >= LEAST_WEIGHTS
+    return _depth(node, shape) >= LEAST_DEPTH and prod(shape) >= LEAST_WEIGHTS
 
 
-def _quantized(graph: onnx.ModelProto, reader: _Batches, method: str, chosen: list[str]) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch) / "int8.onnx"
-        _mark_prepared(graph)
-        with contextlib.redirect_stdout(io.StringIO()):  # The calibrator prints its progress.
-            quantize_static(
-                graph,
-                str(target),
-                reader,
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(OP_TYPES),
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_quantize=chosen,
-                calibrate_method=METHODS[method],
-                extra_options=dict(OPTIONS),
-            )
-        result = onnx.load(str(target))
-        del result.metadata_props[:]
-        return result
+def _depth(node: onnx.NodeProto, shape: Sequence[int]) -> int:
+    """How many products each number that comes out is the sum of."""
+    if node.op_type == "Gemm":
+        return shape[1 if any(a.name == "transB" and a.i for a in node.attribute) else 0]
+    return prod(shape[1:]) if node.op_type == "Conv" else shape[-2]
 
 
-def _mark_prepared(graph: onnx.ModelProto) -> None:
-    """Tell the quantiser that folding is done, or it advises to do it."""
-    prepared = graph.metadata_props.add()
-    prepared.key, prepared.value = "onnx.quant.pre_process", "onnxruntime.quant"
-
-
-class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    """Hands batches to the calibrator and remembers what they were."""
-
-    def __init__(self, batches: Iterable[Tensors]) -> None:
-        self._left = iter(batches)
-        self._hash = hashlib.sha256()
-        self.items = 0
-
-    def get_next(self) -> dict[str, NDArray[Any]]:
-        batch = next(self._left, None)
-        if batch is None:
-            return {}
-        for name in sorted(batch):
-            self._hash.update(name.encode() + np.ascontiguousarray(batch[name]).tobytes())
-        self.items += len(next(iter(batch.values())))
-        return dict(batch)
-
-    def digest(self) -> str:
-        return self._hash.hexdigest()
+def _quantised(graph: onnx.ModelProto, cuts: Mapping[str, float], chosen: Sequence[str]) -> onnx.ModelProto:
+    reach: dict[str, Any] = {name: (np.float32(-cut), np.float32(cut)) for name, cut in cuts.items()}
+    quantiser = QDQQuantizer(
+        copy.deepcopy(graph),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, reach),
+        nodes_to_quantize=list(chosen),
+        nodes_to_exclude=[],
+        op_types_to_quantize=list(OP_TYPES),
+        extra_options=dict(OPTIONS),
+    )
+    quantiser.quantize_model()
+    quantiser.model.topological_sort()
+    result: onnx.ModelProto = quantiser.model.model
+    del result.metadata_props[:]
+    return result
