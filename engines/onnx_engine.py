@@ -7,13 +7,12 @@ and `result` only hands it over; answers that are not finite are an error here, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _state  # type: ignore[import-untyped]
 
 from engines import manifest as manifests
@@ -27,6 +26,8 @@ from engines.protocol import (
     Pending,
     Tensors,
     TensorSpec,
+    blank,
+    check_finite,
     check_inputs,
 )
 
@@ -93,22 +94,6 @@ class OnnxEngine:
     def close(self) -> None:
         """Free the session. Safe to call twice."""
         self._session = None
-
-
-def blank(spec: EngineSpec, count: int = 1) -> dict[str, NDArray[Any]]:
-    """A batch of zeros that fits the spec."""
-    return {t.name: np.zeros((count, *t.shape), t.dtype) for t in spec.inputs}
-
-
-def check_finite(spec: EngineSpec, outputs: Mapping[str, NDArray[Any]]) -> None:
-    """Raise EngineFailed if an answer holds a number that is not finite."""
-    for name, array in outputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            items = sorted({int(row) for row in np.argwhere(~np.isfinite(array))[:, 0]})
-            raise EngineFailed(
-                f"engine '{spec.name}' answered '{name}' with numbers that are not finite (items {items}); "
-                "its weights are damaged, or the input is far outside what it was made for"
-            )
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -5,6 +5,7 @@
       + EngineFileError      a weight file or manifest is missing, damaged, or of another network
       + EngineUnavailable    this back end cannot work on this machine
       + EngineFailed         it could work, and failed while running
+          + EngineLost       and will not work again: what it ran on is gone
 
 An engine is a function with a warm-up and an end. It owns no thread, no queue and no clock, which is
 why the scheduler can treat a GPU and a scripted stand-in alike. `submit` may return before the work is
@@ -45,6 +46,10 @@ class EngineUnavailable(EngineError):
 
 class EngineFailed(EngineError):
     """The engine failed while running; the scheduler drops it and says so."""
+
+
+class EngineLost(EngineFailed):
+    """What the engine ran on is gone for good, such as a GPU that was unplugged; ask another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,22 @@ class Done:
     def result(self) -> Tensors:
         """The answer."""
         return self.outputs
+
+
+def blank(spec: EngineSpec, count: int = 1) -> dict[str, NDArray[Any]]:
+    """A batch of zeros that fits the spec."""
+    return {t.name: np.zeros((count, *t.shape), t.dtype) for t in spec.inputs}
+
+
+def check_finite(spec: EngineSpec, outputs: Tensors) -> None:
+    """Raise EngineFailed if an answer holds a number that is not finite."""
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            items = sorted({int(row) for row in np.argwhere(~np.isfinite(array))[:, 0]})
+            raise EngineFailed(
+                f"engine '{spec.name}' answered '{name}' with numbers that are not finite (items {items}); "
+                "its weights are damaged, or the input is far outside what it was made for"
+            )
 
 
 def check_inputs(spec: EngineSpec, inputs: Tensors) -> int:

@@ -14,7 +14,6 @@ from torch import nn
 
 from engines import manifest as manifests
 from engines.manifest import Manifest
-from engines.onnx_engine import blank, check_finite
 from engines.protocol import (
     Done,
     EngineError,
@@ -24,6 +23,8 @@ from engines.protocol import (
     EngineUnavailable,
     Pending,
     Tensors,
+    blank,
+    check_finite,
     check_inputs,
 )
 

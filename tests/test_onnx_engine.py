@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines import manifest as manifests
 from engines import probe
-from engines.onnx_engine import OnnxEngine, blank, session_options
-from engines.protocol import EngineFailed, EngineFileError, EngineInputError
+from engines.onnx_engine import OnnxEngine, session_options
+from engines.protocol import EngineFailed, EngineFileError, EngineInputError, blank
 from realtime.testing import tiny_networks
 
 TASKS = Path("/proc/self/task")
