@@ -17,6 +17,8 @@ from engines.model.fusion import (
     FusionAnswer,
     FusionPreset,
     LateFusion,
+    LateMaskedFusion,
+    certainty,
     extended,
 )
 from engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS
@@ -100,6 +102,63 @@ def test_masked_late_fusion_is_surer_when_two_agree() -> None:
     together, alone = (fuse("late-masked", e).logits.softmax(1) for e in (both, face))
     assert torch.equal(together.argmax(1), alone.argmax(1))
     assert (together.amax(1) > alone.amax(1)).all()
+
+
+def in_company() -> LateMaskedFusion:
+    """A late-masked fusion whose every number does something."""
+    fusion = LateMaskedFusion(presets.LATE_MASKED).eval()
+    with torch.no_grad():
+        fusion.temperature.copy_(torch.tensor([0.5, 2.0, 1.5]))
+        fusion.company.copy_(torch.linspace(-0.6, 0.6, 9).reshape(3, 3))
+        fusion.company_if_certain.copy_(torch.linspace(0.9, -0.9, 9).reshape(3, 3))
+    return fusion
+
+
+@pytest.mark.parametrize("alone", [0, 1, 2])
+def test_masked_late_fusion_passes_a_lone_modality_as_it_is_at_its_temperature(alone: int) -> None:
+    fusion, e = in_company(), evidence([float(i == alone) for i in range(3)])
+    own = (e.face_logits, e.voice_logits, e.words_logits)[alone] / fusion.temperature[alone]
+    with torch.no_grad():
+        answer = fusion(*e)
+    torch.testing.assert_close(answer.logits, own.log_softmax(1))
+    assert (answer.weights[:, alone] == 1).all()
+
+
+def test_masked_late_fusion_is_a_product_of_opinions_each_to_the_power_of_its_gain() -> None:
+    fusion, e = in_company(), evidence([1.0, 1.0, 0.0])
+    face = (e.face_logits / 0.5).softmax(1)
+    voice = (e.voice_logits / 2.0).softmax(1)
+    c = fusion.company
+    k = fusion.company_if_certain
+    with torch.no_grad():
+        gain_face = torch.exp(c[0, 1] + k[0, 1] * certainty(face.log()))[:, None]
+        gain_voice = torch.exp(c[1, 0] + k[1, 0] * certainty(voice.log()))[:, None]
+        product = face**gain_face * voice**gain_voice
+        got = fusion(*e).logits.softmax(1)
+    torch.testing.assert_close(got, product / product.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
+
+
+def test_a_share_in_the_mask_lowers_a_gain_from_full_to_none_without_a_step() -> None:
+    fusion, e = in_company(), evidence([1.0, 1.0, 0.0])
+    with torch.no_grad():
+        shares = torch.linspace(1, 0, 6)
+        masks = [torch.tensor([[1.0, float(share), 0.0]]).expand(4, -1) for share in shares]
+        answers = [fusion(*e._replace(mask=mask)) for mask in masks]
+        alone = fusion(*e._replace(mask=torch.tensor([[1.0, 0.0, 0.0]]).expand(4, -1)))
+    said = torch.stack([answer.weights[:, 1] for answer in answers])
+    assert (said.diff(dim=0) < 0).all()
+    torch.testing.assert_close(answers[-1].logits, alone.logits)
+    near = fusion(*e._replace(mask=torch.tensor([[1.0, 1e-4, 0.0]]).expand(4, -1)))
+    torch.testing.assert_close(near.logits, alone.logits, atol=5e-3, rtol=0)
+
+
+def test_who_knows_nothing_changes_nothing_and_hardly_counts() -> None:
+    fusion = LateMaskedFusion(presets.LATE_MASKED).eval()
+    e = evidence([1.0, 1.0, 0.0])._replace(voice_logits=torch.full((4, 7), 3.0))
+    with torch.no_grad():
+        answer = fusion(*e)
+    torch.testing.assert_close(answer.logits.softmax(1), e.face_logits.softmax(1))
+    assert (answer.weights[:, 1] < 0.1).all()
 
 
 def test_bilinear_pooling_is_its_formula() -> None:

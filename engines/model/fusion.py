@@ -20,6 +20,10 @@ from engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS, VECTOR
 from engines.recipe import LABELS
 
 
+_LEAST_SAY = 0.01
+"""So that the weights of two who know nothing are still shares of one."""
+
+
 @dataclass(frozen=True, slots=True)
 class FusionPreset:
     """A fusion as a table; the sizes are used by the bilinear ones."""
@@ -96,25 +100,35 @@ class LateFusion(Fusion):
 
 
 class LateMaskedFusion(Fusion):
-    """A product of opinions: each modality's log-probabilities times a positive gain.
+    """A product of opinions: each modality's calibrated log-probabilities times a gain.
 
-    The gain depends on how certain the modality is and on which others are there, because two that agree
-    by habit must not count as two. Nobody there: all classes alike.
+    Alone, a modality passes as it is: gain one, nothing added. In company its gain follows from who else is
+    there and how certain it is itself, because two that agree by habit must not count as two. A mask between
+    zero and one lowers a gain by that share. Nobody there: all classes alike.
+
+    The temperatures make the gains mean the same whatever the scale of the logits: networks that are trained
+    anew need new temperatures, not new gains.
     """
+
+    temperature: Tensor
+    elsewhere: Tensor
 
     def __init__(self, preset: FusionPreset) -> None:
         super().__init__(preset)
-        self.own = nn.Parameter(torch.full((3,), 0.5))
-        self.certain = nn.Parameter(torch.zeros(3))
-        self.others = nn.Linear(3, 3, bias=False)
-        self.prior = nn.Parameter(torch.zeros(3, len(LABELS)))
-        nn.init.zeros_(self.others.weight)
+        self.register_buffer("temperature", torch.ones(3))
+        self.register_buffer("elsewhere", 1.0 - torch.eye(3), persistent=False)
+        self.company = nn.Parameter(torch.zeros(3, 3))
+        """Logarithm of the gain of row's modality beside column's."""
+        self.company_if_certain = nn.Parameter(torch.zeros(3, 3))
 
     def fuse(self, evidence: Evidence) -> FusionAnswer:
-        opinions = evidence.log_odds()
-        asked = self.own + self.certain * certainty(opinions) + self.others(evidence.mask)
-        gains = functional.softplus(asked) * evidence.mask
-        return FusionAnswer((gains[:, :, None] * (opinions + self.prior)).sum(1), _shares(gains))
+        logits = torch.stack([evidence.face_logits, evidence.voice_logits, evidence.words_logits], 1)
+        opinions = (logits / self.temperature[:, None]).log_softmax(2)
+        certain = certainty(opinions)
+        beside = evidence.mask[:, None, :] * self.elsewhere
+        asked = (beside * (self.company + self.company_if_certain * certain[:, :, None])).sum(2)
+        gains = asked.exp() * evidence.mask
+        return FusionAnswer((gains[:, :, None] * opinions).sum(1), _shares(gains * (certain + _LEAST_SAY)))
 
 
 class FactorisedBilinear(nn.Module):

@@ -12,7 +12,7 @@ from pathlib import Path
 from realtime.errors import MissingLibrary, SettingsError
 
 Say = Callable[[str], None]
-KINDS = ("face", "voice")
+KINDS = ("face", "voice", "fusion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,19 @@ class Lesson:
     epochs: int | None = None
     hours: float = math.inf
     threads: int = 0
+    voices: Path | None = None
+    """Fusion: what fold-wise voice networks said."""
+    networks: Path | None = None
+    """Fusion: the folder of the networks to be joined; None means the package's."""
+    folds: bool = False
+    """Fusion: compare all of them on people nobody trained on, instead of training one."""
 
 
 def train(lesson: Lesson, say: Say) -> int:
     """Train one network, or go on where the last call stopped. 0 when it is finished, 3 when time ran out."""
     _check(lesson.data)
+    if lesson.kind == "fusion":
+        return _train_fusion(lesson, say)
     limit_s = lesson.hours * 3600
     training = importlib.import_module(f"engines.training.train_{lesson.kind}")
     schedule = training.schedule_of(
@@ -42,6 +50,26 @@ def train(lesson: Lesson, say: Say) -> int:
         lesson.data, lesson.out, preset=lesson.preset, smoke=lesson.smoke, schedule=schedule, report=say
     )
     return 3 if done is None else 0
+
+
+def _train_fusion(lesson: Lesson, say: Say) -> int:
+    if lesson.folds:
+        ablation = importlib.import_module("engines.training.ablate_fusion")
+        ablation.main_run(
+            lesson.data,
+            lesson.out,
+            voices=lesson.voices,
+            seeds=(0,) if lesson.smoke else (0, 1, 2),
+            report=say,
+        )
+        return 0
+    training = importlib.import_module("engines.training.train_fusion")
+    sources = training.Sources(lesson.voices, lesson.networks or training.manifests.SHIPPED)
+    schedule = training.schedule_of(smoke=lesson.smoke, seed=lesson.seed, epochs=lesson.epochs)
+    training.main_run(
+        lesson.data, lesson.out, preset=lesson.preset, schedule=schedule, sources=sources, report=say
+    )
+    return 0
 
 
 def evaluate(kinds: tuple[str, ...], data: Path, weights: Path | None, out: Path | None, say: Say) -> int:

@@ -14,7 +14,7 @@ from realtime.run.settings import Settings
 def add(commands: Any) -> None:
     """Their names and flags."""
     train = command(commands, "train", _train, "train a network; needs the extra 'train'")
-    train.add_argument("kind", choices=("face", "voice"))
+    train.add_argument("kind", choices=("face", "voice", "fusion"))
     train.add_argument("--data", type=Path, required=True, help="folder with the corpora")
     train.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and results; trained/KIND")
     train.add_argument("--preset", default="live")
@@ -22,10 +22,16 @@ def add(commands: Any) -> None:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--epochs", type=int)
     train.add_argument("--hours", type=float, default=math.inf, help="stop after; the same command goes on")
+    train.add_argument(
+        "--voices", type=Path, metavar="FILE", help="fusion: what fold-wise voice networks said"
+    )
+    train.add_argument(
+        "--folds", action="store_true", help="fusion: compare all of them instead, fold by fold"
+    )
 
     evaluate = command(commands, "evaluate", _evaluate, "judge networks on people they never saw")
     evaluate.add_argument("--data", type=Path, required=True, help="folder with the corpora")
-    evaluate.add_argument("--kind", choices=("face", "voice"), help="one of them instead of both")
+    evaluate.add_argument("--kind", choices=("face", "voice", "fusion"), help="one of them instead of all")
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for tables and pictures")
 
 
@@ -42,6 +48,9 @@ def _train(given: argparse.Namespace, settings: Settings) -> int:
         epochs=given.epochs,
         hours=given.hours,
         threads=given.threads or 0,
+        voices=given.voices,
+        networks=weights_of(settings),
+        folds=given.folds,
     )
     return train(lesson, say)
 

@@ -1,0 +1,92 @@
+"""What voice networks say about whole takes: those of the folds, read from a file, or one network, asked.
+
+The networks of the folds are trained elsewhere and for hours; what they said about every take is kept in one
+file, and a fusion is learnt from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import manifest as manifests
+from engines.model import presets
+from engines.model.network import VoiceNetwork
+from engines.onnx_engine import OnnxEngine
+from engines.protocol import VECTOR
+from engines.recipe import LABELS
+from engines.training import sound_store
+from engines.training.corpora_voices import CorpusError, Take
+from engines.training.listen import listen
+from engines.training.pairs import FOLDS, Pairs
+from engines.training.replay_statistics import Replay
+from engines.training.sided_voices import sided, voices
+from engines.training.stand_in import FoldAnswers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """One network's pooled logits about takes; takes in which it heard no speech are left out."""
+
+    names: tuple[str, ...]
+    truth: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+
+def read_folds(path: Path, pairs: Pairs) -> FoldAnswers:
+    """The answers of the folds' networks about exactly these pairs, in their order.
+
+    Raises CorpusError if the file is damaged, lacks a take or was made with other folds.
+    """
+    try:
+        with np.load(path) as kept:
+            names = [str(name)[3:] for name in kept["names"]]
+            arrays = {
+                key: kept[key] for key in ("folds", "vectors", "logits", "short_vectors") if key in kept
+            }
+    except (OSError, ValueError, KeyError) as err:
+        raise CorpusError(f"cannot read the answers of voice networks in {path}: {err}") from err
+    row = {name: at for at, name in enumerate(names)}
+    if missing := [name for name in pairs.names if name not in row]:
+        raise CorpusError(f"{path} lacks {len(missing)} of {len(pairs)} takes, the first is '{missing[0]}'")
+    at = np.array([row[name] for name in pairs.names])
+    for key, width in (("vectors", VECTOR), ("logits", len(LABELS))):
+        wanted = (FOLDS, len(names), width)
+        if key not in arrays or arrays[key].shape != wanted or not np.isfinite(arrays[key]).all():
+            raise CorpusError(f"{path}: '{key}' must hold numbers of shape {wanted}")
+    if "folds" not in arrays or (arrays["folds"][at] != pairs.folds).any():
+        raise CorpusError(f"{path} was made with other folds than one for every four actors in order")
+    short = arrays.get("short_vectors")
+    return FoldAnswers(
+        vectors=arrays["vectors"][:, at].astype(np.float32),
+        logits=arrays["logits"][:, at].astype(np.float32),
+        short_vectors=None if short is None else short[:, at].astype(np.float32),
+    )
+
+
+def ask(
+    folder: Path, takes: dict[str, list[Take]], side: str, frozen: Path, report: Callable[[str], None]
+) -> Asked:
+    """Let the voice network of a folder hear one side as live, from cold, in fp32."""
+    found = manifests.read(folder / "voice.json")
+    network = presets.build("voice", found.preset)
+    assert isinstance(network, VoiceNetwork)
+    replay = Replay(network.sound)
+    sides = sided(takes, frozen, add=False)
+    held = {corpus: [t for t in these if sides[0][t.speaker] == side] for corpus, these in takes.items()}
+    held = {corpus: these for corpus, these in held.items() if these}
+    recordings = voices(held, sides, replay, sound_store.default_folder(), report).sides[side]
+    with closing(OnnxEngine(found, folder)) as engine:
+        pieces = [replay.samples(one.samples) for one in recordings]
+        pooled = [heard.pooled() for heard in listen(engine.infer, pieces, found.recipe.hop)]
+    kept = [(one, said) for one, said in zip(recordings, pooled, strict=True) if said is not None]
+    return Asked(
+        names=tuple(one.take.name for one, _ in kept if one.take),
+        truth=np.array([one.label for one, _ in kept]),
+        logits=np.array([said for _, said in kept], np.float32).reshape(-1, len(LABELS)),
+    )
