@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from realtime.capture.restamped import Restamped
 from realtime.cue import Cue
 from realtime.errors import RealtimeError, SettingsError
 from realtime.replay import MediaFile
@@ -86,8 +87,10 @@ def analyse(
     return summary
 
 
-def analyse_files(files: Sequence[Path], wanted: Wanted, tools: Tools) -> dict[Path, Summary]:
-    """All files, one after the other. Raises on the first that cannot be read."""
+def analyse_files(
+    files: Sequence[Path], wanted: Wanted, tools: Tools, *, later_ns: int = 0
+) -> dict[Path, Summary]:
+    """All files, one after the other; `later_ns` as in `Restamped`. Raises on one that cannot be read."""
     wanted.check(files)
     results: dict[Path, Summary] = {}
     for file in files:
@@ -97,7 +100,7 @@ def analyse_files(files: Sequence[Path], wanted: Wanted, tools: Tools) -> dict[P
         try:
             outputs = Outputs(wanted.open(file))
             bar = ProgressBar(file.name, media.duration_s)
-            results[file] = analyse(watch(media), tools, outputs, lambda _: None, bar.show)
+            results[file] = analyse(watch(media, later_ns), tools, outputs, lambda _: None, bar.show)
             bar.finish()
         finally:
             outputs.close()
@@ -106,10 +109,10 @@ def analyse_files(files: Sequence[Path], wanted: Wanted, tools: Tools) -> dict[P
     return results
 
 
-def watch(media: MediaFile) -> Watched:
+def watch(media: MediaFile, later_ns: int = 0) -> Watched:
     """What an opened file delivers."""
     return Watched(
-        reader=media,
+        reader=Restamped(media, later_ns) if later_ns else media,
         camera=media.name if media.has_video else None,
         microphone=media.name if media.has_audio else None,
     )

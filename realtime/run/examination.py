@@ -85,6 +85,23 @@ def microphones() -> Iterator[Finding]:
         yield Finding("microphones", "absent", "none found", "plug one in, or go without: --mic none")
 
 
+def sound_and_picture() -> Iterator[Finding]:
+    """What `liveaffect calibrate av` measured."""
+    from realtime.errors import CalibrationRefused
+    from realtime.run.calibrations.device_pairs import CURE, load_pairs
+
+    try:
+        pairs = load_pairs()
+    except CalibrationRefused as refusal:
+        yield Finding("offsets", "broken", str(refusal), CURE)
+        return
+    for pair in pairs:
+        yield Finding("offset", "ok", str(pair))
+    if not pairs:
+        detail = "no pair of camera and microphone was measured; they are taken to agree"
+        yield Finding("offsets", "absent", detail, "liveaffect calibrate av --camera 0 --mic default")
+
+
 def sound_server(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """PulseAudio or PipeWire, through which most microphones are reached on Linux."""
     if not sys.platform.startswith("linux"):
@@ -236,6 +253,7 @@ def all_sections(settings: Settings) -> tuple[Section, ...]:
         ("files", partial(files, settings)),
         ("cameras", cameras),
         ("microphones", microphones),
+        ("sound and picture", sound_and_picture),
         ("sound server", sound_server),
         ("display", display),
         ("GPU", gpu),

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -51,11 +52,13 @@ class Settings:
     """Stop after this many seconds; 0 runs until stopped."""
     weights: str = ""
     """Folder with other networks than the ones that come with the program."""
+    av_offset: str = "stored"
+    """How much later sound is stamped than its picture: 'stored' (measured before), or milliseconds."""
     log_level: str = "warning"
     """debug, info, warning or error; logs go to standard error."""
 
     def __post_init__(self) -> None:
-        self.picture_size  # noqa: B018  refuse a bad size here, not at the camera
+        _ = self.picture_size, self.av_offset_ns  # refuse a bad one here, not at the device
         _one_of("overlay", self.overlay, OVERLAY_MODES)
         _one_of("engine", self.engine, ENGINE_CHOICES)
         _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
@@ -65,6 +68,21 @@ class Settings:
             raise SettingsError(f"threads is {self.threads}; 1 to 64 make sense")
         if self.seconds < 0:
             raise SettingsError(f"seconds is {self.seconds}; it is 0 (no end) or a positive number")
+
+    @property
+    def av_offset_ns(self) -> int | None:
+        """The offset as it was named; None where it is the stored one."""
+        if self.av_offset == "stored":
+            return None
+        try:
+            ms = float(self.av_offset)
+        except ValueError:
+            ms = math.nan
+        if not abs(ms) <= 1000:
+            raise SettingsError(
+                f"av_offset is '{self.av_offset}'; it is 'stored' or milliseconds from -1000 to 1000"
+            )
+        return round(ms * 1_000_000)
 
     @property
     def picture_size(self) -> tuple[int, int]:

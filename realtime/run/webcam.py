@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from realtime.capture.restamped import Restamped
 from realtime.clock import MonotonicClock, epoch_ns
 from realtime.cue import Cue
 from realtime.errors import MissingLibrary, SettingsError, SinkError
+from realtime.run.calibrations.device_pairs import stored_offset_ns
 from realtime.run.devices import cameras
 from realtime.run.live import Feed, LiveRun
 from realtime.run.loading import load_tools
@@ -30,7 +32,7 @@ def run_live(settings: Settings, say: Say) -> int:
     """Cameras and microphones as the settings name them, until the user stops it."""
     clock = MonotonicClock()
     feeds = [camera_feed(name, settings, clock) for name in settings.camera if name != "none"]
-    feeds += [microphone_feed(name, clock) for name in settings.mic if name != "none"]
+    feeds += [microphone_feed(name, settings, clock) for name in settings.mic if name != "none"]
     if not feeds:
         raise SettingsError(
             "neither a camera nor a microphone: both are 'none', so there is nothing to watch"
@@ -87,7 +89,7 @@ def camera_feed(name: str, settings: Settings, clock: MonotonicClock) -> Feed:
     from realtime.capture.grabber import Wish
 
     if _is_file(name):
-        return file_feed(Path(name), clock)
+        return file_feed(Path(name), clock, settings.av_offset_ns or 0)
 
     wish = Wish(settings.picture_size, settings.fps)
 
@@ -99,21 +101,31 @@ def camera_feed(name: str, settings: Settings, clock: MonotonicClock) -> Feed:
     return Feed(make().name, make, pictures=True, sound=False, live=True, watch=watch)
 
 
-def microphone_feed(name: str, clock: MonotonicClock) -> Feed:
-    """A microphone by index or name, or a sound file played as if live."""
+def microphone_feed(name: str, settings: Settings, clock: MonotonicClock) -> Feed:
+    """A microphone by index or name, its stamps set right; or a sound file played as if live."""
     from realtime.microphone import Microphone
 
     if _is_file(name):
-        return file_feed(Path(name), clock)
+        return file_feed(Path(name), clock, settings.av_offset_ns or 0)
+    later_ns = _offset_ns(name, settings)
 
     def make() -> Source:
-        return Microphone(name, clock)
+        microphone = Microphone(name, clock)
+        return Restamped(microphone, later_ns) if later_ns else microphone
 
     return Feed(make().name, make, pictures=False, sound=True, live=True)
 
 
-def file_feed(path: Path, clock: MonotonicClock) -> Feed:
-    """A file played once as if it were live."""
+def _offset_ns(mic: str, settings: Settings) -> int:
+    """How much later this microphone's sound is stamped than the pictures of the first camera."""
+    camera = next((name for name in settings.camera if name != "none"), None)
+    if settings.av_offset_ns is not None or camera is None:
+        return settings.av_offset_ns or 0
+    return stored_offset_ns(camera, mic)
+
+
+def file_feed(path: Path, clock: MonotonicClock, later_ns: int = 0) -> Feed:
+    """A file played once as if it were live; `later_ns` as in `Restamped`."""
     from realtime.replay import MediaFile, Paced
     from realtime.run.predict import PICTURES
 
@@ -127,7 +139,7 @@ def file_feed(path: Path, clock: MonotonicClock) -> Feed:
     media.close()
 
     def make() -> Source:
-        return Paced(MediaFile(path), clock)
+        return Paced(Restamped(MediaFile(path), later_ns), clock)
 
     return Feed(media.name, make, pictures=media.has_video, sound=media.has_audio, live=False)
 

@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
         help="window, a .mp4 .jsonl .csv .png file, or - for cues on stdout; repeatable",
     )
     live.add_argument("--seconds", type=float, help="stop after so many seconds")
+    _offset_flag(live)
     _overlay_flags(live)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
@@ -44,6 +45,8 @@ def add(commands: Any) -> None:
     )
     analyze.add_argument("--plot", metavar="OUT.png", help="a timeline of all tracks")
     analyze.add_argument("--sheet", metavar="OUT.png", help="a contact sheet of drawn pictures")
+
+    _offset_flag(analyze)
 
     predict = command(commands, "predict", _predict, "pictures, sound, videos, folders: one line per file")
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH")
@@ -70,7 +73,8 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
     paths = tuple(p for p in (given.cues, given.csv, given.overlay_video, given.plot) if p)
     wanted = Wanted(paths, given.sheet)
     wanted.check(given.files)
-    results = analyse_files(given.files, wanted, load_tools(settings, say))
+    tools = load_tools(settings, say)
+    results = analyse_files(given.files, wanted, tools, later_ns=settings.av_offset_ns or 0)
     for file, summary in results.items():
         say(f"{file}: {summary.line()}")
     return 1 if any(summary.failures for summary in results.values()) else 0
@@ -93,6 +97,10 @@ def _predict(given: argparse.Namespace, settings: Settings) -> int:
             continue
         sys.stdout.write((json.dumps(line) if given.json else sentence(line)) + "\n")
     return 1 if failed else 0
+
+
+def _offset_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--av-offset", metavar="MS", help="how much later sound is stamped than its picture")
 
 
 def _overlay_flags(parser: argparse.ArgumentParser) -> None:

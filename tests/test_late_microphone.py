@@ -1,0 +1,151 @@
+"""A microphone that stamps its sound late: with the measured offset a run is as if it did not."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from realtime.capture.restamped import Restamped
+from realtime.clock import MS, MonotonicClock
+from realtime.cue import Cue
+from realtime.errors import EndOfStream, SourceError, SourceNotFound
+from realtime.frame import AudioBlock, VideoFrame
+from realtime.run import examination, webcam
+from realtime.run.calibrations.device_pairs import Pair, store
+from realtime.run.calibrations.recording import Recording
+from realtime.run.live import Feed
+from realtime.run.lockstep import LockStep
+from realtime.run.outputs import Outputs
+from realtime.run.settings import Settings
+from realtime.run.wiring import Rings, Wiring
+from realtime.testing.stepped import constant_networks
+from realtime.testing.synthetic import ScriptedSource, picture, tone
+from realtime.testing.talkers import Talkers
+
+SECONDS = 6.0
+
+
+def speakers(late_ns: int, stored_ns: int) -> list[tuple[int, bool]]:
+    """Who is said to speak at every grid point, of two who both move their mouths."""
+    film = Talkers(SECONDS, people=2, seed=4, late_ns=late_ns)
+    film.open()
+    found: list[Cue] = []
+    rings = Rings.plain([film.name], [film.name])
+    wiring = Wiring(rings, constant_networks(), film.make_finders, found.extend)
+    LockStep(wiring, None, Outputs([])).run(Restamped(film, stored_ns))
+    return [(cue.track or 0, cue.speaking) for cue in found]
+
+
+@cache
+def in_step() -> list[tuple[int, bool]]:
+    return speakers(0, 0)
+
+
+def right(said: list[tuple[int, bool]]) -> tuple[int, int]:
+    """How often the one who speaks is named, and how often the other."""
+    first = min(track for track, _ in said)
+    return sum(s for track, s in said if track == first), sum(s for track, s in said if track != first)
+
+
+@pytest.mark.parametrize("late_ms", [200, -200])
+def test_the_stored_offset_makes_a_late_microphone_name_the_same_talker(late_ms: int) -> None:
+    plain = right(in_step())
+    assert plain[0] >= 35
+    assert plain[1] <= 3
+    bent = right(speakers(late_ms * MS, 0))
+    assert bent[0] <= plain[0] / 3, "the fault would not show"
+    mended = right(speakers(late_ms * MS, late_ms * MS))
+    # Sound that comes in late is heard late, so the beginnings and ends of speech stay a little behind.
+    assert mended[0] >= 0.8 * plain[0]
+    assert mended[1] <= 3
+
+
+def test_only_sound_is_restamped_and_everything_else_is_handed_on() -> None:
+    film = Talkers(1.0, late_ns=120 * MS)
+    source, plain = Restamped(film, 120 * MS), Talkers(1.0)
+    source.open()
+    plain.open()
+    stamps: dict[type, list[int]] = {VideoFrame: [], AudioBlock: []}
+    wanted: dict[type, list[int]] = {VideoFrame: [], AudioBlock: []}
+    for one, into in ((source, stamps), (plain, wanted)):
+        with contextlib.suppress(EndOfStream):
+            while (item := one.read(0.0)) is not None:
+                into[type(item)].append(item.captured_ns)
+    assert stamps == wanted
+    assert (source.name, dict(source.losses)) == (film.name, {})
+    source.close()
+
+
+def test_live_takes_the_offset_of_the_two_devices_and_a_named_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    asked = Settings(camera=("rtsp://cam/1",), mic=("some mic",))
+    clock = MonotonicClock()
+    assert not isinstance(webcam.microphone_feed("some mic", asked, clock).make(), Restamped)
+    store(Pair("rtsp://cam/1", "some mic", 90 * MS, "clap", 1.0))
+    assert isinstance(webcam.microphone_feed("some mic", asked, clock).make(), Restamped)
+    assert not isinstance(webcam.microphone_feed("other mic", asked, clock).make(), Restamped)
+    none = Settings(camera=("rtsp://cam/1",), av_offset="0")
+    assert not isinstance(webcam.microphone_feed("some mic", none, clock).make(), Restamped)
+    alone = Settings(camera=("none",))
+    assert not isinstance(webcam.microphone_feed("some mic", alone, clock).make(), Restamped)
+
+
+def test_the_doctor_shows_what_is_stored_and_how_to_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert [f.state for f in examination.sound_and_picture()] == ["absent"]
+    path = store(Pair("HD Cam", "Desk Mic", 90 * MS, "clap", 1.0))
+    (found,) = examination.sound_and_picture()
+    assert found.state == "ok"
+    assert "HD Cam with Desk Mic: +90 ms" in found.detail
+    path.write_text("{")
+    (found,) = examination.sound_and_picture()
+    assert (found.state, found.cure) == ("broken", "liveaffect calibrate av --erase all")
+
+
+def feed(
+    name: str, script: list[tuple[int, VideoFrame | AudioBlock | Exception]], clock: MonotonicClock
+) -> Feed:
+    sound = name.startswith("mic")
+    return Feed(name, lambda: ScriptedSource(clock, script, name), not sound, sound, live=True)
+
+
+def everything(recording: Recording) -> list[VideoFrame | AudioBlock]:
+    seen: list[VideoFrame | AudioBlock] = []
+    with contextlib.suppress(EndOfStream):
+        while True:
+            item = recording.read(0.1)
+            seen += [] if item is None else [item]
+    return seen
+
+
+def test_a_recording_begins_when_both_deliver_and_ends_after_its_time() -> None:
+    clock = MonotonicClock()
+    pictures = [(k * 10 * MS, picture(k, k * 10 * MS, source="camera:a")) for k in range(200)]
+    sounds = [(k * 10 * MS, tone(k * 160, 160, k * 10 * MS, source="mic:a")) for k in range(30, 200)]
+    recording = Recording([feed("camera:a", [*pictures], clock), feed("mic:a", [*sounds], clock)], clock, 0.3)
+    recording.open()
+    seen = everything(recording)
+    recording.close()
+    kinds = {type(item) for item in seen}
+    assert kinds == {VideoFrame, AudioBlock}
+    assert all(np.diff([i.captured_ns for i in seen if isinstance(i, VideoFrame)]) > 0)
+
+
+def test_a_recording_says_which_device_never_came() -> None:
+    clock = MonotonicClock()
+    gone = SourceNotFound("no microphone matches 'x'")
+    feeds = [feed("camera:a", [(0, picture(0, 0))], clock), feed("mic:x", [(0, gone)], clock)]
+    feeds[1] = Feed("mic:x", feeds[1].make, False, True, live=False)
+    recording = Recording(feeds, clock, 1.0)
+    recording.open()
+    with pytest.raises(SourceError, match="no microphone matches"):
+        everything(recording)
+    recording.close()
