@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engines.build.plan import PORTABLE, SIZES, BuiltPlan
+from engines.build.plan import PORTABLE, SIZES, BuiltPlan, Report, build_plan, source_of
 from engines.gpu_driver import Gpu
 from engines.manifest import Manifest, file_name, write_whole
 from engines.protocol import EngineFileError, EngineUnavailable
@@ -30,7 +31,8 @@ FORMAT = 1
 PORTABLE_FROM = (8, 0)
 """TensorRT-RTX makes plans for older cards only when it is told so."""
 CLEAN = "liveaffect engines clean"
-_SUFFIXES = (".plan", ".json", ".log", ".runtime")
+_log = logging.getLogger(__name__)
+_SUFFIXES = frozenset((".plan", ".json", ".log", ".runtime"))
 
 
 class PlanMissing(EngineFileError):
@@ -96,7 +98,7 @@ def key_of(
     Plans of TensorRT-RTX are portable from compute capability 8.0 on: the card's own part is the run-time
     cache. TensorRT builds for the one card that is there, and not without one.
     """
-    source = file_name(manifest.kind, "int8" if precision == "int8" else "fp32")
+    source = file_name(manifest.kind, source_of(precision))
     if source not in manifest.files:
         raise EngineFileError(f"'{manifest.name}' comes without {source}, from which this plan is built")
     if gpu is None and not backend.is_rtx:
@@ -174,6 +176,46 @@ def read(key: PlanKey, cache: Path | None = None) -> bytes:
     return plan
 
 
+def obtain(
+    key: PlanKey,
+    content: Callable[[], bytes],
+    backend: Backend,
+    *,
+    report: Report = _log.info,
+    cache: Path | None = None,
+) -> bytes:
+    """The plan of this key: out of the cache, or built now and kept. `content` gives the ONNX file.
+
+    What is damaged is named in `report` and built anew. Raises EngineFileError for a file that is not the
+    key's, or that TensorRT refuses; nothing is kept then.
+    """
+    name = f"{key.network} {key.precision}"
+    try:
+        return read(key, cache)
+    except PlanMissing:
+        report(f"{name}: building a plan for {backend}, once")
+    except EngineFileError as err:
+        report(f"{name}: building anew, because {err}")
+    onnx = content()
+    digest = hashlib.sha256(onnx).hexdigest()
+    if digest != key.onnx or (backend.flavour, backend.version) != (key.flavour, key.version):
+        raise EngineFileError(
+            f"the plan wanted is for {key.onnx[:12]}... on {key.flavour} {key.version}; "
+            f"given are {digest[:12]}... and {backend}"
+        )
+    built = build_plan(
+        onnx,
+        precision=key.precision,
+        backend=backend,
+        sizes=key.sizes,
+        capability=key.capability,
+        report=lambda line: report(f"{name}: {line}"),
+    )
+    path = write(key, built, cache)
+    report(f"{name}: {path} ({len(built.plan) / 1e6:.1f} MB in {built.seconds:.1f} s; log beside it)")
+    return built.plan
+
+
 def listed(cache: Path | None = None) -> tuple[StoredPlan, ...]:
     """Every plan in the cache, whether it can be used or not, by name."""
     found = []
@@ -189,7 +231,7 @@ def listed(cache: Path | None = None) -> tuple[StoredPlan, ...]:
 
 def clean(cache: Path | None = None) -> tuple[int, int]:
     """Remove every plan with all that belongs to it; how many files and bytes that were."""
-    files = [path for path in plans_dir(cache).glob("*") if path.suffix in _SUFFIXES]
+    files = [path for path in plans_dir(cache).glob("*") if _SUFFIXES.intersection(path.suffixes)]
     freed = sum(path.stat().st_size for path in files)
     for path in files:
         path.unlink(missing_ok=True)

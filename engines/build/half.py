@@ -42,9 +42,15 @@ HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
 def to_half(content: bytes) -> bytes:
     """The same network with everything that bears it in half precision.
 
-    Raises EngineFileError for a graph whose types are not known, or that holds nothing to convert.
+    Raises EngineFileError for a graph that is quantised, whose types are not known, or that holds nothing
+    to convert.
     """
-    model = folded(content)
+    try:
+        model = folded(content)
+    except Exception as err:  # noqa: BLE001  ONNX Runtime's errors have no class of their own in common
+        raise EngineFileError(f"ONNX Runtime cannot read this network: {str(err).splitlines()[0]}") from err
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        raise EngineFileError("this network is quantised; a plan in fp16 is built from the fp32 file")
     _constants_to_weights(model.graph)
     types = _types(model)
     chosen = half_nodes(model)

@@ -56,12 +56,42 @@ def build_plan(
     for a file that TensorRT or the precision refuses, with the nodes at fault, and ValueError for sizes or a
     precision that there are not.
     """
+    started_ns = stopwatch.wall_ns()
+    prepared = prepare(content, precision=precision, backend=backend, sizes=sizes, capability=capability)
+    prepared.config.progress_monitor = monitor(backend.module, report)
+    built = prepared.builder.build_serialized_network(prepared.network, prepared.config)
+    said = prepared.said
+    if built is None:
+        raise EngineFileError(f"{backend} cannot build this network in {precision}: {said.complaint()}")
+    seconds = (stopwatch.wall_ns() - started_ns) / 1e9
+    return BuiltPlan(bytes(built), tuple(said.lines), seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What TensorRT is about to build: its own objects, of which the builder must outlive the others."""
+
+    said: Any
+    """The logger."""
+    builder: Any
+    network: Any
+    config: Any
+    profiles: tuple[Any, ...]
+    """In the order of the sizes."""
+
+
+def prepare(
+    content: bytes,
+    *,
+    precision: str,
+    backend: Backend,
+    sizes: Sequence[int] = SIZES,
+    capability: str = PORTABLE,
+) -> Prepared:
+    """Everything that `build_plan` does before the build itself, and refuses."""
     _check(precision, sizes)
     if precision == "fp16":
-        from engines.build.half import to_half
-
-        content = to_half(content)
-    started_ns = stopwatch.wall_ns()
+        content = _half(content)
     trt = backend.module
     said = listener(trt)
     builder = trt.Builder(said)
@@ -73,16 +103,15 @@ def build_plan(
         config.set_flag(trt.BuilderFlag.TF32)
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
-    for low, high in batch_ranges(sizes):
-        _add_profile(builder, config, network, low, high)
+    profiles = tuple(_profile(builder, config, network, *batches) for batches in batch_ranges(sizes))
     if backend.is_rtx and capability != PORTABLE:
         _target(trt, config, capability, backend)
-    config.progress_monitor = monitor(trt, report)
-    built = builder.build_serialized_network(network, config)
-    if built is None:
-        raise EngineFileError(f"{backend} cannot build this network in {precision}: {said.complaint()}")
-    seconds = (stopwatch.wall_ns() - started_ns) / 1e9
-    return BuiltPlan(bytes(built), tuple(said.lines), seconds)
+    return Prepared(said, builder, network, config, profiles)
+
+
+def source_of(precision: str) -> str:
+    """The precision of the ONNX file that a plan in this one is built from."""
+    return "int8" if precision == "int8" else "fp32"
 
 
 def batch_ranges(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -91,6 +120,16 @@ def batch_ranges(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
     A profile is tuned for its largest batch.
     """
     return tuple((below + 1, size) for below, size in zip((0, *sizes[:-1]), sizes, strict=True))
+
+
+def _half(content: bytes) -> bytes:
+    try:
+        from engines.build.half import to_half
+    except ImportError as err:
+        raise EngineUnavailable(
+            f"half precision is made with the package onnx ({err}); pip install onnx, or build int8"
+        ) from err
+    return to_half(content)
 
 
 def _check(precision: str, sizes: Sequence[int]) -> None:
@@ -119,6 +158,8 @@ def _check_network(trt: Any, network: Any, precision: str) -> None:
     """What was parsed must be what was asked for: free batch axis, known types, Q/DQ exactly in INT8."""
     inputs = [network.get_input(at) for at in range(network.num_inputs)]
     outputs = [network.get_output(at) for at in range(network.num_outputs)]
+    if not inputs or not outputs:
+        raise EngineFileError("there is no network in this file: it has no inputs or no outputs")
     known = {trt.DataType.FLOAT, trt.DataType.UINT8}
     for tensor in (*inputs, *outputs):
         if tensor.dtype not in known:
@@ -145,7 +186,7 @@ def _check_network(trt: Any, network: Any, precision: str) -> None:
         )
 
 
-def _add_profile(builder: Any, config: Any, network: Any, low: int, high: int) -> None:
+def _profile(builder: Any, config: Any, network: Any, low: int, high: int) -> Any:
     profile = builder.create_optimization_profile()
     for at in range(network.num_inputs):
         tensor = network.get_input(at)
@@ -153,6 +194,7 @@ def _add_profile(builder: Any, config: Any, network: Any, low: int, high: int) -
         profile.set_shape(tensor.name, *shapes)
     if config.add_optimization_profile(profile) < 0:
         raise EngineUnavailable(f"TensorRT refuses a profile for batches of {low} to {high}")
+    return profile
 
 
 def _target(trt: Any, config: Any, capability: str, backend: Backend) -> None:
