@@ -34,7 +34,7 @@ from engines.protocol import (
 PROVIDER = "CPUExecutionProvider"
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 # ONNX Runtime's errors have no class of their own in common; these are all it defines.
-_ERRORS: tuple[type[Exception], ...] = (
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
@@ -54,7 +54,7 @@ class OnnxEngine:
         options = session_options(threads)
         try:
             session = onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
-        except _ERRORS as err:
+        except RUNTIME_ERRORS as err:
             raise EngineFileError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(err)}; "
                 f"{manifests.mend(path)}"
@@ -77,7 +77,7 @@ class OnnxEngine:
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         try:
             answers: Sequence[Any] = self._session.run(self._names, feeds)
-        except _ERRORS as err:
+        except RUNTIME_ERRORS as err:
             raise EngineFailed(f"engine '{self._spec.name}' failed: {_first_line(err)}") from err
         outputs = dict(zip(self._names, answers, strict=True))
         check_finite(self._spec, outputs)

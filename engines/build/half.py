@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.build.folding import folded
 from engines.build.front_end import PRODUCTS, front_end
 from engines.build.validity import check_graph
+from engines.onnx_engine import RUNTIME_ERRORS
 from engines.protocol import EngineFileError
 
 PLAIN = frozenset(
@@ -47,7 +48,7 @@ def to_half(content: bytes) -> bytes:
     """
     try:
         model = folded(content)
-    except Exception as err:  # noqa: BLE001  ONNX Runtime's errors have no class of their own in common
+    except RUNTIME_ERRORS as err:
         raise EngineFileError(f"ONNX Runtime cannot read this network: {str(err).splitlines()[0]}") from err
     if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
         raise EngineFileError("this network is quantised; a plan in fp16 is built from the fp32 file")
