@@ -1,0 +1,205 @@
+"""The driver is asked before anything of TensorRT is made, and each answer says what is missing.
+
+The driver is a small one of our own, compiled here, that answers as it is told by its name and number.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from engines import gpu_driver, tensorrt_backend
+from engines.gpu_driver import Gpu
+from engines.protocol import EngineUnavailable
+
+SOURCE = """
+#include <stddef.h>
+#include <string.h>
+int cuInit(unsigned flags) { return INIT; }
+int cuDeviceGetCount(int *count) { *count = COUNT; return 0; }
+int cuDriverGetVersion(int *version) { *version = VERSION; return 0; }
+int cuDeviceGet(int *device, int index) { *device = 10 + index; return 0; }
+int cuDeviceGetName(char *name, int size, int device) {
+    strncpy(name, device == 10 ? "NVIDIA Made Up 4090" : "NVIDIA Made Up 2080", size);
+    return 0;
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+    *bytes = (size_t)24 << 30;
+    return device == 12 ? 999 : 0;
+}
+int cuDeviceGetAttribute(int *value, int which, int device) {
+    int major = device == 10 ? 8 : 7, minor = device == 10 ? 9 : 5;
+    if (which != 75 && which != 76) return 1;
+    *value = which == 75 ? major : minor;
+    return 0;
+}
+"""
+Driver = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    """Makes a driver library that answers as asked; its path."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("a stand-in for the NVIDIA driver is compiled here, and there is no gcc")
+    folder = tmp_path_factory.mktemp("driver")
+    source = folder / "driver.c"
+    source.write_text(SOURCE)
+
+    def make(init: int = 0, count: int = 1, version: int = 13000) -> str:
+        library = folder / f"libcuda-{init}-{count}-{version}.so"
+        answers = [f"-DINIT={init}", f"-DCOUNT={count}", f"-DVERSION={version}"]
+        if not library.exists():
+            subprocess.run([compiler, "-shared", "-fPIC", *answers, "-o", library, source], check=True)
+        return str(library)
+
+    return make
+
+
+def test_without_a_driver_that_is_what_it_says() -> None:
+    why = gpu_driver.why_no_gpu("libnosuchdriver.so.1")
+    assert why == "no NVIDIA driver is installed (libnosuchdriver.so.1 is not there)"
+    assert gpu_driver.gpus("libnosuchdriver.so.1") == ()
+
+
+def test_a_library_that_is_no_driver_is_told_apart() -> None:
+    why = gpu_driver.why_no_gpu("libc.so.6")
+    assert why is not None
+    assert why.startswith("libc.so.6 is not an NVIDIA driver (")
+    assert gpu_driver.gpus("libc.so.6") == ()
+
+
+@pytest.mark.parametrize(
+    ("init", "count", "version", "words"),
+    [
+        (100, 0, 12020, "the NVIDIA driver (CUDA 12.2) finds no GPU it can use (cuInit error 100)"),
+        (803, 0, 13000, "the NVIDIA driver (CUDA 13.0) finds no GPU it can use (cuInit error 803)"),
+        (0, 0, 13010, "the NVIDIA driver (CUDA 13.1) lists no GPU"),
+        (0, 1, 13000, None),
+    ],
+)
+def test_a_driver_without_a_gpu_says_so(
+    driver: Driver, init: int, count: int, version: int, words: str | None
+) -> None:
+    library = driver(init, count, version)
+    assert gpu_driver.why_no_gpu(library) == words
+    assert len(gpu_driver.gpus(library)) == (1 if words is None else 0)
+
+
+def test_each_gpu_is_described_and_one_that_fails_is_left_out(driver: Driver) -> None:
+    assert gpu_driver.gpus(driver(count=3)) == (
+        Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30),
+        Gpu(1, "NVIDIA Made Up 2080", (7, 5), (13, 0), 24 << 30),
+    )
+    assert [gpu.sm for gpu in gpu_driver.gpus(driver(count=2))] == ["8.9", "7.5"]
+
+
+@pytest.mark.parametrize(
+    ("flavour", "cuda", "version", "words"),
+    [
+        (
+            "tensorrt-rtx",
+            13,
+            12020,
+            "the NVIDIA driver (CUDA 12.2) is too old for TensorRT-RTX, which needs one for CUDA 13.0 or "
+            "newer (release 580 or newer on Linux); install a newer driver",
+        ),
+        (
+            "tensorrt",
+            12,
+            12010,
+            "the NVIDIA driver (CUDA 12.1) is too old for TensorRT, which needs one for CUDA 12.2 or newer "
+            "(release 535 or newer on Linux); install a newer driver",
+        ),
+        ("tensorrt", 12, 12020, None),
+        ("tensorrt-rtx", 13, 13000, None),
+        ("tensorrt-rtx", 13, 14000, None),
+    ],
+)
+def test_an_old_driver_is_told_with_what_each_flavour_needs(
+    driver: Driver,
+    flavour: str,
+    cuda: int,
+    version: int,
+    words: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_driver, "cuda_of", lambda _: cuda)
+    assert gpu_driver.why_no_gpu(driver(version=version), flavour) == words
+
+
+def test_why_no_tensorrt_asks_for_driver_then_package_then_age(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_driver(library: str) -> str | None:
+        with monkeypatch.context() as here:
+            for name in ("why_no_gpu", "why_too_old"):
+                here.setattr(gpu_driver, name, partial(getattr(gpu_driver, name), library=library))
+            return gpu_driver.why_no_tensorrt()
+
+    assert "finds no GPU" in str(with_driver(driver(init=100)))
+    monkeypatch.setattr(gpu_driver, "find_spec", lambda _: None)
+    assert str(with_driver(driver(version=12020))).endswith("is installed (pip install 'liveaffect[rtx]')")
+    monkeypatch.setattr(gpu_driver, "find_spec", lambda name: name == "tensorrt_rtx")
+    assert "(CUDA 12.2) is too old for TensorRT-RTX" in str(with_driver(driver(version=12020)))
+    assert with_driver(driver(version=13000)) is None
+
+
+def test_the_packages_names_say_which_cuda_they_were_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Installed:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    names = ["numpy", "tensorrt", "tensorrt_cu12_libs", "tensorrt_rtx", "tensorrt_rtx_cu13_bindings"]
+    monkeypatch.setattr(metadata, "distributions", lambda: map(Installed, names))
+    assert gpu_driver.cuda_of("tensorrt") == 12
+    assert gpu_driver.cuda_of("tensorrt-rtx") == 13
+    monkeypatch.setattr(metadata, "distributions", lambda: ())
+    assert gpu_driver.cuda_of("tensorrt") == 13, "the stricter of what is known"
+
+
+def test_the_tensorrt_that_is_installed_is_found_and_named() -> None:
+    try:
+        found = tensorrt_backend.find_backend()
+    except EngineUnavailable as err:
+        pytest.skip(str(err))
+    assert re.fullmatch(r"TensorRT(-RTX)? \d+\.\d+.*", str(found))
+    assert found.module.__name__.replace("_", "-") == found.flavour
+    assert found.is_rtx is (found.flavour == "tensorrt-rtx")
+
+
+def test_without_tensorrt_the_line_to_install_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in gpu_driver.TENSORRT_MODULES:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(EngineUnavailable) as refused:
+        tensorrt_backend.find_backend()
+    said = str(refused.value)
+    assert "pip install 'liveaffect[rtx]'" in said
+    assert "tensorrt cannot be imported" in said or "tensorrt is not installed" in said
+
+
+def test_a_tensorrt_with_a_missing_library_is_quoted_and_the_other_is_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_trt.py").write_text("raise ImportError('libnvinfer.so.11: cannot open')\n")
+    (tmp_path / "good_trt.py").write_text("__version__ = '9.9'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ("broken_trt",))
+    with pytest.raises(
+        EngineUnavailable, match=r"broken_trt cannot be imported \(libnvinfer\.so\.11: cannot"
+    ):
+        tensorrt_backend.find_backend()
+    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ("broken_trt", "good_trt"))
+    assert (tensorrt_backend.find_backend().flavour, tensorrt_backend.find_backend().version) == (
+        "good-trt",
+        "9.9",
+    )
