@@ -25,6 +25,8 @@ _handles = itertools.count(0x1000)
 _owners: WeakValueDictionary[int, HostMemory] = WeakValueDictionary()
 """By stream, so that a scripted runtime finds the memory behind the number it is given."""
 TOTAL = 1 << 30
+ALIGNED = 256
+"""A real device gives addresses that are multiples of this."""
 
 
 class _Stream:
@@ -74,7 +76,8 @@ class HostMemory:
             raise DeviceError("cuMemAlloc", "CUDA_ERROR_INVALID_VALUE")
         if size > self.free_bytes():
             raise DeviceError("cuMemAlloc", "CUDA_ERROR_OUT_OF_MEMORY")
-        array = np.full(size, 0xA5, np.uint8)
+        array = np.full(size + ALIGNED, 0xA5, np.uint8)
+        array = array[-int(array.ctypes.data) % ALIGNED :][:size]
         address = int(array.ctypes.data)
         self._memory[address] = array
         self.allocations += 1
@@ -218,6 +221,10 @@ class HostMemory:
             found.captured.append(work)
         else:
             found.waiting.append(work)
+
+    def capturing(self, stream: int) -> bool:
+        """Whether its work is being noted down."""
+        return self._of(stream).captured is not None
 
     def view(self, address: int, size: int) -> NDArray[np.uint8]:
         """The bytes at an address, or the error that a stray address is."""

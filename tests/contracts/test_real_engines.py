@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from engines import manifest as manifests
-from engines import probe
+from engines import probe, scripted_tensorrt
 from engines.build.quantize import quantize
+from engines.device.host import HostMemory
 from engines.load import load
 from engines.protocol import Engine, Tensors
+from engines.tensorrt_engine import RunOptions, TensorRTEngine
 from realtime.testing import tiny_networks
 from realtime.testing.engine_contract import check_engine
 
@@ -62,6 +64,28 @@ def test_an_engine_on_a_tiny_network_keeps_the_contract(tiny: Path, kind: str, c
 @pytest.mark.parametrize(("kind", "choice"), LIVE_CASES)
 def test_an_engine_on_a_live_preset_keeps_the_contract(live: Path, kind: str, choice: str) -> None:
     check_engine(made(kind, choice, live), items(kind), tolerance=1e-4 if choice == "onnx" else INT8_STEP)
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("kind", ["face", "voice"])
+def test_the_tensorrt_engine_keeps_the_contract_on_the_host(
+    tiny: Path, kind: str, graphs: bool, flavour: str
+) -> None:
+    found = manifests.read(tiny / f"{kind}.json")
+    plan = scripted_tensorrt.plan(manifests.load_bytes(found, tiny, "fp32"), (1, 4, 16))
+
+    def make() -> Engine:
+        return TensorRTEngine(
+            found,
+            "fp32",
+            plan,
+            backend=scripted_tensorrt.backend(flavour),
+            memory=HostMemory(),
+            options=RunOptions(graphs=graphs, owns_memory=True),
+        )
+
+    check_engine(make, items(kind))
 
 
 @pytest.mark.parametrize("kind", manifests.KINDS)
