@@ -190,8 +190,8 @@ def _profile(builder: Any, config: Any, network: Any, low: int, high: int) -> An
     profile = builder.create_optimization_profile()
     for at in range(network.num_inputs):
         tensor = network.get_input(at)
-        shapes = [(batch, *tuple(tensor.shape)[1:]) for batch in (low, high, high)]
-        profile.set_shape(tensor.name, *shapes)
+        rest = tuple(tensor.shape)[1:]
+        profile.set_shape(tensor.name, (low, *rest), (high, *rest), (high, *rest))
     if config.add_optimization_profile(profile) < 0:
         raise EngineUnavailable(f"TensorRT refuses a profile for batches of {low} to {high}")
     return profile
