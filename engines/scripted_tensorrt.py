@@ -8,7 +8,6 @@ address that was freed, a shape outside of the profile.
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +17,20 @@ from numpy.typing import NDArray
 
 from engines.device import host
 from engines.device_memory import DeviceError
+from engines.scripted_values import (
+    CudaGraphStrategy,
+    DataType,
+    DynamicShapesKernelSpecializationStrategy,
+    IHostMemory,
+    ILogger,
+    IRuntimeCache,
+    IRuntimeConfig,
+    TensorIOMode,
+    nptype,
+)
 from engines.tensorrt_backend import Backend
 
-__version__ = "0.scripted"
-_MAGIC = b"scripted plan 1\n"
-_KERNELS = b"scripted kernels\n"
-NAMES = (
+__all__ = [
     "CudaGraphStrategy",
     "DataType",
     "DynamicShapesKernelSpecializationStrategy",
@@ -35,8 +42,13 @@ NAMES = (
     "IRuntimeConfig",
     "Runtime",
     "TensorIOMode",
+    "backend",
     "nptype",
-)
+    "plan",
+]
+__version__ = "0.scripted"
+_MAGIC = b"scripted plan 1\n"
+NAMES = tuple(name for name in __all__ if name not in ("backend", "plan"))
 """Everything here that stands for a name of the real module; whatever is public in them stands for it too."""
 
 
@@ -58,105 +70,6 @@ def plan(content: bytes, sizes: Sequence[int] = (1, 4, 16, 64)) -> bytes:
     profiles = [(below + 1, size) for below, size in zip((0, *sizes[:-1]), sizes, strict=True)]
     about = {"tensors": tensors, "profiles": profiles}
     return _MAGIC + json.dumps(about).encode() + b"\n" + content
-
-
-class TensorIOMode(enum.Enum):
-    """Which way a tensor goes."""
-
-    NONE = 0
-    INPUT = 1
-    OUTPUT = 2
-
-
-class DataType(enum.Enum):
-    """What a tensor holds, of the types that plans of this project have."""
-
-    FLOAT = 0
-    UINT8 = 5
-
-
-class CudaGraphStrategy(enum.Enum):
-    """Whether the runtime makes graphs itself."""
-
-    DISABLED = 0
-    WHOLE_GRAPH_CAPTURE = 1
-
-
-class DynamicShapesKernelSpecializationStrategy(enum.Enum):
-    """When kernels for a shape are made."""
-
-    LAZY = 0
-    EAGER = 1
-    NONE = 2
-
-
-def nptype(trt_type: DataType) -> type:
-    """NumPy's type for it."""
-    return {DataType.FLOAT: np.float32, DataType.UINT8: np.uint8}[trt_type]
-
-
-class ILogger:
-    """Is told what happens; a subclass keeps it."""
-
-    class Severity(enum.Enum):
-        """How bad it is."""
-
-        INTERNAL_ERROR = 0
-        ERROR = 1
-        WARNING = 2
-        INFO = 3
-        VERBOSE = 4
-
-    def log(self, severity: Severity, msg: str) -> None:
-        """One line."""
-
-
-class IHostMemory(bytes):
-    """Bytes that the runtime made."""
-
-    @property
-    def nbytes(self) -> int:
-        """How many."""
-        return len(self)
-
-
-class IRuntimeCache:
-    """Kernels that were made on this machine."""
-
-    def __init__(self) -> None:
-        self._made: set[str] = set()
-
-    def deserialize(self, blob: bytes) -> bool:
-        """Take over what an earlier run made; False if it is not for this machine."""
-        if not blob.startswith(_KERNELS):
-            return False
-        self._made |= set(blob[len(_KERNELS) :].decode().split())
-        return True
-
-    def serialize(self) -> IHostMemory:
-        """What a later run can take over."""
-        return IHostMemory(_KERNELS + " ".join(sorted(self._made)).encode())
-
-    def _make(self, kernel: str) -> None:
-        self._made.add(kernel)
-
-
-class IRuntimeConfig:
-    """How a context runs."""
-
-    def __init__(self) -> None:
-        self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
-        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
-        self._cache: IRuntimeCache | None = None
-
-    def create_runtime_cache(self) -> IRuntimeCache:
-        """An empty one."""
-        return IRuntimeCache()
-
-    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
-        """Use it, and add to it."""
-        self._cache = cache
-        return True
 
 
 class Runtime:

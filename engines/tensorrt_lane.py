@@ -9,6 +9,7 @@ strategy of its own for graphs: a second context makes them, and the first stays
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,15 +91,14 @@ class Lane:
         self._context: Any = None
         self._own: Any = None
         self._undo: list[Step] = []
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._in = _Block(self._memory, ground.inputs, size, self._undo)
             self._out = _Block(self._memory, ground.outputs, size, self._undo)
             self._done = self._memory.event()
             self._undo.append(lambda: self._memory.close_event(self._done))
             self._context = self._prepared("flexible" if flexible else "plain")
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         self._copies = self._copies_of(size)
 
     def shape(self, rows: int) -> None:

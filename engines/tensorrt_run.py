@@ -7,6 +7,7 @@ first one comes; `lane` makes a flexible one for sizes in between, which is for 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,10 @@ class PlanRun:
         self._runtime: Any = backend.module.Runtime(self._said)
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         self._cache: Any = None
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._open(runtime_cache)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def _open(self, runtime_cache: bytes) -> None:
         if self._engine is None:

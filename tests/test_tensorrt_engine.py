@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ from engines.device.host import HostMemory
 from engines.device_memory import DeviceError
 from engines.load import load
 from engines.manifest import Manifest
-from engines.protocol import EngineError, EngineFailed, EngineFileError, EngineLost, EngineUnavailable
-from engines.tensorrt_backend import find_backend
+from engines.protocol import EngineError, EngineFailed
 from engines.tensorrt_engine import RunOptions, TensorRTEngine, flexible_below
 from realtime.testing import tiny_networks
+from realtime.testing.scripted_gpu import SIZES, plan_of
 
-SIZES = (1, 4, 8)
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 
 
@@ -36,11 +34,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def face(tiny: Path) -> tuple[Manifest, bytes]:
     return plan_of(tiny, "face")
-
-
-def plan_of(folder: Path, kind: str) -> tuple[Manifest, bytes]:
-    found = manifests.read(folder / f"{kind}.json")
-    return found, scripted_tensorrt.plan(manifests.load_bytes(found, folder, "fp32"), SIZES)
 
 
 Open = Callable[..., TensorRTEngine]
@@ -264,72 +257,6 @@ def test_answers_that_are_not_finite_are_an_error(opened: Open, monkeypatch: pyt
         pending.result()
 
 
-class Losable(HostMemory):
-    """A GPU that can be unplugged."""
-
-    lost = False
-
-    def _check(self, call: str) -> None:
-        if self.lost:
-            raise DeviceError(call, "CUDA_ERROR_DEVICE_UNAVAILABLE")
-        super()._check(call)
-
-
-@pytest.mark.parametrize("moment", ["before submit", "before result"])
-def test_a_lost_gpu_is_said_so_at_once_and_for_good(face: tuple[Manifest, bytes], moment: str) -> None:
-    memory = Losable()
-    engine = TensorRTEngine(
-        face[0],
-        "fp16",
-        face[1],
-        backend=scripted_tensorrt.backend(),
-        memory=memory,
-        options=RunOptions(owns_memory=True),
-    )
-    engine.warm_up()
-    pending = engine.submit(faces(1))
-    memory.lost = True
-    ask = pending.result if moment == "before result" else partial(engine.submit, faces(1))
-    with pytest.raises(EngineLost, match=r"lost its GPU while .*CUDA_ERROR_DEVICE_UNAVAILABLE"):
-        ask()
-    with pytest.raises(EngineLost, match="lost its GPU"):
-        engine.submit(faces(1))
-    engine.close()
-    engine.close()
-
-
-def test_a_gpu_without_enough_memory_is_not_called_lost(face: tuple[Manifest, bytes]) -> None:
-    class Small(HostMemory):
-        def free_bytes(self) -> int:
-            return 100_000 - sum(map(len, self._memory.values()))
-
-    memory = Small()
-    with pytest.raises(
-        EngineFailed, match="opening the plan: cuMemAlloc failed with CUDA_ERROR_OUT_OF"
-    ) as err:
-        TensorRTEngine(face[0], "fp16", face[1], backend=scripted_tensorrt.backend(), memory=memory)
-    assert not isinstance(err.value, EngineLost)
-    memory.close()  # Refuses if anything was left behind.
-
-
-@pytest.mark.parametrize("spoil", [lambda p: b"x" + p, lambda p: p[: len(p) // 2], lambda p: b""])
-def test_a_plan_that_tensorrt_refuses_is_an_error_with_its_words(
-    face: tuple[Manifest, bytes], spoil: Callable[[bytes], bytes]
-) -> None:
-    memory = HostMemory()
-    with pytest.raises(EngineFileError, match=r"cannot open the plan of 'face-tiny/.*serialized engine"):
-        TensorRTEngine(face[0], "fp16", spoil(face[1]), backend=scripted_tensorrt.backend(), memory=memory)
-    memory.close()
-
-
-def test_a_plan_of_another_network_is_refused(tiny: Path, face: tuple[Manifest, bytes]) -> None:
-    _, plan = plan_of(tiny, "voice")
-    memory = HostMemory()
-    with pytest.raises(EngineFileError, match="of another network: its inputs are samples"):
-        TensorRTEngine(face[0], "fp16", plan, backend=scripted_tensorrt.backend(), memory=memory)
-    memory.close()
-
-
 def test_kernels_of_an_earlier_start_are_handed_on_with_tensorrt_rtx_only(opened: Open) -> None:
     engine = opened()
     engine.warm_up()
@@ -339,18 +266,3 @@ def test_kernels_of_an_earlier_start_are_handed_on_with_tensorrt_rtx_only(opened
     assert later.runtime_cache() == kept
     if kept:
         assert opened(runtime_cache=b"of another card").runtime_cache() != kept
-
-
-def test_the_real_runtime_refuses_a_real_plan_without_a_gpu_in_its_own_words(
-    face: tuple[Manifest, bytes],
-) -> None:
-    try:
-        backend = find_backend()
-    except EngineUnavailable as err:
-        pytest.skip(f"needs tensorrt_rtx: {err}")
-    if not backend.is_rtx:
-        pytest.skip("tensorrt proper makes no runtime without a GPU")
-    memory = HostMemory()
-    with pytest.raises(EngineFileError, match=r"TensorRT-RTX .* cannot open the plan of 'face-tiny/"):
-        TensorRTEngine(face[0], "fp16", b"no plan", backend=backend, memory=memory)
-    memory.close()
