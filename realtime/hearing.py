@@ -143,6 +143,14 @@ class Hearing:
         """How far a person's mouth opened between two pictures, in crop pixels."""
         self._attribution.move(captured_ns, track, mouth_motion)
 
+    def know(self, track: int | None, statistics: SpeakerStatistics) -> None:
+        """Begin with what is known of that person's voice; None: of nobody in view."""
+        self._statistics[track] = statistics.copy()
+
+    def present_statistics(self) -> SpeakerStatistics:
+        """Those of whoever is taken to speak."""
+        return self._statistics[self._speaker].copy()
+
     def forget(self, track: int) -> None:
         """A track ended; its state dies with it."""
         self._attribution.end(track)

@@ -6,12 +6,13 @@ else's feelings. The voice of nobody in view is a person too, one without a face
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.recipe import SpeakerStatistics
 from realtime.clarity import CLEAR, Clarity, evidence_share
 from realtime.clock import MS, SECOND
 from realtime.confidence import Confidence
@@ -19,11 +20,26 @@ from realtime.crop import Quality
 from realtime.cue import Cue, Reading, age_ms
 from realtime.frame import Box, Face, Sighting
 from realtime.fusion import UNKNOWN, Gathered, Part, Trunks, softmax
-from realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Memory
+from realtime.hearing import Hearing
+from realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory
 from realtime.smoothing import Circumstances, Shown, Steady
 
 FACE_EXPIRES_NS = 500 * MS
 VOICE_EXPIRES_NS = 2 * SECOND
+_ALL_FOUND_NS = 500 * MS
+"""A face that is in view is found within this time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Habit:
+    """How the networks judge one person at rest, taken back: their personal profile."""
+
+    face: NDArray[np.float32] | None = None
+    """Added to the logits of every look."""
+    voice: NDArray[np.float32] | None = None
+    """Added to the logits of every piece of sound."""
+    statistics: SpeakerStatistics | None = None
+    """What this voice is known to sound like."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +64,8 @@ class Person:
     """How clear the sound was in which this person was heard."""
     speaking: bool = False
     looks: int = 0
+    habit: Habit = Habit()
+    """Of a person without a profile nothing is known."""
 
     def see(self, sighting: Sighting, face: Face, quality: Quality) -> None:
         """The newest picture of this person."""
@@ -57,6 +75,14 @@ class Person:
         self.crop, self.quality = face.crop, quality
         self.looks += 1
 
+    def show(self, item: Evidence, covers_ns: int) -> None:
+        """Evidence of this face."""
+        self.face.add(_shifted(item, self.habit.face), covers_ns)
+
+    def say(self, item: Evidence, covers_ns: int) -> None:
+        """Evidence of this voice."""
+        self.voice.add(_shifted(item, self.habit.voice), covers_ns)
+
     def gather(self, now_ns: int) -> Gathered:
         """All evidence that has not expired."""
         return Gathered(
@@ -65,6 +91,51 @@ class Person:
             face_quality=1.0 if self.quality is None else self.quality.score,
             voice_quality=self.clarity.score * evidence_share(self.voice.evidence_ns / SECOND),
         )
+
+
+class Belonging:
+    """Whose the profile is: the largest face's, once everybody who is there has been found.
+
+    When that person leaves, whoever comes next may be them again; who was there all the time is not.
+    """
+
+    def __init__(self, habit: Habit | None = None, *, of_voice: bool = False) -> None:
+        """`of_voice`: without cameras it belongs to whoever is heard."""
+        self.track: int | None = None
+        self._habit = habit
+        self._of_voice = of_voice
+        self._vacant_ns = 0
+
+    def settle(self, sighting: Sighting, people: Mapping[int, Person]) -> bool:
+        """Look who is there; True when it was just given to `track`."""
+        if self._habit is None or self.track is not None:
+            return False
+        faces = [face for face in sighting.faces if people[face.track].came_ns >= self._vacant_ns]
+        came_ns = min((people[face.track].came_ns for face in faces), default=sighting.captured_ns)
+        if sighting.captured_ns - came_ns < _ALL_FOUND_NS:
+            return False
+        self.track = max(faces, key=lambda face: face.box[2] * face.box[3]).track
+        people[self.track].habit = self._habit
+        return True
+
+    def left(self, person: Person | None) -> None:
+        """Somebody is gone."""
+        if person is not None and person.track is not None and person.track == self.track:
+            self.track, self._vacant_ns = None, person.seen_ns
+
+    def given(self, track: int | None) -> Habit:
+        """What a newcomer begins with."""
+        return self._habit if self._habit and self._of_voice and track is None else Habit()
+
+    def tell(self, track: int | None, hearings: Sequence[Hearing]) -> None:
+        """Let every microphone know what that voice sounds like."""
+        if self._habit is not None and self._habit.statistics is not None:
+            for hearing in hearings:
+                hearing.know(track, self._habit.statistics)
+
+
+def _shifted(item: Evidence, shift: NDArray[np.float32] | None) -> Evidence:
+    return item if shift is None else replace(item, logits=item.logits + shift)
 
 
 def _fresh(memory: Memory, now_ns: int, expires_ns: int) -> Trunks | None:

@@ -21,7 +21,7 @@ from realtime.frame import Face, Sighting
 from realtime.fusion import ask_fusion
 from realtime.hearing import Heard, Hearing, Piece
 from realtime.networks import Networks, Row
-from realtime.people import FACE_EXPIRES_NS, Moment, Person, make_cue
+from realtime.people import FACE_EXPIRES_NS, Belonging, Habit, Moment, Person, make_cue
 from realtime.pooling import Evidence, weighted_score
 from realtime.relief import LEVELS, Relief
 from realtime.ring import Ring
@@ -92,6 +92,13 @@ class Scheduler:
         self._fused_ns = -FUSE_AGAIN_NS
         self._last_index = -1
         self._model = networks.model
+        self._habit = Belonging()
+
+    def adopt(self, habit: Habit | None) -> None:
+        """Before the first step: a profile for the largest face; without cameras it is the voice's."""
+        self._habit = Belonging(habit, of_voice=not self._sights)
+        if not self._sights:
+            self._habit.tell(None, self._hearings)
 
     def step(self, now_ns: int) -> Board:
         """One tick at `now_ns`."""
@@ -161,10 +168,12 @@ class Scheduler:
             person.see(sighting, face, seen)
             if not (self._relief.face_cadence_halved and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
+        if self._habit.settle(sighting, self._people):
+            self._habit.tell(self._habit.track, self._hearings)
         return looks
 
     def _forget(self, track: int) -> None:
-        self._people.pop(track, None)
+        self._habit.left(self._people.pop(track, None))
         for hearing in self._hearings:
             hearing.forget(track)
 
@@ -191,7 +200,7 @@ class Scheduler:
             if answer is not None:
                 score = weighted_score(float(answer["score"][0]), look.quality.score)
                 evidence = Evidence(look.captured_ns, answer["vector"], answer["logits"], score)
-                look.person.face.add(evidence, look.covers_ns)
+                look.person.show(evidence, look.covers_ns)
         for (hearing, piece), answer in zip(pieces, voices, strict=True):
             if answer is not None:
                 hearing.take(piece, answer)
@@ -206,7 +215,7 @@ class Scheduler:
                 if owner is None:
                     self.skipped["pieces of nobody known"] += 1
                 else:
-                    owner.voice.add(heard.evidence, heard.covers_ns)
+                    owner.say(heard.evidence, heard.covers_ns)
                     owner.clarity = hearing.clarity.read()
             speaker = self._people.get(hearing.voice.track) if hearing.voice.track is not None else None
             if speaker is not None:
@@ -252,7 +261,7 @@ class Scheduler:
         )
 
     def _somebody(self, source: str, track: int | None) -> Person:
-        return Person(source, track, self._networks.confidence.steady())
+        return Person(source, track, self._networks.confidence.steady(), habit=self._habit.given(track))
 
     def _notices(self) -> tuple[str, ...]:
         relief = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()

@@ -80,6 +80,7 @@ def analyse(
     cameras = [watched.camera] if watched.camera else []
     rings = Rings.plain(cameras, [watched.microphone] if watched.microphone else [])
     wiring = Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
+    wiring.scheduler.adopt(tools.habit)
     screen = Screen(watched.camera, tools.networks.name) if watched.camera else None
     run = LockStep(wiring, screen, outputs)
     summary.media_s = run.run(watched.reader, progress)

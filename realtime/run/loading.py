@@ -10,7 +10,9 @@ from engines.load import load, recipe_numbers
 from engines.manifest import KINDS
 from engines.protocol import Engine
 from realtime.networks import Networks
+from realtime.people import Habit
 from realtime.run.calibrated import confidence_of
+from realtime.run.calibrations.profiles import habit_of
 from realtime.run.finders import make_finder
 from realtime.run.settings import Settings
 from realtime.run.wiring import Finders
@@ -27,6 +29,8 @@ class Tools:
     make_finders: Callable[[], Finders]
     pieces: PieceGrid = PIECES
     """What the voice network takes, from its manifest."""
+    habit: Habit | None = None
+    """The personal profile that was asked for."""
 
 
 def load_tools(settings: Settings, say: Say) -> Tools:
@@ -34,7 +38,8 @@ def load_tools(settings: Settings, say: Say) -> Tools:
     networks = load_networks(settings, say)
     numbers = recipe_numbers("voice", choice=settings.engine, weights=_folder(settings.weights))
     pieces = PieceGrid(numbers.piece, numbers.hop)
-    return Tools(networks, lambda: make_finder(_folder(settings.face_model)), pieces)
+    habit = habit_of(settings, networks)
+    return Tools(networks, lambda: make_finder(_folder(settings.face_model)), pieces, habit)
 
 
 def _folder(name: str) -> Path | None:

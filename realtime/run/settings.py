@@ -54,6 +54,8 @@ class Settings:
     """Folder with other networks than the ones that come with the program."""
     av_offset: str = "stored"
     """How much later sound is stamped than its picture: 'stored' (measured before), or milliseconds."""
+    profile: str = ""
+    """Personal profile of the only or largest face; see `liveaffect calibrate baseline`."""
     log_level: str = "warning"
     """debug, info, warning or error; logs go to standard error."""
 

@@ -47,9 +47,11 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
         tools = load_tools(settings, say)
-        return Wiring(
+        wiring = Wiring(
             rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
         )
+        wiring.scheduler.adopt(tools.habit)
+        return wiring
 
     outputs = Outputs(sinks)
     run = LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)

@@ -153,7 +153,10 @@ class Talkers(Film):
     def draw(self, at_s: float) -> NDArray[np.uint8]:
         """Everybody's mouth as open as it is at that moment."""
         picture = scene(SIZE, ()).copy()
+        there = self.actors()
         for actor, opened in zip(self._actors, self._jaws, strict=True):
+            if actor not in there:
+                continue
             x, y = round(actor.x - FACE / 2), round(actor.y - FACE / 2)
             open_px = 4.0 * float(opened[min(round(at_s * SAMPLE_RATE), len(opened) - 1)])
             picture[y : y + FACE, x : x + FACE] = face(actor.who, open_px)

@@ -11,8 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from realtime.run.commands import command, say
+from realtime.run.commands import command, say, weights_of
 from realtime.run.settings import Settings
+
+INT8_LIMITS = {
+    "points": "refuse to lose more percentage points of accuracy than this; 0.5",
+    "flips": "refuse to call more per cent of the items otherwise than fp32; 2",
+    "work": "share of the multiplications that may go back to fp32; 0.25",
+}
 
 
 def _av_flags(parts: Any) -> None:
@@ -42,7 +48,85 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-PARTS: tuple[Callable[[Any], None], ...] = (_av_flags,)
+def _int8_flags(parts: Any) -> None:
+    int8 = command(parts, "int8", _int8, "the best INT8 form of the networks; needs the extra 'train'")
+    int8.add_argument("--data", type=Path, required=True, help="folder with the corpora")
+    int8.add_argument("--kind", choices=("face", "voice"), help="one of them instead of both")
+    int8.add_argument("--out", type=Path, metavar="DIR", help="folder for tables")
+    for name, text in INT8_LIMITS.items():
+        int8.add_argument(f"--limit-{name.replace('_', '-')}", type=float, help=text)
+
+
+def _int8(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.calibrations.int8 import KINDS, Wanted, calibrate
+
+    limits = {name: getattr(given, f"limit_{name}") for name in INT8_LIMITS}
+    wanted = Wanted(
+        data=given.data,
+        kinds=(given.kind,) if given.kind else KINDS,
+        weights=weights_of(settings),
+        out=given.out,
+        limits={name: limit for name, limit in limits.items() if limit is not None},
+    )
+    calibrate(wanted, say)
+    return 0
+
+
+def _baseline_flags(parts: Any) -> None:
+    text = "make a personal profile from some seconds of a neutral face and voice"
+    baseline = command(parts, "baseline", _baseline, text)
+    baseline.add_argument("--profile", required=True, metavar="NAME", help="what to call it")
+    baseline.add_argument("--camera", action="append", help="index, name, device or none")
+    baseline.add_argument("--mic", action="append", help="default, index, name or none")
+    baseline.add_argument("--seconds", type=float, help="how long; 5 if not given")
+    baseline.add_argument("--file", type=Path, help="from a film of the person instead")
+
+
+def _baseline(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.calibrations.baseline import make_profile
+
+    sys.stdout.write(make_profile(settings, given.file, say) + "\n")
+    return 0
+
+
+def _profile_list(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.calibrations import profiles
+
+    sys.stdout.write("".join(f"{line}\n" for line in profiles.listing()))
+    return 0
+
+
+def _profile_erase(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.calibrations import profiles
+
+    profiles.erase(given.name)
+    say(f"profile '{given.name}' is erased")
+    return 0
+
+
+def _confidence_flags(parts: Any) -> None:
+    confidence = command(
+        parts,
+        "confidence",
+        _confidence,
+        "make a confidence of 0.9 mean right nine times in ten; needs the extra 'train'",
+    )
+    confidence.add_argument("--data", type=Path, required=True, help="folder with the corpora")
+    confidence.add_argument("--out", type=Path, metavar="DIR", help="folder for tables")
+
+
+def _confidence(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.calibrations.confidence import calibrate, wanted
+
+    return calibrate(wanted(given.data, weights_of(settings), given.out), settings, say)
+
+
+PARTS: tuple[Callable[[Any], None], ...] = (
+    _confidence_flags,
+    _int8_flags,
+    _av_flags,
+    _baseline_flags,
+)
 """Add the parts of `calibrate`, each to the same sub-parsers."""
 
 
@@ -52,3 +136,8 @@ def add(commands: Any) -> None:
     parts = calibrate.add_subparsers(required=True, metavar="PART")
     for part in PARTS:
         part(parts)
+    profile = commands.add_parser("profile", help="list or erase personal profiles")
+    tools = profile.add_subparsers(required=True, metavar="list|erase")
+    command(tools, "list", _profile_list, "the personal profiles, and what each holds")
+    erase = command(tools, "erase", _profile_erase, "remove a personal profile so that nothing is left of it")
+    erase.add_argument("name", metavar="NAME")

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
         help="window, a .mp4 .jsonl .csv .png file, or - for cues on stdout; repeatable",
     )
     live.add_argument("--seconds", type=float, help="stop after so many seconds")
-    _offset_flag(live)
+    _personal_flags(live)
     _overlay_flags(live)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
     analyze.add_argument("--plot", metavar="OUT.png", help="a timeline of all tracks")
     analyze.add_argument("--sheet", metavar="OUT.png", help="a contact sheet of drawn pictures")
 
-    _offset_flag(analyze)
+    _personal_flags(analyze)
 
     predict = command(commands, "predict", _predict, "pictures, sound, videos, folders: one line per file")
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH")
@@ -99,7 +99,8 @@ def _predict(given: argparse.Namespace, settings: Settings) -> int:
     return 1 if failed else 0
 
 
-def _offset_flag(parser: argparse.ArgumentParser) -> None:
+def _personal_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", metavar="NAME", help="personal profile of the only or largest face")
     parser.add_argument("--av-offset", metavar="MS", help="how much later sound is stamped than its picture")
 
 

@@ -1,0 +1,140 @@
+"""A personal profile at work: one person is shifted, one voice is known, the others are as before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.protocol import Pending, Tensors
+from engines.recipe import LABELS, SpeakerStatistics
+from realtime.clock import SECOND
+from realtime.cue import Cue
+from realtime.networks import Networks
+from realtime.people import Habit
+from realtime.run.lockstep import LockStep
+from realtime.run.outputs import Outputs
+from realtime.run.wiring import Rings, Wiring
+from realtime.testing.engines import AroundEngine, ConstantEngine
+from realtime.testing.faces import Actor
+from realtime.testing.stepped import constant_networks
+from realtime.testing.talkers import Film, Talkers
+
+HAPPY = LABELS.index("happy")
+
+
+def cues(film: Film, habit: Habit | None) -> list[Cue]:
+    """All cues of a film under a profile."""
+    film.open()
+    found: list[Cue] = []
+    rings = Rings.plain([film.name], [film.name])
+    wiring = Wiring(rings, constant_networks(), film.make_finders, found.extend)
+    wiring.scheduler.adopt(habit)
+    LockStep(wiring, None, Outputs([])).run(film)
+    return found
+
+
+class OneLarger(Talkers):
+    """Two people, of whom the second is nearer, until one of them leaves; in the end somebody comes."""
+
+    def __init__(self, leaves: int) -> None:
+        super().__init__(8.0, people=2)
+        far, near = self._actors
+        self._actors = [far, replace(near, size=near.size + 8)]
+        self._leaves = leaves
+        self._at_s = 0.0
+
+    def actors(self) -> list[Actor]:
+        return [a for k, a in enumerate(self._actors) if k != self._leaves or not 2.0 < self._at_s < 5.0]
+
+    def draw(self, at_s: float) -> NDArray[np.uint8]:
+        self._at_s = at_s
+        return super().draw(at_s)
+
+
+LOWERED = np.array([0, -9, 0, 0, 0, 0, 0], np.float32)
+
+
+def changed(found: list[Cue], since_s: float, until_s: float) -> dict[int, bool]:
+    """Every track with a face between two times: whether the profile works on it throughout or not at all."""
+    seen: dict[int, set[bool]] = {}
+    for cue in found:
+        if cue.track is not None and cue.face is not None and since_s <= cue.t_ns / SECOND <= until_s:
+            seen.setdefault(cue.track, set()).add(cue.face[HAPPY] < 0.1)
+    assert all(len(values) == 1 for values in seen.values())
+    return {track: values.pop() for track, values in seen.items()}
+
+
+def larger(found: list[Cue]) -> int:
+    """The track with the largest box."""
+    boxes = {cue.track: cue.box[2] for cue in found if cue.box is not None and cue.track is not None}
+    return max(boxes, key=boxes.__getitem__)
+
+
+def test_the_profile_is_that_of_the_only_face() -> None:
+    assert list(changed(cues(Talkers(5.0), Habit(face=LOWERED)), 3.5, 5.0).values()) == [True]
+
+
+def test_of_two_it_is_that_of_the_larger_face_and_stays_there_when_the_other_leaves() -> None:
+    found = cues(OneLarger(leaves=0), Habit(face=LOWERED))
+    near = larger(found)
+    assert changed(found, 3.5, 4.5) == {near: True}
+    later = changed(found, 6.5, 8.0)
+    assert later.pop(near)
+    assert list(later.values()) == [False]
+
+
+def test_when_its_owner_leaves_nobody_who_stays_inherits_it_and_whoever_comes_next_has_it() -> None:
+    found = cues(OneLarger(leaves=1), Habit(face=LOWERED))
+    assert list(changed(found, 3.0, 4.5).values()) == [False]
+    last = changed(found, 7.8, 8.0)
+    assert sorted(last.values()) == [False, True]
+
+
+def test_without_a_profile_everything_is_as_it_was() -> None:
+    plain, empty = cues(Talkers(2.0), None), cues(Talkers(2.0), Habit())
+    assert [c.to_json() for c in plain] == [c.to_json() for c in empty]
+
+
+def test_the_voice_of_the_profile_is_shifted_and_starts_from_its_statistics() -> None:
+    seen: list[np.ndarray] = []
+
+    class Listening(AroundEngine):
+        """Notes the means it is given."""
+
+        def submit(self, inputs: Tensors) -> Pending:
+            seen.append(inputs["mean"][0].copy())
+            return super().submit(inputs)
+
+    known = SpeakerStatistics.cold(mean=-3.25)
+    habit = Habit(voice=np.array([0, -9, 0, 0, 0, 0, 0], np.float32), statistics=known)
+    film = Talkers(7.0)
+    film.open()
+    networks = Networks(
+        ConstantEngine("face", "sad"),
+        Listening(ConstantEngine("voice", "happy")),
+        ConstantEngine("fusion", "sad"),
+    )
+    found: list[Cue] = []
+    wiring = Wiring(Rings.plain([film.name], [film.name]), networks, film.make_finders, found.extend)
+    wiring.scheduler.adopt(habit)
+    LockStep(wiring, None, Outputs([])).run(film)
+    voices = [cue.voice for cue in found if cue.track is not None and cue.voice is not None][-5:]
+    assert len(voices) == 5
+    assert all(voice[HAPPY] < 0.1 for voice in voices)
+    assert any(np.allclose(mean, known.normaliser()[0], atol=0.01) for mean in seen)
+
+
+def test_without_a_camera_the_profile_is_the_voices() -> None:
+    film = Talkers(4.0)
+    film.open()
+    found: list[Cue] = []
+    wiring = Wiring(Rings.plain([], [film.name]), constant_networks(), film.make_finders, found.extend)
+    wiring.scheduler.adopt(Habit(voice=np.array([0, -9, 0, 0, 0, 0, 0], np.float32)))
+    for block in film._blocks():
+        wiring.rings.take(block)
+        wiring.scheduler.step(block.captured_ns)
+    voices = [cue.voice for cue in found if cue.voice is not None]
+    assert voices
+    assert all(voice[HAPPY] < 0.1 for voice in voices)
