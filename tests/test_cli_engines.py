@@ -10,9 +10,17 @@ from pathlib import Path
 import pytest
 
 from engines import manifest as manifests
+from engines import tensorrt_backend
 from realtime.run import cli
 from realtime.run.demo import tone_voice, write_wav
 from realtime.testing import tiny_networks
+
+
+@pytest.fixture(autouse=True)
+def _no_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Plans have their own tests; here is a machine without TensorRT."""
+    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -47,16 +55,6 @@ def test_the_list_says_why_an_engine_is_not_there(weights: Path, capsys: pytest.
     assert run("engines", "list", "--weights", weights) == 0
     int8 = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("face    onnx-int8"))
     assert "without an INT8 file" in int8
-
-
-@pytest.mark.parametrize(
-    ("precision", "words"), [("fp16", "no TensorRT engine yet"), ("int3", "no precision")]
-)
-def test_what_cannot_be_built_is_refused_in_words(
-    weights: Path, precision: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("build", "--precision", precision, "--weights", weights) == 1
-    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["face.onnx", "voice.json", "fusion.onnx", "face.int8.onnx"])

@@ -90,7 +90,9 @@ def test_every_default_network_is_parsed_and_built(
     assert all(tensor.name.encode() in built.plan for tensor in shelf.manifest.inputs)
     assert any(line.startswith("INFO ") for line in built.log)
     assert not any(line.startswith(("ERROR", "INTERNAL_ERROR")) for line in built.log)
-    assert any(line.startswith("Building engine") for line in said), "no progress was reported"
+    assert said[0] == "Building engine", "no progress was reported"
+    parts = [line for line in said if ", part " in line]
+    assert [line.rpartition(" ")[2] for line in parts] == [str(at + 1) for at in range(len(sizes))]
     assert capfd.readouterr() == ("", "")
 
 

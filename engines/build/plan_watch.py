@@ -5,8 +5,12 @@ The classes derive from those of the module that is installed, so they are made 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
+
+_PARTS = 3
+"""How deep the phase lies that is gone through once for every profile."""
 
 
 def listener(trt: Any) -> Any:
@@ -36,13 +40,24 @@ def listener(trt: Any) -> Any:
 
 
 def monitor(trt: Any, report: Callable[[str], None]) -> Any:
-    """A progress monitor that reports each phase once, with the phase that it belongs to."""
+    """A progress monitor that reports each of the outer phases once, and the long one part by part."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Phases nest; each is reported when it starts."""
+        """Phases nest and repeat; what repeats under one parent is done once for every profile."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._depth: dict[str | None, int] = {None: -1}
+            self._first: dict[str | None, str] = {}
+            self._parts: Counter[str | None] = Counter()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            report(f"{phase_name}: {num_steps} steps" if parent_phase is None else f"  {phase_name}")
+            depth = self._depth[phase_name] = self._depth.get(parent_phase, -1) + 1
+            if depth < _PARTS:
+                report(phase_name)
+            elif depth == _PARTS and self._first.setdefault(parent_phase, phase_name) == phase_name:
+                self._parts[parent_phase] += 1
+                report(f"{parent_phase}, part {self._parts[parent_phase]}")
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             return True  # False would stop the build.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,16 @@ def add(commands: Any) -> None:
     export.add_argument("--seed", type=int, default=0, help="of the random weights")
 
     build = command(commands, "build", _build, "make the faster forms of the networks for this machine")
-    build.add_argument("--precision", default="int8", help="of: int8; fp32 and fp16 plans need the GPU path")
+    build.add_argument(
+        "--precision",
+        default="int8",
+        help="several with commas, of: int8 fp16 fp32 fp32-tf32 (default: int8)",
+    )
 
-    engines = commands.add_parser("engines", help="list or compare engines")
-    tools = engines.add_subparsers(required=True, metavar="list|compare")
-    command(tools, "list", _engines_list, "the engines that work here, and why the others do not")
+    engines = commands.add_parser("engines", help="list or compare engines, remove plans")
+    tools = engines.add_subparsers(required=True, metavar="list|compare|clean")
+    command(tools, "list", _engines_list, "the engines that work here, and why the others do not; all plans")
+    command(tools, "clean", _engines_clean, "remove all plans of TensorRT from the user's cache")
     compare = command(tools, "compare", _engines_compare, "largest difference of two engines, and a verdict")
     compare.add_argument("a", metavar="A", help="the truth: an engine such as onnx, or FOLDER:onnx")
     compare.add_argument("b", metavar="B", help="the engine to judge, such as onnx-int8 or FOLDER:onnx-int8")
@@ -61,16 +67,24 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
 def _build(given: argparse.Namespace, settings: Settings) -> int:
     from realtime.run.engine_build import build
 
-    for line in build(given.precision.split(","), weights_of(settings)):
-        say(line)
+    build([name.strip() for name in given.precision.split(",")], weights_of(settings), say)
     return 0
 
 
 def _engines_list(given: argparse.Namespace, settings: Settings) -> int:
-    from realtime.run.engine_list import engine_lines
+    from realtime.run.engine_list import engine_lines, plan_lines
 
-    for line in engine_lines(weights_of(settings)):
+    weights = weights_of(settings)
+    for line in chain(engine_lines(weights), plan_lines(weights)):
         sys.stdout.write(line + "\n")
+    return 0
+
+
+def _engines_clean(given: argparse.Namespace, settings: Settings) -> int:
+    from engines import plans
+
+    count, freed = plans.clean()
+    say(f"removed {count} files, {freed / 1e6:.1f} MB, from {plans.plans_dir()}")
     return 0
 
 
