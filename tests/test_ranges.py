@@ -93,7 +93,8 @@ def test_what_only_a_relu_reads_gets_the_scale_of_what_comes_out_of_it(tmp_path:
 
 
 def test_each_layer_has_its_share_of_the_work(tmp_path: Path) -> None:
-    work = prepare(tiny_networks.write(tmp_path, "face")).work()
+    prepared, observed = watched(tiny_networks.write(tmp_path, "face"))
+    work = prepared.work(observed)
     # 16 x 16 pixels of 32 filters over 16 channels, then 8 x 8 of 32 over 32; the first layer has few terms.
     assert list(work.values()) == pytest.approx([2 / 3, 1 / 3])
 

@@ -85,19 +85,14 @@ class Prepared:
         chosen = set(self.layers) - set(exclude)
         return dict(sorted(Counter(n.op_type for n in self.graph.graph.node if n.name in chosen).items()))
 
-    def work(self) -> dict[str, float]:
+    def work(self, observed: Observed) -> dict[str, float]:
         """Each layer's share of the multiplications in all of them."""
-        inferred = onnx.shape_inference.infer_shapes(self.graph).graph
-        shapes = {
-            value.name: [size.dim_value for size in value.type.tensor_type.shape.dim][1:]
-            for value in (*inferred.value_info, *inferred.output)
-        }
-        weights = {weight.name: tuple(weight.dims) for weight in inferred.initializer}
+        weights = {weight.name: tuple(weight.dims) for weight in self.graph.graph.initializer}
         found = {}
-        for node in inferred.node:
+        for node in self.graph.graph.node:
             if node.name in self.layers:
                 weight = next(weights[name] for name in node.input[:2] if name in weights)
-                found[node.name] = float(prod(shapes[node.output[0]]) * _depth(node, weight))
+                found[node.name] = observed.size(node.output[0]) * _depth(node, weight)
         return {name: count / sum(found.values()) for name, count in found.items()}
 
 

@@ -40,6 +40,7 @@ class Observed:
     counts: dict[str, Counts]
     """Per tensor, magnitudes from zero to the largest in BINS bins."""
     items: int
+    """How many inputs there were."""
     sha256: str
     """Of the inputs, so that nobody mistakes others for them."""
 
@@ -47,6 +48,10 @@ class Observed:
         """The magnitude of each tensor at which INT8 ends."""
         cut = METHODS[method]
         return {name: self.largest[name] * cut(self.counts[name]) for name in self.counts}
+
+    def size(self, name: str) -> float:
+        """How many numbers a tensor holds for one input."""
+        return float(self.counts[name].sum() / self.items)
 
 
 def observe(

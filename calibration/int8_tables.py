@@ -1,0 +1,121 @@
+"""The tables of an INT8 calibration: written beside each other as CSV, read again for pages and plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from calibration.examiner import Verdict
+from calibration.int8 import Layer, Outcome
+from engines.manifest import write_whole
+
+CHOSEN = "chosen"
+FP32 = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is kept of one network's calibration."""
+
+    kind: str
+    model: str
+    """Name and the first digits of the fp32 file."""
+    items: int
+    method: str
+    forms: Mapping[str, Verdict]
+    """fp32, every method, and what was chosen in the end."""
+    layers: tuple[Layer, ...]
+
+
+def table_of(kind: str, outcome: Outcome) -> Table:
+    """What to keep of an outcome."""
+    forms = {FP32: outcome.fp32, **outcome.methods, CHOSEN: outcome.int8}
+    model = f"{outcome.name} {str(outcome.part['from'])[:12]}"
+    return Table(kind, model, outcome.items, outcome.method, forms, outcome.layers)
+
+
+def write(folder: Path, table: Table) -> None:
+    """`face_methods.csv` and `face_layers.csv`, and `face.md` with both for people."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [field.name for field in fields(Verdict)]
+    rows = [
+        [table.model, str(table.items), form, "yes" if form == table.method else ""]
+        + [f"{getattr(found, name):.6f}" for name in names]
+        for form, found in table.forms.items()
+    ]
+    _write(folder / f"{table.kind}_methods.csv", ["model", "items", "form", "method", *names], rows)
+    rows = [
+        [one.name, f"{one.work:.6f}", f"{one.divergence:.8f}", f"{one.vector_error:.6f}", _yes(one.excluded)]
+        for one in table.layers
+    ]
+    _write(folder / f"{table.kind}_layers.csv", [field.name for field in fields(Layer)], rows)
+    write_whole(folder / f"{table.kind}.md", markdown(read(folder, table.kind)).encode())
+
+
+def read(folder: Path, kind: str) -> Table:
+    """The tables of one network. Raises FileNotFoundError, or ValueError where they are no such tables."""
+    methods, layers = folder / f"{kind}_methods.csv", folder / f"{kind}_layers.csv"
+    rows = list(csv.DictReader(io.StringIO(methods.read_text("utf-8"))))
+    parts = list(csv.DictReader(io.StringIO(layers.read_text("utf-8"))))
+    names = [field.name for field in fields(Verdict)]
+    try:
+        forms = {row["form"]: Verdict(**{name: float(row[name]) for name in names}) for row in rows}
+        return Table(
+            kind=kind,
+            model=rows[0]["model"],
+            items=int(rows[0]["items"]),
+            method=next(row["form"] for row in rows if row["method"]),
+            forms=forms,
+            layers=tuple(
+                Layer(
+                    name=part["name"],
+                    work=float(part["work"]),
+                    divergence=float(part["divergence"]),
+                    vector_error=float(part["vector_error"]),
+                    excluded=part["excluded"] == _yes(True),
+                )
+                for part in parts
+            ),
+        )
+    except (KeyError, IndexError, TypeError, ValueError, StopIteration) as err:
+        raise ValueError(f"{methods} and {layers} are no tables of an INT8 calibration: {err!r}") from err
+
+
+def markdown(table: Table) -> str:
+    """Both tables for people."""
+    lines = [
+        f"Network `{table.model}`, judged on {table.items} items of the calibrate side.\n",
+        "| form | divergence, nats | vector error | accuracy | flips | log loss | calibration error |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for form, found in table.forms.items():
+        name = f"**{form}**" if form in (table.method, CHOSEN) else form
+        lines.append(
+            f"| {name} | {found.divergence:.5f} | {found.vector_error:.1%} | {found.accuracy:.4f} "
+            f"| {found.flips:.2%} | {found.log_loss:.4f} | {found.calibration_error:.4f} |"
+        )
+    lines += [
+        "",
+        "| layer, quantised alone | share of work | divergence, nats | share of harm | in INT8 |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for layer in table.layers:
+        lines.append(
+            f"| `{layer.name}` | {layer.work:.1%} | {layer.divergence:.6f} "
+            f"| {layer.harm(table.layers):.1%} | {'no, back to fp32' if layer.excluded else 'yes'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([heads, *rows])
+    write_whole(path, out.getvalue().encode())
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else ""

@@ -1,0 +1,144 @@
+"""Which inputs INT8 is calibrated on and which others it is judged on: by one rule, from the calibrate side.
+
+The rule: as many of every label; within a label every person in turn; every condition in turn. A label has at
+most half of its items drawn, so that the other half is left to judge by, and is drawn again under another
+condition where that is too few. Which items are drawn follows from their names alone and is frozen as one
+SHA-256: whoever calibrates on anything else is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.temperature import refuse_unfit
+from engines.manifest import write_whole
+from engines.protocol import EngineFileError, Tensors
+from engines.recipe import LABELS
+
+FROZEN = Path(__file__).resolve().with_name("samples.json")
+"""The samples behind the INT8 files of the package."""
+RULE = "labels, persons and conditions in turn; version 1"
+FORMAT = 1
+FEWEST = 32
+"""Different items; from fewer no range is chosen and nothing is judged."""
+SEED = 20260711
+
+Places = NDArray[np.int64]
+Pool = Callable[[Tensors], NDArray[np.floating]]
+"""From answers for all items to logits of what they belong to, rows of NaN where nothing was evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One item to calibrate on."""
+
+    at: int
+    condition: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """What INT8 is calibrated on."""
+
+    batches: tuple[Tensors, ...]
+    sha256: str
+    """Of the names and conditions, as frozen."""
+    conditions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exam:
+    """What INT8 is judged on: nothing that it was calibrated on."""
+
+    inputs: Tensors
+    """All items: pictures, or the pieces of recordings."""
+    truth: Places
+    """Of what the items belong to."""
+    pool: Pool = field(default=lambda answers: answers["logits"])
+    few: Places | None = None
+    """Some of the items, enough to put layers in order; None means all."""
+
+    def check(self, what: str) -> None:
+        """Raise UnfitSamples for too few items, only one label, or answers that are no labels."""
+        refuse_unfit(self.truth, what, FEWEST)
+
+
+def draw(
+    labels: Places, groups: Sequence[str], each: int, conditions: Sequence[str], seed: int = SEED
+) -> list[Pick]:
+    """`each` picks of every label that has two items or more, in the order of labels."""
+    rng = np.random.default_rng(seed)
+    picks = []
+    for label in range(len(LABELS)):
+        order = in_turn(np.flatnonzero(labels == label), groups, rng)
+        order = order[: len(order) // 2]
+        for turn in range(each if len(order) else 0):
+            # One further on in every round, so that an item that comes again comes under another condition.
+            condition = conditions[(turn + turn // len(order)) % len(conditions)]
+            picks.append(Pick(int(order[turn % len(order)]), condition))
+    distinct = np.array(sorted({pick.at for pick in picks}), np.int64)
+    refuse_unfit(labels[distinct], "the samples to calibrate INT8 on", FEWEST)
+    return picks
+
+
+def in_turn(at: Places, groups: Sequence[str], rng: np.random.Generator) -> Places:
+    """The same places, every group in turn, groups and their members in random order."""
+    members: dict[str, list[int]] = {}
+    for place in rng.permutation(at):
+        members.setdefault(str(groups[place]), []).append(int(place))
+    rounds = max((len(these) for these in members.values()), default=0)
+    return np.array([m[k] for k in range(rounds) for m in members.values() if k < len(m)], np.int64)
+
+
+def left_over(labels: Places, picks: Sequence[Pick]) -> Places:
+    """Every labelled item that was not drawn."""
+    free = labels >= 0
+    free[[pick.at for pick in picks]] = False
+    return np.flatnonzero(free)
+
+
+def freeze(path: Path, kind: str, corpora: Sequence[str], names: Sequence[str], picks: Sequence[Pick]) -> str:
+    """The SHA-256 of the picks, written into `path` the first time and compared from then on.
+
+    Raises EngineFileError when the same rule draws other samples than those frozen: the data changed.
+    """
+    digest = hashlib.sha256()
+    for pick in picks:
+        digest.update(f"{names[pick.at]}\t{pick.condition}\n".encode())
+    entry: dict[str, Any] = {"rule": RULE, "items": len(picks), "sha256": digest.hexdigest()}
+    frozen, key = _frozen(path), f"{kind} of {', '.join(corpora)}"
+    if frozen.get(key) == entry:
+        return digest.hexdigest()
+    if frozen.get(key, entry)["rule"] == RULE and key in frozen:
+        raise EngineFileError(
+            f"the samples to calibrate {key} on are not those frozen in {path}: {entry['items']} here with "
+            f"SHA-256 {entry['sha256'][:12]}, {frozen[key]['items']} there with "
+            f"{frozen[key]['sha256'][:12]}; the data changed or is incomplete"
+        )
+    frozen[key] = entry
+    content = {"format": FORMAT, "samples": dict(sorted(frozen.items()))}
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    return digest.hexdigest()
+
+
+def _frozen(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if found["format"] != FORMAT:
+            raise EngineFileError(f"{path} has format {found['format']}, this version reads {FORMAT}")
+        return {
+            key: {name: entry[name] for name in ("rule", "items", "sha256")}
+            for key, entry in found["samples"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise EngineFileError(f"the frozen samples {path} are damaged: {err}; bring them back") from err
