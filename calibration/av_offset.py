@@ -141,11 +141,12 @@ def by_claps(onsets_ns: Times, contacts_ns: Times, weights: Values, frame_ns: in
             f"no clap was heard within {REACH_NS // MS} ms of being seen. Is it the microphone beside this "
             "camera? Devices further apart than that cannot be used together"
         )
-    support = np.array([_support(apart, weights, offset, frame_ns) for offset in candidates])
+    near_ns = round(0.6 * frame_ns)
+    support = np.array([_support(apart, weights, offset, near_ns) for offset in candidates])
     best = int(support.argmax())
     rivals = support[np.abs(candidates - candidates[best]) > 3 * frame_ns]
     rival = float(rivals.max(initial=0.0) / support[best])
-    matched = np.sort(apart[near & (np.abs(apart - candidates[best]) <= frame_ns)])
+    matched = np.sort(apart[near & (np.abs(apart - candidates[best]) <= near_ns)])
     if len(matched) < max(LEAST_CLAPS, len(onsets_ns) / 2) or rival > RIVAL:
         raise OffsetRefused(
             f"{len(matched)} of {len(onsets_ns)} claps fit one offset, and another fits {100 * rival:.0f} % "
@@ -221,9 +222,9 @@ def _peak(lags: Times, curve: Values) -> tuple[float, float]:
     return float(lags[k]) + max(-1.0, min(1.0, shift)) * STEP_NS, here
 
 
-def _support(apart: Times, weights: Values, offset: int, frame_ns: int) -> float:
+def _support(apart: Times, weights: Values, offset: int, near_ns: int) -> float:
     """What speaks for an offset: for every clap the most abrupt stop that lies near it."""
-    fits = np.abs(apart - offset) <= frame_ns
+    fits = np.abs(apart - offset) <= near_ns
     return float(np.where(fits, weights[None, :], 0.0).max(axis=1).sum())
 
 

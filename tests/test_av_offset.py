@@ -9,6 +9,7 @@ from pathlib import Path
 import av as pyav
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from calibration.av_offset import Offset, OffsetRefused, by_claps, by_mouth, clap_onsets, contacts
 from engines.recipe import SAMPLE_RATE
@@ -26,7 +27,7 @@ from realtime.run.calibrations.device_pairs import (
 from realtime.run.cli import main
 from realtime.run.devices import Device
 from realtime.run.settings import Settings, resolve
-from realtime.testing.talkers import SIZE, Film, Hands, Talkers, claps, jaw, voice
+from realtime.testing.talkers import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
 
 CLAPS_S = [0.9, 1.87, 3.11, 3.98, 5.04, 6.33]
 
@@ -42,6 +43,29 @@ def test_claps_give_the_offset_within_half_a_frame(late_ms: int, fps: float) -> 
     assert abs(offset.ns / MS - late_ms) <= 500 / fps
     assert offset.method == "clap"
     assert offset.claps >= 5
+
+
+class Busy(Hands):
+    """Somebody who talks and bobs beside the hands, motion blur, and an echo from the wall."""
+
+    def __init__(self, late_ns: int) -> None:
+        super().__init__(CLAPS_S, 7.5, late_ns=late_ns)
+        echo = np.concatenate([np.zeros(720, np.float32), 0.4 * self._sound[:-720]])
+        self._sound = self._sound + echo + 0.4 * voice(jaw(7.5, 1))
+
+    def draw(self, at_s: float) -> NDArray[np.uint8]:
+        shots = []
+        for moment in (at_s, at_s - 0.004, at_s - 0.008, at_s - 0.012):
+            picture = super().draw(moment)
+            top = round(50 + 10 * np.sin(8 * moment))
+            picture[top : top + 60, 55:115] = face(3, 0.0)[:60, :60]
+            shots.append(picture)
+        return np.asarray(np.mean(shots, axis=0), np.uint8)
+
+
+def test_claps_are_found_beside_talk_an_echo_and_a_head_that_moves() -> None:
+    offset = measured(Busy(-90 * MS), clap=True)
+    assert abs(offset.ns / MS + 90) <= 500 / 30
 
 
 @pytest.mark.parametrize("late_ms", [-300, 300])
