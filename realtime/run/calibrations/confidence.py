@@ -1,0 +1,216 @@
+"""`liveaffect calibrate confidence`: how far the networks are to be believed, fitted and kept in manifests.
+
+Clips of people whom the networks were not trained on pass through the live path in lock-step; temperatures
+and thresholds are fitted on the cues that come out, and judged on people who took no part in the fitting.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from calibration.confidence import READING, Calibrated, part
+from calibration.temperature import UnfitSamples
+from engines import manifest as manifests
+from engines.load import load
+from engines.manifest import KINDS, Manifest
+from engines.protocol import Engine
+from engines.recipe import LABELS
+from realtime.clock import SECOND, process_cpu_ns
+from realtime.confidence import Confidence
+from realtime.cue import NOT_SURE
+from realtime.errors import MissingLibrary, RealtimeError, SettingsError
+from realtime.run.calibrations import clips as played
+from realtime.run.calibrations.believing import Answers, Fused, Outcome, Reading, find_out
+from realtime.run.calibrations.clips import Cast, Clip
+from realtime.run.calibrations.confidence_tables import Findings, Seen, Shown, write
+from realtime.run.calibrations.quality_curves import curves
+from realtime.run.calibrations.watched_cues import Chains, Watch, relived
+from realtime.run.finders import make_finder
+from realtime.run.settings import Settings
+from realtime.window import PieceGrid
+
+Say = Callable[[str], None]
+SAME = 1e-6
+"""What smoothing anew may differ from what the run itself smoothed."""
+WATCHING = {"face": played.faces_watched, "voice": played.voices_watched, "face+voice": played.pairs_watched}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to fit on, and where figures go."""
+
+    data: Path
+    weights: Path | None = None
+    out: Path = Path("confidence")
+    page: Path | None = None
+    """A document with the two marks between which the figures are written."""
+
+
+def wanted(data: Path, weights: Path | None, out: Path | None) -> Wanted:
+    """In a checkout the figures of the package's own weights go into its documents."""
+    docs = manifests.SHIPPED.parent.parent / "docs"
+    if out is not None or weights is not None or not docs.is_dir():
+        return Wanted(data, weights, out or (weights or Path()) / "confidence")
+    return Wanted(data, None, docs / "results" / "confidence", docs / "confidence.md")
+
+
+def calibrate(wanted: Wanted, settings: Settings, say: Say) -> int:
+    """Fit, write and report; 0 when everything that is judged could be fitted, else 1."""
+    if not wanted.data.is_dir():
+        raise SettingsError(f"there is no folder {wanted.data} with data to fit confidence on")
+    if importlib.util.find_spec("torch") is None:
+        raise MissingLibrary("fitting confidence needs torch: uv sync --inexact --extra train")
+    folder = wanted.weights or manifests.SHIPPED
+    found = {k: manifests.read(folder / f"{k}.json") for k in KINDS if (folder / f"{k}.json").exists()}
+    found = {kind: manifest for kind, manifest in found.items() if manifest.training}
+    if not found.keys() & {"face", "voice"}:
+        raise SettingsError(f"no network in {folder} was trained; there is no confidence to fit")
+    began_ns = process_cpu_ns()
+    cast = _cast(found, folder, settings, say)
+    watched, seen = _watch(found, wanted, cast, say)
+    outcomes, failed = _fit(found, watched, say)
+    _write_manifests(found, folder, outcomes, cast)
+    confidence = _as_fitted(outcomes)
+    shown = [
+        _shown(subset, side, watched[subset], confidence)
+        for subset in watched
+        for side in ("calibrate", "test")
+    ]
+    models = {
+        kind: manifest.files[manifests.file_name(kind, "fp32")][:12] for kind, manifest in found.items()
+    }
+    findings = Findings(outcomes, tuple(seen), tuple(one for one in shown if one.cues), models)
+    say("\n" + write(findings, curves(cast), wanted.out, wanted.page))
+    say(f"{(process_cpu_ns() - began_ns) / SECOND:.0f} s of processor time; tables are in {wanted.out}")
+    return int(failed)
+
+
+def _cast(found: Mapping[str, Manifest], folder: Path, settings: Settings, say: Say) -> Cast:
+    """The engines a run would take, except that INT8 is taken where it is there, however fast it is here."""
+
+    def one(kind: str) -> Engine:
+        if kind not in found:
+            return load(kind, choice="scripted", report=say)
+        choice = settings.engine
+        if choice == "auto":
+            choice = "onnx-int8" if found[kind].has("int8") and kind != "fusion" else "onnx"
+        return load(kind, choice=choice, weights=folder, threads=settings.threads, report=say)
+
+    engines = {kind: one(kind) for kind in KINDS}
+    recipe = found["voice"].recipe if "voice" in found else manifests.describe("voice", "scripted").recipe
+    finders = make_finder(Path(settings.face_model) if settings.face_model else None)
+    return Cast(
+        engines["face"], engines["voice"], engines["fusion"], finders, PieceGrid(recipe.piece, recipe.hop)
+    )
+
+
+def _watch(
+    found: Mapping[str, Manifest], wanted: Wanted, cast: Cast, say: Say
+) -> tuple[dict[str, list[Watch]], list[Seen]]:
+    """Every clip of everything that can be judged, watched."""
+    watched, seen = {}, []
+    for name, clips in _material(found, wanted, say):
+        results = list(WATCHING[name](clips, cast))
+        watched[name] = [watch for watch in results if watch is not None]
+        for side in dict.fromkeys(clip.side for clip in clips):
+            given = [
+                watch is not None for clip, watch in zip(clips, results, strict=True) if clip.side == side
+            ]
+            seen.append(Seen(name, side, len(given), sum(given)))
+        difference = Chains(watched[name]).largest_difference()
+        if difference > SAME:
+            raise RealtimeError(
+                f"smoothing '{name}' anew differs from the run by {difference}; a defect of the program"
+            )
+        say(f"{name}: {len(watched[name])} of {len(clips)} clips gave cues")
+    return watched, seen
+
+
+def _material(found: Mapping[str, Manifest], wanted: Wanted, say: Say) -> Iterator[tuple[str, list[Clip]]]:
+    from realtime.run.calibrations import material
+
+    if "face" in found:
+        yield "face", material.pictures(wanted.data, wanted.weights)
+    if "voice" in found:
+        yield "voice", material.sounds(wanted.data, wanted.weights, say)
+    if len(found) == len(KINDS):
+        yield "face+voice", material.real_pairs(wanted.data, wanted.weights, say)
+
+
+def _fit(
+    found: Mapping[str, Manifest], watched: Mapping[str, list[Watch]], say: Say
+) -> tuple[dict[str, Outcome], bool]:
+    """By name: 'face reading', 'voice reading', and the subsets that are fused."""
+    outcomes: dict[str, Outcome] = {}
+    failed = False
+    known: dict[str, float] = {}
+    for name, watches in watched.items():
+        sides = {side: [w for w in watches if w.side == side] for side in ("calibrate", "test")}
+        wanted: dict[str, Callable[[list[Watch]], Answers]] = {}
+        if name in ("face", "voice"):
+            wanted[f"{name} {READING}"] = partial(Reading, name)
+        if "fusion" in found:
+            wanted[name] = partial(_fused, name, dict(known))
+        for what, make in wanted.items():
+            try:
+                outcomes[what] = find_out(what, make(sides["calibrate"]), make(sides["test"]))
+            except UnfitSamples as error:
+                say(f"left out: {error}")
+                failed = True
+        if name in outcomes:
+            known[name] = outcomes[name].fit.temperature
+    return outcomes, failed
+
+
+def _fused(subset: str, known: Mapping[str, float], watches: list[Watch]) -> Answers:
+    return Fused(Chains(watches), subset, known)
+
+
+def _write_manifests(
+    found: Mapping[str, Manifest], folder: Path, outcomes: Mapping[str, Outcome], cast: Cast
+) -> None:
+    engines = {kind: getattr(cast, kind).spec.name.rpartition("/")[2] for kind in found}
+    for kind, manifest in found.items():
+        parts: dict[str, Calibrated] = {}
+        for name, outcome in outcomes.items():
+            if kind == "fusion" and not name.endswith(READING):
+                parts[name] = outcome.calibrated()
+            elif name == f"{kind} {READING}":
+                parts[READING] = outcome.calibrated()
+        of = found if kind == "fusion" else {kind: manifest}
+        content = part(parts, of, {one: engines[one] for one in of}) if parts else {}
+        # Read anew: somebody may have written figures into it while the clips were watched.
+        newest = manifests.read(folder / f"{kind}.json")
+        if newest.files != manifest.files:
+            raise RealtimeError(
+                f"the weights of '{manifest.name}' changed while its confidence was fitted; again"
+            )
+        manifests.write(manifests.extended(newest, confidence=content), folder / f"{kind}.json")
+
+
+def _as_fitted(outcomes: Mapping[str, Outcome]) -> Confidence:
+    readings = {n.partition(" ")[0]: o for n, o in outcomes.items() if n.endswith(READING)}
+    fused = {n: o for n, o in outcomes.items() if not n.endswith(READING)} or readings
+    return Confidence(
+        readings={name: one.fit.temperature for name, one in readings.items()},
+        fused={name: one.fit.temperature for name, one in fused.items()},
+        thresholds={name: one.promise.threshold for name, one in fused.items()},
+    )
+
+
+def _shown(subset: str, side: str, watches: list[Watch], confidence: Confidence) -> Shown:
+    """What users see in the end, all rules of "not sure" included."""
+    cues = labels = wrong = 0
+    for watch in watches:
+        if watch.side != side:
+            continue
+        for one in relived(watch, confidence):
+            cues += 1
+            if one.label != NOT_SURE:
+                labels += 1
+                wrong += one.label != LABELS[watch.truth]
+    return Shown(subset, side, cues, labels, wrong)
