@@ -1,7 +1,6 @@
 """What `liveaffect doctor` looks at, one section a function, each able to fail alone.
 
-A section asks the very code that a run would use: the camera list, the engine loader, the detector. Whether
-TensorRT is there is only looked up, never tried, because its runtime without a driver ends the process.
+A section asks the very code that a run would use: the camera list, the engine loader, the detector.
 """
 
 from __future__ import annotations
@@ -141,18 +140,10 @@ def display(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
 
 
 def gpu() -> Iterator[Finding]:
-    """The driver is asked first; packages are only looked up."""
-    from engines.gpu_driver import why_no_gpu
+    """Driver, cards, TensorRT and what it needs; imported only when its turn comes."""
+    from realtime.run import gpu_examination
 
-    why = why_no_gpu()
-    if why:
-        yield Finding("GPU", "absent", why, "install NVIDIA's driver for the card; the CPU needs nothing")
-    else:
-        yield Finding("GPU", "ok", "the NVIDIA driver offers one")
-    flavours = [name for name in ("tensorrt", "tensorrt_rtx") if find_spec(name)]
-    yield _package("TensorRT", flavours, "uv sync --inexact --extra rtx")
-    memory = [name for name in ("cuda.core", "pycuda") if _has(name)]
-    yield _package("device memory", memory, "uv sync --inexact --extra rtx")
+    yield from gpu_examination.gpu()
 
 
 def files(settings: Settings) -> Iterator[Finding]:
@@ -209,19 +200,6 @@ def answers(place: Path) -> bool:
 def _folder_of(name: str) -> Path | None:
     spec = find_spec(name)
     return Path(spec.origin).resolve().parent if spec and spec.origin else None
-
-
-def _has(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def _package(name: str, found: list[str], cure: str) -> Finding:
-    if found:
-        return Finding(name, "ok", ", ".join(found))
-    return Finding(name, "absent", "no package for it is installed", cure)
 
 
 def engines(settings: Settings) -> Iterator[Finding]:
