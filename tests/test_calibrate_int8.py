@@ -29,6 +29,7 @@ from realtime.run.calibrations.int8 import Wanted
 from realtime.run.calibrations.int8 import calibrate as run
 from realtime.testing import tiny_networks
 
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "results" / "int8"
 GENEROUS = Limits(points=100, flips=100)
 
 
@@ -218,6 +219,11 @@ def test_the_tables_are_read_as_they_were_written(path: Path, tmp_path: Path) ->
     (tmp_path / "tables" / f"{kind}_methods.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no tables of an INT8 calibration"):
         int8_tables.read(tmp_path / "tables", kind)
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_the_committed_pages_follow_from_the_committed_tables(path: Path) -> None:
+    assert path.read_text("utf-8") == int8_tables.markdown(int8_tables.read(DOCS, path.stem))
 
 
 def small_corpus(folder: Path, each: int) -> Path:
