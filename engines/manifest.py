@@ -48,6 +48,8 @@ class RecipeNumbers:
     """Samples; a voice preset may declare its own, and the planner takes it from here."""
     hop: int = recipe.HOP
     """Samples, likewise."""
+    lead: int = 0
+    """Samples of a piece that were heard before; silence where a stream begins."""
     evidence_s: float = 2.0
     """How far back pooling looks."""
 
@@ -95,10 +97,12 @@ def tensors(kind: str, piece: int = recipe.PIECE) -> tuple[tuple[TensorSpec, ...
     return tuple(replace(t, shape=(piece,)) if t.name == "samples" else t for t in inputs), outputs
 
 
-def describe(kind: str, preset: str, *, piece: int = recipe.PIECE, hop: int = recipe.HOP) -> Manifest:
+def describe(
+    kind: str, preset: str, *, piece: int = recipe.PIECE, hop: int = recipe.HOP, lead: int = 0
+) -> Manifest:
     """The manifest of a network that has no files yet."""
     inputs, outputs = tensors(kind, piece)
-    numbers = RecipeNumbers(piece=piece, hop=hop, evidence_s=EVIDENCE_S[kind])
+    numbers = RecipeNumbers(piece=piece, hop=hop, lead=lead, evidence_s=EVIDENCE_S[kind])
     return Manifest(f"{kind}-{preset}", kind, preset, {}, recipe.LABELS, inputs, outputs, numbers)
 
 
@@ -249,22 +253,25 @@ class _Reader:
             raise self._refusal(f"its {field_name} are {found}; a {kind} network has {want}")
 
     def _numbers(self, found: object) -> RecipeNumbers:
-        entry = self._mapping("'recipe'", found)
         default = RecipeNumbers()
+        # The field is younger than the format: without it no piece has a lead.
+        entry = {"lead": default.lead, **self._mapping("'recipe'", found)}
         self._same_keys("'recipe'", entry, set(asdict(default)))
         for key in ("crop", "sample_rate"):
             wanted = getattr(default, key)
             if type(entry[key]) is not int or entry[key] != wanted:
                 raise self._refusal(f"recipe '{key}' is {entry[key]!r}, the live path uses {wanted}")
-        piece, hop, evidence_s = entry["piece"], entry["hop"], entry["evidence_s"]
+        piece, hop, lead, evidence_s = (entry[key] for key in ("piece", "hop", "lead", "evidence_s"))
         shortest, longest = recipe.STFT_WINDOW, LONGEST_PIECE_S * recipe.SAMPLE_RATE
         if type(piece) is not int or not shortest <= piece <= longest:
             raise self._refusal(f"recipe 'piece' is {piece!r}, wanted {shortest} to {longest} samples")
         if type(hop) is not int or not 0 < hop <= piece:
             raise self._refusal(f"recipe 'hop' is {hop!r}, wanted 1 to {piece} samples")
+        if type(lead) is not int or not 0 <= lead <= piece - hop:
+            raise self._refusal(f"recipe 'lead' is {lead!r}, wanted 0 to {piece - hop} samples")
         if type(evidence_s) not in (int, float) or not 0 < evidence_s <= 60:
             raise self._refusal(f"recipe 'evidence_s' is {evidence_s!r}, wanted seconds above 0, up to 60")
-        return RecipeNumbers(piece=piece, hop=hop, evidence_s=float(evidence_s))
+        return RecipeNumbers(piece=piece, hop=hop, lead=lead, evidence_s=float(evidence_s))
 
     def _mapping(self, what: str, found: object) -> dict[str, Any]:
         if not isinstance(found, dict):

@@ -38,26 +38,30 @@ def grid_due(step_ns: int, *, last_index: int, now_ns: int) -> Due | None:
 
 @dataclass(frozen=True, slots=True)
 class PieceGrid:
-    """Pieces of sound: `length` samples every `hop` samples, as the voice network's manifest says."""
+    """Pieces of sound: `length` samples every `hop` samples, as the voice network's manifest says.
+
+    The first `lead` samples of a piece were heard before; what is new in piece k begins at sample k * hop.
+    """
 
     length: int
     hop: int
+    lead: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.hop <= self.length:
+        if not 1 <= self.hop <= self.length - self.lead <= self.length:
             raise ValueError(
-                f"a hop of {self.hop} samples does not fit pieces of {self.length}: "
-                "it must be at least 1 and at most the length, or sound between pieces is never heard"
+                f"a hop of {self.hop} samples does not fit pieces of {self.length} that lead by {self.lead}: "
+                "it must be at least 1 and at most what is new, or sound between pieces is never heard"
             )
 
     def due(self, *, next_index: int, oldest: int, end: int, most: int) -> tuple[range, int]:
         """Complete pieces from `next_index` on whose samples are still there, at most `most`.
 
         Returns their indices and how many were skipped, because their samples are gone or because more
-        than `most` were waiting. Piece k covers samples k * hop to k * hop + length.
+        than `most` were waiting. Piece k covers samples k * hop - lead to k * hop - lead + length.
         """
-        newest = (end - self.length) // self.hop
-        available = max(next_index, -(-oldest // self.hop), newest - most + 1)
+        newest = (end + self.lead - self.length) // self.hop
+        available = max(next_index, -(-(oldest + self.lead) // self.hop), newest - most + 1)
         if newest < available:
             return range(next_index, next_index), 0
         return range(available, newest + 1), available - next_index

@@ -60,7 +60,8 @@ def _describe(kind: str, preset: str, module: nn.Module) -> Manifest:
 
     for part in module.modules():
         if isinstance(part, SoundFront):
-            return manifests.describe(kind, preset, piece=part.preset.piece, hop=part.preset.hop)
+            sound = part.preset
+            return manifests.describe(kind, preset, piece=sound.piece, hop=sound.hop, lead=sound.lead)
     return manifests.describe(kind, preset)
 
 

@@ -34,6 +34,10 @@ VOICE_DEPTH = 3.0
 """Cells this many of the speaker's deviations below the loud ones still count as voice."""
 
 
+_DEEPEST, _LEAST_FRAMES = -2.5, 8.0
+"""A cell counts no deeper than this in a piece's colour, and fewer frames than these make a paler one."""
+
+
 class CropFront(nn.Module):
     """uint8 (n, 64, 64, 3) RGB to normalised float (n, channels, size, size)."""
 
@@ -76,11 +80,21 @@ class SoundPreset:
     """Subtract the piece's own level, so that how loud somebody is recorded says nothing."""
     floor: float | None = None
     """Cut the normalised picture here from below: what lies deeper is room, not voice."""
+    even: float = 0.0
+    """This share of the piece's own colour, what its loud spectra have in common, is removed."""
+    newest: int | None = None
+    """The sums for the speaker's statistics are over so many of the last spectra: a piece that reaches far
+    back would else count everything several times. None: over all of them."""
 
     @property
     def frames(self) -> int:
         """Spectra in one piece; uncentred, so each uses only samples that are there."""
         return 1 + (self.piece - self.window) // self.step
+
+    @property
+    def lead(self) -> int:
+        """Samples of a piece that were heard before its newest part; silence where a stream begins."""
+        return 0 if self.newest is None else (self.frames - self.newest) * self.step
 
 
 class Sound(NamedTuple):
@@ -89,7 +103,7 @@ class Sound(NamedTuple):
     picture: Tensor
     """(n, bands, frames), normalised with the speaker's statistics."""
     mel_sum: Tensor
-    """(n, 64): log-mel before normalisation, summed over the frames; a longer piece is scaled to 32."""
+    """(n, 64): log-mel before normalisation, summed over the newest frames, scaled to 32 of them."""
     mel_sumsq: Tensor
 
     def mean(self) -> Tensor:
@@ -138,6 +152,8 @@ class SoundFront(nn.Module):
             if grouped:
                 mean, istd = mean[:, self.group], istd[:, self.group]
             picture = (log_power - mean[:, :, None]) * istd[:, :, None]
+            if self.preset.newest is not None:
+                log_mel = log_mel[:, :, -self.preset.newest :]
             square = (log_mel * log_mel).mean(2)
             return Sound(self.cut(picture), log_mel.mean(2) * STFT_FRAMES, square * STFT_FRAMES)
 
@@ -152,6 +168,8 @@ class SoundFront(nn.Module):
         """Remove the piece's level and what lies under the floor, as the preset says."""
         if self.preset.level:
             picture = picture - voice_level(picture)
+        if self.preset.even:
+            picture = picture - self.preset.even * voice_colour(picture)
         return picture if self.preset.floor is None else picture.clamp(min=self.preset.floor)
 
     def products(self, samples: Tensor) -> int:
@@ -169,6 +187,14 @@ def voice_level(picture: Tensor) -> Tensor:
     """
     loud = _mean_above(picture, picture.mean((1, 2), keepdim=True))
     return _mean_above(picture, loud - VOICE_DEPTH)
+
+
+def voice_colour(picture: Tensor) -> Tensor:
+    """(n, bands, 1): the mean spectrum of the loud frames, those near the loudest one."""
+    level = picture.mean(1, keepdim=True)
+    weight = torch.sigmoid(2.0 * (level - level.amax(2, keepdim=True) + 2.0))
+    heard = picture.clamp(min=_DEEPEST)
+    return (heard * weight).sum(2, keepdim=True) / weight.sum(2, keepdim=True).clamp(min=_LEAST_FRAMES)
 
 
 def _mean_above(picture: Tensor, threshold: Tensor) -> Tensor:

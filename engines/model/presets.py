@@ -16,6 +16,7 @@ from engines.model.network import Network
 from engines.model.reparam import deploy
 from engines.model.voice_fcn import FcnPreset, VoiceFcn
 from engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
+from engines.model.voice_wide import VoiceWide, WidePreset, WideStage
 
 FACE_LIVE = FacePreset(
     name="live",
@@ -94,6 +95,14 @@ VOICE_LIVE_FCN = FcnPreset(
     first=(7, 2, 3),
     batch_norm=True,
 )
+VOICE_LIVE_WIDE = WidePreset(
+    name="live-wide",
+    # 192 spectra of which 32 are new: 2.4 s every 0.4 s.
+    sound=SoundPreset(piece=38_600, hop=6_400, level=True, floor=-2.0, even=0.5, newest=32),
+    stem=WideStage(32, (4, 4)),
+    stages=(WideStage(64, (2, 1)), WideStage(64), WideStage(128, (2, 2)), WideStage(128)),
+    moments=128,
+)
 LATE = FusionPreset("late")
 LATE_MASKED = FusionPreset("late-masked")
 GFBP = FusionPreset("gfbp")
@@ -105,6 +114,7 @@ _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("face", "fv2es"): lambda: FaceNet(FACE_FV2ES),
     ("voice", "live"): lambda: VoiceNest(VOICE_LIVE),
     ("voice", "live-fcn"): lambda: VoiceFcn(VOICE_LIVE_FCN),
+    ("voice", "live-wide"): lambda: VoiceWide(VOICE_LIVE_WIDE),
     ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),
     ("voice", "amfbp"): lambda: VoiceFcn(VOICE_AMFBP),
     ("fusion", "late"): lambda: LateFusion(LATE),

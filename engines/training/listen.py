@@ -24,6 +24,8 @@ Ask = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 SPEECH = 0.5
 """As live: a piece that is less speech than this is no evidence."""
 MOST_AT_ONCE = 64
+ONE_WINDOW_S = 2.8
+"""Seconds of speech at the end of which one window is judged by itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +45,17 @@ class Heard:
     def until(self, speech_s: float) -> Heard:
         """Only what was heard until so much speech had been heard."""
         before = np.cumsum(self.speech * self.hop_s) - self.speech * self.hop_s
-        keep = before < speech_s
+        return self._part(before < speech_s)
+
+    def newest_within(self, most_s: float = ONE_WINDOW_S) -> Heard:
+        """Only the last piece of speech that ended before so much speech had been heard."""
+        after = np.cumsum(self.speech * self.hop_s)
+        counts = np.flatnonzero((self.speech >= SPEECH) & (after <= most_s))
+        keep = np.zeros(len(self.speech), np.bool_)
+        keep[counts[-1:]] = True
+        return self._part(keep)
+
+    def _part(self, keep: NDArray[np.bool_]) -> Heard:
         return Heard(
             vector=self.vector[keep],
             logits=self.logits[keep],
@@ -56,13 +68,19 @@ class Heard:
 
     def pooled(self) -> NDArray[np.float32] | None:
         """Logits under the same weights as live; None when nothing in it was taken for speech."""
+        if not (self.speech >= SPEECH).any():
+            return None
+        found: NDArray[np.float32] = self.weights()[0] @ self.logits
+        return found
+
+    def weights(self) -> tuple[NDArray[np.float32], float]:
+        """(n,): how much each piece counts, none when nothing was speech; and the log of their sum before."""
         counts = self.speech >= SPEECH
         if not counts.any():
-            return None
-        height = self.score[counts] + np.log(self.speech[counts])
+            return np.zeros(len(counts), np.float32), float("-inf")
+        height = np.where(counts, self.score + np.log(np.maximum(self.speech, SPEECH)), -np.inf)
         weight = np.exp(height - height.max())
-        found: NDArray[np.float32] = weight @ self.logits[counts] / weight.sum()
-        return found
+        return (weight / weight.sum()).astype(np.float32), float(np.log(weight.sum()) + height.max())
 
 
 def listen(

@@ -54,14 +54,17 @@ class Replay:
         self.preset = preset
         self.every = preset.hop // preset.step
         """Frames between the starts of two pieces."""
+        self.lead = preset.lead // preset.step
+        """Frames of silence that a picture begins with, so that its first piece is a whole one."""
+        self.newest = preset.newest or preset.frames
+        """Frames of a piece that were in none before, at its end."""
         self._front = SoundFront(preset)
         share = self._front.share[:, :, 0].numpy()
         self._share: Picture | None = share if preset.bands != MEL_BANDS else None
 
     def picture(self, samples: NDArray[np.floating]) -> Picture:
         """The log spectrum of a whole recording; one shorter than a piece is filled up with silence."""
-        sound = torch.from_numpy(np.asarray(samples, np.float32))
-        sound = torch.nn.functional.pad(sound, (0, max(0, self.preset.piece - len(sound))))
+        sound = torch.from_numpy(self._whole(samples))
         with torch.inference_mode():
             found: Picture = self._front.log_power(sound[None])[0].numpy()
         return found
@@ -77,8 +80,12 @@ class Replay:
 
     def samples(self, sound: NDArray[np.floating]) -> NDArray[np.float32]:
         """(n, piece): the same pieces as samples, for a network with its whole front end."""
-        whole = np.pad(sound.astype(np.float32), (0, max(0, self.preset.piece - len(sound))))
-        return sliding_window_view(whole, self.preset.piece)[:: self.preset.hop].copy()
+        return sliding_window_view(self._whole(sound), self.preset.piece)[:: self.preset.hop].copy()
+
+    def _whole(self, sound: NDArray[np.floating]) -> NDArray[np.float32]:
+        """With the silence before it, and as much behind it as its first piece needs."""
+        lead = self.preset.lead
+        return np.pad(np.asarray(sound, np.float32), (lead, max(0, self.preset.piece - lead - len(sound))))
 
     def run(
         self,
@@ -98,13 +105,18 @@ class Replay:
 
     def sums(self, power: Picture) -> tuple[Picture, Picture]:
         """(n, 64) each: what the network reports of its pieces for the speaker's statistics."""
+        power = power[:, :, -self.newest :]
         shared = power if self._share is None else np.einsum("mb,nbf->nmf", self._share, power)
         return shared.mean(2) * STFT_FRAMES, np.square(shared).mean(2) * STFT_FRAMES
 
     def speech(self, frames: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """(n,): which share of each piece is speech, from which frames are."""
-        starts = np.arange(self.count(len(frames))) * self.every
-        return np.array([frames[s : s + self.preset.frames].mean() for s in starts], np.float32)
+        """(n,): which share of what is new in each piece is speech, from which frames are."""
+        ends = np.arange(self.count(len(frames))) * self.every + self.preset.frames
+        return np.array([frames[end - self.newest : end].mean() for end in ends], np.float32)
+
+    def speech_frames(self, picture: Picture) -> NDArray[np.bool_]:
+        """(frames,): which frames of a clean recording hold speech; none of the silence before it."""
+        return np.pad(speech_frames(picture[:, self.lead :]), (self.lead, 0))
 
 
 def speech_frames(picture: Picture) -> NDArray[np.bool_]:

@@ -35,6 +35,7 @@ from engines.training.sided_voices import Voices, few, found_in, recalls, sided,
 from engines.training.source import source_commit
 from engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
 from engines.training.voice_loss import class_weights, loss
+from engines.training.voice_windows import WideBatches, Windows
 
 NOISES_EACH = 12
 """Made sounds without speech, of every kind."""
@@ -43,7 +44,7 @@ WATCH_EVERY = 5
 QUANTISE_EACH = 8
 """Recordings of each label that INT8 is calibrated on."""
 EPOCHS, SMOKE_EPOCHS = 80, 2
-RATE, AVERAGE = 1.5e-3, 0.99
+RATE, AVERAGE = 2e-3, 0.995
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,20 @@ class Recipe:
     drawing: Drawing = field(default_factory=Drawing)
 
 
+@dataclass(frozen=True, slots=True)
+class WideRecipe:
+    """The same for networks whose pieces hold their own past."""
+
+    batch: int = 64
+    """Pieces, not recordings."""
+    windows: Windows = field(default_factory=Windows)
+
+
+def recipe_for(replay: Replay) -> Recipe | WideRecipe:
+    """The one that fits a network's pieces."""
+    return Recipe() if replay.preset.newest is None else WideRecipe()
+
+
 class VoiceTask:
     """For `loop.train`: batches of pieces whose recordings have labels."""
 
@@ -65,12 +80,18 @@ class VoiceTask:
         train: Sequence[Recording],
         watched: Sequence[Recording],
         replay: Replay,
-        recipe: Recipe,
+        recipe: Recipe | WideRecipe,
         name: str,
     ) -> None:
-        noises = [s for kind in synthetic_sounds.bank(NOISES_EACH, seed=1).values() for s in kind]
-        self._batches = Batches(train, unspoken(noises, replay), replay, recipe.strength, recipe.drawing)
-        self._weights = class_weights([recording.label for recording in train])
+        sounds = [s for kind in synthetic_sounds.bank(NOISES_EACH, seed=1).values() for s in kind]
+        noises = unspoken(sounds, replay)
+        self._batches: Batches | WideBatches
+        if isinstance(recipe, WideRecipe):
+            self._batches = WideBatches(train, noises, replay, recipe.windows)
+            self._weights = torch.ones(len(LABELS))  # Rare labels are drawn more often instead.
+        else:
+            self._batches = Batches(train, noises, replay, recipe.strength, recipe.drawing)
+            self._weights = class_weights([recording.label for recording in train])
         self._watched, self._replay, self._recipe = watched, replay, recipe
         self._epoch = 0
         self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
@@ -131,7 +152,7 @@ def main_run(
     data: Path,
     out: Path,
     *,
-    preset: str = "live",
+    preset: str = "live-wide",
     smoke: bool = False,
     schedule: loop.Schedule | None = None,
     report: Report = _log.info,
@@ -154,7 +175,7 @@ def main_run(
     found = voices(takes, sides, replay, sound_store.default_folder(), report)
     train, watched = found.sides["train"], found.sides["calibrate"]
     report(f"{len(train)} recordings to train on, {len(watched)} to watch")
-    recipe = Recipe()
+    recipe = recipe_for(replay)
     task = VoiceTask(train, watched, replay, recipe, f"voice-{preset}-{found.digest[:12]}")
     outcome = loop.train(network, task, schedule, out, report=report)
     if not outcome.finished:

@@ -8,7 +8,7 @@ because live a speaker is mostly known already.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from engines.recipe import LABELS, SpeakerStatistics
 from engines.training.augment_sound import Strength, heard, masked
 from engines.training.corpora_voices import Take
 from engines.training.listen import SPEECH
-from engines.training.replay_statistics import Picture, Pieces, Replay, speech_frames
+from engines.training.replay_statistics import Picture, Pieces, Replay
 
 NO_LABEL = -1
 
@@ -54,11 +54,15 @@ class VoiceBatch:
     """(pieces,): whether it is evidence; the others only teach what is no speech."""
     labels: Tensor
     """(recordings,), NO_LABEL for sounds that are no speech."""
+    possible: Tensor | None = None
+    """(recordings, 7): which labels the recording's corpus has; None: all."""
 
     def to(self, device: str) -> VoiceBatch:
         """The same on another device."""
-        fields = ("power", "mean", "istd", "speech", "owner", "counts", "labels")
-        return VoiceBatch(*(getattr(self, name).to(device, non_blocking=True) for name in fields))
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return VoiceBatch(
+            **{name: t if t is None else t.to(device, non_blocking=True) for name, t in tensors.items()}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def recorded(
     """Log spectra of takes."""
     pictures = [replay.picture(sound) for sound in sounds]
     return [
-        Recording(take, picture, speech_frames(picture), sound)
+        Recording(take, picture, replay.speech_frames(picture), sound)
         for take, picture, sound in zip(takes, pictures, sounds, strict=True)
     ]
 

@@ -56,9 +56,15 @@ def _loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor) -> Tensor:
     teaches = has_evidence & (batch.labels != NO_LABEL)
     total = SPEECH_WEIGHT * speech_loss(answer, batch)
     if teaches.any():
-        total = total + _emotion(pooled[teaches], batch.labels[teaches], weights)
+        possible = batch.possible
+        if possible is None:
+            possible = torch.ones_like(pooled, dtype=torch.bool)
+        total = total + _emotion(pooled[teaches], batch.labels[teaches], possible[teaches], weights)
         each = batch.counts
-        total = total + EACH_PIECE * _emotion(answer.logits[each], batch.labels[batch.owner][each], weights)
+        owner = batch.owner[each]
+        total = total + EACH_PIECE * _emotion(
+            answer.logits[each], batch.labels[owner], possible[owner], weights
+        )
     return total
 
 
@@ -72,7 +78,11 @@ def speech_loss(answer: VoiceAnswer, batch: VoiceBatch) -> Tensor:
     return (each * balance).sum() / 2
 
 
-def _emotion(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    each = functional.cross_entropy(logits, labels, label_smoothing=SMOOTHING, reduction="none")
+def _emotion(logits: Tensor, labels: Tensor, possible: Tensor, weights: Tensor) -> Tensor:
+    """A label that a corpus does not have is neither right nor wrong there."""
+    share = possible.float() / possible.sum(1, keepdim=True)
+    wanted = (1 - SMOOTHING) * functional.one_hot(labels, logits.shape[1]) + SMOOTHING * share
+    told = logits.masked_fill(~possible, -1e4).log_softmax(1)
+    each = -(wanted * told).sum(1)
     weight = weights.to(labels.device)[labels]
     return (each * weight).sum() / weight.sum()
