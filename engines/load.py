@@ -1,8 +1,9 @@
 """The only module that knows which back ends there are, and which of them is used here.
 
-`auto` takes the best one that really works: it opens the file, runs it, compares INT8 with fp32 in
-answers and in processor time on this very machine, and says in one line what it took and why nothing
-better. It never hides damage: a file that is there and does not fit is refused, not stepped over.
+`auto` takes the best one that really works: it opens the file, runs it, compares it with fp32 in answers and
+in time on this very machine, and says in one line what it took and why nothing better. On a machine with a
+GPU that is a plan of TensorRT, or the CPU as long as there is none. It never hides damage: a weight file that
+is there and does not fit is refused, not stepped over.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from engines import gpu_driver, manifest, probe, stopwatch
+from engines.fallback import FallbackEngine
 from engines.manifest import SHIPPED, Manifest, RecipeNumbers
-from engines.protocol import Engine, EngineFileError, EngineUnavailable, Tensors
+from engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
 
 CHOICES = ("auto", "tensorrt", "onnx-int8", "onnx", "torch", "scripted")
-LEAST_COSINE = 0.9
-"""Below this INT8 does not answer like fp32 on this machine and is not used."""
+ON_THE_GPU = ("face", "voice")
+"""Fusion is too small to be worth the way there."""
+ITEMS = 16
+"""Made-up inputs on which INT8 is compared with fp32."""
 ROUNDS = 5
 
 Report = Callable[[str], None]
@@ -38,14 +40,17 @@ def load(
     """An engine for 'face', 'voice' or 'fusion', warm and ready.
 
     `weights` is a folder with `<kind>.json` or that file; None means the weights of the package. Fusion
-    is tiny and runs in fp32 on the CPU whatever is asked for. `report` gets one line about what was taken.
+    is tiny and runs in fp32 on the CPU whatever is asked for. 'tensorrt' and `require_gpu` build what plans
+    are missing before anything else, and a required GPU is never replaced, not even when it is lost. `report`
+    gets one line about what was taken.
     Raises EngineFileError for missing or damaged files, EngineUnavailable for a back end that cannot work.
     """
     _check(kind, choice)
-    if kind == "fusion":
+    wants_gpu = kind in ON_THE_GPU and (require_gpu or choice == "tensorrt")
+    if kind not in ON_THE_GPU:
         choice = "onnx" if choice in ("tensorrt", "onnx-int8") else choice
-    elif require_gpu or choice == "tensorrt":
-        raise EngineUnavailable(f"the {kind} network cannot run on a GPU here: {why_no_tensorrt()}")
+    elif wants_gpu and (why := why_no_tensorrt()) is not None:
+        raise EngineUnavailable(f"the {kind} network cannot run on a GPU here: {why}")
     if choice == "scripted":
         report(f"{kind}: scripted rules, as asked for; no network was trained for this")
         return _scripted(kind)
@@ -56,7 +61,17 @@ def load(
     found = manifest.read(path)
     if found.kind != kind:
         raise EngineFileError(f"{path} describes a {found.kind} network, wanted is a {kind} network")
-    engine, why = _opened(found, path.parent, choice, threads)
+    if wants_gpu:
+        engine, why = _on_gpu(found, path.parent, threads, report)
+        engine = (
+            engine
+            if require_gpu
+            else FallbackEngine(engine, lambda: _best_on_cpu(found, path.parent, threads)[0], report=report)
+        )
+    elif choice == "auto" and kind in ON_THE_GPU:
+        engine, why = _best(found, path.parent, threads, report)
+    else:
+        engine, why = _opened(found, path.parent, choice, threads)
     report(f"{kind}: '{engine.spec.name}'{why}")
     return engine
 
@@ -77,12 +92,13 @@ def manifest_path(kind: str, weights: Path | None = None) -> Path:
     return (weights or SHIPPED) / f"{kind}.json"
 
 
-def why_no_tensorrt() -> str:
-    """Why TensorRT is not taken, in a few words."""
-    return (
-        gpu_driver.why_no_tensorrt()
-        or "this version has no TensorRT engine yet, it arrives with the GPU path"
-    )
+def why_no_tensorrt() -> str | None:
+    """Why TensorRT cannot be taken, in a few words; None if it can."""
+    if why := gpu_driver.why_no_tensorrt():
+        return why
+    from engines import gpu_load
+
+    return gpu_load.why_not()
 
 
 def _check(kind: str, choice: str) -> None:
@@ -93,12 +109,10 @@ def _check(kind: str, choice: str) -> None:
 
 
 def _opened(found: Manifest, folder: Path, choice: str, threads: int) -> tuple[Engine, str]:
-    """The engine, warm, and what to say about it."""
+    """The engine that was chosen, warm, and what to say about it."""
     if choice == "torch":
         engine: Engine = _torch(found, folder)
         why = ", the reference; slower than every other"
-    elif choice == "auto" and found.kind != "fusion":
-        return _best(found, folder, threads)
     else:
         engine = _onnx(found, folder, "int8" if choice == "onnx-int8" else "fp32", threads)
         why = ""
@@ -106,33 +120,70 @@ def _opened(found: Manifest, folder: Path, choice: str, threads: int) -> tuple[E
     return engine, why
 
 
-def _best(found: Manifest, folder: Path, threads: int) -> tuple[Engine, str]:
-    """INT8 if it answers like fp32 and is faster here, else fp32; TensorRT once there is one."""
-    not_taken = f"not TensorRT: {why_no_tensorrt()}"
-    fp32 = _onnx(found, folder, "fp32", threads)
-    fp32.warm_up()
+def _best(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[Engine, str]:
+    """The GPU where it has a plan that answers right, else the CPU; the other one stands behind it."""
+    why_not = why_no_tensorrt()
+    if why_not is not None:
+        engine, why = _best_on_cpu(found, folder, threads)
+        return engine, f"{why}; not TensorRT: {why_not}"
+    from engines import gpu_load
+    from engines.plans import PlanMissing
+
+    wants_gpu = False
+    reference = _warm_fp32(found, folder, threads)
+    try:
+        on_gpu, why = gpu_load.open_best(found, reference, gpu_load.find_tools(), report)
+    except EngineError as err:
+        why_not, wants_gpu = str(err), isinstance(err, PlanMissing)
+    else:
+        return FallbackEngine(on_gpu, lambda: _best_on_cpu(found, folder, threads)[0], report=report), why
+    finally:
+        reference.close()
+    engine, why = _best_on_cpu(found, folder, threads)
+    return FallbackEngine(engine, wants_gpu=wants_gpu, report=report), f"{why}; not TensorRT: {why_not}"
+
+
+def _on_gpu(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[Engine, str]:
+    """The best plan, after building those that are missing."""
+    from engines import gpu_load
+
+    tools = gpu_load.find_tools()
+    gpu_load.build_plans(found, folder, tools, report)
+    reference = _warm_fp32(found, folder, threads)
+    try:
+        return gpu_load.open_best(found, reference, tools, report)
+    finally:
+        reference.close()
+
+
+def _best_on_cpu(found: Manifest, folder: Path, threads: int) -> tuple[Engine, str]:
+    """INT8 if it answers like fp32 and is faster here, else fp32."""
+    from engines import parity
+
+    fp32 = _warm_fp32(found, folder, threads)
     if not found.has("int8"):
-        return fp32, f"; not INT8: there is no such file; {not_taken}"
+        return fp32, "; not INT8: there is no such file"
     int8 = _onnx(found, folder, "int8", threads)
     int8.warm_up()
-    batch = probe.inputs(found.kind, 1, piece=found.recipe.piece)
-    alike = _cosine(fp32.infer(batch), int8.infer(batch))
-    if alike < LEAST_COSINE:
+    inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece)
+    compared = parity.compare(fp32, int8, inputs, tolerance=parity.FOLLOWS)
+    if not compared.alike:
         int8.close()
-        return fp32, f"; not INT8: its answers differ from fp32 here (cosine {alike:.2f}); {not_taken}"
+        return fp32, f"; not INT8: its answers differ from fp32 here ({'; '.join(compared.complaints)})"
+    batch = probe.inputs(found.kind, 1, piece=found.recipe.piece)
     fp32_ns, int8_ns = stopwatch.median_ns(
         [lambda: fp32.infer(batch), lambda: int8.infer(batch)], rounds=ROUNDS
     )
     figures = f"{int8_ns / 1e6:.2f} ms in INT8, {fp32_ns / 1e6:.2f} ms in fp32"
     taken, left = (int8, fp32) if int8_ns < fp32_ns else (fp32, int8)
     left.close()
-    return taken, f", the faster here ({figures}); {not_taken}"
+    return taken, f", the faster here ({figures})"
 
 
-def _cosine(wanted: Tensors, given: Tensors) -> float:
-    a, b = wanted["vector"].ravel().astype(np.float64), given["vector"].ravel().astype(np.float64)
-    length = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / length if length else 0.0
+def _warm_fp32(found: Manifest, folder: Path, threads: int) -> Engine:
+    engine = _onnx(found, folder, "fp32", threads)
+    engine.warm_up()
+    return engine
 
 
 def _onnx(found: Manifest, folder: Path, precision: str, threads: int) -> Engine:

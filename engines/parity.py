@@ -42,6 +42,8 @@ HALF = Tolerance(largest=0.01, cosine=0.9999, flips=0.02, follows=0.999)
 """For half precision behind an fp32 front end; the shipped face network differs by 0.0015 on ONNX Runtime."""
 QUANTISED = Tolerance(largest=None, cosine=0.99, flips=None, follows=0.95)
 """For INT8 with weights whose labels mean nothing; trained weights state their own."""
+FOLLOWS = Tolerance(largest=None, cosine=None, flips=None, follows=0.95)
+"""For deciding in a moment whether INT8 may be used on this machine: what is asked must move the answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class TensorRTEngine:
         options: RunOptions | None = None,
     ) -> None:
         """Open the plan. Raises EngineFileError if it does not fit, EngineFailed if the GPU refuses."""
+        self.precision = precision
+        """Of the plan."""
         self._options = options or RunOptions()
         self._memory = memory
         self._kind, self._piece = manifest.kind, manifest.recipe.piece

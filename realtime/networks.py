@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,16 @@ Row = dict[str, NDArray[Any]]
 """One item's inputs or answers, without the batch axis."""
 
 
+@runtime_checkable
+class Noticing(Protocol):
+    """An engine that may have something to tell the user, such as that it lost its GPU."""
+
+    @property
+    def notice(self) -> str | None:
+        """One line, or None."""
+        ...
+
+
 class _Asked:
     """One engine and how it has been doing."""
 
@@ -33,10 +43,16 @@ class _Asked:
         self.failures = 0
         self.in_a_row = 0
         self.message: str | None = None
+        self._noticing = engine if isinstance(engine, Noticing) else None
 
     @property
     def given_up(self) -> bool:
         return self.in_a_row >= GIVE_UP_AFTER
+
+    @property
+    def notice(self) -> str | None:
+        """What the engine has to tell."""
+        return None if self._noticing is None else self._noticing.notice
 
     def submit(self, rows: Sequence[Row]) -> list[tuple[int, Pending | None]]:
         """Hand in all rows in batches the engine takes; None where that failed at once."""
@@ -151,6 +167,11 @@ class Networks:
     def failing(self) -> dict[str, str]:
         """The networks that failed the last time they were asked, with the message."""
         return {asked.modality: asked.message for asked in self._all() if asked.message is not None}
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the engines have to tell the user, each line once."""
+        return tuple(dict.fromkeys(asked.notice for asked in self._all() if asked.notice is not None))
 
     def warm_up(self) -> None:
         """Do once what only the first call does slowly."""

@@ -266,4 +266,5 @@ class Scheduler:
     def _notices(self) -> tuple[str, ...]:
         relief = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()
         caveat = self._networks.confidence.caveat
-        return (*self._networks.failing.values(), *relief, *([caveat] if caveat else []))
+        networks = self._networks
+        return (*networks.failing.values(), *networks.notices, *relief, *([caveat] if caveat else []))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines import gpu_driver, manifest, plans
 from engines.build.plan import PORTABLE
-from engines.load import CHOICES, load, manifest_path
+from engines.load import CHOICES, ON_THE_GPU, load, manifest_path
 from engines.manifest import KINDS
 from engines.plans import PlanKey, StoredPlan
 from engines.protocol import EngineError, EngineUnavailable
@@ -24,6 +24,9 @@ def engine_lines(weights: Path | None) -> Iterator[str]:
     """One line for every network and back end; each engine is really opened and run once."""
     for kind in KINDS:
         for choice in CHOICES:
+            if kind not in ON_THE_GPU and choice in ("tensorrt", "onnx-int8"):
+                yield f"{kind:<7} {choice:<10} no   it is tiny and always runs in fp32 on the CPU"
+                continue
             said: list[str] = []
             try:
                 engine = load(kind, choice=choice, weights=weights, report=said.append)

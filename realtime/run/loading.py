@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.load import load, recipe_numbers
+from engines.fallback import FallbackEngine
+from engines.load import load, manifest_path, recipe_numbers
 from engines.manifest import KINDS
 from engines.protocol import Engine
 from realtime.networks import Networks
@@ -31,15 +32,23 @@ class Tools:
     """What the voice network takes, from its manifest."""
     habit: Habit | None = None
     """The personal profile that was asked for."""
+    awaiting: Mapping[Path, FallbackEngine] = field(default_factory=dict)
+    """Engines that would move to the GPU if it had plans, by the manifest of their network."""
 
 
 def load_tools(settings: Settings, say: Say) -> Tools:
     """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it."""
-    networks = load_networks(settings, say)
+    engines = _load_engines(settings, say)
+    networks = _joined(engines, settings, say)
     numbers = recipe_numbers("voice", choice=settings.engine, weights=_folder(settings.weights))
     pieces = PieceGrid(numbers.piece, numbers.hop)
     habit = habit_of(settings, networks)
-    return Tools(networks, lambda: make_finder(_folder(settings.face_model)), pieces, habit)
+    awaiting = {
+        manifest_path(kind, _folder(settings.weights)): engine
+        for kind, engine in engines.items()
+        if isinstance(engine, FallbackEngine) and engine.wants_gpu
+    }
+    return Tools(networks, lambda: make_finder(_folder(settings.face_model)), pieces, habit, awaiting)
 
 
 def _folder(name: str) -> Path | None:
@@ -48,7 +57,10 @@ def _folder(name: str) -> Path | None:
 
 def load_networks(settings: Settings, say: Say) -> Networks:
     """Face, voice and fusion engine, and how far they are believed."""
+    return _joined(_load_engines(settings, say), settings, say)
 
+
+def _load_engines(settings: Settings, say: Say) -> dict[str, Engine]:
     def one(kind: str) -> Engine:
         return load(
             kind,
@@ -59,7 +71,10 @@ def load_networks(settings: Settings, say: Say) -> Networks:
             report=say,
         )
 
-    engines = {kind: one(kind) for kind in KINDS}
+    return {kind: one(kind) for kind in KINDS}
+
+
+def _joined(engines: Mapping[str, Engine], settings: Settings, say: Say) -> Networks:
     trained = [kind for kind, engine in engines.items() if engine.spec.trained]
     confidence = confidence_of(_folder(settings.weights), trained, say)
     networks = Networks(engines["face"], engines["voice"], engines["fusion"], confidence)

@@ -19,7 +19,7 @@ from realtime.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "LIVEAFFECT_"
 OVERLAY_MODES = ("auto", "locked", "late")
-ENGINE_CHOICES = ("auto", "onnx", "onnx-int8", "torch", "scripted")
+ENGINE_CHOICES = ("auto", "tensorrt", "onnx", "onnx-int8", "torch", "scripted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Settings:
     sink: tuple[str, ...] = ()
     """Outputs: 'window', or a file whose ending says what it is (.mp4, .jsonl, .csv, .png)."""
     engine: str = "auto"
-    """Which back end runs the networks: auto, onnx, onnx-int8, torch, scripted."""
+    """Which back end runs the networks: auto, tensorrt, onnx, onnx-int8, torch, scripted."""
     require_gpu: bool = False
     """Refuse to start rather than fall back to the CPU."""
     overlay: str = "auto"

@@ -13,6 +13,7 @@ from realtime.cue import Cue
 from realtime.errors import MissingLibrary, SettingsError, SinkError
 from realtime.run.calibrations.device_pairs import stored_offset_ns
 from realtime.run.devices import cameras
+from realtime.run.gpu_start import GpuStart
 from realtime.run.live import Feed, LiveRun
 from realtime.run.loading import load_tools
 from realtime.run.outputs import Outputs
@@ -44,9 +45,11 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     """A live run over these feeds with the outputs of the settings."""
     sinks = open_outputs(settings, say)
     windows = [sink for sink in sinks if isinstance(sink, Window)]
+    gpu = GpuStart(say)
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
         tools = load_tools(settings, say)
+        gpu.start(tools.awaiting)
         wiring = Wiring(
             rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
         )
@@ -62,6 +65,8 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     except KeyboardInterrupt:
         say(run.report())
         raise
+    finally:
+        gpu.stop()
     say(run.report())
     for report in run.brain.costs():
         _LOG.info(

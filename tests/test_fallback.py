@@ -1,0 +1,149 @@
+"""An engine that is lost costs nothing but speed, and one that comes later takes over between two batches."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from engines import probe
+from engines.fallback import FallbackEngine
+from engines.protocol import EngineError, EngineFailed, EngineLost, EngineUnavailable, Pending, Tensors
+from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from realtime.networks import Networks
+from realtime.testing.engine_contract import check_engine
+from realtime.testing.engines import ConstantEngine, CountingEngine
+
+
+class Losing(ScriptedFace):
+    """Is gone after so many batches, when it is handed one or when it is asked for the answer."""
+
+    def __init__(self, after: int, *, when_asked: bool = False) -> None:
+        super().__init__()
+        self.left = after
+        self.when_asked = when_asked
+
+    def submit(self, inputs: Tensors) -> Pending:
+        self.left -= 1
+        if self.left >= 0:
+            return super().submit(inputs)
+        if self.when_asked:
+            return _Gone()
+        raise EngineLost("it lost its GPU")
+
+
+class _Gone:
+    def result(self) -> Tensors:
+        raise EngineLost("it lost its GPU")
+
+
+def faces(count: int, seed: int = 0) -> probe.Batch:
+    return probe.inputs("face", count, seed=seed)
+
+
+@pytest.mark.parametrize("when_asked", [False, True])
+def test_the_batch_that_was_lost_is_answered_by_the_engine_behind(when_asked: bool) -> None:
+    said: list[str] = []
+    behind = CountingEngine(ConstantEngine("face", "happy"))
+    first = CountingEngine(Losing(1, when_asked=when_asked))
+    engine = FallbackEngine(first, lambda: behind, report=said.append)
+    assert engine.infer(faces(2))["logits"].argmax(1).tolist() != [1, 1]
+    assert engine.notice is None
+    assert engine.infer(faces(2))["logits"].argmax(1).tolist() == [1, 1]
+    assert engine.notice == f"GPU lost: '{behind.spec.name}' goes on"
+    assert engine.spec == behind.spec
+    assert said == ["it lost its GPU; going on without it"]
+    assert first.closes == 1
+    engine.infer(faces(1))
+    assert behind.batches == [2, 1]
+    engine.close()
+    engine.close()
+    assert behind.closes >= 1
+
+
+def test_several_batches_on_their_way_are_all_answered() -> None:
+    engine = FallbackEngine(Losing(0, when_asked=True), lambda: ConstantEngine("face", "sad"))
+    waiting = [engine.submit(faces(count)) for count in (1, 2, 3)]
+    assert [len(pending.result()["logits"]) for pending in waiting] == [1, 2, 3]
+
+
+def test_without_an_engine_behind_the_loss_is_an_error() -> None:
+    engine = FallbackEngine(Losing(0))
+    with pytest.raises(EngineLost, match="lost its GPU"):
+        engine.infer(faces(1))
+
+
+def test_any_other_failure_is_handed_on() -> None:
+    class Failing(ScriptedFace):
+        def submit(self, inputs: Tensors) -> Pending:
+            raise EngineFailed("not finite")
+
+    engine = FallbackEngine(Failing(), lambda: ScriptedFace())
+    with pytest.raises(EngineFailed, match="not finite"):
+        engine.infer(faces(1))
+    assert engine.notice is None
+
+
+def test_an_engine_on_offer_is_made_by_the_thread_that_uses_it_and_takes_over_in_submit() -> None:
+    made_by: list[threading.Thread] = []
+    cpu = CountingEngine(ScriptedFace())
+    engine = FallbackEngine(cpu, wants_gpu=True)
+    engine.notice = "making ready"
+
+    def make() -> ConstantEngine:
+        made_by.append(threading.current_thread())
+        return ConstantEngine("face", "angry")
+
+    before = engine.submit(faces(1))
+    thread = threading.Thread(target=lambda: engine.offer(make))
+    thread.start()
+    thread.join()
+    assert not made_by
+    assert engine.infer(faces(2))["logits"].argmax(1).tolist() == [3, 3]
+    assert made_by == [threading.current_thread()]
+    assert engine.notice is None
+    np.testing.assert_array_equal(before.result()["logits"], cpu.infer(faces(1))["logits"])
+    engine.close()
+    assert cpu.closes == 1
+
+
+def test_an_offer_that_comes_to_nothing_leaves_everything_as_it_was() -> None:
+    said: list[str] = []
+    engine = FallbackEngine(ScriptedFace(), report=said.append)
+
+    def make() -> ScriptedFace:
+        raise EngineUnavailable("no memory left")
+
+    engine.offer(make)
+    assert engine.infer(faces(1))["logits"].shape == (1, 7)
+    assert said == ["'face/scripted' stays in use: no memory left"]
+
+
+def test_what_was_in_use_before_an_offer_stands_behind_it() -> None:
+    cpu = CountingEngine(ScriptedFace())
+    engine = FallbackEngine(cpu)
+    engine.offer(lambda: Losing(1))
+    engine.infer(faces(1))
+    engine.infer(faces(1))
+    assert cpu.calls == 1
+    assert engine.notice == "GPU lost: 'face/scripted' goes on"
+
+
+def test_it_keeps_the_engine_contract() -> None:
+    check_engine(lambda: FallbackEngine(ScriptedFace()), faces)
+    engine = FallbackEngine(ScriptedFace())
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.submit(faces(1))
+
+
+def test_what_an_engine_has_to_tell_is_a_notice_of_the_networks_and_no_failure() -> None:
+    face = FallbackEngine(Losing(0), lambda: ScriptedFace())
+    networks = Networks(face, ScriptedVoice(), ScriptedFusion())
+    assert not networks.notices
+    answers, _ = networks.ask([{"crop": faces(1)["crop"][0]}], [])
+    assert answers[0] is not None
+    assert networks.notices == ("GPU lost: 'face/scripted' goes on",)
+    assert not networks.failing
+    networks.close()
