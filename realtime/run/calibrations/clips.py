@@ -36,7 +36,7 @@ from realtime.window import FUSION_STEP_NS, PieceGrid
 
 PICTURE_PX, CANVAS_PX = 160, 320
 """A picture of a face is enlarged to this side, in the middle of a canvas of that side."""
-FPS, PICTURES = 12.5, 15
+FPS, PICTURES = 10.0, 10
 BLOCK = SAMPLE_RATE // 20
 SOUND = "sound"
 _CAMERA, _TRACK = "camera:played", 1
