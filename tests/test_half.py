@@ -56,7 +56,7 @@ def test_half_precision_answers_like_fp32_and_is_not_fp32(kind: str, tmp_path: P
         assert worst["mel_sum"] == worst["mel_sumsq"] == 0.0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in manifests.KINDS if (SHIPPED / f"{kind}.json").exists()])
+@pytest.mark.parametrize("kind", [kind for kind in ("face", "voice") if (SHIPPED / f"{kind}.json").exists()])
 def test_a_shipped_network_answers_like_fp32(kind: str, tmp_path: Path) -> None:
     report = compared(SHIPPED / f"{kind}.json", tmp_path)
     assert report.alike, "\n".join(report.lines())
