@@ -1,0 +1,142 @@
+"""Plans are built in a process of their own while the CPU works; a network moves when its plan is there."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines import gpu_driver, gpu_load, manifest, plans, probe
+from engines.fallback import FallbackEngine
+from engines.load import load
+from engines.protocol import EngineUnavailable
+from engines.scripted_engine import ScriptedFace, ScriptedVoice
+from realtime.run import gpu_start
+from realtime.run.gpu_start import GpuStart, build_all
+from realtime.testing import scripted_gpu, tiny_networks
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights beside an empty cache, on a machine with a GPU that is not there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(plans, "build_plan", scripted_gpu.build)
+    monkeypatch.setattr(gpu_driver, "why_no_tensorrt", lambda: None)
+    monkeypatch.setattr(gpu_load, "find_tools", scripted_gpu.tools)
+    for kind in ("face", "voice"):
+        tiny_networks.write(tmp_path, kind)
+    return tmp_path
+
+
+def told(out: io.StringIO) -> list[dict[str, str]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def saying(*lines: dict[str, str], end: str = "") -> list[str]:
+    """A process that says these lines and ends."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    return [sys.executable, "-c", f"import sys; sys.stdout.write({text!r}); sys.stdout.flush()\n{end}"]
+
+
+def test_the_process_builds_tries_and_chooses(weights: Path) -> None:
+    out = io.StringIO()
+    build_all([weights / "face.json", weights / "voice.json"], out, scripted_gpu.tools)
+    ends = [line for line in told(out) if "say" not in line]
+    assert [line["kind"] for line in ends] == ["face", "voice"]
+    assert {line["ready"] for line in ends} <= {"fp16", "fp32"}
+    assert any("face fp16: building a plan" in line.get("say", "") for line in told(out))
+
+
+def test_a_network_that_cannot_be_built_does_not_keep_the_others_from_it(weights: Path) -> None:
+    (weights / "face.onnx").write_bytes(b"damaged")
+    out = io.StringIO()
+    build_all([weights / "face.json", weights / "voice.json"], out, scripted_gpu.tools)
+    ends = [line for line in told(out) if "say" not in line]
+    assert "truncated or altered" in ends[0]["failed"]
+    assert "ready" in ends[1]
+
+
+def test_without_a_gpu_the_process_says_so(weights: Path) -> None:
+    def none() -> Any:
+        raise EngineUnavailable("no NVIDIA driver is installed")
+
+    out = io.StringIO()
+    build_all([weights / "face.json"], out, none)
+    assert told(out) == [{"kind": "face", "failed": "no NVIDIA driver is installed"}]
+
+
+def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(weights: Path) -> None:
+    engine = load("face", weights=weights)
+    assert isinstance(engine, FallbackEngine)
+    wanted = engine.infer(probe.inputs("face", 2))
+    gpu_load.build_plans(manifest.read(weights / "face.json"), weights, scripted_gpu.tools())
+    said: list[str] = []
+    lines = ({"kind": "face", "say": "face fp16: building"}, {"kind": "face", "ready": "fp16"})
+    start = GpuStart(said.append, command=saying(*lines), find_tools=scripted_gpu.tools)
+    start.start({weights / "face.json": engine})
+    assert engine.notice == "making the face network ready for the GPU"
+    join("builds plans")
+    assert "/onnx" in engine.spec.name
+    given = engine.infer(probe.inputs("face", 2))
+    assert engine.spec.name == "face-tiny/tensorrt-rtx-fp16"
+    assert (given["logits"].argmax(1) == wanted["logits"].argmax(1)).all()
+    assert engine.notice is None
+    assert said == ["face fp16: building"]
+    start.stop()
+    engine.close()
+
+
+def test_what_cannot_be_built_stays_on_the_cpu_with_the_reason(tmp_path: Path) -> None:
+    engine = FallbackEngine(ScriptedFace(), wants_gpu=True)
+    said: list[str] = []
+    start = GpuStart(said.append, command=saying({"kind": "face", "failed": "TensorRT refuses it"}))
+    start.start({tmp_path / "face.json": engine})
+    join("builds plans")
+    assert said == ["face: stays on the CPU; TensorRT refuses it"]
+    assert engine.notice is None
+
+
+def test_a_process_that_breaks_down_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    engines = {
+        kind: FallbackEngine(made) for kind, made in (("face", ScriptedFace()), ("voice", ScriptedVoice()))
+    }
+    said: list[str] = []
+    command = saying({"kind": "face", "ready": "fp16"}, end="raise SystemExit('out of memory')")
+    start = GpuStart(said.append, command=command)
+    start.start({tmp_path / f"{kind}.json": engine for kind, engine in engines.items()})
+    join("builds plans")
+    assert said == ["voice: stays on the CPU; building its plans ended early (out of memory)"]
+    assert engines["voice"].notice is None
+
+
+def test_stopping_ends_the_process_and_says_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    command = [sys.executable, "-c", "import signal; print('up', flush=True); signal.pause()"]
+    start = GpuStart(said.append, command=command)
+    start.start({tmp_path / "face.json": FallbackEngine(ScriptedFace())})
+    start.stop()
+    start.stop()
+    assert not said
+    assert not [t for t in threading.enumerate() if t.name == "builds plans"]
+
+
+def test_where_nothing_waits_nothing_is_started() -> None:
+    start = GpuStart(print, command=["/no/such/program"])
+    start.start({})
+    start.stop()
+
+
+def test_the_command_is_this_very_module() -> None:
+    assert gpu_start.COMMAND[-1] == gpu_start.__name__
+
+
+def join(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(20)
+            assert not thread.is_alive()
