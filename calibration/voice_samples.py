@@ -95,10 +95,9 @@ def _heard(
     engine: Engine, sounds: Sequence[Sound], recipe: RecipeNumbers
 ) -> tuple[dict[str, NDArray[np.float32]], Places, list[Heard]]:
     """The inputs of all pieces, the recording each belongs to, and what was heard in each recording."""
-    pieces = [
-        sliding_window_view(np.pad(s, (0, max(0, recipe.piece - len(s)))), recipe.piece)[:: recipe.hop]
-        for s in sounds
-    ]
+    piece, lead = recipe.piece, recipe.lead
+    whole = [np.pad(s, (lead, max(0, piece - lead - len(s)))) for s in sounds]
+    pieces = [sliding_window_view(s, piece)[:: recipe.hop] for s in whole]
     answers = listen(engine.infer, pieces, recipe.hop)
     owner = np.repeat(np.arange(len(pieces)), [len(one) for one in pieces])
     inputs = {

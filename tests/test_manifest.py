@@ -52,6 +52,7 @@ def test_the_written_form_has_exactly_the_agreed_fields(path: Path) -> None:
         "sample_rate": 16000,
         "piece": 6600,
         "hop": 3200,
+        "lead": 0,
         "evidence_s": 4.0,
     }
     assert set(entry["files"]) == {"voice.onnx"}

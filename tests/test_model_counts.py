@@ -80,7 +80,7 @@ def test_the_live_face_network_keeps_its_budget() -> None:
     assert macs(face, *meta_inputs(face)).total < 100 * MILLION
 
 
-@pytest.mark.parametrize("preset", ["live", "live-fcn"])
+@pytest.mark.parametrize("preset", ["live", "live-fcn", "live-wide"])
 def test_the_live_voice_networks_keep_their_budget_with_spectrum_and_attention(preset: str) -> None:
     voice = presets.deploy(meta("voice", preset))
     counted = macs(voice, *meta_inputs(voice))

@@ -97,12 +97,12 @@ def live(sound: Sound, ask: AllIsSpeech, grid: PieceGrid) -> list[dict[str, NDAr
     return ask.given
 
 
-@pytest.mark.parametrize("preset", ["live", "live-fcn"])
+@pytest.mark.parametrize("preset", ["live", "live-fcn", "live-wide"])
 def test_what_is_trained_on_is_what_the_live_path_gives_the_network(preset: str) -> None:
     sound = speech(1)
     ask = AllIsSpeech(network(preset))
     replay = Replay(network(preset).sound)
-    given = live(sound, ask, PieceGrid(replay.preset.piece, replay.preset.hop))
+    given = live(sound, ask, PieceGrid(replay.preset.piece, replay.preset.hop, replay.preset.lead))
     pieces = replay.run(replay.picture(sound), np.full(len(given), 0.9))
     assert len(pieces.power) == len(given) > 3
     for name, found in (("mean", pieces.mean), ("istd", pieces.istd), ("samples", replay.samples(sound))):
@@ -110,7 +110,7 @@ def test_what_is_trained_on_is_what_the_live_path_gives_the_network(preset: str)
     assert np.abs(np.diff(pieces.mean, axis=0)).max() > 0.1, "the statistics never moved"
 
 
-@pytest.mark.parametrize("preset", ["live", "live-fcn", "amfbp"])
+@pytest.mark.parametrize("preset", ["live", "live-fcn", "live-wide", "amfbp"])
 def test_a_network_answers_the_same_to_a_log_spectrum_computed_before(preset: str) -> None:
     whole, ready = network(preset), network(preset)
     replay = replaying(ready)

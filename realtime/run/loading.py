@@ -41,7 +41,7 @@ def load_tools(settings: Settings, say: Say) -> Tools:
     engines = _load_engines(settings, say)
     networks = _joined(engines, settings, say)
     numbers = recipe_numbers("voice", choice=settings.engine, weights=_folder(settings.weights))
-    pieces = PieceGrid(numbers.piece, numbers.hop)
+    pieces = PieceGrid(numbers.piece, numbers.hop, numbers.lead)
     habit = habit_of(settings, networks)
     awaiting = {
         manifest_path(kind, _folder(settings.weights)): engine

@@ -103,9 +103,8 @@ def _cast(found: Mapping[str, Manifest], folder: Path, settings: Settings, say: 
     engines = {kind: one(kind) for kind in KINDS}
     recipe = found["voice"].recipe if "voice" in found else manifests.describe("voice", "scripted").recipe
     finders = make_finder(Path(settings.face_model) if settings.face_model else None)
-    return Cast(
-        engines["face"], engines["voice"], engines["fusion"], finders, PieceGrid(recipe.piece, recipe.hop)
-    )
+    pieces = PieceGrid(recipe.piece, recipe.hop, recipe.lead)
+    return Cast(engines["face"], engines["voice"], engines["fusion"], finders, pieces)
 
 
 def _watch(
