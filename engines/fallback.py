@@ -15,6 +15,8 @@ from engines.protocol import Engine, EngineError, EngineLost, EngineSpec, Pendin
 
 Make = Callable[[], Engine]
 Report = Callable[[str], None]
+LOST = "GPU lost: the networks run on the CPU"
+"""The same from every network, so that it is one line for the user."""
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +91,7 @@ class FallbackEngine:
             self._spare = self._behind()
         assert self._spare is not None
         self._engine, self._spare, self._behind = self._spare, None, None
-        self.notice = f"GPU lost: '{self._engine.spec.name}' goes on"
+        self.notice = LOST
         return self._engine
 
     def _take_offer(self) -> None:

@@ -213,7 +213,13 @@ class TensorRTEngine:
         """The device is this thread's inside; its errors mean that it is lost."""
         try:
             with self._memory.active():
-                yield
+                try:
+                    yield
+                except EngineFailed:
+                    # TensorRT only says no; a device that is lost says so when it is waited for.
+                    if self._warm and self._run is not None:
+                        self._memory.synchronise(self._run.stream)
+                    raise
         except DeviceError as err:
             if not self._warm:
                 raise EngineFailed(f"'{self._spec.name}' cannot work on this GPU: {doing}: {err}") from err

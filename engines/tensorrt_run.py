@@ -46,6 +46,7 @@ class PlanRun:
         self._said = _listener(backend.module)
         self._runtime: Any = backend.module.Runtime(self._said)
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
+        self._config: Any = None
         self._cache: Any = None
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -63,7 +64,8 @@ class PlanRun:
         self.ranges = self._profiles()
         self.stream = self._memory.stream()
         if self._backend.is_rtx:
-            self._cache = self._engine.create_runtime_config().create_runtime_cache()
+            self._config = self._engine.create_runtime_config()
+            self._cache = self._config.create_runtime_cache()
             # A cache of another driver or card is refused, and then everything is made anew.
             _ = runtime_cache and self._cache.deserialize(runtime_cache)
         ground = Ground(
@@ -122,7 +124,7 @@ class PlanRun:
         if self.stream:
             stream, self.stream = self.stream, 0
             do_all([lambda: self._memory.close_stream(stream)])
-        self._cache = None
+        self._cache = self._config = None
         self._engine = None
         self._runtime = None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines import probe
-from engines.fallback import FallbackEngine
+from engines.fallback import LOST, FallbackEngine
 from engines.protocol import EngineError, EngineFailed, EngineLost, EngineUnavailable, Pending, Tensors
 from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from realtime.networks import Networks
@@ -51,7 +51,7 @@ def test_the_batch_that_was_lost_is_answered_by_the_engine_behind(when_asked: bo
     assert engine.infer(faces(2))["logits"].argmax(1).tolist() != [1, 1]
     assert engine.notice is None
     assert engine.infer(faces(2))["logits"].argmax(1).tolist() == [1, 1]
-    assert engine.notice == f"GPU lost: '{behind.spec.name}' goes on"
+    assert engine.notice == LOST
     assert engine.spec == behind.spec
     assert said == ["it lost its GPU; going on without it"]
     assert first.closes == 1
@@ -127,7 +127,7 @@ def test_what_was_in_use_before_an_offer_stands_behind_it() -> None:
     engine.infer(faces(1))
     engine.infer(faces(1))
     assert cpu.calls == 1
-    assert engine.notice == "GPU lost: 'face/scripted' goes on"
+    assert engine.notice == LOST
 
 
 def test_it_keeps_the_engine_contract() -> None:
@@ -140,10 +140,12 @@ def test_it_keeps_the_engine_contract() -> None:
 
 def test_what_an_engine_has_to_tell_is_a_notice_of_the_networks_and_no_failure() -> None:
     face = FallbackEngine(Losing(0), lambda: ScriptedFace())
-    networks = Networks(face, ScriptedVoice(), ScriptedFusion())
+    voice = FallbackEngine(ScriptedVoice())
+    networks = Networks(face, voice, ScriptedFusion())
     assert not networks.notices
     answers, _ = networks.ask([{"crop": faces(1)["crop"][0]}], [])
     assert answers[0] is not None
-    assert networks.notices == ("GPU lost: 'face/scripted' goes on",)
+    voice.notice = LOST
+    assert networks.notices == (LOST,)
     assert not networks.failing
     networks.close()

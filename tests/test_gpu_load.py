@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import device_memory, gpu_driver, gpu_load, manifest, plans, probe, stopwatch
+from engines import device_memory, gpu_driver, gpu_load, manifest, plans, probe, scripted_tensorrt, stopwatch
 from engines import load as loading
 from engines.build.quantize import quantize
 from engines.device.host import HostMemory
-from engines.fallback import FallbackEngine
+from engines.fallback import LOST, FallbackEngine
 from engines.gpu_load import GpuTools
 from engines.load import load
 from engines.protocol import Done, Engine, EngineLost, EngineUnavailable, Pending, Tensors
@@ -158,7 +158,8 @@ def test_choosing_tensorrt_builds_first_and_goes_on_by_the_cpu_if_it_is_lost(
         card.lost = True
     given = engine.infer(probe.inputs("face", 2))
     assert isinstance(engine, FallbackEngine)
-    assert "GPU lost: 'face-tiny/onnx" in str(engine.notice)
+    assert engine.notice == LOST
+    assert "face-tiny/onnx" in engine.spec.name
     assert (given["logits"].argmax(1) == wanted["logits"].argmax(1)).all()
     required = load("face", require_gpu=True, weights=weights)
     cards[0].lost = True
@@ -188,13 +189,13 @@ def test_kernels_made_on_a_card_are_kept_beside_the_plan_and_used_the_next_time(
     gpu_load.open_plan(found, "fp16", tools).close()
     before = kept.read_bytes()
     given: list[bytes] = []
-    real = scripted_gpu.scripted_tensorrt.IRuntimeCache.deserialize
+    real = scripted_tensorrt.IRuntimeCache.deserialize
 
     def deserialize(cache: Any, blob: bytes) -> bool:
         given.append(blob)
-        return real(cache, blob)
+        return bool(real(cache, blob))
 
-    monkeypatch.setattr(scripted_gpu.scripted_tensorrt.IRuntimeCache, "deserialize", deserialize)
+    monkeypatch.setattr(scripted_tensorrt.IRuntimeCache, "deserialize", deserialize)
     gpu_load.open_plan(found, "fp16", tools).close()
     assert given == [before]
     assert kept.read_bytes() == before

@@ -17,7 +17,7 @@ from engines.load import load
 from engines.protocol import EngineUnavailable
 from engines.scripted_engine import ScriptedFace, ScriptedVoice
 from realtime.run import gpu_start
-from realtime.run.gpu_start import GpuStart, build_all
+from realtime.run.gpu_start import NOTICE, GpuStart, build_all
 from realtime.testing import scripted_gpu, tiny_networks
 
 
@@ -79,7 +79,7 @@ def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(w
     lines = ({"kind": "face", "say": "face fp16: building"}, {"kind": "face", "ready": "fp16"})
     start = GpuStart(said.append, command=saying(*lines), find_tools=scripted_gpu.tools)
     start.start({weights / "face.json": engine})
-    assert engine.notice == "making the face network ready for the GPU"
+    assert engine.notice == NOTICE
     join("builds plans")
     assert "/onnx" in engine.spec.name
     given = engine.infer(probe.inputs("face", 2))

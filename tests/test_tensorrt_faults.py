@@ -59,6 +59,33 @@ def test_a_lost_gpu_is_said_so_at_once_and_for_good(face: tuple[Manifest, bytes]
     engine.close()
 
 
+def test_a_gpu_whose_loss_tensorrt_only_answers_with_no_is_known_to_be_lost(
+    face: tuple[Manifest, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = LosableMemory()
+    options = RunOptions(graphs=False, measure=False)
+    engine = TensorRTEngine(
+        face[0], "fp16", face[1], backend=scripted_tensorrt.backend(), memory=memory, options=options
+    )
+    engine.warm_up()
+    real = scripted_tensorrt.IExecutionContext.execute_async_v3
+    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", lambda *_: False)
+    with pytest.raises(EngineFailed, match="a batch of 1 was refused: TensorRT does not say why") as err:
+        engine.submit(faces(1))
+    assert not isinstance(err.value, EngineLost)
+
+    def refuse(_context: object, _stream: int) -> bool:
+        memory.lost = True
+        return False
+
+    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", real)
+    engine.infer(faces(1))
+    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", refuse)
+    with pytest.raises(EngineLost, match="CUDA_ERROR_DEVICE_UNAVAILABLE"):
+        engine.submit(faces(1))
+    engine.close()
+
+
 def test_a_gpu_without_enough_memory_is_not_called_lost(face: tuple[Manifest, bytes]) -> None:
     class Small(HostMemory):
         def free_bytes(self) -> int:

@@ -30,6 +30,8 @@ from engines.tensorrt_engine import TensorRTEngine
 Say = Callable[[str], None]
 COMMAND = (sys.executable, "-m", "realtime.run.gpu_start")
 NICENESS = 10
+NOTICE = "making the networks ready for the GPU"
+"""The same for every network, so that it is one line for the user."""
 _GRACE_S = 2.0
 """How long a process that was told to end may take."""
 
@@ -56,8 +58,8 @@ class GpuStart:
         if not awaiting:
             return
         self._waiting = {path.stem: (path, engine) for path, engine in awaiting.items()}
-        for kind, (_, engine) in self._waiting.items():
-            engine.notice = f"making the {kind} network ready for the GPU"
+        for engine in awaiting.values():
+            engine.notice = NOTICE
         self._process = subprocess.Popen(
             [*self._command, *map(str, awaiting)],
             stdin=subprocess.DEVNULL,
