@@ -15,8 +15,10 @@ from realtime.cue import Cue
 from realtime.errors import EndOfStream, SourceError, SourceNotFound
 from realtime.frame import AudioBlock, VideoFrame
 from realtime.run import examination, webcam
-from realtime.run.calibrations.device_pairs import Pair, store
+from realtime.run.calibrations import av
+from realtime.run.calibrations.device_pairs import Pair, store, stored_offset_ns
 from realtime.run.calibrations.recording import Recording
+from realtime.run.cli import main
 from realtime.run.live import Feed
 from realtime.run.lockstep import LockStep
 from realtime.run.outputs import Outputs
@@ -149,3 +151,36 @@ def test_a_recording_says_which_device_never_came() -> None:
     with pytest.raises(SourceError, match="no microphone matches"):
         everything(recording)
     recording.close()
+
+
+class Filmed:
+    """A recording of devices that shows a film."""
+
+    film = Talkers(11.0, late_ns=150 * MS)
+
+    def __init__(self, feeds: list[Feed], clock: MonotonicClock, seconds: float) -> None:
+        self.open, self.read, self.close = self.film.open, self.film.read, self.film.close
+
+
+def test_two_devices_are_measured_kept_by_name_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(av, "Recording", Filmed)
+    monkeypatch.setattr(av, "make_finder", lambda _: Filmed.film.make_finders())
+    # What is stored already must not bend the new measurement.
+    store(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
+    assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic"]) == 0
+    said = capsys.readouterr()
+    assert "kept for rtsp://cam/1 with some mic" in said.out
+    assert "speak, with your face in view" in said.err
+    assert abs(stored_offset_ns("rtsp://cam/1", "some mic") - 150 * MS) <= 40 * MS
+    assert main(["calibrate", "av", "--list"]) == 0
+    assert "rtsp://cam/1 with some mic: +1" in capsys.readouterr().out
+    assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic", "--erase", "pair"]) == 0
+    assert stored_offset_ns("rtsp://cam/1", "some mic") == 0
+
+
+def test_a_pair_is_one_camera_and_one_microphone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "av", "--camera", "0", "--mic", "none"]) == 1
+    assert "one camera and one microphone" in capsys.readouterr().err

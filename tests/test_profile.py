@@ -13,12 +13,14 @@ import pytest
 from calibration.baseline import Baseline, Side, sound_of
 from engines.protocol import Pending, Tensors
 from engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
+from realtime.clock import MonotonicClock
 from realtime.errors import CalibrationRefused, SettingsError
 from realtime.networks import Networks
 from realtime.run.calibrations import baseline as sittings
 from realtime.run.calibrations import profiles
 from realtime.run.calibrations.baseline import Sitting, make_profile
 from realtime.run.cli import main
+from realtime.run.live import Feed
 from realtime.run.loading import Tools
 from realtime.run.settings import Settings
 from realtime.testing.engines import AroundEngine, ConstantEngine
@@ -100,6 +102,34 @@ def made(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sittings, "load_tools", lambda *_: Tools(constant_networks(), film.make_finders))
     monkeypatch.setattr(sittings, "MediaFile", lambda _: film)
     return make_profile(Settings(profile=name), Path("film.mp4"), lambda _: None)
+
+
+class Filmed:
+    """A recording of devices that shows a film."""
+
+    film = Talkers(4.0)
+
+    def __init__(self, feeds: list[Feed], clock: MonotonicClock, seconds: float) -> None:
+        self.open, self.read, self.close = self.film.open, self.film.read, self.film.close
+
+
+@pytest.mark.parametrize(("camera", "mic"), [("rtsp://cam/1", "none"), ("rtsp://cam/1", "some mic")])
+def test_devices_give_what_was_asked_of_them(
+    camera: str, mic: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sittings, "load_tools", lambda *_: Tools(constant_networks(), Filmed.film.make_finders)
+    )
+    monkeypatch.setattr(sittings, "Recording", Filmed)
+    assert main(["calibrate", "baseline", "--profile", "ann", "--camera", camera, "--mic", mic]) == 0
+    assert "neutral face" in capsys.readouterr().err
+    expected = {"face"} if mic == "none" else {"face", "voice"}
+    assert set(profiles.load("ann").sides) == expected
+
+
+def test_without_any_device_nobody_can_be_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "baseline", "--profile", "ann", "--camera", "none", "--mic", "none"]) == 1
+    assert "nobody can be measured" in capsys.readouterr().err
 
 
 def leaves(content: Any) -> list[Any]:
