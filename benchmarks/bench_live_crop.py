@@ -13,40 +13,18 @@ import argparse
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from engines import manifest as manifests
 from engines.onnx_engine import OnnxEngine
-from engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, LABELS
+from engines.recipe import CROP_SIZE, LABELS
 from engines.training import corpora_faces, evaluate_face
 from engines.training.augment_faces import grey_crops
 from engines.training.scores import accuracy, unweighted_recall
-from realtime.crop import cut_out
-from realtime.faces.blazeface import FaceFinder
 from realtime.run.finders import make_finder
+from realtime.run.live_answers import in_a_room, live_crop
 
-SIDE_PX, MARGIN_PX = 192, 72
 ALLOWED_POINTS = 1.0
-TEMPLATE = np.array([EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT]) * SIDE_PX + MARGIN_PX - 0.5
-
-
-def in_a_room(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The face 192 pixels wide in a larger RGB picture."""
-    large = cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
-    m = MARGIN_PX
-    wide = cv2.copyMakeBorder(large, m, m, m, m, cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.cvtColor(wide, cv2.COLOR_GRAY2RGB), np.uint8)
-
-
-def live_crop(finder: FaceFinder, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float] | None:
-    """What the live path would cut out, and how far its eyes lie from the template, in sides of the face."""
-    found = max(finder.find(image), key=lambda one: one.score, default=None)
-    if found is None:
-        return None
-    away = np.hypot(*(np.asarray(found.points[:2]) - TEMPLATE).T).mean() / SIDE_PX
-    return cut_out(image, found.points), float(away)
 
 
 def main() -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engines import manifest as manifests
 from engines.recipe import LABELS
 from engines.training import evaluate_face, splits
-from engines.training.scores import score, to_markdown
+from engines.training.scores import score
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 @pytest.mark.parametrize("precision", manifests.PRECISIONS)
-def test_the_face_tables_follow_from_the_committed_answers(precision: str) -> None:
+def test_the_face_manifest_says_what_the_committed_answers_give(precision: str) -> None:
     truth, logits = evaluate_face.read_table((DOCS / "results/face.csv").read_text("utf-8"))
     found = score(truth, logits[precision])
-    assert to_markdown(found) in (DOCS / "results.md").read_text("utf-8")
     shipped = manifests.read(manifests.SHIPPED / "face.json").figures["fer+ test side"][precision]
     assert shipped["accuracy"] == pytest.approx(found.accuracy, abs=1e-4)
     assert shipped["unweighted_recall"] == pytest.approx(found.unweighted_recall, abs=1e-4)
@@ -32,3 +32,85 @@ def test_the_shipped_face_network_was_trained_on_the_frozen_sides() -> None:
     assert {name: found.has(name) for name in manifests.PRECISIONS} == dict.fromkeys(
         manifests.PRECISIONS, True
     )
+
+
+@pytest.fixture
+def page() -> object:
+    """The module that writes the page; it knows fusions, which are torch modules."""
+    pytest.importorskip("torch", reason="the tables of fusions are made with torch installed")
+    from engines.training import results_page
+
+    return results_page
+
+
+def test_every_table_of_the_results_is_what_the_committed_answers_give(page: object) -> None:
+    from engines.training import results_page
+
+    assert results_page.as_table(results_page.differences()) == results_page.as_table([])
+
+
+def copy_of_the_docs(to: Path) -> Path:
+    import shutil
+
+    docs = to / "docs"
+    shutil.copytree(DOCS / "results", docs / "results")
+    shutil.copy(DOCS / "results.md", docs / "results.md")
+    return docs
+
+
+def test_changed_answers_are_found_and_written_anew(page: object, tmp_path: Path) -> None:
+    from engines.training import results_page
+
+    docs = copy_of_the_docs(tmp_path)
+    path = docs / "results/face_conditions.csv"
+    lines = [line.split(",") for line in path.read_text("utf-8").splitlines()]
+    for cells in lines[1:100]:
+        cells[2] = str((int(cells[1]) + 1) % 7)
+    path.write_text("".join(",".join(cells) + "\n" for cells in lines), "utf-8")
+    found = results_page.differences(docs)
+    assert [one.what for one in found] == ["table 'face conditions'"]
+    assert "| it is |" in found[0].now
+    assert "face conditions" in results_page.as_table(found)
+    results_page.write(docs)
+    assert results_page.differences(docs) == []
+
+
+def test_a_table_that_was_edited_or_removed_by_hand_is_found(page: object, tmp_path: Path) -> None:
+    from engines.training import results_page
+
+    docs = copy_of_the_docs(tmp_path)
+    text = (docs / "results.md").read_text("utf-8")
+    (docs / "results.md").write_text(text.replace("| neutral | ", "| neutral | 1", 1), "utf-8")
+    assert [one.what for one in results_page.differences(docs)] == ["table 'face fp32'"]
+    gone = results_page.MARKED.sub("", text, count=1)
+    (docs / "results.md").write_text(gone, "utf-8")
+    assert [(one.what, one.committed) for one in results_page.differences(docs)] == [
+        ("table 'face source'", "not in the page")
+    ]
+    (docs / "results.md").write_text(text.replace("made: face fp32", "made: face fp64"), "utf-8")
+    assert "nobody makes 'face fp64'" in results_page.differences(docs)[0].now
+
+
+def test_a_change_of_label_is_counted_for_each_person_and_not_by_way_of_not_sure() -> None:
+    pytest.importorskip("torch", reason="the tables are made with torch installed")
+    from engines.training.results_tables import label_changes
+
+    shown = {"1": ["not sure", "neutral", "not sure", "neutral"], "2": ["happy", "not sure", "sad", "happy"]}
+    rows = [
+        {"track": track, "t": f"{at * 15}", "shown": one[at]}
+        for at in range(4)
+        for track, one in shown.items()
+    ]
+    assert label_changes(rows) == (2, 1.5)
+
+
+def test_answers_that_moved_too_far_are_named_with_what_is_allowed(page: object) -> None:
+    from engines.training.evaluate_all import Allowed, compared
+
+    committed = np.eye(7)[np.arange(70) % 7] * 5
+    now = committed.copy()
+    assert compared("face fp32", committed, now + 1e-4, Allowed(0.002, 0.02)) == []
+    now[3:6] = np.roll(now[3:6], 1, axis=1)
+    found = compared("face fp32", committed, now, Allowed(0.002, 0.02))
+    assert [one.what for one in found] == ["face fp32, labels", "face fp32, scores"]
+    assert found[0].now == "4.29% called otherwise"

@@ -66,7 +66,7 @@ def opinions(
 
 def said(logits: NDArray[np.float32]) -> Said:
     vectors = np.zeros((len(logits), 64), np.float32)
-    return Said(vectors, vectors, logits)
+    return Said(vectors, logits)
 
 
 def test_pairs_are_read_in_the_order_of_names_with_folds_of_four_actors(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_vectors_of_another_network_come_in_the_coordinates_of_the_folds_own() -
     folds = np.repeat(np.arange(5), 200)
     vectors = np.stack([base, *[(base @ turn).astype(np.float32)] * 4])
     found = as_fused(FoldAnswers(vectors, np.zeros((5, 1000, 7), np.float32)), folds, 0, held_out=True)
-    np.testing.assert_allclose(found.long, base, atol=0.2)
+    np.testing.assert_allclose(found.vectors, base, atol=0.2)
 
 
 def test_the_comparison_writes_every_take_and_reads_it_again(tmp_path: Path) -> None:
@@ -201,22 +201,22 @@ def test_answers_of_voice_networks_are_matched_by_name_and_refused_for_other_fol
     write_pairs(tmp_path)
     real = pairs.read(tmp_path)
     order = np.random.default_rng(0).permutation(len(real))
-    names = [f"03-{real.names[at]}" for at in order]
-    logits = np.tile(order[None, :, None], (5, 1, 7)).astype(np.float32)
-    content = {
-        "names": names,
-        "folds": real.folds[order],
-        "vectors": np.zeros((5, len(real), 64)),
-        "logits": logits,
-    }
-    path = tmp_path / "oof.npz"
+    content: dict[str, Any] = {"names": [f"03-{real.names[at]}" for at in order]}
+    for fold in range(5):
+        content[f"held_{fold}"] = real.folds[order] == fold
+        content[f"vector_{fold}"] = np.zeros((len(real), 64))
+        content[f"logits_{fold}"] = np.tile(order[:, None], (1, 7))
+    path = tmp_path / "voices.npz"
     write(path, content)
-    np.testing.assert_array_equal(voice_answers.read_folds(path, real).logits[0, :, 0], np.arange(len(real)))
-    write(path, {**content, "folds": (real.folds[order] + 1) % 5})
+    np.testing.assert_array_equal(voice_answers.read_folds(path, real).logits[3, :, 0], np.arange(len(real)))
+    write(path, {**content, "held_1": content["held_2"]})
     with pytest.raises(CorpusError, match="other folds"):
         voice_answers.read_folds(path, real)
-    write(path, {**content, "names": names[1:], "logits": logits[:, 1:]})
+    write(path, {key: value[1:] for key, value in content.items()})
     with pytest.raises(CorpusError, match="lacks 1 of"):
+        voice_answers.read_folds(path, real)
+    write(path, {key: value for key, value in content.items() if key != "vector_4"})
+    with pytest.raises(CorpusError, match="cannot read"):
         voice_answers.read_folds(path, real)
 
 

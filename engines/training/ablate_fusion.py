@@ -161,7 +161,7 @@ def write_takes(
     heads = [f"{part}_{label}" for part in parts for label in LABELS]
     lines = [",".join(["name", "actor", "fold", "truth", *heads])]
     for at, name in enumerate(real.names):
-        cells = [f"{value:.3f}" for part in parts.values() for value in part[at].tolist()]
+        cells = [f"{value:.5f}" for part in parts.values() for value in part[at].tolist()]
         who = [name, real.actors[at], str(real.folds[at]), LABELS[real.truth[at]]]
         lines.append(",".join([*who, *cells]))
     write_whole(out / TAKES, ("\n".join(lines) + "\n").encode())

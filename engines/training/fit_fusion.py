@@ -87,10 +87,10 @@ def evidence_of(face: Said, voice: Said, at: NDArray[np.bool_], mask: tuple[floa
         return torch.from_numpy(np.ascontiguousarray(array[at]))
 
     return Evidence(
-        tensor(face.short),
-        tensor(face.long),
-        tensor(voice.short),
-        tensor(voice.long),
+        tensor(face.vectors),
+        tensor(face.vectors),
+        tensor(voice.vectors),
+        tensor(voice.vectors),
         tensor(face.logits),
         tensor(voice.logits),
         torch.zeros(count, len(LABELS)),
@@ -100,8 +100,8 @@ def evidence_of(face: Said, voice: Said, at: NDArray[np.bool_], mask: tuple[floa
 
 def scaled(said: Said, train: NDArray[np.bool_]) -> Said:
     """Vectors divided by one number, so that those of both modalities have about the same length."""
-    size = float(np.sqrt((said.long[train] ** 2).mean())) or 1.0
-    return Said(said.short / size, said.long / size, said.logits)
+    size = float(np.sqrt((said.vectors[train] ** 2).mean())) or 1.0
+    return Said(said.vectors / size, said.logits)
 
 
 def make(method: str, seed: int) -> Fusion:

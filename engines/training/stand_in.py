@@ -35,8 +35,6 @@ class FoldAnswers:
     """(folds, n, 64)."""
     logits: NDArray[np.float32]
     """(folds, n, 7)."""
-    short_vectors: NDArray[np.float32] | None = None
-    """Of the end of each take alone, where that is known."""
 
     def held_out(self, folds: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, 7): logits of each take by the network that never saw its actor."""
@@ -45,10 +43,12 @@ class FoldAnswers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """One modality as one fold's fusion is given it, for all takes."""
+    """One modality as one fold's fusion is given it, for all takes.
 
-    short: NDArray[np.float32]
-    long: NDArray[np.float32]
+    A take is shorter than the short trunk of live use, so that the short and the long trunk are the same.
+    """
+
+    vectors: NDArray[np.float32]
     logits: NDArray[np.float32]
 
 
@@ -127,16 +127,14 @@ def as_fused(said: FoldAnswers, folds: NDArray[np.int64], fold: int, *, held_out
     About the actors it learns from: with `held_out` what the network says that never saw them, else what the
     fold's network says, which was trained on them.
     """
-    short = said.vectors if said.short_vectors is None else said.short_vectors
-    parts = [array[fold].copy() for array in (short, said.vectors, said.logits)]
+    vectors, logits = said.vectors[fold].copy(), said.logits[fold].copy()
     if held_out:
         for other in set(range(FOLDS)) - {fold}:
             here, common = folds == other, (folds != other) & (folds != fold)
             turn = linear_map(said.vectors[other][common], said.vectors[fold][common])
-            parts[0][here] = _turned(short[other][here], turn)
-            parts[1][here] = _turned(said.vectors[other][here], turn)
-            parts[2][here] = said.logits[other][here]
-    return Said(*parts)
+            vectors[here] = _turned(said.vectors[other][here], turn)
+            logits[here] = said.logits[other][here]
+    return Said(vectors, logits)
 
 
 def linear_map(given: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -124,7 +124,7 @@ def learnt_gains(real: pairs.Pairs, voices: FoldAnswers, schedule: loop.Schedule
     """The fusion learnt from what networks say about train-side actors whom they never saw."""
     folds, train = real.folds, real.sides == "train"
     faces = stand_in.answers_by_fold(real.face, real.truth, folds, seed=schedule.seed)
-    held_out = [Said(said.vectors[0], said.vectors[0], said.held_out(folds)) for said in (faces, voices)]
+    held_out = [Said(said.vectors[0], said.held_out(folds)) for said in (faces, voices)]
     given = evidence_of(held_out[0], held_out[1], train, BOTH)
     learnt = fit(PRESET, given, real.truth[train], Plan(schedule.seed, epochs=schedule.epochs))
     assert isinstance(learnt, LateMaskedFusion)

@@ -41,31 +41,29 @@ class Asked:
 def read_folds(path: Path, pairs: Pairs) -> FoldAnswers:
     """The answers of the folds' networks about exactly these pairs, in their order.
 
-    Raises CorpusError if the file is damaged, lacks a take or was made with other folds.
+    The file holds `names`, and for the network of every fold k `held_k` (whom it never heard), `vector_k` and
+    `logits_k`, pooled over whole takes. Raises CorpusError if it is damaged, lacks a take or has other folds.
     """
     try:
         with np.load(path) as kept:
-            names = [str(name)[3:] for name in kept["names"]]
-            arrays = {
-                key: kept[key] for key in ("folds", "vectors", "logits", "short_vectors") if key in kept
+            row = {str(name)[3:]: at for at, name in enumerate(kept["names"])}
+            parts = {
+                part: np.stack([kept[f"{part}_{fold}"] for fold in range(FOLDS)])
+                for part in ("held", "vector", "logits")
             }
     except (OSError, ValueError, KeyError) as err:
         raise CorpusError(f"cannot read the answers of voice networks in {path}: {err}") from err
-    row = {name: at for at, name in enumerate(names)}
     if missing := [name for name in pairs.names if name not in row]:
         raise CorpusError(f"{path} lacks {len(missing)} of {len(pairs)} takes, the first is '{missing[0]}'")
     at = np.array([row[name] for name in pairs.names])
-    for key, width in (("vectors", VECTOR), ("logits", len(LABELS))):
-        wanted = (FOLDS, len(names), width)
-        if key not in arrays or arrays[key].shape != wanted or not np.isfinite(arrays[key]).all():
-            raise CorpusError(f"{path}: '{key}' must hold numbers of shape {wanted}")
-    if "folds" not in arrays or (arrays["folds"][at] != pairs.folds).any():
+    for part, width in (("vector", VECTOR), ("logits", len(LABELS))):
+        wanted = (FOLDS, len(row), width)
+        if parts[part].shape != wanted or not np.isfinite(parts[part]).all():
+            raise CorpusError(f"{path}: '{part}' must hold numbers of shape {wanted}")
+    if (parts["held"][:, at] != (pairs.folds == np.arange(FOLDS)[:, None])).any():
         raise CorpusError(f"{path} was made with other folds than one for every four actors in order")
-    short = arrays.get("short_vectors")
     return FoldAnswers(
-        vectors=arrays["vectors"][:, at].astype(np.float32),
-        logits=arrays["logits"][:, at].astype(np.float32),
-        short_vectors=None if short is None else short[:, at].astype(np.float32),
+        vectors=parts["vector"][:, at].astype(np.float32), logits=parts["logits"][:, at].astype(np.float32)
     )
 
 

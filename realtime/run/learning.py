@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,37 @@ def evaluate(kinds: tuple[str, ...], data: Path, weights: Path | None, out: Path
     _check(data)
     for kind in kinds:
         judging = importlib.import_module(f"engines.training.evaluate_{kind}")
-        judging.main_run(data, weights=weights, out=out, report=say)
+        if not (judging.manifests.SHIPPED if weights is None else weights).joinpath(f"{kind}.json").exists():
+            if len(kinds) == 1:
+                raise SettingsError(f"there is no {kind} network to judge; train one, or name its folder")
+            say(f"{kind}: there is no network to judge")
+            continue
+        verdict = judging.main_run(data, weights=weights, out=out, report=say)
+        if out is not None:
+            reports = importlib.import_module("engines.training.reports")
+            reports.write(kind, verdict, weights, out)
     return 0
+
+
+def evaluate_all(data: Path, *, renew: bool, curve: Path | None, say: Say) -> int:
+    """Repeat every result; 1 and a table of the differences if one is not as committed.
+
+    With `renew` what the shipped networks answer now is written down first, and the tables with it.
+    """
+    _check(data)
+    repeating = importlib.import_module("engines.training.evaluate_all")
+    page = importlib.import_module("engines.training.results_page")
+    if not (page.DOCS / "results.md").exists():
+        raise SettingsError(f"the results are part of a checkout, and there is none around {page.DOCS}")
+    if renew:
+        live = importlib.import_module("realtime.run.live_answers")
+        repeating.renew(data, curve=curve, report=say)
+        live.renew(data, page.DOCS / "results", say)
+        page.write()
+    found = repeating.main_run(data, report=say)
+    if found:
+        sys.stdout.write(page.as_table(found))
+    return 1 if found else 0
 
 
 def _check(data: Path) -> None:

@@ -32,6 +32,11 @@ def add(commands: Any) -> None:
     evaluate = command(commands, "evaluate", _evaluate, "judge networks on people they never saw")
     evaluate.add_argument("--data", type=Path, required=True, help="folder with the corpora")
     evaluate.add_argument("--kind", choices=("face", "voice", "fusion"), help="one of them instead of all")
+    evaluate.add_argument("--all", action="store_true", help="repeat every table and answer of the results")
+    evaluate.add_argument("--renew", action="store_true", help="with --all: write them anew instead")
+    evaluate.add_argument(
+        "--curve", type=Path, metavar="LOG", help="with --renew: the log of the face training"
+    )
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for tables and pictures")
 
 
@@ -56,6 +61,8 @@ def _train(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _evaluate(given: argparse.Namespace, settings: Settings) -> int:
-    from realtime.run.learning import KINDS, evaluate
+    from realtime.run.learning import KINDS, evaluate, evaluate_all
 
+    if given.all:
+        return evaluate_all(given.data, renew=given.renew, curve=given.curve, say=say)
     return evaluate((given.kind,) if given.kind else KINDS, given.data, weights_of(settings), given.out, say)

@@ -1,0 +1,83 @@
+"""Writes the tables of `docs/results.md` and finds out whether they are still what the answers give.
+
+Prose is written by hand and stays; what stands between two marks is made. A mark that nobody can make, a
+table that differs and a table that is nowhere in the page are all differences.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.manifest import write_whole
+from engines.training import fusion_tables, results_tables
+from engines.training.results_tables import Maker
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+MARKED = re.compile(r"(?P<open><!-- made: (?P<name>[^>]+?) -->\n)(?P<text>.*?)(?P<close><!-- end -->)", re.S)
+MAKERS: dict[str, Maker] = {**results_tables.MAKERS, **fusion_tables.MAKERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as it was committed."""
+
+    what: str
+    committed: str
+    now: str
+    allowed: str = "none"
+
+
+def made(page: str, results: Path, makers: dict[str, Maker] = MAKERS) -> str:
+    """The page with every table made again. Raises ValueError for a mark that nobody can make."""
+
+    def again(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name not in makers:
+            raise ValueError(f"nobody makes '{name}'; known are {', '.join(makers)}")
+        return f"{found['open']}\n{makers[name](results).strip()}\n\n{found['close']}"
+
+    return MARKED.sub(again, page)
+
+
+def write(docs: Path = DOCS) -> None:
+    """Make every table of the page again and write it."""
+    path = docs / "results.md"
+    write_whole(path, made(path.read_text("utf-8"), docs / "results").encode())
+
+
+def differences(docs: Path = DOCS, makers: dict[str, Maker] = MAKERS) -> list[Difference]:
+    """Tables that are not what the committed answers give."""
+    path = docs / "results.md"
+    page = path.read_text("utf-8")
+    try:
+        now = made(page, docs / "results", makers)
+    except (OSError, KeyError, ValueError, IndexError) as err:
+        return [Difference(path.name, "a page of tables", f"cannot be made: {err}")]
+    pairs = zip(MARKED.finditer(page), MARKED.finditer(now), strict=True)
+    found = [
+        Difference(f"table '{old['name']}'", *_first_change(old["text"], new["text"]))
+        for old, new in pairs
+        if old["text"] != new["text"]
+    ]
+    shown = {old["name"] for old in MARKED.finditer(page)}
+    return found + [
+        Difference(f"table '{name}'", "not in the page", "made") for name in makers if name not in shown
+    ]
+
+
+def _first_change(old: str, new: str) -> tuple[str, str]:
+    """The first line that differs, as it was and as it is now."""
+    changes = list(difflib.ndiff(old.splitlines(), new.splitlines()))
+    gone = next((line[2:] for line in changes if line.startswith("- ")), "")
+    come = next((line[2:] for line in changes if line.startswith("+ ")), "")
+    return gone, come
+
+
+def as_table(found: list[Difference]) -> str:
+    """For people."""
+    rows = [(one.what, one.committed, one.now, one.allowed) for one in found]
+    cells = [tuple(cell.replace("|", "/") for cell in row) for row in rows]
+    return results_tables.table(("what", "committed", "now", "allowed difference"), cells)
