@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.int8_verdict import Verdict
 from calibration.reliability import calibration_error
 from calibration.samples import Exam
 from calibration.temperature import log_loss, tempered
@@ -20,20 +20,6 @@ from engines.onnx_engine import OnnxEngine
 from engines.protocol import Tensors
 
 Answers = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one form of a network is worth on the exam."""
-
-    divergence: float
-    """Mean Kullback-Leibler divergence of its answers from those of fp32, in nats."""
-    vector_error: float
-    """Mean distance of its vectors from those of fp32, as a share of their spread."""
-    accuracy: float
-    flips: float
-    log_loss: float
-    calibration_error: float
 
 
 class Examiner:

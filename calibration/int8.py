@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calibration.examiner import Examiner, Verdict
+from calibration.examiner import Examiner
+from calibration.int8_verdict import Layer, Verdict
 from calibration.samples import Exam, Samples
 from engines.build.quantize import Prepared, part_of, prepare, record
 from engines.build.ranges import METHODS
@@ -41,22 +42,6 @@ class Limits:
     """Of the multiplications at most this share goes back."""
     unnoticed: float = 3e-4
     """A divergence below this, in nats, is nothing that a layer needs to go back for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """What it costs to quantise one layer alone."""
-
-    name: str
-    work: float
-    """Its share of the multiplications in all layers."""
-    divergence: float
-    vector_error: float
-    excluded: bool = False
-
-    def harm(self, layers: Sequence[Layer]) -> float:
-        """Its share of what all layers cost."""
-        return self.divergence / max(sum(layer.divergence for layer in layers), 1e-12)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

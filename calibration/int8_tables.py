@@ -7,10 +7,13 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from calibration.examiner import Verdict
-from calibration.int8 import Layer, Outcome
+from calibration.int8_verdict import Layer, Verdict
 from engines.manifest import write_whole
+
+if TYPE_CHECKING:
+    from calibration.int8 import Outcome
 
 CHOSEN = "chosen"
 FP32 = "fp32"

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from calibration import int8_tables
-from calibration.int8 import Int8TooCostly, Layer, Limits, calibrate, fragile
+from calibration.int8 import Int8TooCostly, Limits, calibrate, fragile
+from calibration.int8_verdict import Layer
 from calibration.samples import Exam, Samples
 from calibration.temperature import UnfitSamples
 from engines import manifest as manifests

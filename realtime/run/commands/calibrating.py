@@ -121,11 +121,25 @@ def _confidence(given: argparse.Namespace, settings: Settings) -> int:
     return calibrate(wanted(given.data, weights_of(settings), given.out), settings, say)
 
 
+def _report_flags(parts: Any) -> None:
+    report = command(parts, "report", _report, "one page with everything that was measured, before and after")
+    report.add_argument("--out", type=Path, default=Path("report.html"), metavar="PAGE.html")
+    report.add_argument("--results", type=Path, metavar="DIR", help="folder with tables; docs/results")
+
+
+def _report(given: argparse.Namespace, settings: Settings) -> int:
+    from realtime.run.calibrations.report import RESULTS, write
+
+    write(given.out, given.results or RESULTS, weights_of(settings), say)
+    return 0
+
+
 PARTS: tuple[Callable[[Any], None], ...] = (
     _confidence_flags,
     _int8_flags,
     _av_flags,
     _baseline_flags,
+    _report_flags,
 )
 """Add the parts of `calibrate`, each to the same sub-parsers."""
 

@@ -1,0 +1,242 @@
+"""The calibration report shows what was measured, says what was not, and needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from calibration import plots
+from calibration.int8_section import short
+from calibration.report import Network, OffsetOfPair, Sources, html
+from realtime.run import cli
+
+INT8 = Path(__file__).resolve().parent.parent / "docs" / "results" / "int8"
+SUMMARY = "answers,side,level,state,temperature,items,accuracy,error,perfect,excess"
+TABLES = {
+    "diagram.csv": [
+        "answers,side,level,state,cues,confidence,accuracy",
+        *(
+            f"{answers},{side},cues,{state},50,{k / 5},{k / 5 * share}"
+            for answers in ("face reading", "face+voice")
+            for side in ("calibrate", "test")
+            for state, share in (("before", 0.8), ("after", 1.0))
+            for k in range(1, 6)
+        ),
+    ],
+    "summary.csv": [
+        SUMMARY,
+        *(
+            f"{answers},{side},cues,{state},{temperature},250,0.8,{error},0.03,{error - 0.03}"
+            for answers in ("face reading", "face+voice")
+            for side in ("calibrate", "test")
+            for state, temperature, error in (("before", 1, 0.09), ("after", 1.7, 0.04))
+        ),
+    ],
+    "risk.csv": [
+        "answers,side,coverage,threshold,risk",
+        *(f"{a},test,{k / 10},0.5,{k / 100}" for a in ("face reading", "face+voice") for k in range(1, 11)),
+    ],
+    "promises.csv": [
+        "answers,side,threshold,answered,promised_risk,risk,risk_low,risk_high",
+        "face reading,test,0.5123,0.81,0.081,0.09,0.05,0.13",
+        "face+voice,test,0.4,0.80,0.08,0.07,0.05,0.12",
+    ],
+    "quality_curves.csv": [
+        "evidence,spoilt_by,level,quality,weight",
+        *(f"face,blur px,{k},{1 - k / 4},{0.6 - k / 10}" for k in range(4)),
+    ],
+}
+
+
+def everything(folder: Path) -> Sources:
+    (folder / "confidence").mkdir(parents=True)
+    for name, rows in TABLES.items():
+        (folder / "confidence" / name).write_text("\n".join(rows) + "\n")
+    (folder / "int8").mkdir()
+    for ending in ("methods.csv", "layers.csv"):
+        for kind in ("face", "voice"):
+            shutil.copy(INT8 / f"face_{ending}", folder / "int8" / f"{kind}_{ending}")
+    pairs = [OffsetOfPair("Camera <1> with Mic", 120.0, "mouth"), OffsetOfPair("B with C", -40.0, "clap")]
+    return Sources(folder, [Network("face-live", "face.onnx 0123456789ab")], pairs)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    return everything(tmp_path / "results")
+
+
+def body_of(page: str) -> ElementTree.Element:
+    """Every picture and table has to be well-formed: the page's body is read as XML."""
+    return ElementTree.fromstring(page[page.index("<main>") : page.index("</main>") + len("</main>")])
+
+
+def test_every_part_is_there_with_its_figures(sources: Sources) -> None:
+    page = html(sources)
+    main = body_of(page)
+    assert [head.text for head in main.iter("h2")] == [
+        "Is a confidence a frequency?",
+        "What does it cost to answer more often?",
+        "Temperatures",
+        "INT8, face",
+        "INT8, voice",
+        "Sound and picture",
+        "Bad evidence weighs less",
+    ]
+    titles = [svg.findtext("title") for svg in main.iter("svg") if svg.get("role") == "img"]
+    # Two sorts of answers, each with two sides and its risk; temperatures; INT8; offsets; one curve.
+    assert len(titles) == 2 * (2 + 1) + 1 + 2 * 2 + 1 + 1
+    text = "".join(main.itertext())
+    for told in (
+        "excess +0.060 before, +0.010 after",
+        "promised 8.1% wrong, found 9.0% of 81%",
+        "1.700",
+        "0.5123",
+    ):
+        assert told in text
+    for told in ("back to fp32", "+120 ms", "-40 ms", "Camera <1> with Mic", "face-live"):
+        assert told in text
+    assert 'class="missing"' not in page
+
+
+def test_the_page_needs_nothing_but_itself(sources: Sources) -> None:
+    page = html(sources)
+    assert not re.search(r"<script|https?:|\bsrc=|@import|url\(|//", page.replace("<!doctype html>", ""))
+    assert "prefers-color-scheme:dark" in page
+
+
+def test_what_is_missing_is_a_sentence_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    page = html(Sources(tmp_path, [], []))
+    told = [p.text or "" for p in body_of(page).iter("p") if p.get("class") == "missing"]
+    assert len(told) == 7
+    assert all(
+        line.startswith("Nothing was measured yet. This is made by: liveaffect calibrate") for line in told
+    )
+    for command in (
+        "confidence --data",
+        "int8 --data DIR --out docs/results/int8 --kind voice",
+        "calibrate av",
+    ):
+        assert any(command in line for line in told)
+    assert list(body_of(page).iter("svg")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("confidence/risk.csv", "answers,side\nface,test\n"),
+        ("confidence/risk.csv", ""),
+        ("confidence/diagram.csv", "\n".join(TABLES["diagram.csv"]).replace("0.2", "zero")),
+        ("int8/face_methods.csv", "a,b\n1,2\n"),
+        ("int8/voice_layers.csv", "name,work\nx,y\n"),
+    ],
+)
+def test_a_damaged_table_is_named_and_the_other_parts_are_shown(
+    sources: Sources, name: str, content: str
+) -> None:
+    (sources.results / name).write_text(content)
+    main = body_of(html(sources))
+    told = [p.text or "" for p in main.iter("p") if p.get("class") == "missing"]
+    assert len(told) == 1
+    assert told[0].startswith("It cannot be shown: ")
+    assert len(list(main.iter("figure"))) >= 6
+
+
+def test_points_lie_where_their_values_say() -> None:
+    picture = ElementTree.fromstring(plots.reliability("x", {"after": [(0.0, 0.0), (1.0, 1.0), (0.5, 0.25)]}))
+    places = [(float(c.get("cx", 0)), float(c.get("cy", 0))) for c in picture.iter("circle")]
+    (left, bottom), (right, top), (x, y) = places
+    assert (right - left, bottom - top) == (plots.SIDE, plots.SIDE)
+    assert (x - left) / plots.SIDE == pytest.approx(0.5)
+    assert (bottom - y) / plots.SIDE == pytest.approx(0.25)
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    rows = [plots.Bar("a", 1.0, "1"), plots.Bar("b", 0.25, "0.25", True, 0.5), plots.Bar("c", 0.0, "0")]
+    picture = ElementTree.fromstring(plots.bars("x", rows, length=200))
+    long = [float(re.findall(r"h(-?[\d.]+)", path.get("d", ""))[0]) + 3 for path in picture.iter("path")]
+    assert long[:2] == [200, 50]
+    mark = next(line for line in picture.iter("line") if line.get("class") == "mark")
+    assert float(mark.get("x1", 0)) == plots.NAMES + 100
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("/cnn/cnn.1/folded/Conv", "cnn.1"),
+        ("/trunk/levels/levels.0/layers/layers.1/feed/feed.3/MatMul", "trunk/levels.0/layers.1/feed.3"),
+        ("Conv_7", "Conv_7"),
+    ],
+)
+def test_names_of_layers_say_nothing_twice(name: str, told: str) -> None:
+    assert short(name) == told
+
+
+def test_the_command_writes_the_page_and_says_what_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    results = everything(tmp_path / "results").results
+    out, weights = tmp_path / "told" / "report.html", tmp_path / "weights"
+    weights.mkdir()
+    (weights / "face.json").write_text("{")
+    command = ["calibrate", "report", "--out", str(out), "--results", str(results), "--weights", str(weights)]
+    assert cli.main(command) == 0
+    assert "left out: the manifest" in capsys.readouterr().err
+    text = "".join(body_of(out.read_text("utf-8")).itertext())
+    assert "No networks were found." in text
+    assert "liveaffect calibrate av" in text
+    pairs = [
+        {"camera": "C", "microphone": "M", "offset_ns": 80_000_000, "method": "mouth", "confidence": 0.9}
+    ]
+    folder = tmp_path / "config" / "liveaffect"
+    folder.mkdir(parents=True)
+    (folder / "av-offsets.json").write_text(json.dumps({"format": 1, "pairs": pairs}))
+    assert cli.main(command) == 0
+    assert "C with M+80 ms" in "".join(body_of(out.read_text("utf-8")).itertext()).replace("\n", "")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize(("look", "page_is"), [("light", 251), ("dark", 22)])
+def test_a_browser_draws_every_figure_without_a_complaint(
+    sources: Sources, tmp_path: Path, look: str, page_is: int
+) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    page, picture = tmp_path / "report.html", tmp_path / "page.png"
+    page.write_text(html(sources), "utf-8")
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+    ]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1080,4200"]
+    flags += ["--force-dark-mode"] if look == "dark" else []
+    ran = subprocess.run(
+        [browser, *flags, f"--screenshot={picture}", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert picture.exists(), ran.stderr
+    assert "CONSOLE" not in ran.stderr, ran.stderr
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None
+    assert abs(int(drawn[4, 4, 1]) - page_is) <= 2
+    # Blue is only used for marks: every part of the page that holds a figure has some.
+    blue = drawn[..., 0].astype(int) - drawn[..., 2] > 60
+    rows = np.flatnonzero(blue.any(axis=1))
+    groups = np.split(rows, np.flatnonzero(np.diff(rows) > 60) + 1)
+    assert len(groups) >= 7
