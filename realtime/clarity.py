@@ -54,9 +54,10 @@ class ClarityMeter:
         self._judged: deque[tuple[float, float]] = deque(maxlen=_PIECES)
 
     def hear(self, samples: NDArray[np.floating], new: int, *, speech: bool) -> None:
-        """Take in a piece, the last `new` samples of which were in none before; `speech` ones are judged."""
+        """Take in the last `new` samples of a piece, the others were heard before; `speech` is judged."""
+        samples = samples[-new:]
         powers = frame_powers(samples)
-        self._powers.extend(powers[-max(1, new // _FRAME) :].tolist())
+        self._powers.extend(powers.tolist())
         if speech:
             noise = float(np.quantile(np.fromiter(self._powers, np.float64), _QUIET))
             self._judged.append((signal_to_noise_db(powers, noise), clipped_share(samples)))
