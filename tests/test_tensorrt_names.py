@@ -128,8 +128,15 @@ class Collector:
     """Goes through one module; knows what a variable holds by its name, and what a call returns."""
 
     def __init__(self, trt: Any, path: str, roles: dict[str, str]) -> None:
-        self._trt, self._path, self._roles = trt, path, roles
+        self._trt, self._path, self._roles = trt, path, dict(roles)
         self._tree = ast.parse((ROOT / path).read_text("utf-8"))
+        for node in ast.walk(self._tree):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+            for target in targets:
+                name = target.id if isinstance(target, ast.Name) else getattr(target, "attr", "")
+                if node.value is not None and name and (of := self._holds(node.value)):
+                    assert self._roles.setdefault(name, of) == of, f"{path}: {name} holds two classes"
         self._calls = {id(n.func): n for n in ast.walk(self._tree) if isinstance(n, ast.Call)}
 
     def uses(self) -> Iterator[Use]:
@@ -154,7 +161,7 @@ class Collector:
             if of is not None:
                 ways = signatures(resolve(self._trt, f"{of}.{node.func.attr}".lstrip(".")), node.func.attr)
                 returned = ways[0].returns if ways else ""
-                return returned if hasattr(self._trt, returned or " ") else None
+                return returned if inspect.isclass(getattr(self._trt, returned or " ", None)) else None
         return None
 
 
