@@ -131,12 +131,12 @@ class Collector:
         self._trt, self._path, self._roles = trt, path, dict(roles)
         self._tree = ast.parse((ROOT / path).read_text("utf-8"))
         for node in ast.walk(self._tree):
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-            for target in targets:
-                name = target.id if isinstance(target, ast.Name) else getattr(target, "attr", "")
-                if node.value is not None and name and (of := self._holds(node.value)):
-                    assert self._roles.setdefault(name, of) == of, f"{path}: {name} holds two classes"
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                of = self._holds(node.value)
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    name = target.id if isinstance(target, ast.Name) else getattr(target, "attr", "")
+                    if name and of:
+                        assert self._roles.setdefault(name, of) == of, f"{path}: {name} holds two classes"
         self._calls = {id(n.func): n for n in ast.walk(self._tree) if isinstance(n, ast.Call)}
 
     def uses(self) -> Iterator[Use]:
