@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from engines.manifest import write_whole
@@ -74,6 +75,7 @@ def divided(takes: Sequence[Take], run: str) -> NDArray[np.bool_]:
 
 def main_run(plan: Plan) -> list[Path]:
     """Train and judge every run that is not finished; the tables of all."""
+    torch.set_num_threads(1)  # Pieces are too small to be shared out among threads.
     network = _built(plan)
     replay = replaying(network)
     recordings: list[Recording] = []

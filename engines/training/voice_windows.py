@@ -7,6 +7,7 @@ lets a whole batch be cut, warped and normalised at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -87,10 +88,9 @@ class WideBatches:
         self._noises = len(noises)
         takes = [one.take for one in recordings if one.take is not None]
         corpora = [take.corpus for take in takes]
-        have = {
-            c: [any(t.corpus == c and t.label == label for t in takes) for label in LABELS] for c in corpora
-        }
-        self._possible = torch.tensor([have[c] for c in corpora] + [[True] * len(LABELS)] * len(noises))
+        have = {(take.corpus, take.label) for take in takes}
+        possible = [[(corpus, label) in have for label in LABELS] for corpus in corpora]
+        self._possible = torch.tensor(possible + [[True] * len(LABELS)] * len(noises))
         self._chance = _chances(corpora, [take.label for take in takes])
         self._of_speaker = _places([take.speaker for take in takes])
         self._alike = _places([f"{take.speaker} {take.label}" for take in takes])
@@ -226,8 +226,8 @@ def _known(recordings: Sequence[Recording], replay: Replay) -> _Known:
 def _chances(corpora: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
     """One over the root of how large its corpus is and how often its label comes there."""
     cells = list(zip(corpora, labels, strict=True))
-    chance = np.array([(corpora.count(corpus)) ** -0.5 for corpus in corpora])
-    chance *= np.array([cells.count(cell) ** -0.5 for cell in cells])
+    of_corpus, of_cell = Counter(corpora), Counter(cells)
+    chance = np.array([(of_corpus[cell[0]] * of_cell[cell]) ** -0.5 for cell in cells])
     return np.asarray(chance / chance.sum())
 
 
