@@ -117,6 +117,18 @@ def test_an_int8_file_is_kept_if_it_is_whole_and_made_anew_if_not(weights: Path,
     assert built == ["int8", "int8"]
 
 
+def test_a_damaged_int8_file_of_the_package_is_not_replaced_by_a_worse_one(
+    weights: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(weights, "int8")
+    monkeypatch.setattr(manifests, "SHIPPED", weights)
+    path = weights / "face.int8.onnx"
+    path.write_bytes(b"damaged")
+    with pytest.raises(EngineFileError, match="git checkout"):
+        build(weights, "int8")
+    assert path.read_bytes() == b"damaged"
+
+
 def test_what_tensorrt_refuses_is_said_after_all_else_was_built(
     weights: Path, monkeypatch: pytest.MonkeyPatch, built: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,1 +1,1 @@
-"""From a trained module to files that engines run: export to ONNX, quantise. Needs the extra `train`."""
+"""From a trained module to what engines run: export (extra `train`), INT8, half precision, TensorRT plans."""
