@@ -41,7 +41,7 @@ class Limits:
     work: float = 0.25
     """Of the multiplications at most this share goes back."""
     unnoticed: float = 3e-4
-    """A divergence below this, in nats, is nothing that a layer needs to go back for."""
+    """Divergence in nats for which no layer need go back; of a single layer a tenth of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +145,7 @@ def fragile(layers: Sequence[Layer], limits: Limits) -> tuple[str, ...]:
     spent = 0.0
     for layer in _worst_first(layers):
         worth = layer.harm(layers) >= limits.harm_to_work * layer.work
+        worth = worth and layer.divergence >= limits.unnoticed / 10
         if worth and spent + layer.work <= limits.work + 1e-9:
             chosen.append(layer.name)
             spent += layer.work

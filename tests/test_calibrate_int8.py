@@ -146,6 +146,7 @@ def test_the_worst_go_back_first_as_far_as_the_price_allows() -> None:
     assert fragile(layers, Limits(work=0.2)) == ("a", "c")
     assert fragile(layers, Limits(work=0.0)) == ()
     assert fragile(layers, Limits(work=1.0, harm_to_work=2.5)) == ("a",)
+    assert fragile(layers, Limits(work=1.0, unnoticed=2.5)) == ("a", "b")
 
 
 def test_a_network_is_never_left_without_a_quantised_layer() -> None:
