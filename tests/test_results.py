@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,46 +51,54 @@ def test_every_table_of_the_results_is_what_the_committed_answers_give(page: obj
     assert results_page.as_table(results_page.differences()) == results_page.as_table([])
 
 
-def copy_of_the_docs(to: Path) -> Path:
-    import shutil
+QUICK = ("face source", "face flips", "face conditions")
+
+
+def small_docs(to: Path) -> tuple[Path, dict[str, Callable[[Path], str]]]:
+    """A page of three tables as they are committed, and who makes them."""
+    from engines.training import results_page
 
     docs = to / "docs"
-    shutil.copytree(DOCS / "results", docs / "results")
-    shutil.copy(DOCS / "results.md", docs / "results.md")
-    return docs
+    (docs / "results").mkdir(parents=True)
+    for name in ("face.csv", "face_conditions.csv"):
+        shutil.copy(DOCS / "results" / name, docs / "results" / name)
+    text = (DOCS / "results.md").read_text("utf-8")
+    kept = [found[0] for found in results_page.MARKED.finditer(text) if found["name"] in QUICK]
+    (docs / "results.md").write_text("\n\n".join(kept) + "\n", "utf-8")
+    return docs, {name: results_page.MAKERS[name] for name in QUICK}
 
 
 def test_changed_answers_are_found_and_written_anew(page: object, tmp_path: Path) -> None:
     from engines.training import results_page
 
-    docs = copy_of_the_docs(tmp_path)
+    docs, makers = small_docs(tmp_path)
     path = docs / "results/face_conditions.csv"
     lines = [line.split(",") for line in path.read_text("utf-8").splitlines()]
     for cells in lines[1:100]:
         cells[2] = str((int(cells[1]) + 1) % 7)
     path.write_text("".join(",".join(cells) + "\n" for cells in lines), "utf-8")
-    found = results_page.differences(docs)
+    found = results_page.differences(docs, makers)
     assert [one.what for one in found] == ["table 'face conditions'"]
     assert "| it is |" in found[0].now
     assert "face conditions" in results_page.as_table(found)
     results_page.write(docs)
-    assert results_page.differences(docs) == []
+    assert results_page.differences(docs, makers) == []
 
 
 def test_a_table_that_was_edited_or_removed_by_hand_is_found(page: object, tmp_path: Path) -> None:
     from engines.training import results_page
 
-    docs = copy_of_the_docs(tmp_path)
+    docs, makers = small_docs(tmp_path)
     text = (docs / "results.md").read_text("utf-8")
-    (docs / "results.md").write_text(text.replace("| neutral | ", "| neutral | 1", 1), "utf-8")
-    assert [one.what for one in results_page.differences(docs)] == ["table 'face fp32'"]
+    (docs / "results.md").write_text(text.replace("| mirrored | 0.", "| mirrored | 1.", 1), "utf-8")
+    assert [one.what for one in results_page.differences(docs, makers)] == ["table 'face conditions'"]
     gone = results_page.MARKED.sub("", text, count=1)
     (docs / "results.md").write_text(gone, "utf-8")
-    assert [(one.what, one.committed) for one in results_page.differences(docs)] == [
+    assert [(one.what, one.committed) for one in results_page.differences(docs, makers)] == [
         ("table 'face source'", "not in the page")
     ]
-    (docs / "results.md").write_text(text.replace("made: face fp32", "made: face fp64"), "utf-8")
-    assert "nobody makes 'face fp64'" in results_page.differences(docs)[0].now
+    (docs / "results.md").write_text(text.replace("made: face flips", "made: face leaps"), "utf-8")
+    assert "nobody makes 'face leaps'" in results_page.differences(docs, makers)[0].now
 
 
 def test_a_change_of_label_is_counted_for_each_person_and_not_by_way_of_not_sure() -> None:
@@ -114,3 +124,32 @@ def test_answers_that_moved_too_far_are_named_with_what_is_allowed(page: object)
     found = compared("face fp32", committed, now, Allowed(0.002, 0.02))
     assert [one.what for one in found] == ["face fp32, labels", "face fp32, scores"]
     assert found[0].now == "4.29% called otherwise"
+
+
+def voice_table(folder: Path, name: str, rows: list[tuple[str, int, int, int]]) -> None:
+    """Rows of speaker, truth, what the whole recording was called and its newest window; -1 is unheard."""
+    lines = [
+        "# live, run 0, seed 0, 8 epochs",
+        ",".join(("name,speaker,truth", *LABELS, "window,after_1s,after_2s")),
+    ]
+    for at, (speaker, truth, called, window) in enumerate(rows):
+        scores = ["1.000" if label == called else "0.000" for label in range(7)]
+        lines.append(",".join([f"take{at}", speaker, str(truth), *scores, *[str(window)] * 3]))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the tables are made with torch installed")
+    from engines.training import voice_tables
+
+    right = [("ravdess/01", label, label, label) for label in range(7)]
+    deaf = [("ravdess/02", label, -1, 0) for label in range(7)]
+    voice_table(tmp_path / "voice", "fold-0-seed0.csv", [*right, *deaf, ("nemo/A", 1, 1, 2)])
+    voice_table(tmp_path / "voice", "fold-nemo-to-others-seed0.csv", right)
+    made = voice_tables.folds(tmp_path)
+    assert "| ravdess, fold 0 | 14 | 0.500 | 0.571 |" in made
+    assert "| nemo, fold 0 | 1 | 1.000 | 0.000 |" in made
+    assert "0.000 (02)" in made
+    assert "| nemo to ravdess | 7 | 1.000 |" in voice_tables.across(tmp_path)
+    assert "| neutral | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 0.500" in voice_tables.labels_of("ravdess")(tmp_path)

@@ -201,21 +201,28 @@ def test_answers_of_voice_networks_are_matched_by_name_and_refused_for_other_fol
     write_pairs(tmp_path)
     real = pairs.read(tmp_path)
     order = np.random.default_rng(0).permutation(len(real))
-    content: dict[str, Any] = {"names": [f"03-{real.names[at]}" for at in order]}
-    for fold in range(5):
-        content[f"held_{fold}"] = real.folds[order] == fold
-        content[f"vector_{fold}"] = np.zeros((len(real), 64))
-        content[f"logits_{fold}"] = np.tile(order[:, None], (1, 7))
-    path = tmp_path / "voices.npz"
+    content: dict[str, Any] = {
+        "names": np.array([f"03-{real.names[at]}" for at in order]),
+        "folds": real.folds[order],
+        "vectors": np.zeros((5, len(real), 64)),
+        "logits": np.tile(order[None, :, None], (5, 1, 7)),
+    }
+    path = tmp_path / "answers.npz"
     write(path, content)
     np.testing.assert_array_equal(voice_answers.read_folds(path, real).logits[3, :, 0], np.arange(len(real)))
-    write(path, {**content, "held_1": content["held_2"]})
+    write(path, {**content, "folds": (content["folds"] + 1) % 5})
     with pytest.raises(CorpusError, match="other folds"):
         voice_answers.read_folds(path, real)
-    write(path, {key: value[1:] for key, value in content.items()})
+    write(path, {**content, "vectors": content["vectors"][:4]})
+    with pytest.raises(CorpusError, match="'vectors' must hold"):
+        voice_answers.read_folds(path, real)
+    write(
+        path,
+        {key: value[1:] if key in ("names", "folds") else value[:, 1:] for key, value in content.items()},
+    )
     with pytest.raises(CorpusError, match="lacks 1 of"):
         voice_answers.read_folds(path, real)
-    write(path, {key: value for key, value in content.items() if key != "vector_4"})
+    path.write_bytes(b"no archive")
     with pytest.raises(CorpusError, match="cannot read"):
         voice_answers.read_folds(path, real)
 

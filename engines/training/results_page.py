@@ -16,6 +16,7 @@ from engines.training import fusion_tables, results_tables
 from engines.training.results_tables import Maker
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = ("results.md", "results-voice.md")
 MARKED = re.compile(r"(?P<open><!-- made: (?P<name>[^>]+?) -->\n)(?P<text>.*?)(?P<close><!-- end -->)", re.S)
 MAKERS: dict[str, Maker] = {**results_tables.MAKERS, **fusion_tables.MAKERS}
 
@@ -43,26 +44,29 @@ def made(page: str, results: Path, makers: dict[str, Maker] = MAKERS) -> str:
 
 
 def write(docs: Path = DOCS) -> None:
-    """Make every table of the page again and write it."""
-    path = docs / "results.md"
-    write_whole(path, made(path.read_text("utf-8"), docs / "results").encode())
+    """Make every table of the pages again and write them."""
+    for path in pages(docs):
+        write_whole(path, made(path.read_text("utf-8"), docs / "results").encode())
+
+
+def pages(docs: Path) -> list[Path]:
+    """The pages that hold tables."""
+    return [docs / name for name in PAGES if (docs / name).exists()]
 
 
 def differences(docs: Path = DOCS, makers: dict[str, Maker] = MAKERS) -> list[Difference]:
     """Tables that are not what the committed answers give."""
-    path = docs / "results.md"
-    page = path.read_text("utf-8")
-    try:
-        now = made(page, docs / "results", makers)
-    except (OSError, KeyError, ValueError, IndexError) as err:
-        return [Difference(path.name, "a page of tables", f"cannot be made: {err}")]
-    pairs = zip(MARKED.finditer(page), MARKED.finditer(now), strict=True)
-    found = [
-        Difference(f"table '{old['name']}'", *_first_change(old["text"], new["text"]))
-        for old, new in pairs
-        if old["text"] != new["text"]
-    ]
-    shown = {old["name"] for old in MARKED.finditer(page)}
+    found, shown = [], set()
+    for path in pages(docs):
+        page = path.read_text("utf-8")
+        try:
+            now = made(page, docs / "results", makers)
+        except (OSError, KeyError, ValueError, IndexError) as err:
+            return [Difference(path.name, "a page of tables", f"cannot be made: {err}")]
+        for old, new in zip(MARKED.finditer(page), MARKED.finditer(now), strict=True):
+            shown.add(old["name"])
+            if old["text"] != new["text"]:
+                found.append(Difference(f"table '{old['name']}'", *_first_change(old["text"], new["text"])))
     return found + [
         Difference(f"table '{name}'", "not in the page", "made") for name in makers if name not in shown
     ]

@@ -41,30 +41,25 @@ class Asked:
 def read_folds(path: Path, pairs: Pairs) -> FoldAnswers:
     """The answers of the folds' networks about exactly these pairs, in their order.
 
-    The file holds `names`, and for the network of every fold k `held_k` (whom it never heard), `vector_k` and
-    `logits_k`, pooled over whole takes. Raises CorpusError if it is damaged, lacks a take or has other folds.
+    The file is what `folds_voice` writes: `names`, `folds`, and by fold `vectors` and `logits`, pooled over
+    whole takes. Raises CorpusError if it is damaged, lacks a take or has other folds.
     """
     try:
         with np.load(path) as kept:
             row = {str(name)[3:]: at for at, name in enumerate(kept["names"])}
-            parts = {
-                part: np.stack([kept[f"{part}_{fold}"] for fold in range(FOLDS)])
-                for part in ("held", "vector", "logits")
-            }
+            folds, vectors, logits = (kept[part] for part in ("folds", "vectors", "logits"))
     except (OSError, ValueError, KeyError) as err:
         raise CorpusError(f"cannot read the answers of voice networks in {path}: {err}") from err
     if missing := [name for name in pairs.names if name not in row]:
         raise CorpusError(f"{path} lacks {len(missing)} of {len(pairs)} takes, the first is '{missing[0]}'")
     at = np.array([row[name] for name in pairs.names])
-    for part, width in (("vector", VECTOR), ("logits", len(LABELS))):
+    for part, array, width in (("vectors", vectors, VECTOR), ("logits", logits, len(LABELS))):
         wanted = (FOLDS, len(row), width)
-        if parts[part].shape != wanted or not np.isfinite(parts[part]).all():
+        if array.shape != wanted or not np.isfinite(array).all():
             raise CorpusError(f"{path}: '{part}' must hold numbers of shape {wanted}")
-    if (parts["held"][:, at] != (pairs.folds == np.arange(FOLDS)[:, None])).any():
+    if (folds[at] != pairs.folds).any():
         raise CorpusError(f"{path} was made with other folds than one for every four actors in order")
-    return FoldAnswers(
-        vectors=parts["vector"][:, at].astype(np.float32), logits=parts["logits"][:, at].astype(np.float32)
-    )
+    return FoldAnswers(vectors=vectors[:, at].astype(np.float32), logits=logits[:, at].astype(np.float32))
 
 
 def ask(

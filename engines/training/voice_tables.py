@@ -1,0 +1,185 @@
+"""The tables about voices, made again from what networks said about recordings of people they never heard."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.recipe import LABELS
+from engines.training.results_tables import Maker, table
+from engines.training.scores import Scores, score, to_markdown
+
+FOLDER = "voice"
+_NAME = re.compile(r"fold-(?P<run>.+)-seed(?P<seed>\d+)")
+_AFTER = {"window": "newest window", "after_1s": "1 s of speech", "after_2s": "2 s of speech"}
+UNHEARD = len(LABELS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What one network said about the recordings it never heard."""
+
+    name: str
+    seed: int
+    told: str
+    """How it was trained, from the first line of the table."""
+    speakers: tuple[str, ...]
+    truth: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    """(n, 8): the last is 'no speech heard'."""
+    called_after: dict[str, NDArray[np.int64]]
+
+    def of(self, corpus: str) -> NDArray[np.bool_]:
+        """Which recordings belong to a corpus."""
+        return np.array([speaker.startswith(f"{corpus}/") for speaker in self.speakers])
+
+
+def read(path: Path) -> Run:
+    """One table. Raises ValueError if it is none."""
+    found = _NAME.fullmatch(path.stem)
+    told, _, rest = path.read_text("utf-8").partition("\n")
+    rows = list(csv.DictReader(rest.splitlines()))
+    if (
+        found is None
+        or not told.startswith("# ")
+        or not rows
+        or list(rows[0])[:3] != ["name", "speaker", "truth"]
+    ):
+        raise ValueError(f"{path} is no table of a run of voices")
+    scores = np.array([[float(row[label]) for label in LABELS] for row in rows])
+    return Run(
+        name=found["run"],
+        seed=int(found["seed"]),
+        told=told[2:],
+        speakers=tuple(row["speaker"] for row in rows),
+        truth=np.array([int(row["truth"]) for row in rows]),
+        scores=np.concatenate([scores, (scores.sum(1) == 0)[:, None]], axis=1),
+        called_after={name: np.array([int(row[name]) for row in rows]) for name in _AFTER},
+    )
+
+
+def runs(results: Path) -> list[Run]:
+    """All runs there are, in the order of their names."""
+    return [read(path) for path in sorted((results / FOLDER).glob("fold-*.csv"))]
+
+
+def folds_of(found: Sequence[Run]) -> list[Run]:
+    """Those that leave out a fifth of the speakers, with the first seed."""
+    return [run for run in found if run.name.isdecimal() and run.seed == 0]
+
+
+def source(results: Path) -> str:
+    """How every run was made."""
+    return "".join(f"* {run.told}\n" for run in runs(results))
+
+
+def folds(results: Path) -> str:
+    """Unweighted recall of every fold and corpus."""
+    cells = []
+    for run in folds_of(runs(results)):
+        for corpus in corpora(run):
+            at = run.of(corpus)
+            whole = judged(run, at)
+            cells.append((f"{corpus}, fold {run.name}", *_cells(run, at, whole)))
+    for corpus, parts in together(results).items():
+        figures = [judged(run, at).unweighted_recall for run, at in parts]
+        after = [
+            np.mean([recall(run.truth[at], run.called_after[name][at]) for run, at in parts])
+            for name in _AFTER
+        ]
+        shown = [f"**{np.mean(figures):.3f}**", *(f"{one:.3f}" for one in after)]
+        cells.append((f"**{corpus}, mean of folds**", sum(int(at.sum()) for _, at in parts), *shown, "", ""))
+    heads = (
+        "people left out",
+        "recordings",
+        "whole recording",
+        *_AFTER.values(),
+        "accuracy",
+        "worst speaker",
+    )
+    return table(heads, cells)
+
+
+def labels_of(corpus: str) -> Maker:
+    """Figures and confusions of one corpus over all folds."""
+
+    def make(results: Path) -> str:
+        parts = together(results)[corpus]
+        truth = np.concatenate([run.truth[at] for run, at in parts])
+        scores = np.concatenate([run.scores[at] for run, at in parts])
+        people = [who for run, at in parts for who, here in zip(run.speakers, at, strict=True) if here]
+        return to_markdown(score(truth, scores, groups=people), (*LABELS, "unheard"))
+
+    return make
+
+
+def across(results: Path) -> str:
+    """Trained on one corpus, judged by the others."""
+    cells = []
+    for run in runs(results):
+        if not run.name.isdecimal():
+            for corpus in corpora(run):
+                at = run.of(corpus)
+                cells.append((f"{run.name.partition('-')[0]} to {corpus}", *_cells(run, at, judged(run, at))))
+    heads = (
+        "trained on, judged by",
+        "recordings",
+        "whole recording",
+        *_AFTER.values(),
+        "accuracy",
+        "worst speaker",
+    )
+    return table(heads, cells)
+
+
+def corpora(run: Run) -> list[str]:
+    """The corpora a run was judged by."""
+    return sorted({speaker.partition("/")[0] for speaker in run.speakers})
+
+
+def together(results: Path) -> dict[str, list[tuple[Run, NDArray[np.bool_]]]]:
+    """For every corpus the folds that it was judged in."""
+    found: dict[str, list[tuple[Run, NDArray[np.bool_]]]] = {}
+    for run in folds_of(runs(results)):
+        for corpus in corpora(run):
+            found.setdefault(corpus, []).append((run, run.of(corpus)))
+    return found
+
+
+def judged(run: Run, at: NDArray[np.bool_]) -> Scores:
+    """The whole recordings of one corpus; one draw, because the interval is not shown."""
+    return score(run.truth[at], run.scores[at], rounds=1)
+
+
+def recall(truth: NDArray[np.int64], called: NDArray[np.int64]) -> float:
+    """Unweighted recall; what was not heard is wrong."""
+    return float(np.mean([(called[truth == label] == label).mean() for label in np.unique(truth)]))
+
+
+def _cells(run: Run, at: NDArray[np.bool_], whole: Scores) -> tuple[object, ...]:
+    right = run.scores[at].argmax(1) == run.truth[at]
+    people = np.array(run.speakers)[at]
+    worst = min((float(right[people == one].mean()), one) for one in np.unique(people))
+    after = [f"{recall(run.truth[at], run.called_after[name][at]):.3f}" for name in _AFTER]
+    return (
+        whole.items,
+        f"{whole.unweighted_recall:.3f}",
+        *after,
+        f"{whole.accuracy:.3f}",
+        f"{worst[0]:.3f} ({worst[1].partition('/')[2]})",
+    )
+
+
+MAKERS: dict[str, Maker] = {
+    "voice runs": source,
+    "voice folds": folds,
+    "voice labels ravdess": labels_of("ravdess"),
+    "voice labels nemo": labels_of("nemo"),
+    "voice across": across,
+}
