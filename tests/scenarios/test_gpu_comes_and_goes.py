@@ -1,0 +1,108 @@
+"""A live run begins on the CPU, moves to the GPU when that is ready, and loses it; everybody stays judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines.fallback import LOST, FallbackEngine
+from engines.load import load
+from engines.scripted_engine import ScriptedFusion, ScriptedVoice
+from engines.tensorrt_engine import RunOptions, TensorRTEngine
+from realtime.clock import MS
+from realtime.frame import VideoFrame
+from realtime.networks import Networks
+from realtime.run.gpu_start import NOTICE
+from realtime.scheduler import Board
+from realtime.testing import scripted_gpu, tiny_networks
+from realtime.testing.clock import FakeClock
+from realtime.testing.faces import Actor, scene
+from realtime.testing.scripted_gpu import LosableMemory
+from realtime.testing.stepped import Stepped, never
+
+CAMERA = "camera:test"
+PEOPLE = (Actor(200, 200, 120, who=1), Actor(440, 200, 120, who=2))
+FRAME_NS = 33 * MS
+
+
+class Run:
+    """Two people before a camera, the face network behind an engine that can be exchanged."""
+
+    def __init__(self, weights: Path) -> None:
+        tiny_networks.write(weights, "face")
+        self.card = LosableMemory()
+        self.plan = scripted_gpu.plan_of(weights, "face")
+        self.engine = FallbackEngine(load("face", choice="onnx", weights=weights), wants_gpu=True)
+        self.clock = FakeClock()
+        self.stage = Stepped(
+            self.clock,
+            {CAMERA: never(CAMERA)},
+            networks=Networks(self.engine, ScriptedVoice(), ScriptedFusion()),
+            actors=lambda _: PEOPLE,
+        )
+        self._image = scene((640, 480), PEOPLE)
+        self._seq = 0
+
+    def open_gpu(self) -> TensorRTEngine:
+        engine = TensorRTEngine(
+            self.plan[0],
+            "fp16",
+            self.plan[1],
+            backend=scripted_gpu.tools().backend,
+            memory=self.card,
+            options=RunOptions(owns_memory=True),
+        )
+        engine.warm_up()
+        return engine
+
+    def step(self, times: int = 1) -> Board:
+        for _ in range(times):
+            self.stage.deliver(VideoFrame(CAMERA, self._seq, self.clock.now_ns(), self._image.copy()))
+            self._seq += 1
+            self.stage.look(CAMERA)
+            board = self.stage.think()
+            self.stage.turn()
+            self.clock.advance(FRAME_NS)
+        return board
+
+
+def judged(board: Board) -> int:
+    """How many people have a fresh reading of their face."""
+    return sum(cue.face is not None and (cue.age_ms[0] or 0) < 200 for cue in board.cues)
+
+
+def test_the_networks_move_and_fall_back_between_two_steps_and_nobody_is_left_unjudged(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path)
+    run.engine.notice = NOTICE
+    board = run.step(10)
+    assert judged(board) == len(PEOPLE)
+    assert NOTICE in board.notices
+    assert run.engine.spec.name == "face-tiny/onnx"
+
+    run.engine.offer(run.open_gpu)
+    for _ in range(10):
+        board = run.step()
+        assert judged(board) == len(PEOPLE)
+        assert not {NOTICE, LOST} & set(board.notices)
+    assert run.engine.spec.name == "face-tiny/tensorrt-rtx-fp16"
+
+    run.card.lost = True
+    for _ in range(10):
+        board = run.step()
+        assert judged(board) == len(PEOPLE)
+        assert board.notices.count(LOST) == 1
+    assert run.engine.spec.name == "face-tiny/onnx"
+    assert run.stage.networks.failures["face"] == 0
+    run.stage.networks.close()
+
+
+def test_a_gpu_that_cannot_be_opened_leaves_the_run_on_the_cpu(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.card.lost = True
+    run.step(5)
+    run.engine.offer(run.open_gpu)
+    board = run.step(5)
+    assert judged(board) == len(PEOPLE)
+    assert run.engine.spec.name == "face-tiny/onnx"
+    run.stage.networks.close()
