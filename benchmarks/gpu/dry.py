@@ -1,8 +1,9 @@
 """Stand-ins for everything a GPU machine has, so that every line of the kit can be walked without one.
 
 A scripted TensorRT computes by ONNX Runtime on the host's memory, torch runs on the processor behind streams
-and graphs that are none, and NVML answers every question with one. `refuses` is a machine on which nothing
-works: TensorRT refuses the card, torch is missing, clocks cannot be read.
+and graphs that are none, and NVML answers every question with one. On a machine that `refuses` nothing works:
+TensorRT refuses the card, torch is missing, clocks cannot be read. One that `limps` runs some of it, and a
+`bare` one has neither TensorRT nor torch.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from gpu.tensorrt_path import Builder
 
 from engines import scripted_tensorrt
 from engines.build.plan import BuiltPlan
-from engines.device_memory import open_memory
+from engines.device.host import HostMemory
+from engines.device_memory import DeviceError
 from engines.gpu_driver import Gpu
 from engines.protocol import EngineUnavailable
 from engines.tensorrt_backend import Backend
@@ -34,15 +36,15 @@ ITEMS = 20
 
 
 def machine(mood: str) -> Machine:
-    """All stand-ins; 'works' or 'refuses'."""
-    works = mood == "works"
+    """All stand-ins, in one of the moods."""
+    refuses = mood == "refuses"
     return Machine(
-        gpus=lambda: (GPU,) if works else (GPU, GPU),
-        backend=backend,
-        memory=lambda: open_memory("host"),
-        build=build if works else refuse_to_build,
-        nvml=(lambda: Nvml(library=ScriptedNvml())) if works else (lambda: Nvml(library=object())),
-        torch_card=torch_card if works else no_torch,
+        gpus=lambda: (GPU, GPU) if refuses else (GPU,),
+        backend=no_backend if mood == "bare" else backend,
+        memory=LimpingMemory if mood == "limps" else HostMemory,
+        build={"refuses": refuse_to_build, "limps": build_half}.get(mood, build),
+        nvml=lambda: Nvml(library=object() if refuses else ScriptedNvml()),
+        torch_card=torch_card if mood == "works" else no_torch,
         cache=Path(tempfile.mkdtemp(prefix="liveaffect-dry-plans-")),
         execute=execute,
         options=("--dry-run", mood),
@@ -64,6 +66,11 @@ def backend() -> Backend:
     return scripted_tensorrt.backend()
 
 
+def no_backend() -> Backend:
+    """As if nothing were installed."""
+    raise EngineUnavailable("there is no TensorRT: a scripted lack")
+
+
 def build(_backend: Backend) -> Builder:
     """Plans that the scripted TensorRT can run."""
 
@@ -80,6 +87,26 @@ def refuse_to_build(_backend: Backend) -> Builder:
         raise EngineUnavailable(f"scripted refusal of {network.name} in {precision} for {list(sizes)}")
 
     return refused
+
+
+def build_half(_backend: Backend) -> Builder:
+    """Everything but INT8 of the voice."""
+    good, bad = build(_backend), refuse_to_build(_backend)
+
+    def built(network: Network, precision: str, sizes: Sequence[int]) -> BuiltPlan:
+        is_bad = (network.kind, precision) == ("voice", "int8")
+        return (bad if is_bad else good)(network, precision, sizes)
+
+    return built
+
+
+class LimpingMemory(HostMemory):
+    """No graph that is captured can be used."""
+
+    def end_capture(self, stream: int) -> int:
+        """Fails after it gave the graph back."""
+        self.close_graph(super().end_capture(stream))
+        raise DeviceError("cuStreamEndCapture", "a scripted error")
 
 
 def execute(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class Run:
     deadline_ns: int
     is_dry: bool
     say: Callable[[str], None]
-    notes: list[str] = field(default_factory=list)
     now: samples.Now = time.perf_counter_ns
 
     def precisions(self, way: Way) -> list[str]:

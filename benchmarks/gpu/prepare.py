@@ -92,11 +92,13 @@ def _write(kind: str, preset: str, place: Path, largest_mb: float, *, shipped: b
         return None
     from engines.build.export_onnx import export
     from engines.build.quantize import quantize
+    from engines.model import presets
 
-    path = export(kind, preset, place)
-    size_mb = (place / manifests.file_name(kind, "fp32")).stat().st_size / 1e6
+    weights = presets.deploy(presets.build(kind, preset)).parameters()
+    size_mb = sum(weight.numel() for weight in weights) * 4 / 1e6
     if size_mb > largest_mb:
-        return f"its fp32 file of {size_mb:.0f} MB is beyond the limit of {largest_mb:g} MB"
+        return f"its fp32 weights of {size_mb:.0f} MB are beyond the limit of {largest_mb:g} MB"
+    path = export(kind, preset, place)
     piece = manifests.read(path).recipe.piece
     quantize(path, probe.split(probe.inputs(kind, CALIBRATION_ITEMS, piece=piece), (4,)))
     return None

@@ -97,7 +97,7 @@ def markdown(record: Record) -> str:
         lines.append(f"| {one['what']} | {one['limit_ms']:g} ms | {figure} | **{one['verdict']}**{settled} |")
     lines += ["", f"fp16, path: {record.get('measured_path') or 'none could be measured'}."]
     for name, part in record["parts"].items():
-        lines += ["", f"## {name}", "", *_part(part)]
+        lines += ["", f"## {name}", "", *part_lines(part)]
     return "\n".join([*lines, "", HOW_TO_READ])
 
 
@@ -116,7 +116,8 @@ def _machine(record: Record) -> list[str]:
     return [f"* {fact}" for fact in [*facts, *record["notes"]]]
 
 
-def _part(part: Record) -> list[str]:
+def part_lines(part: Record) -> list[str]:
+    """What one part found, or why it found nothing."""
     lines = []
     if part["status"] != "done":
         lines.append(f"**{part['status']}**: {part.get('why', '')}")

@@ -38,6 +38,7 @@ from harness import RESULTS, machine  # noqa: E402
 from engines.protocol import EngineError  # noqa: E402
 
 FIRST = "first use"
+MOODS = ("works", "refuses", "limps", "bare")
 RECORD, PAGE, CHART = "report.json", "report.md", "latency.png"
 Part = tuple[str, Callable[[Watch], dict[str, Any]]]
 
@@ -195,7 +196,7 @@ def measure(session: Session) -> None:
         session.do(FIRST, lambda watch: first_start.first_times(run, watch, outer))
         if refused := session.refusal:
             found.notes.append(f"{found.backend} does not run on this card: {refused}")
-    if found.backend is not None and session.refusal is None:
+    if session.refusal is None:
         run.ways += equipment.tensorrt_ways(machine, found, run.effort)
     run.ways += equipment.torch_ways(machine, found, run.effort)
     notes += found.notes
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", type=Path, help="what prepare.py wrote")
     parser.add_argument("--minutes", type=float, default=20.0, help="start nothing new after (default 20)")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/<gpu>")
-    parser.add_argument("--dry-run", choices=("works", "refuses"), nargs="?", const="works")
+    parser.add_argument("--dry-run", choices=MOODS, nargs="?", const="works")
     parser.add_argument("--start", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     effort, here = samples.Effort(), Machine()
@@ -235,13 +236,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             starter = equipment.make_starter(here, found, effort)
             first_start.answer(given.start, given.networks, starter)
             return 0
+        out = given.out or folder_for(found.gpu.name, bool(given.dry_run))
+        if given.dry_run and RESULTS in (out.resolve(), *out.resolve().parents):
+            parser.error(f"a dry run measures nothing, so its report may not lie under {RESULTS}")
         prepared = networks.read(given.networks)
     except EngineError as err:
         print(f"run: {err}", file=sys.stderr)
         return 1
-    out = given.out or folder_for(found.gpu.name, bool(given.dry_run))
-    if given.dry_run and RESULTS in (out.resolve(), *out.resolve().parents):
-        parser.error(f"a dry run measures nothing, so its report may not lie under {RESULTS}")
     say = _say_dry if given.dry_run else _say
     deadline_ns = time.perf_counter_ns() + int(given.minutes * 60e9)
     run = Run(prepared, effort, found.nvml, out, [], deadline_ns, bool(given.dry_run), say)
