@@ -174,6 +174,19 @@ def test_claps_as_even_as_a_clock_do_not_tell_one_offset_from_the_next() -> None
     assert by_claps(uneven + 50 * MS, uneven, np.ones(8), 33 * MS).ns == 50 * MS
 
 
+def test_a_sound_that_swells_or_lasts_is_no_clap() -> None:
+    rng = np.random.default_rng(0)
+    hiss, room = rng.standard_normal(SAMPLE_RATE) * 0.3, rng.standard_normal(SAMPLE_RATE) * 5e-4
+    t = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    shapes = {
+        "clap": np.where(t < 0.5, 0.0, np.exp(-(t - 0.5) / 0.006)),
+        "swell": np.exp(-0.5 * np.square((t - 0.5) / 0.012)),
+        "lasting": np.where(t < 0.5, 0.0, 1.0),
+    }
+    heard = {name: len(clap_onsets(0, hiss * shape + room)) for name, shape in shapes.items()}
+    assert heard == {"clap": 1, "swell": 0, "lasting": 0}
+
+
 def test_hands_that_meet_elsewhere_and_doors_that_slam_do_not_move_the_median() -> None:
     rng = np.random.default_rng(1)
     met = np.cumsum(rng.integers(700, 1500, 8)).astype(np.int64) * MS

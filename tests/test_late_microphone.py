@@ -138,6 +138,7 @@ def test_a_recording_begins_when_both_deliver_and_ends_after_its_time() -> None:
     recording.close()
     kinds = {type(item) for item in seen}
     assert kinds == {VideoFrame, AudioBlock}
+    assert seen[0].captured_ns >= 200 * MS, "what one device gave before the other was there is no pair"
     assert all(np.diff([i.captured_ns for i in seen if isinstance(i, VideoFrame)]) > 0)
 
 
@@ -159,6 +160,8 @@ class Filmed:
     film = Talkers(11.0, late_ns=150 * MS)
 
     def __init__(self, feeds: list[Feed], clock: MonotonicClock, seconds: float) -> None:
+        # What is stored already must not bend the new measurement.
+        assert not any(isinstance(feed.make(), Restamped) for feed in feeds)
         self.open, self.read, self.close = self.film.open, self.film.read, self.film.close
 
 
@@ -168,7 +171,6 @@ def test_two_devices_are_measured_kept_by_name_and_found_again(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(av, "Recording", Filmed)
     monkeypatch.setattr(av, "make_finder", lambda _: Filmed.film.make_finders())
-    # What is stored already must not bend the new measurement.
     store(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
     assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic"]) == 0
     said = capsys.readouterr()

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from engines.protocol import Pending, Tensors
 from engines.recipe import LABELS, SpeakerStatistics
-from realtime.clock import SECOND
+from realtime.clock import MS, SECOND
+from realtime.confidence import Confidence
 from realtime.cue import Cue
+from realtime.frame import Face, Sighting
 from realtime.networks import Networks
-from realtime.people import Habit
+from realtime.people import Belonging, Habit, Person
 from realtime.run.lockstep import LockStep
 from realtime.run.outputs import Outputs
 from realtime.run.wiring import Rings, Wiring
@@ -90,6 +92,35 @@ def test_when_its_owner_leaves_nobody_who_stays_inherits_it_and_whoever_comes_ne
     assert list(changed(found, 3.0, 4.5).values()) == [False]
     last = changed(found, 7.8, 8.0)
     assert sorted(last.values()) == [False, True]
+
+
+def a_sighting(at_ms: int, *faces: tuple[int, float]) -> Sighting:
+    """Tracks and the sides of their boxes."""
+    crop, points = np.zeros((64, 64, 3), np.uint8), np.zeros((6, 2), np.float32)
+    seen = [Face(t, (0, 0, side, side), points, (0, 0), at_ms * MS, 1.0, crop) for t, side in faces]
+    return Sighting("camera:0", at_ms, at_ms * MS, (640, 480), tuple(seen))
+
+
+def test_the_profile_waits_until_all_are_found_and_is_not_inherited_by_whoever_was_there() -> None:
+    def person(track: int, came_ms: int) -> Person:
+        return Person("camera:0", track, Confidence().steady(), came_ns=came_ms * MS, seen_ns=came_ms * MS)
+
+    habit = Habit(face=LOWERED)
+    people = {1: person(1, 0), 2: person(2, 100)}
+    belonging = Belonging(habit)
+    assert not belonging.settle(a_sighting(0, (1, 90.0)), {1: people[1]})
+    assert not belonging.settle(a_sighting(400, (1, 90.0), (2, 100.0)), people)
+    assert belonging.settle(a_sighting(520, (1, 90.0), (2, 100.0)), people)
+    assert (belonging.track, people[2].habit, people[1].habit.face) == (2, habit, None)
+    people[2].seen_ns = 3000 * MS
+    belonging.left(people.pop(2))
+    assert not belonging.settle(a_sighting(9000, (1, 90.0)), people)
+    people[3] = person(3, 9100)
+    assert not belonging.settle(a_sighting(9100, (1, 90.0), (3, 50.0)), people)
+    assert belonging.settle(a_sighting(9700, (1, 90.0), (3, 50.0)), people)
+    assert belonging.track == 3
+    belonging.left(people.pop(1))
+    assert belonging.track == 3
 
 
 def test_without_a_profile_everything_is_as_it_was() -> None:
