@@ -62,6 +62,18 @@ def test_a_shipped_network_answers_like_fp32(kind: str, tmp_path: Path) -> None:
     assert report.alike, "\n".join(report.lines())
 
 
+@pytest.mark.parametrize("level", [0, 255], ids=["black", "white"])
+def test_the_darkest_and_the_lightest_picture_stay_in_range(level: int, tmp_path: Path) -> None:
+    found = manifests.read(SHIPPED / "face.json")
+    content = to_half(manifests.load_bytes(found, SHIPPED, "fp32"))
+    (tmp_path / "face.onnx").write_bytes(content)
+    half = OnnxEngine(manifests.record_file(found, "fp32", content), tmp_path)
+    crop = {"crop": np.full((1, 64, 64, 3), level, np.uint8)}
+    wanted = OnnxEngine(found, SHIPPED).infer(crop)
+    for name, array in half.infer(crop).items():
+        np.testing.assert_allclose(array, wanted[name], atol=0.01 * float(np.abs(wanted[name]).max()))
+
+
 def test_learnt_products_are_half_and_the_front_end_and_softmax_are_not() -> None:
     content = to_half(tiny_networks.network("voice").SerializeToString())
     types = types_of(content)
