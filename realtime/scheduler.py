@@ -91,7 +91,6 @@ class Scheduler:
         self._cues: tuple[Cue, ...] = ()
         self._fused_ns = -FUSE_AGAIN_NS
         self._last_index = -1
-        self._model = networks.model
         self._habit = Belonging()
 
     def adopt(self, habit: Habit | None) -> None:
@@ -242,7 +241,7 @@ class Scheduler:
         moment = Moment(
             now_ns=now_ns,
             skipped=skipped,
-            model=self._model,
+            model=self._networks.model,
             epoch_ns=None if self._epoch_ns is None else self._epoch_ns(),
             circumstances=self._circumstances(),
             confidence=self._networks.confidence,

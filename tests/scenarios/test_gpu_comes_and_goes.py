@@ -86,6 +86,7 @@ def test_the_networks_move_and_fall_back_between_two_steps_and_nobody_is_left_un
         assert judged(board) == len(PEOPLE)
         assert not {NOTICE, LOST} & set(board.notices)
     assert run.engine.spec.name == "face-tiny/tensorrt-rtx-fp16"
+    assert {cue.model for cue in board.cues} == {run.stage.networks.model}
 
     run.card.lost = True
     for _ in range(10):
