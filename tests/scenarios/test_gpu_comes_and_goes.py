@@ -6,7 +6,8 @@ from pathlib import Path
 
 from engines.fallback import LOST, FallbackEngine
 from engines.load import load
-from engines.scripted_engine import ScriptedFusion, ScriptedVoice
+from engines.protocol import Engine
+from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from engines.tensorrt_engine import RunOptions, TensorRTEngine
 from realtime.clock import MS
 from realtime.frame import VideoFrame
@@ -27,11 +28,12 @@ FRAME_NS = 33 * MS
 class Run:
     """Two people before a camera, the face network behind an engine that can be exchanged."""
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, first: Engine | None = None) -> None:
         tiny_networks.write(weights, "face")
         self.card = LosableMemory()
         self.plan = scripted_gpu.plan_of(weights, "face")
-        self.engine = FallbackEngine(load("face", choice="onnx", weights=weights), wants_gpu=True)
+        first = first or load("face", choice="onnx", weights=weights)
+        self.engine = FallbackEngine(first, wants_gpu=True)
         self.clock = FakeClock()
         self.stage = Stepped(
             self.clock,
@@ -86,7 +88,6 @@ def test_the_networks_move_and_fall_back_between_two_steps_and_nobody_is_left_un
         assert judged(board) == len(PEOPLE)
         assert not {NOTICE, LOST} & set(board.notices)
     assert run.engine.spec.name == "face-tiny/tensorrt-rtx-fp16"
-    assert {cue.model for cue in board.cues} == {run.stage.networks.model}
 
     run.card.lost = True
     for _ in range(10):
@@ -106,4 +107,14 @@ def test_a_gpu_that_cannot_be_opened_leaves_the_run_on_the_cpu(tmp_path: Path) -
     board = run.step(5)
     assert judged(board) == len(PEOPLE)
     assert run.engine.spec.name == "face-tiny/onnx"
+    run.stage.networks.close()
+
+
+def test_cues_name_the_networks_that_answered(tmp_path: Path) -> None:
+    run = Run(tmp_path, ScriptedFace())
+    before = {cue.model for cue in run.step(10).cues}
+    run.engine.offer(run.open_gpu)
+    after = {cue.model for cue in run.step(10).cues}
+    assert len(before) == len(after) == 1
+    assert before != after
     run.stage.networks.close()
