@@ -81,19 +81,22 @@ def judge(
 ) -> Reliability:
     """Everything above about probabilities (n, 7); `clips` and `groups` name each row's clip and speaker."""
     rows, wanted = check_samples(probabilities, truth, "scores to judge")
+    # In the order of confidence, so that no resample has to be put into it again.
+    order = np.argsort(rows.max(axis=1), kind="stable")
+    rows, wanted = rows[order], wanted[order]
     confidence, right = rows.max(axis=1), (rows.argmax(axis=1) == wanted).astype(np.float64)
-    clip, group = _numbered(clips), _numbered(groups)
+    clip, group = _numbered(clips)[order], _numbered(groups)[order]
     rng = np.random.default_rng(seed)
-    worlds = [_perfect(confidence, clip, rng) for _ in range(rounds)]
-    perfect = [calibration_error(confidence, world) for world in worlds]
-    error = calibration_error(confidence, right)
+    gap = right - confidence
+    worlds = [_perfect(confidence, clip, rng) - confidence for _ in range(rounds)]
+    perfect = [_binned(world, BINS) for world in worlds]
+    error = _binned(gap, BINS)
     drawn = "groups" if group.max() + 1 >= FEW_GROUPS else "clips"
     errors, excesses = [], []
-    for at in _draws(group if drawn == "groups" else clip, rounds, rng):
-        errors.append(calibration_error(confidence[at], right[at]))
+    for at in map(np.sort, _draws(group if drawn == "groups" else clip, rounds, rng)):
+        errors.append(_binned(gap[at], BINS))
         beside = [worlds[k] for k in rng.integers(0, rounds, WORLDS)]
-        chance = np.mean([calibration_error(confidence[at], world[at]) for world in beside])
-        excesses.append(errors[-1] - float(chance))
+        excesses.append(errors[-1] - float(np.mean([_binned(world[at], BINS) for world in beside])))
     return Reliability(
         items=len(rows),
         clips=int(clip.max()) + 1,
@@ -116,9 +119,12 @@ def judge(
 
 def calibration_error(confidence: Array, right: Array, bins: int = BINS) -> float:
     """Mean distance of confidence and accuracy, in bins that hold equally many items."""
-    order = np.argsort(confidence, kind="stable")
-    starts = _starts(len(order), bins)
-    return float(np.abs(np.add.reduceat((right - confidence)[order], starts)).sum() / len(order))
+    return _binned((right - confidence)[np.argsort(confidence, kind="stable")], bins)
+
+
+def _binned(gap: Array, bins: int) -> float:
+    """Mean absolute sum over bins of what is in the order of confidence."""
+    return float(np.abs(np.add.reduceat(gap, _starts(len(gap), bins))).sum() / len(gap))
 
 
 def squared_gap(confidence: Array, right: Array, clips: Truth, bins: int = BINS) -> float:

@@ -20,6 +20,7 @@ from realtime.run.calibrations.believing import Fused, Reading, find_out, folds
 from realtime.run.calibrations.clips import (
     Cast,
     Clip,
+    Remembering,
     faces_watched,
     first_by_hash,
     pairs_watched,
@@ -35,7 +36,7 @@ from realtime.run.calibrations.confidence_tables import (
     write,
 )
 from realtime.run.calibrations.watched_cues import Chains, Watch, relived
-from realtime.testing.engines import SchooledEngine
+from realtime.testing.engines import CountingEngine, SchooledEngine
 from realtime.testing.faces import ScriptedFinder
 from realtime.window import PIECES
 
@@ -185,7 +186,8 @@ def test_what_boasts_is_mended_for_people_who_were_not_fitted_on(findings: Findi
         assert held.risk_between[0] <= outcome.told[side].promised <= held.risk_between[1]
         assert held.coverage == pytest.approx(0.8, abs=0.05)
     entry = outcome.calibrated()
-    assert (entry.groups, entry.clips) == (6, 1200)
+    assert (entry.groups, entry.clips) == (6, 2000)
+    assert set(outcome.told) == {"calibrate", "test", "pooled"}
     assert entry.excess_after < entry.excess_before
 
 
@@ -261,3 +263,19 @@ def test_fused_answers_of_some_clips_are_those_of_all_for_these_clips(pairs: lis
     some = every.take([1, 3])
     here = np.isin(every.clips, [1, 3])
     np.testing.assert_allclose(some.scores(2.0), every.scores(2.0)[here], atol=1e-12)
+
+
+def test_a_piece_of_sound_is_asked_about_once_and_answered_the_same() -> None:
+    counting = CountingEngine(ScriptedVoice())
+    remembering = Remembering(counting)
+    rng = np.random.default_rng(0)
+    one, other = (rng.normal(0, 0.1, (1, PIECES.length)).astype(np.float32) for _ in range(2))
+    still, loud = np.zeros((1, 64), np.float32), np.ones((1, 64), np.float32)
+    first = remembering.infer({"samples": one, "mean": still, "istd": loud})
+    both = remembering.infer(
+        {"samples": np.concatenate([one, other]), "mean": still.repeat(2, 0), "istd": loud.repeat(2, 0)}
+    )
+    assert sum(counting.batches) == 2
+    np.testing.assert_array_equal(both["logits"][:1], first["logits"])
+    remembering.infer({"samples": one, "mean": loud, "istd": loud})
+    assert sum(counting.batches) == 3

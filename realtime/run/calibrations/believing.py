@@ -133,8 +133,10 @@ class Told:
         return judge(scores[at], self.truth[at], self.clips[at].tolist(), groups)
 
 
+POOLED = "pooled"
+"""Everybody of both sides, each by a temperature that was fitted without them."""
 Judged = Mapping[tuple[str, str, str], Reliability]
-"""By side ('calibrate' or 'test'), level ('cues' or 'clips') and state ('before' or 'after')."""
+"""By side ('calibrate', 'test' or `POOLED`), level ('cues' or 'clips') and state ('before' or 'after')."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +153,8 @@ class Outcome:
 
     def calibrated(self) -> Calibrated:
         """What the manifest says."""
-        before, after = (self.judged["calibrate", "cues", state] for state in ("before", "after"))
+        side = POOLED if POOLED in self.told else "calibrate"
+        before, after = (self.judged[side, "cues", state] for state in ("before", "after"))
         low, high = self.promise.risk_between
         return Calibrated(
             temperature=round(self.fit.temperature, 4),
@@ -182,12 +185,26 @@ def find_out(name: str, answers: Answers, test: Answers | None) -> Outcome:
             np.full(len(test.clips), made.threshold),
             made.risk,
         )
+        told[POOLED] = _pooled(told["calibrate"], told["test"])
     judged = {}
     for side, one in told.items():
         for state, scores in (("before", one.before), ("after", one.after)):
             judged[side, "cues", state] = one.reliability(scores)
             judged[side, "clips", state] = one.reliability_of_clips(scores)
     return Outcome(name, found, made, told, judged)
+
+
+def _pooled(one: Told, other: Told) -> Told:
+    share = len(one.truth) / (len(one.truth) + len(other.truth))
+    return Told(
+        (*one.watches, *other.watches),
+        np.concatenate([one.clips, other.clips + len(one.watches)]),
+        np.concatenate([one.truth, other.truth]),
+        np.concatenate([one.before, other.before]),
+        np.concatenate([one.after, other.after]),
+        np.concatenate([one.thresholds, other.thresholds]),
+        share * one.promised + (1.0 - share) * other.promised,
+    )
 
 
 def _fitted(name: str, answers: Answers) -> Fit:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -136,6 +137,44 @@ def _play(clip: Clip, face: Engine, cast: Cast, recorder: Recorder) -> None:
         seen = Face(_TRACK, (50, 50, 100, 100), _POINTS, (0.0, 0.0), now_ns, 0.9, _CROP)
         sights.push(Sighting(_CAMERA, point, now_ns, (640, 480), (seen,)))
         scheduler.step(now_ns)
+
+
+class Remembering:
+    """A voice network that is asked once about each piece, however many runs a take passes through.
+
+    Only the same samples in the same statistics are the same piece, so no answer differs from a fresh one.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.spec = engine.spec
+        self._engine = engine
+        self._known: dict[bytes, dict[str, NDArray[Any]]] = {}
+
+    def submit(self, inputs: Tensors) -> Pending:
+        """Hand in one batch."""
+        rows = [
+            {name: array[k : k + 1] for name, array in inputs.items()} for k in range(len(inputs["mean"]))
+        ]
+        answers = [self._answer(row) for row in rows]
+        return Done({name: np.concatenate([one[name] for one in answers]) for name in answers[0]})
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """`submit` and wait."""
+        return self.submit(inputs).result()
+
+    def warm_up(self) -> None:
+        """As the network does."""
+        self._engine.warm_up()
+
+    def close(self) -> None:
+        """As the network does."""
+        self._engine.close()
+
+    def _answer(self, row: Tensors) -> dict[str, NDArray[Any]]:
+        key = hashlib.sha256(b"".join(row[name].tobytes() for name in sorted(row))).digest()
+        if key not in self._known:
+            self._known[key] = dict(self._engine.infer(row))
+        return self._known[key]
 
 
 class _Sound:

@@ -25,7 +25,7 @@ from realtime.cue import NOT_SURE
 from realtime.errors import MissingLibrary, RealtimeError, SettingsError
 from realtime.run.calibrations import clips as played
 from realtime.run.calibrations.believing import Answers, Fused, Outcome, Reading, find_out
-from realtime.run.calibrations.clips import Cast, Clip
+from realtime.run.calibrations.clips import Cast, Clip, Remembering
 from realtime.run.calibrations.confidence_tables import Findings, Seen, Shown, write
 from realtime.run.calibrations.quality_curves import curves
 from realtime.run.calibrations.watched_cues import Chains, Watch, relived
@@ -104,7 +104,7 @@ def _cast(found: Mapping[str, Manifest], folder: Path, settings: Settings, say: 
     recipe = found["voice"].recipe if "voice" in found else manifests.describe("voice", "scripted").recipe
     finders = make_finder(Path(settings.face_model) if settings.face_model else None)
     pieces = PieceGrid(recipe.piece, recipe.hop, recipe.lead)
-    return Cast(engines["face"], engines["voice"], engines["fusion"], finders, pieces)
+    return Cast(engines["face"], Remembering(engines["voice"]), engines["fusion"], finders, pieces)
 
 
 def _watch(

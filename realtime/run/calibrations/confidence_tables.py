@@ -17,7 +17,7 @@ from calibration.reliability import Reliability, risk_against_coverage
 from engines.manifest import write_whole
 from engines.recipe import LABELS
 from realtime.errors import SettingsError
-from realtime.run.calibrations.believing import Outcome, Told
+from realtime.run.calibrations.believing import POOLED, Outcome, Told
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
@@ -97,8 +97,9 @@ def to_markdown(findings: Findings) -> str:
     for name, side, outcome in _sides(findings):
         before, after = (outcome.judged[side, "cues", state] for state in ("before", "after"))
         lines.append(
-            f"| {name} | {side} side, {after.groups} | {after.items} of {after.clips} | {after.accuracy:.3f} "
-            f"| {before.confidence:.3f} | {after.confidence:.3f} | {outcome.fit.temperature:.2f} |"
+            f"| {name} | {_people(side)}, {after.groups} | {after.items} of {after.clips} "
+            f"| {after.accuracy:.3f} | {before.confidence:.3f} "
+            f"| {after.confidence:.3f} | {outcome.fit.temperature:.2f} |"
         )
     lines += [
         "",
@@ -107,11 +108,11 @@ def to_markdown(findings: Findings) -> str:
         "|---|---|---|--:|--:|--:|--:|--:|",
     ]
     for name, side, outcome in _sides(findings):
-        for level in ("cues", "clips"):
+        for level in ("cues", "clips") if side == POOLED else ("cues",):
             before, after = (outcome.judged[side, level, state] for state in ("before", "after"))
             low, high = after.excess_between
             lines.append(
-                f"| {name} | {side} side | {level} | {before.error:.3f} | {after.error:.3f} "
+                f"| {name} | {_people(side)} | {level} | {before.error:.3f} | {after.error:.3f} "
                 f"| {after.perfect:.3f} | {before.excess:+.3f} "
                 f"| **{after.excess:+.3f}** ({low:+.3f} to {high:+.3f}) |"
             )
@@ -123,7 +124,7 @@ def to_markdown(findings: Findings) -> str:
     for name, side, outcome in _sides(findings):
         before, after = (outcome.judged[side, "cues", state] for state in ("before", "after"))
         lines.append(
-            f"| {name} | {side} side | {before.brier:.3f} | {after.brier:.3f} "
+            f"| {name} | {_people(side)} | {before.brier:.3f} | {after.brier:.3f} "
             f"| {before.log_loss:.3f} | {after.log_loss:.3f} |"
         )
     return "\n".join([*lines, "", *_promise_lines(findings), "", *_shown_lines(findings)]) + "\n"
@@ -138,7 +139,7 @@ def _promise_lines(findings: Findings) -> list[str]:
         held = outcome.told[side].held()
         low, high = held.risk_between
         lines.append(
-            f"| {name} | {outcome.promise.threshold:.2f} | {side} side | {held.coverage:.3f} "
+            f"| {name} | {outcome.promise.threshold:.2f} | {_people(side)} | {held.coverage:.3f} "
             f"| {outcome.told[side].promised:.3f} | {held.risk:.3f} ({low:.3f} to {high:.3f}) |"
         )
     return [f"Of the surest {COVERAGE:.0%} of cues:", "", *lines]
@@ -149,13 +150,24 @@ def _shown_lines(findings: Findings) -> list[str]:
     for one in findings.shown:
         wrong = one.wrong / one.labels if one.labels else 0.0
         lines.append(
-            f"| {one.name} | {one.side} side | {one.cues} | {one.labels / one.cues:.3f} | {wrong:.3f} |"
+            f"| {one.name} | {_people(one.side)} | {one.cues} | {one.labels / one.cues:.3f} | {wrong:.3f} |"
         )
     return ['As shown in the end, every rule of "not sure" included:', "", *lines]
 
 
 def _sides(findings: Findings) -> Iterable[tuple[str, str, Outcome]]:
+    """What the page shows: everybody, and the test side by itself; the tables have all."""
+    for name, outcome in findings.outcomes.items():
+        wanted = [side for side in (POOLED, "test") if side in outcome.told] or ["calibrate"]
+        yield from ((name, side, outcome) for side in wanted)
+
+
+def _every(findings: Findings) -> Iterable[tuple[str, str, Outcome]]:
     return ((name, side, outcome) for name, outcome in findings.outcomes.items() for side in outcome.told)
+
+
+def _people(side: str) -> str:
+    return "all" if side == POOLED else f"{side} side"
 
 
 def _summary(findings: Findings) -> list[list[Any]]:
@@ -183,7 +195,7 @@ def _diagram(findings: Findings) -> list[list[Any]]:
 
 def _risk(findings: Findings) -> list[list[Any]]:
     rows: list[list[Any]] = [["answers", "side", "coverage", "threshold", "risk"]]
-    for name, side, outcome in _sides(findings):
+    for name, side, outcome in _every(findings):
         told = outcome.told[side]
         rows += [[name, side, *point] for point in risk_against_coverage(told.after, told.truth)]
     return rows
@@ -193,7 +205,7 @@ def _promises(findings: Findings) -> list[list[Any]]:
     rows: list[list[Any]] = [
         ["answers", "side", "threshold", "answered", "promised_risk", "risk", "risk_low", "risk_high"]
     ]
-    for name, side, outcome in _sides(findings):
+    for name, side, outcome in _every(findings):
         held = outcome.told[side].held()
         promised = outcome.told[side].promised
         rows.append([name, side, held.threshold, held.coverage, promised, held.risk, *held.risk_between])
@@ -204,7 +216,7 @@ def _answers(outcome: Outcome) -> list[list[Any]]:
     """The last cue of every clip, before and after, from which the figures on clips can be made again."""
     heads = [f"{state}_{label}" for state in ("before", "after") for label in LABELS]
     rows: list[list[Any]] = [["id", "people", "side", "label", "cues", *heads]]
-    for told in outcome.told.values():
+    for told in (told for side, told in outcome.told.items() if side != POOLED):
         rows += [[*_clip(told, at), *told.before[at], *told.after[at]] for at in told.last()]
     return rows
 

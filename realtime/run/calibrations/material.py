@@ -28,7 +28,7 @@ from engines.training.sided_faces import sided as sided_faces
 from realtime.run.calibrations.clips import Clip, first_by_hash
 
 SIDES = ("calibrate", "test")
-PICTURES = {"calibrate": 1000, "test": 700}
+PICTURES = {"calibrate": 800, "test": 500}
 TAKES = 90
 """Of each speaker."""
 Say = Callable[[str], None]
