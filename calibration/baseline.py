@@ -27,7 +27,7 @@ from engines.recipe import LABELS, MEL_BANDS, SAMPLE_RATE, STFT_STEP, SpeakerSta
 FORMAT = 1
 LEAST_S: Mapping[str, float] = {"face": 2.0, "voice": 1.5}
 """Less is refused."""
-LEAST_READINGS = 7
+LEAST_READINGS = 4
 SEED_SHARE = 0.5
 """A voice begins half way between an average speaker and what was measured: neutral is not all it does."""
 

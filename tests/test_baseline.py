@@ -80,7 +80,7 @@ def test_only_the_mean_of_single_readings_counts_and_each_counts_alike() -> None
 def test_too_little_and_numbers_that_are_none_are_refused_by_name() -> None:
     with pytest.raises(BaselineRefused, match="only 3 readings of the face"):
         measure("face", "net", [at_rest()] * 3, 5.0)
-    with pytest.raises(BaselineRefused, match=r"over 1\.0 s; 7 over 2\.0 s are needed"):
+    with pytest.raises(BaselineRefused, match=r"over 1\.0 s; 4 over 2\.0 s are needed"):
         measure("face", "net", [at_rest()] * 30, 1.0)
     with pytest.raises(BaselineRefused, match="face network gave readings that are no 7 finite numbers"):
         measure("face", "net", [*[at_rest()] * 30, at_rest(sad=math.nan)], 5.0)
