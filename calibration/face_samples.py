@@ -1,4 +1,4 @@
-"""Pictures of faces to calibrate INT8 on and others to judge it by, half of them as webcams see them."""
+"""Pictures of faces to calibrate INT8 on and others to judge it by, as they are and as webcams see them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,11 @@ def faces(data: Path, found: Manifest, *, sides: Path, frozen: Path) -> tuple[Sa
     crops = _crops(side, at, np.array([pick.condition == WEBCAM for pick in picks]), seed=1)
     batches = tuple({"crop": crops[start : start + BATCH]} for start in range(0, len(crops), BATCH))
     rest = left_over(side.label, picks)
-    turns = np.arange(len(rest)) % len(CONDITIONS) == 1
-    exam = Exam({"crop": _crops(side, rest, turns, seed=2)}, side.label[rest])
+    twice = np.repeat(rest, len(CONDITIONS))
+    crops = _crops(side, twice, np.arange(len(twice)) % len(CONDITIONS) == 1, seed=2)
+    # One condition of each picture, in turn, is enough to put layers in order.
+    few = np.arange(len(rest)) * len(CONDITIONS) + np.arange(len(rest)) % len(CONDITIONS)
+    exam = Exam({"crop": crops}, side.label[twice], few=few)
     exam.check("the pictures to judge INT8 by")
     return Samples(batches, digest, CONDITIONS), exam
 

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from engines import manifest as manifests
 from engines import parity, probe
 from engines.build import quantize as quantising
-from engines.build.quantize import quantize
+from engines.build.quantize import prepare, quantize
 from engines.onnx_engine import OnnxEngine
 from engines.protocol import EngineFileError
 from realtime.testing import tiny_networks
@@ -226,3 +226,14 @@ def test_tensorrt_parses_and_builds_the_very_same_file(live: Path, tensorrt: Any
     plan = builder.build_serialized_network(network, config)
     assert plan is not None
     assert plan.nbytes > 10_000
+
+
+def test_tensorrt_parses_a_file_with_layers_put_back_to_fp32(live: Path, tensorrt: Any) -> None:
+    prepared = prepare(live)
+    observed = prepared.observe(calibration(prepared.manifest.kind, 8, piece=prepared.manifest.recipe.piece))
+    content = prepared.quantised(observed.cuts("mse"), prepared.layers[:1])
+    logger = tensorrt.Logger(tensorrt.Logger.ERROR)
+    builder = tensorrt.Builder(logger)
+    network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = tensorrt.OnnxParser(network, logger)
+    assert parser.parse(content), [parser.get_error(i).desc() for i in range(parser.num_errors)]
