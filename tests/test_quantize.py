@@ -16,7 +16,9 @@ from onnx import numpy_helper
 from engines import manifest as manifests
 from engines import parity, probe
 from engines.build import quantize as quantising
+from engines.build.folding import folded
 from engines.build.quantize import prepare, quantize
+from engines.build.ranges import METHODS
 from engines.onnx_engine import OnnxEngine
 from engines.protocol import EngineFileError
 from realtime.testing import tiny_networks
@@ -52,7 +54,7 @@ def graph_of(path: Path) -> onnx.ModelProto:
     return onnx.load(path.parent / manifests.file_name(manifests.read(path).kind, "int8"))
 
 
-@pytest.mark.parametrize("method", list(quantising.METHODS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_answers_like_fp32(path: Path, method: str) -> None:
     kind = manifests.read(path).kind
     quantize(path, calibration(kind), method=method)
@@ -104,7 +106,7 @@ def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: P
     turn = onnx.helper.make_node("Transpose", [weight.name], ["turned"], name="turn", perm=[1, 0])
     graph.graph.node.insert(at, turn)
     assert product.name not in quantising.quantisable(graph)
-    assert product.name in quantising.quantisable(quantising.folded(graph.SerializeToString()))
+    assert product.name in quantising.quantisable(folded(graph.SerializeToString()))
 
 
 def test_bands_mixed_again_after_the_logarithm_still_belong_to_the_front_end(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_the_manifest_records_how_and_from_what(path: Path) -> None:
 
 def test_layers_left_out_stay_in_fp32(path: Path) -> None:
     kind = manifests.read(path).kind
-    names = quantising.quantisable(quantising.folded((path.parent / f"{kind}.onnx").read_bytes()))
+    names = quantising.quantisable(folded((path.parent / f"{kind}.onnx").read_bytes()))
     quantize(path, calibration(kind), exclude=names[:1])
     graph = graph_of(path)
     products = [n for n in graph.graph.node if n.op_type in quantising.OP_TYPES]
