@@ -271,7 +271,7 @@ def test_the_command_calibrates_a_face_network_on_the_calibrate_side(tmp_path: P
     frozen = json.loads((path.parent / "samples.json").read_text())["samples"]["face of plain"]
     assert frozen["sha256"] == found.quantisation["samples_sha256"]
     assert found.quantisation["judged_on"] >= 32
-    assert any("ms in INT8" in line for line in said)
+    assert any("ms in INT8" in line and "points of accuracy" in line for line in said)
     assert int8_tables.read(tmp_path / "out", "face").method == found.quantisation["method"]
 
 

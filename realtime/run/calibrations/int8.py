@@ -74,7 +74,9 @@ def _one(kind: str, wanted: Wanted, say: Say) -> None:
     say(int8_tables.markdown(table))
     if wanted.out is not None:
         int8_tables.write(wanted.out, table)
-    say(f"{found.name}: {outcome.points_lost:+.2f} points of accuracy lost; {_time_taken(kind, path)}")
+    lost = outcome.points_lost
+    told = f"{abs(lost):.2f} points of accuracy {'lost' if lost > 0 else 'gained'}"
+    say(f"{found.name}: {told}; {_time_taken(kind, path)}")
 
 
 def _time_taken(kind: str, path: Path) -> str:
