@@ -71,7 +71,7 @@ def test_the_chart_shows_the_measured_lines_and_none_of_a_dry_run() -> None:
 
 
 def test_a_run_goes_on_only_with_the_same_code_card_and_networks(tmp_path: Path) -> None:
-    keys = ("dry_run", "sources", "gpu", "tensorrt", "networks", "effort")
+    keys = ("dry_run", "sources", "gpu", "options", "tensorrt", "networks", "effort")
     fresh = {**dict.fromkeys(keys, "same"), "dry_run": False, "parts": {}}
     assert run.resumed(fresh, tmp_path) == fresh
     (tmp_path / run.RECORD).write_text(json.dumps({**fresh, "parts": {"first use": {}}}))

@@ -182,6 +182,10 @@ class ScriptedCuda:
         """Is captured, and never launched: the work itself is done again."""
 
     @staticmethod
+    def synchronize() -> None:
+        """Nothing to wait for."""
+
+    @staticmethod
     @contextlib.contextmanager
     def stream(_stream: Any) -> Iterator[None]:
         """Inside, work belongs to the stream."""

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from gpu.lanes import Path as Way  # noqa: E402
 from gpu.measuring import Run  # noqa: E402
 from harness import RESULTS, machine  # noqa: E402
 
+from engines import device_memory  # noqa: E402
 from engines.protocol import EngineError  # noqa: E402
 
 FIRST = "first use"
@@ -125,7 +127,7 @@ def _ticks(run: Run, way: Way) -> Part:
     return f"ticks, {way.name}", lambda watch: measuring.ticks(run, watch, way)
 
 
-def begin(run: Run, found: Found) -> dict[str, Any]:
+def begin(run: Run, found: Found, options: Sequence[str]) -> dict[str, Any]:
     """The record of a fresh run: what is measured, where, and with what."""
     prepared, gpu = run.prepared.record, found.gpu
     here = machine()
@@ -143,6 +145,7 @@ def begin(run: Run, found: Found) -> dict[str, Any]:
             "driver": "{}.{}".format(*gpu.driver),
             "memory_gb": round(gpu.memory / 1e9, 1),
         },
+        "options": list(options),
         "tensorrt": str(found.backend or found.why_no_backend),
         "card": ", ".join(f"{key} {value}" for key, value in found.nvml.fixed().items()),
         "effort": asdict(run.effort),
@@ -169,7 +172,7 @@ def resumed(fresh: dict[str, Any], out: Path) -> dict[str, Any]:
         before: dict[str, Any] = json.loads((out / RECORD).read_text("utf-8"))
     except (OSError, ValueError):
         return fresh
-    keys = ("dry_run", "sources", "gpu", "tensorrt", "networks", "effort")
+    keys = ("dry_run", "sources", "gpu", "options", "tensorrt", "networks", "effort")
     wanted = json.loads(json.dumps({key: fresh[key] for key in keys}))
     if any(before.get(key) != wanted[key] for key in keys):
         return fresh
@@ -219,10 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", type=Path, help="what prepare.py wrote")
     parser.add_argument("--minutes", type=float, default=20.0, help="start nothing new after (default 20)")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/<gpu>")
+    parser.add_argument("--memory", choices=("auto", "pycuda", "cuda-python"), default="auto")
     parser.add_argument("--dry-run", choices=MOODS, nargs="?", const="works")
     parser.add_argument("--start", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    effort, here = samples.Effort(), Machine()
+    memory = partial(device_memory.open_memory, given.memory)
+    effort, here = samples.Effort(), Machine(memory=memory, options=("--memory", given.memory))
     if given.dry_run:
         from gpu import dry
 
@@ -246,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = _say_dry if given.dry_run else _say
     deadline_ns = time.perf_counter_ns() + int(given.minutes * 60e9)
     run = Run(prepared, effort, found.nvml, out, [], deadline_ns, bool(given.dry_run), say)
-    session = Session(run, here, found, given.networks, resumed(begin(run, found), out))
+    session = Session(run, here, found, given.networks, resumed(begin(run, found, here.options), out))
     measure(session)
     say(f"wrote {out / PAGE}")
     for one in session.record["budgets"]:

@@ -7,6 +7,7 @@ its stream, with a graph of the network alone captured here, because the engine'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,14 @@ class TensorRTPath:
             memory=self.memory,
             options=RunOptions(graphs=self.graph, runtime_cache=compiled),
         )
-        self.on_step("deserialise")
-        engine.warm_up()
-        self.on_step("warm_up")
-        if not compiled and (compiled := engine.runtime_cache()):
-            kept.write_bytes(compiled)
+        with ExitStack() as undo:
+            undo.callback(engine.close)
+            self.on_step("deserialise")
+            engine.warm_up()
+            self.on_step("warm_up")
+            if not compiled and (compiled := engine.runtime_cache()):
+                kept.write_bytes(compiled)
+            undo.pop_all()
         return TensorRTOpened(engine, self.memory, network, self.graph)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -161,14 +162,16 @@ class TorchLane:
         self._on_card = _tensors(spec.inputs, batch, card.device, False)
         self._host_out = _tensors(spec.outputs, batch, "cpu", card.pinned)
         self._views = {name: tensor.numpy() for name, tensor in self._host_out.items()}
-        self._run, self._run_whole = self._compute, self._copy_and_compute
+        # Weights and memory were filled on another stream than the one that uses them.
+        self._cuda.synchronize()
+        self._run: Callable[[], None] = self._compute
+        self._run_whole: Callable[[], None] = partial(self._copy_and, self._compute)
         with torch.inference_mode(), self._on_stream():
             for _ in range(_WARM_UPS):
-                self._copy_and_compute()
+                self._run_whole()
         self._stream.synchronize()
         if graph:
-            self._run_whole = self._captured(self._copy_and_compute)
-            self._run = self._captured(self._compute)
+            self._capture()
 
     def hand_in(self, inputs: Tensors) -> None:
         """Copy in, compute, copy out; returns before it is done."""
@@ -213,12 +216,20 @@ class TorchLane:
     def _compute(self) -> None:
         self._answers = list(self._module(*self._on_card.values()))
 
-    def _copy_and_compute(self) -> None:
+    def _copy_and(self, compute: Callable[[], None]) -> None:
         for name, tensor in self._on_card.items():
             tensor.copy_(self._host_in[name], non_blocking=True)
-        self._compute()
+        compute()
         for tensor, answer in zip(self._host_out.values(), self._answers, strict=True):
             tensor.copy_(answer, non_blocking=True)
+
+    def _capture(self) -> None:
+        """A graph of the network, and one that holds the copies too, where torch lets them be captured."""
+        self._run = self._captured(self._compute)
+        try:
+            self._run_whole = self._captured(self._run_whole)
+        except RuntimeError:
+            self._run_whole = partial(self._copy_and, self._run)
 
     def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
         """The same work as one graph. Its answers stay where the capture put them."""
