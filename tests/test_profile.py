@@ -73,6 +73,17 @@ def broken() -> Networks:
     return Networks(*engines, ConstantEngine("fusion", "happy"))
 
 
+class Deaf(AroundEngine):
+    """Hears no speech in anything."""
+
+    def submit(self, inputs: Tensors) -> Pending:
+        pending = super().submit(inputs)
+        for name, values in pending.result().items():
+            if name == "speech":
+                values[:] = 0.0
+        return pending
+
+
 class Dark(Talkers):
     """Too little light."""
 
@@ -100,7 +111,7 @@ def made(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A profile made by the command's own function, with a made-up film and networks."""
     film = Talkers(4.0)
     monkeypatch.setattr(sittings, "load_tools", lambda *_: Tools(constant_networks(), film.make_finders))
-    monkeypatch.setattr(sittings, "MediaFile", lambda _: film)
+    monkeypatch.setattr(sittings, "MediaFile", lambda *_, **__: film)
     return make_profile(Settings(profile=name), Path("film.mp4"), lambda _: None)
 
 
@@ -130,6 +141,29 @@ def test_devices_give_what_was_asked_of_them(
 def test_without_any_device_nobody_can_be_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "baseline", "--profile", "ann", "--camera", "none", "--mic", "none"]) == 1
     assert "nobody can be measured" in capsys.readouterr().err
+
+
+def test_a_silent_film_is_refused_until_its_sound_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[dict[str, bool]] = []
+
+    def opened(_: Path, **wanted: bool) -> Film:
+        asked.append(wanted)
+        film.has_audio = wanted["audio"]
+        return film
+
+    film = Talkers(4.0)
+    voice = Deaf(ConstantEngine("voice", "sad"))
+    quiet = Networks(ConstantEngine("face", "happy"), voice, ConstantEngine("fusion", "sad"))
+    monkeypatch.setattr(sittings, "load_tools", lambda *_: Tools(quiet, film.make_finders))
+    monkeypatch.setattr(sittings, "MediaFile", opened)
+    command = ["calibrate", "baseline", "--profile", "ann", "--file", "film.mp4"]
+    assert main(command) == 1
+    assert "or leave the voice out: --mic none" in capsys.readouterr().err
+    assert main([*command, "--mic", "none"]) == 0
+    assert set(profiles.load("ann").sides) == {"face"}
+    assert asked == [{"video": True, "audio": True}, {"video": True, "audio": False}]
 
 
 def leaves(content: Any) -> list[Any]:

@@ -89,7 +89,8 @@ class Sitting:
                 seconds = len(self._voice) * self._grid.hop / SAMPLE_RATE
                 if not self._voice:
                     raise BaselineRefused(
-                        "no speech was heard: read a sentence or two in your ordinary voice"
+                        "no speech was heard: read a sentence or two in your ordinary voice, "
+                        "or leave the voice out: --mic none"
                     )
                 sides["voice"] = measure("voice", networks["voice"], self._voice, seconds)
             sound = sound_of(self._hearing.present_statistics()) if "voice" in sides else None
@@ -144,7 +145,7 @@ def make_profile(settings: Settings, file: Path | None, say: Say) -> str:
     tools = load_tools(replace(settings, profile=""), say)
     networks = network_names(settings, tools.networks)
     sitting = Sitting(tools)
-    wanted = _film(sitting, file) if file is not None else _devices(sitting, settings, say)
+    wanted = _film(sitting, file, settings) if file is not None else _devices(sitting, settings, say)
     baseline = sitting.result(networks, wanted)
     path = save(name, baseline)
     return f"profile '{name}' is kept in {path}: {in_words(baseline)}"
@@ -160,8 +161,9 @@ def in_words(baseline: Baseline) -> str:
     return ", ".join(parts)
 
 
-def _film(sitting: Sitting, file: Path) -> list[str]:
-    media = MediaFile(file)
+def _film(sitting: Sitting, file: Path, settings: Settings) -> list[str]:
+    """What of a film was wanted: all of it, but for what is 'none'."""
+    media = MediaFile(file, video=settings.camera != ("none",), audio=settings.mic != ("none",))
     media.open()
     try:
         sitting.all_of(media)
