@@ -15,7 +15,7 @@ Point = tuple[float, float]
 SIDE = 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 12, 40
 ROW = 24
-NAMES, FIGURES = 150, 96
+NAMES, FIGURES = 150, 140
 """Room beside horizontal bars for their names and for their figures."""
 
 

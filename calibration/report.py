@@ -15,6 +15,7 @@ from pathlib import Path
 
 from calibration import plots
 from calibration.int8_section import forms, sensitive
+from calibration.int8_tables import read
 from calibration.page import details, figure, legend, missing, page, section, table
 from calibration.plots import Bar
 
@@ -213,10 +214,16 @@ def _int8(sources: Sources) -> str:
     for kind in KINDS:
         folder = sources.results / "int8"
 
-        def make(kind: str = kind, folder: Path = folder) -> str:
-            return forms(folder, kind) + sensitive(folder, kind)
-
         command = f"{INT8} --kind {kind}"
+
+        def make(kind: str = kind, folder: Path = folder, command: str = command) -> str:
+            shown = forms(folder, kind) + sensitive(folder, kind)
+            model = read(folder, kind).model.rpartition(" ")[2]
+            if any(model in one.sums for one in sources.networks):
+                return shown
+            told = f"These are figures of the network {model}, which is not at hand. New ones are made by: "
+            return missing(told + command) + shown
+
         parts.append(_shown(f"INT8, {kind}", lead if kind == KINDS[0] else "", make, command))
     return "".join(parts)
 

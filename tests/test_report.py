@@ -15,6 +15,7 @@ import pytest
 
 from calibration import plots
 from calibration.int8_section import short
+from calibration.int8_tables import read
 from calibration.report import Network, OffsetOfPair, Sources, html
 from realtime.run import cli
 
@@ -65,7 +66,8 @@ def everything(folder: Path) -> Sources:
         for kind in ("face", "voice"):
             shutil.copy(INT8 / f"face_{ending}", folder / "int8" / f"{kind}_{ending}")
     pairs = [OffsetOfPair("Camera <1> with Mic", 120.0, "mouth"), OffsetOfPair("B with C", -40.0, "clap")]
-    return Sources(folder, [Network("face-live", "face.onnx 0123456789ab")], pairs)
+    model = read(folder / "int8", "face").model.split()[-1]
+    return Sources(folder, [Network("face-live", f"face.onnx {model}")], pairs)
 
 
 @pytest.fixture
@@ -147,6 +149,13 @@ def test_a_damaged_table_is_named_and_the_other_parts_are_shown(
     assert len(told) == 1
     assert told[0].startswith("It cannot be shown: ")
     assert len(list(main.iter("figure"))) >= 6
+
+
+def test_figures_of_weights_that_are_not_at_hand_say_so(sources: Sources) -> None:
+    others = Sources(sources.results, [Network("face-live", "face.onnx 0123456789ab")], sources.pairs)
+    told = [p.text or "" for p in body_of(html(others)).iter("p") if p.get("class") == "missing"]
+    assert len(told) == 2
+    assert all("which is not at hand. New ones are made by: liveaffect calibrate int8" in one for one in told)
 
 
 def test_points_lie_where_their_values_say() -> None:
