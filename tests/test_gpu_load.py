@@ -122,6 +122,24 @@ def test_a_plan_that_answers_otherwise_is_left_out_and_said_so(
     assert not cpu.wants_gpu
 
 
+def test_plans_that_are_not_taken_give_everything_back(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards: list[HostMemory] = []
+
+    def plug_in() -> HostMemory:
+        cards.append(HostMemory())
+        return cards[-1]
+
+    monkeypatch.setattr(gpu_load, "find_tools", lambda: scripted_gpu.tools(plug_in))
+    build(weights)
+    engine = load("face", weights=weights)
+    in_use = [card for card in cards if not card._closed]
+    assert (len(cards), len(in_use)) == (len(gpu_load.PRECISIONS), 1)
+    engine.close()
+    assert in_use[0]._closed
+
+
 def test_a_damaged_plan_counts_as_missing(weights: Path) -> None:
     found = build(weights)
     for precision in gpu_load.PRECISIONS:
