@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import subprocess
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines import manifest as manifests
 from engines.protocol import EngineError
+from engines.tensorrt_backend import find_backend
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -146,3 +149,19 @@ def test_the_tests_for_gpus_are_run_by_pytest_and_their_end_is_quoted(
 def test_networks_that_were_not_prepared_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"holds no prepared networks .*prepare\.py"):
         networks.read(tmp_path)
+
+
+def test_a_file_in_half_precision_is_built_as_it_stands(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: it builds the plan")
+    pytest.importorskip("onnx", reason="onnx is not installed, and torch is useless without it here")
+    found = manifests.read(manifests.SHIPPED / "face.json")
+    to_half = importlib.import_module("engines.build.half").to_half
+    half = to_half(manifests.load_bytes(found, manifests.SHIPPED, "fp32"))
+    (tmp_path / networks.half_name("face")).write_bytes(half)
+    network = networks.Network("face-live", tmp_path, found, hashlib.sha256(half).hexdigest())
+    build = importlib.import_module("gpu.tensorrt_path").builder(find_backend())
+    built = build(network, "fp16", (1, 2))
+    assert len(built.plan) > len(half) / 2
+    altered = networks.Network("face-live", tmp_path, found, "another sum")
+    with pytest.raises(EngineError, match="missing or altered; prepare the networks again"):
+        build(altered, "fp16", (1, 2))
