@@ -23,9 +23,11 @@ from engines.training import (
     corpora_faces,
     evaluate_face,
     evaluate_fusion,
+    evaluate_voice,
     fusion_tables,
     results_page,
     splits,
+    voice_tables,
 )
 from engines.training.augment_faces import grey_crops
 from engines.training.corpora_faces import Faces
@@ -76,6 +78,14 @@ def renew(data: Path, *, docs: Path = DOCS, curve: Path | None = None, report: R
     write_whole(results / FACE, verdict.table().encode())
     write_whole(results / CONDITIONS, conditions_table(faces).encode())
     report(f"wrote what the face network says of {len(faces)} pictures, {len(evaluate_face.CONDITIONS)} ways")
+    if (manifests.SHIPPED / "voice.json").exists():
+        verdicts = evaluate_voice.main_run(data, report=lambda _: None)
+        (results / voice_tables.FOLDER).mkdir(exist_ok=True)
+        heard = "".join(verdict.table() for verdict in verdicts)
+        write_whole(results / voice_tables.FOLDER / voice_tables.TEST, heard.encode())
+        report(
+            f"wrote what the voice network says of {sum(len(verdict.truth) for verdict in verdicts)} takes"
+        )
     if (manifests.SHIPPED / "fusion.json").exists():
         fused = evaluate_fusion.main_run(data, report=lambda _: None)
         write_whole(results / fusion_tables.FOLDER / fusion_tables.TEST, fused.table().encode())
@@ -127,6 +137,22 @@ def repeat_face(data: Path, results: Path, _: Report) -> list[Difference]:
     return found
 
 
+def repeat_voice(data: Path, results: Path, _: Report) -> list[Difference]:
+    """The shipped voice files on the test side against their table."""
+    committed = voice_tables.read_test(results / voice_tables.FOLDER / voice_tables.TEST)
+    verdicts = evaluate_voice.main_run(data, report=lambda _: None)
+    found = []
+    for one in verdicts:
+        rows = committed.get((one.corpus, one.precision), [])
+        if tuple(row["name"] for row in rows) != one.names:
+            found.append(Difference(f"voice, takes of {one.corpus}", str(len(rows)), str(len(one.names))))
+            continue
+        allowed = INT8 if one.precision == "int8" else FP32
+        what = f"voice {one.corpus} {one.precision}"
+        found += compared(what, voice_tables.scores_of(rows), one.scores, allowed)
+    return found
+
+
 def repeat_fusion(data: Path, results: Path, report: Report) -> list[Difference]:
     """The voice network on the test side, and the fusion on that and the committed faces, as committed."""
     rows = rows_of(results / fusion_tables.FOLDER / fusion_tables.TEST)
@@ -165,5 +191,6 @@ def compared(
 
 RERUNS: dict[str, Callable[[Path, Path, Report], list[Difference]]] = {
     "face": repeat_face,
+    "voice": repeat_voice,
     "fusion": repeat_fusion,
 }

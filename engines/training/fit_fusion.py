@@ -46,9 +46,9 @@ class Plan:
     seed: int = 0
     blanked: float = BLANKED_SHARE
     """Share of the pairs that lose one modality."""
-    epochs: int = 40
-    rate: float = 2e-3
-    batch: int = 64
+    epochs: int = 25
+    rate: float = 3e-3
+    batch: int = 128
     decay: float = 0.05
 
 

@@ -15,7 +15,7 @@ from engines.recipe import LABELS
 from engines.training.results_tables import Maker, table
 from engines.training.scores import Scores, score, to_markdown
 
-FOLDER = "voice"
+FOLDER, TEST = "voice", "test.csv"
 _NAME = re.compile(r"fold-(?P<run>.+)-seed(?P<seed>\d+)")
 _AFTER = {"window": "newest window", "after_1s": "1 s of speech", "after_2s": "2 s of speech"}
 UNHEARD = len(LABELS)
@@ -176,7 +176,46 @@ def _cells(run: Run, at: NDArray[np.bool_], whole: Scores) -> tuple[object, ...]
     )
 
 
+def read_test(path: Path) -> dict[tuple[str, str], list[dict[str, str]]]:
+    """What the shipped files said of the test side, by corpus and precision."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    heads: list[str] = []
+    for cells in csv.reader(path.read_text("utf-8").splitlines()):
+        if cells[0] == "corpus":
+            heads = cells
+            continue
+        row = dict(zip(heads, cells, strict=True))
+        found.setdefault((row["corpus"], row["precision"]), []).append(row)
+    return found
+
+
+def scores_of(rows: Sequence[dict[str, str]]) -> NDArray[np.float64]:
+    """(n, 8): the last is 'no speech heard'."""
+    return np.array([[float(row[label]) for label in (*LABELS, "unheard")] for row in rows])
+
+
+def test_side(results: Path) -> str:
+    """The shipped files on the speakers of the test side."""
+    cells = []
+    for (corpus, precision), rows in sorted(read_test(results / FOLDER / TEST).items()):
+        truth = np.array([LABELS.index(row["truth"]) for row in rows])
+        people = [row["speaker"] for row in rows]
+        found = score(truth, scores_of(rows), groups=people)
+        low, high = found.unweighted_recall_between
+        cells.append(
+            (
+                f"{corpus}, {precision}, {len(set(people))} speakers",
+                found.items,
+                f"{found.unweighted_recall:.3f} ({low:.3f} to {high:.3f})",
+                f"{found.accuracy:.3f}",
+                f"{found.macro_f1:.3f}",
+            )
+        )
+    return table(("test side", "recordings", "unweighted recall", "accuracy", "macro F1"), cells)
+
+
 MAKERS: dict[str, Maker] = {
+    "voice test side": test_side,
     "voice runs": source,
     "voice folds": folds,
     "voice labels ravdess": labels_of("ravdess"),
