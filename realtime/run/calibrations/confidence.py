@@ -7,6 +7,7 @@ and thresholds are fitted on the cues that come out, and judged on people who to
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -130,6 +131,8 @@ def _watch(
 
 
 def _material(found: Mapping[str, Manifest], wanted: Wanted, say: Say) -> Iterator[tuple[str, list[Clip]]]:
+    # What stands in for faces is tiny: threads of torch would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from realtime.run.calibrations import material
 
     if "face" in found:
