@@ -62,10 +62,10 @@ DRY = Effort(
     trial_s=0.05,
     most_streams=4,
     parity_items=4,
-    batches=(1, 3, 9),
+    batches=(1, 2, 4),
     few_batches=(1,),
-    sizes=(1, 4),
-    tick_faces=(1, 4),
+    sizes=(1, 3),
+    tick_faces=(1, 3),
     precisions=("fp16", "int8"),
     burst=2,
 )
