@@ -117,4 +117,4 @@ def _smooth(count: int, swing: float, rng: np.random.Generator) -> NDArray[np.fl
     knots = rng.normal(0, swing, (count, _KNOTS))
     place = np.linspace(0, _KNOTS - 1, MEL_BANDS)
     left = np.minimum(place.astype(int), _KNOTS - 2)
-    return knots[:, left] * (1 - (place - left)) + knots[:, left + 1] * (place - left)
+    return np.asarray(knots[:, left] * (1 - (place - left)) + knots[:, left + 1] * (place - left))

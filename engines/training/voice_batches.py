@@ -59,10 +59,9 @@ class VoiceBatch:
 
     def to(self, device: str) -> VoiceBatch:
         """The same on another device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return VoiceBatch(
-            **{name: t if t is None else t.to(device, non_blocking=True) for name, t in tensors.items()}
-        )
+        names = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        return VoiceBatch(**moved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,8 +195,9 @@ class WideBatches:
             total[row] += frames * mean
             total_sq[row] += frames * (variance + mean**2)
         # As live: each earlier part counts by how much of it is speech.
-        parts = power[:, :, power.shape[2] % new : -new].unflatten(2, (-1, new))
-        part_weight = speech[:, speech.shape[1] % new : -new].float().unflatten(1, (-1, new)).sum(2)[:, None]
+        rest = power.shape[2] % new
+        parts = power[:, :, rest:-new].reshape(count, MEL_BANDS, -1, new)
+        part_weight = speech[:, rest:-new].float().reshape(count, 1, -1, new).sum(3)
         weight = weight + part_weight.sum(2)
         total = total + (parts.mean(3) * part_weight).sum(2)
         total_sq = total_sq + ((parts * parts).mean(3) * part_weight).sum(2)
