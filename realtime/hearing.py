@@ -87,6 +87,8 @@ class Hearing:
         self._grid = grid
         self._believe_speech = believe_speech
         self._next_index = 0
+        self._begin: int | None = None
+        """The first sample that was there to be heard; silence is put in the place of those before."""
         self._energy = SpeechEnergy()
         self._energy_end = 0
         self._attribution = attribution or Attribution()
@@ -97,20 +99,34 @@ class Hearing:
 
     def due(self, *, hop_doubled: bool) -> list[Piece]:
         """Pieces that are complete and were not analysed yet; lost and skipped ones are counted."""
+        oldest, end = self._ring.start, self._ring.end
+        if self._begin is None and end > oldest:
+            self._begin = oldest
+        if oldest == self._begin:
+            oldest -= self._grid.lead
         wanted, skipped = self._grid.due(
-            next_index=self._next_index, oldest=self._ring.start, end=self._ring.end, most=MOST_PIECES
+            next_index=self._next_index, oldest=oldest, end=end, most=MOST_PIECES
         )
         self.skipped += skipped
         pieces: list[Piece] = []
         for index in wanted:
             self._next_index = index + 1
-            stretch = self._ring.read(index * self._grid.hop, self._grid.length)
+            stretch = self._read(index * self._grid.hop - self._grid.lead)
             unwanted = hop_doubled and index % 2 == 1
             if stretch is None or unwanted or stretch.lost > _LOST_SHARE * self._grid.length:
                 self.skipped += 1
                 continue
             pieces.append(Piece(index, stretch))
         return pieces
+
+    def _read(self, first: int) -> Stretch | None:
+        """A piece's samples, after silence for those before the stream began."""
+        silent = max(0, (self._begin or 0) - first)
+        found = self._ring.read(first + silent, self._grid.length - silent)
+        if found is None or not silent:
+            return found
+        samples = np.concatenate([np.zeros(silent, np.float32), found.samples])
+        return Stretch(first, samples, found.captured_ns - silent * SECOND // SAMPLE_RATE, found.lost)
 
     def inputs(self, piece: Piece) -> dict[str, NDArray[Any]]:
         """The voice network's inputs for one piece, in the present speaker's statistics."""
@@ -128,7 +144,9 @@ class Hearing:
         )
         self.clarity.hear(piece.stretch.samples, self._grid.hop, speech=speech >= SPEECH)
         if self._believe_speech:
-            self._attribution.judge(piece.stretch.captured_ns, piece.captured_ns, speech)
+            heard_before_ns = self._grid.lead * SECOND // SAMPLE_RATE
+            begin_ns = piece.stretch.captured_ns + heard_before_ns
+            self._attribution.judge(begin_ns, piece.captured_ns, speech)
         evidence = Evidence(
             captured_ns=piece.captured_ns,
             vector=answer["vector"],
