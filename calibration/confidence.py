@@ -25,6 +25,8 @@ SUBSETS = ("face", "voice", "face+voice")
 """Which evidence a fused answer rests on."""
 COVERAGE = 0.8
 """So much of all cues is answered; the rest is "not sure"."""
+LEAST_SURE = 0.4
+"""Nothing less sure than this is answered, even if that leaves less than `COVERAGE`."""
 MEND = "liveaffect calibrate confidence --data DIR"
 
 

@@ -191,6 +191,15 @@ def test_what_boasts_is_mended_for_people_who_were_not_fitted_on(findings: Findi
     assert entry.excess_after < entry.excess_before
 
 
+def test_what_is_too_unsure_is_not_shown_even_if_that_leaves_less_than_the_promise() -> None:
+    vague = Invented(400, 4)
+    vague._logits *= 0.2
+    outcome = find_out("voice", vague, None)
+    assert outcome.promise.coverage == pytest.approx(0.8, abs=0.01)
+    assert outcome.calibrated().threshold >= 0.4
+    assert outcome.applied.risk < outcome.promise.risk or outcome.promise.threshold >= 0.4
+
+
 def test_nobody_is_judged_by_a_temperature_that_was_fitted_on_them() -> None:
     answers = Invented(600, 3)
     crossed = find_out("voice", answers, None).told["calibrate"]

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.confidence import COVERAGE, Calibrated
+from calibration.confidence import COVERAGE, LEAST_SURE, Calibrated
 from calibration.reliability import Promise, Reliability, judge, kept, promise
 from calibration.temperature import Fit, Scores, Truth, fit, log_loss, refuse_unfit, tempered
 from engines.recipe import LABELS
@@ -146,7 +146,9 @@ class Outcome:
     name: str
     fit: Fit
     promise: Promise
-    """Made on the whole calibrate side, as it stands in the manifest."""
+    """Made on the whole calibrate side: the surest `COVERAGE` of all cues."""
+    applied: Promise
+    """The same, less what is too unsure to be said at all; it stands in the manifest."""
     told: Mapping[str, Told]
     """By side. On the calibrate side everybody by a temperature that was fitted on the others."""
     judged: Judged
@@ -155,12 +157,12 @@ class Outcome:
         """What the manifest says."""
         side = POOLED if POOLED in self.told else "calibrate"
         before, after = (self.judged[side, "cues", state] for state in ("before", "after"))
-        low, high = self.promise.risk_between
+        low, high = self.applied.risk_between
         return Calibrated(
             temperature=round(self.fit.temperature, 4),
-            threshold=round(self.promise.threshold, 4),
-            coverage=round(self.promise.coverage, 4),
-            risk=round(self.promise.risk, 4),
+            threshold=round(self.applied.threshold, 4),
+            coverage=round(self.applied.coverage, 4),
+            risk=round(self.applied.risk, 4),
             risk_between=(round(low, 4), round(high, 4)),
             cues=after.items,
             clips=after.clips,
@@ -191,7 +193,9 @@ def find_out(name: str, answers: Answers, test: Answers | None) -> Outcome:
         for state, scores in (("before", one.before), ("after", one.after)):
             judged[side, "cues", state] = one.reliability(scores)
             judged[side, "clips", state] = one.reliability_of_clips(scores)
-    return Outcome(name, found, made, told, judged)
+    least = np.full(len(answers.clips), max(made.threshold, LEAST_SURE))
+    applied = kept(answers.scores(found.temperature), _truth(answers), answers.clips.tolist(), least)
+    return Outcome(name, found, made, applied, told, judged)
 
 
 def _pooled(one: Told, other: Told) -> Told:

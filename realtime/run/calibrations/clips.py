@@ -79,11 +79,16 @@ def first_by_hash(names: Sequence[str], most: int) -> list[int]:
     return sorted(order[:most])
 
 
+def enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A grey picture of a face in colour and as large as it is shown."""
+    wide = cv2.resize(picture, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_CUBIC)
+    return np.repeat(np.asarray(wide, np.uint8)[..., None], 3, axis=2)
+
+
 def faces_watched(clips: Sequence[Clip], cast: Cast) -> Iterator[Watch | None]:
     """One for every picture; None where the finder saw no face, or not for long enough."""
     for clip in clips:
-        wide = cv2.resize(np.asarray(clip.content), (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_CUBIC)
-        portrait = np.repeat(np.asarray(wide, np.uint8)[..., None], 3, axis=2)
+        portrait = enlarged(np.asarray(clip.content, np.uint8))
         seed = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:4], "big")
         source = Portraits([portrait], (CANVAS_PX, CANVAS_PX), FPS, seed=seed, frames=PICTURES)
         source.open()

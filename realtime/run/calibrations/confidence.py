@@ -37,6 +37,8 @@ from realtime.window import PieceGrid
 Say = Callable[[str], None]
 SAME = 1e-6
 """What smoothing anew may differ from what the run itself smoothed."""
+EXAMPLES = 40
+"""Faces of the test side on which it is measured how weight falls with quality, beside the portraits."""
 WATCHING = {"face": played.faces_watched, "voice": played.voices_watched, "face+voice": played.pairs_watched}
 
 
@@ -72,7 +74,7 @@ def calibrate(wanted: Wanted, settings: Settings, say: Say) -> int:
         raise SettingsError(f"no network in {folder} was trained; there is no confidence to fit")
     began_ns = process_cpu_ns()
     cast = _cast(found, folder, settings, say)
-    watched, seen = _watch(found, wanted, cast, say)
+    watched, seen, examples = _watch(found, wanted, cast, say)
     outcomes, failed = _fit(found, watched, say)
     _write_manifests(found, folder, outcomes, cast)
     confidence = _as_fitted(outcomes)
@@ -85,7 +87,7 @@ def calibrate(wanted: Wanted, settings: Settings, say: Say) -> int:
         kind: manifest.files[manifests.file_name(kind, "fp32")][:12] for kind, manifest in found.items()
     }
     findings = Findings(outcomes, tuple(seen), tuple(one for one in shown if one.cues), models)
-    say("\n" + write(findings, curves(cast), wanted.out, wanted.page))
+    say("\n" + write(findings, curves(cast, examples), wanted.out, wanted.page))
     say(f"{(process_cpu_ns() - began_ns) / SECOND:.0f} s of processor time; tables are in {wanted.out}")
     return int(failed)
 
@@ -110,9 +112,9 @@ def _cast(found: Mapping[str, Manifest], folder: Path, settings: Settings, say: 
 
 def _watch(
     found: Mapping[str, Manifest], wanted: Wanted, cast: Cast, say: Say
-) -> tuple[dict[str, list[Watch]], list[Seen]]:
-    """Every clip of everything that can be judged, watched."""
-    watched, seen = {}, []
+) -> tuple[dict[str, list[Watch]], list[Seen], list[Clip]]:
+    """Every clip of everything that can be judged, watched; and some of the faces."""
+    watched, seen, examples = {}, [], list[Clip]()
     for name, clips in _material(found, wanted, say):
         results = list(WATCHING[name](clips, cast))
         watched[name] = [watch for watch in results if watch is not None]
@@ -126,8 +128,10 @@ def _watch(
             raise RealtimeError(
                 f"smoothing '{name}' anew differs from the run by {difference}; a defect of the program"
             )
+        if name == "face":
+            examples = [clip for clip in clips if clip.side == "test"][:EXAMPLES]
         say(f"{name}: {len(watched[name])} of {len(clips)} clips gave cues")
-    return watched, seen
+    return watched, seen, examples
 
 
 def _material(found: Mapping[str, Manifest], wanted: Wanted, say: Say) -> Iterator[tuple[str, list[Clip]]]:
@@ -200,7 +204,7 @@ def _as_fitted(outcomes: Mapping[str, Outcome]) -> Confidence:
     return Confidence(
         readings={name: one.fit.temperature for name, one in readings.items()},
         fused={name: one.fit.temperature for name, one in fused.items()},
-        thresholds={name: one.promise.threshold for name, one in fused.items()},
+        thresholds={name: one.applied.threshold for name, one in fused.items()},
     )
 
 

@@ -132,15 +132,16 @@ def to_markdown(findings: Findings) -> str:
 
 def _promise_lines(findings: Findings) -> list[str]:
     lines = [
-        "| answers | threshold | people | answered | promised wrong | found wrong |",
-        "|---|--:|---|--:|--:|--:|",
+        "| answers | threshold | people | answered | promised wrong | found wrong | labels are shown from |",
+        "|---|--:|---|--:|--:|--:|--:|",
     ]
     for name, side, outcome in _sides(findings):
         held = outcome.told[side].held()
         low, high = held.risk_between
         lines.append(
             f"| {name} | {outcome.promise.threshold:.2f} | {_people(side)} | {held.coverage:.3f} "
-            f"| {outcome.told[side].promised:.3f} | {held.risk:.3f} ({low:.3f} to {high:.3f}) |"
+            f"| {outcome.told[side].promised:.3f} | {held.risk:.3f} ({low:.3f} to {high:.3f}) "
+            f"| {outcome.applied.threshold:.2f} |"
         )
     return [f"Of the surest {COVERAGE:.0%} of cues:", "", *lines]
 

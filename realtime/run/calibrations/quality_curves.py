@@ -1,14 +1,14 @@
 """Measures how the weight of a face and of a voice falls when they get worse, on real crops and on speech.
 
-The portraits are those that installed packages carry. Each is made smaller, blurred and darkened beside a
-clear voice; speech gets noise and is cut off beside a good face. Crop, quality, networks and fusion are the
-live ones.
+Portraits are those that installed packages carry and some faces of the test side. Each is made smaller,
+blurred and darkened beside a clear voice; speech gets noise and is cut off beside a good face. Crop, quality,
+networks and fusion are the live ones.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from realtime.networks import Networks
 from realtime.pooling import Pooled
 from realtime.portrait import packaged_portraits
 from realtime.replay import load_picture
-from realtime.run.calibrations.clips import Cast, Clip, pairs_watched
+from realtime.run.calibrations.clips import Cast, Clip, enlarged, pairs_watched
 from realtime.run.demo import make_speech
 from realtime.run.self_test import read_wav
 from realtime.sight import find_in_picture
@@ -44,14 +44,14 @@ PEAK = 0.9
 HEADS = ("evidence", "spoilt_by", "level", "quality", "weight")
 
 
-def curves(cast: Cast) -> list[list[Any]]:
+def curves(cast: Cast, examples: Sequence[Clip] = ()) -> list[list[Any]]:
     """One row for each level: mean quality, and mean weight beside good evidence of the other sort."""
     with tempfile.TemporaryDirectory(prefix="liveaffect-curves-") as folder:
         speech = read_wav(make_speech(Path(folder)))
     speech = np.asarray(speech * PEAK / np.abs(speech).max(), np.float32)
-    faces = [
-        face for path in packaged_portraits() if (face := _portrait(cast, load_picture(path))) is not None
-    ]
+    pictures = [load_picture(path) for path in packaged_portraits()]
+    pictures += [enlarged(np.asarray(clip.content, np.uint8)) for clip in examples]
+    faces = [face for picture in pictures if (face := _portrait(cast, picture)) is not None]
     rows: list[list[Any]] = [list(HEADS)]
     for name, (levels, spoil) in FACES_SPOILT.items():
         rows += [["face", name, *row] for row in face_curve(cast, faces, speech, levels, spoil)]
