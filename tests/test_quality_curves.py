@@ -8,15 +8,18 @@ from numpy.typing import NDArray
 
 from engines.recipe import SAMPLE_RATE
 from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from realtime.crop import eye_distance
 from realtime.portrait import packaged_portraits
 from realtime.replay import load_picture
 from realtime.run.calibrations.clips import Cast
 from realtime.run.calibrations.quality_curves import (
+    EYES_PX,
     FACES_SPOILT,
     VOICES_SPOILT,
     Image,
     Points,
     face_curve,
+    scaled,
     voice_curve,
 )
 from realtime.testing.engines import SchooledEngine
@@ -45,7 +48,7 @@ def speech() -> NDArray[np.float32]:
 def portrait() -> tuple[Image, Points]:
     for path in packaged_portraits():
         if path.name == "grace_hopper.jpg":
-            return load_picture(path), HOPPER
+            return scaled(load_picture(path), HOPPER, EYES_PX / eye_distance(HOPPER))
     raise AssertionError("matplotlib, which is always installed, carries this portrait")
 
 

@@ -31,14 +31,14 @@ from realtime.sight import find_in_picture
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float32]
-EYES_PX = 60.0
+EYES_PX = 40.0
 """Distance of the eyes in a portrait that nothing was done to."""
 Levels = tuple[float, ...]
-SIZES: Levels = (60.0, 40.0, 28.0, 24.0, 20.0, 16.0, 13.0, 10.0)
-BLURS: Levels = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+SIZES: Levels = (40.0, 32.0, 28.0, 24.0, 20.0, 16.0, 13.0, 10.0)
+BLURS: Levels = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 LIGHTS: Levels = (1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)
 NOISES_DB: Levels = (40.0, 30.0, 20.0, 15.0, 10.0, 5.0, 0.0, -5.0)
-GAINS: Levels = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0)
+GAINS: Levels = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 PEAK = 0.9
 
 HEADS = ("evidence", "spoilt_by", "level", "quality", "weight")
@@ -68,10 +68,11 @@ def _portrait(cast: Cast, image: Image) -> tuple[Image, Points] | None:
     if not found:
         return None
     scale = EYES_PX / eye_distance(found[0].points)
-    return _scaled(image, found[0].points, scale)
+    return scaled(image, found[0].points, scale)
 
 
-def _scaled(image: Image, points: Points, scale: float) -> tuple[Image, Points]:
+def scaled(image: Image, points: Points, scale: float) -> tuple[Image, Points]:
+    """A picture and the points in it, larger or smaller."""
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=way), np.uint8), np.asarray(
@@ -80,7 +81,7 @@ def _scaled(image: Image, points: Points, scale: float) -> tuple[Image, Points]:
 
 
 def _smaller(image: Image, points: Points, eyes_px: float) -> tuple[Image, Points]:
-    return _scaled(image, points, eyes_px / EYES_PX)
+    return scaled(image, points, eyes_px / EYES_PX)
 
 
 def _blurred(image: Image, points: Points, sigma: float) -> tuple[Image, Points]:
