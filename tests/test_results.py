@@ -150,6 +150,6 @@ def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart
     made = voice_tables.folds(tmp_path)
     assert "| ravdess, fold 0 | 14 | 0.500 | 0.571 |" in made
     assert "| nemo, fold 0 | 1 | 1.000 | 0.000 |" in made
-    assert "0.000 (02)" in made
+    assert "01 1.00, 02 0.00" in made
     assert "| nemo to ravdess | 7 | 1.000 |" in voice_tables.across(tmp_path)
     assert "| neutral | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 0.500" in voice_tables.labels_of("ravdess")(tmp_path)
