@@ -7,7 +7,6 @@ picture is interpolated once. The order afterwards is that of a camera: light, l
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -55,9 +54,8 @@ class Strength:
 
     def calmed(self) -> Strength:
         """Everything half as often and half as far; only mirrored as often."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "mirror"}
-        halved: dict[str, Any] = {name: x / 2 for name, x in found.items() if isinstance(x, float)}
-        return replace(self, **halved)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "mirror"}
+        return replace(self, **{name: x / 2 for name, x in values.items() if isinstance(x, float)})
 
 
 def placed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
