@@ -58,16 +58,3 @@ def test_two_looks_at_a_face_differ_and_the_same_dice_give_the_same_look() -> No
     assert looks[0].dtype == np.uint8
     np.testing.assert_array_equal(looks[0], looks[2])
     assert (looks[0] != looks[1]).mean() > 0.5
-
-
-def test_a_calmed_camera_spoils_a_face_less_and_mirrors_it_as_often() -> None:
-    calm = Strength().calmed()
-    assert (calm.noise, calm.turn_deg, calm.mirror) == (0.125, 3.5, 0.5)
-    assert calm.jpeg_quality == Strength().jpeg_quality
-    clean = placed(picture(3)).astype(int)
-
-    def spoilt(strength: Strength) -> float:
-        looks = (seen(picture(3), np.random.default_rng(seed), strength) for seed in range(40))
-        return float(np.mean([min(np.abs(x - y).mean() for y in (clean, clean[:, ::-1])) for x in looks]))
-
-    assert spoilt(calm) < 0.75 * spoilt(Strength())

@@ -57,18 +57,6 @@ def test_the_dice_of_an_epoch_give_its_batches() -> None:
     assert torch.allclose(same[1].sum(1), torch.ones(16))
 
 
-def test_the_last_epochs_are_calmer_and_a_training_may_still_change_its_length() -> None:
-    late = FaceTask(faces(), faces(14, 1), replace(SMALL, calm_from=5), "test")
-    assert late.name == task().name
-
-    def crops(epoch: int, of: FaceTask) -> Tensor:
-        return next(iter(of.batches(epoch, np.random.default_rng(1))))[0]
-
-    assert torch.equal(crops(4, late), crops(4, task()))
-    assert not torch.equal(crops(5, late), crops(5, task()))
-    assert SMALL.strength_at(99) == SMALL.strength
-
-
 def test_every_parameter_learns_and_pooling_changes_nothing_but_what_asks_for_weight() -> None:
     network, one = presets.build("face", "live"), task()
     batch = next(iter(one.batches(0, np.random.default_rng(0))))

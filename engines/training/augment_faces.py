@@ -6,7 +6,7 @@ picture is interpolated once. The order afterwards is that of a camera: light, l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -51,11 +51,6 @@ class Strength:
     """As a share of the crop's side."""
     tint: float = 0.15
     """Standard deviation of the logarithm of each colour's gain."""
-
-    def calmed(self) -> Strength:
-        """Everything half as often and half as far; only mirrored as often."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "mirror"}
-        return replace(self, **{name: x / 2 for name, x in values.items() if isinstance(x, float)})
 
 
 def placed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

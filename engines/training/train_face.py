@@ -40,8 +40,6 @@ QUANTISE_EACH = 24
 EPOCHS = 30
 SMOKE_PICTURES, SMOKE_EPOCHS = 512, 1
 BAG = 4
-CALM_SHARE = 0.12
-"""Share of all epochs, the last ones, in which faces are spoilt half as much."""
 FREQUENCY_IN_USE = 0.2
 """Share of the log-frequencies of labels that is added to the logits in use, as part of the last layer.
 
@@ -61,13 +59,6 @@ class Recipe:
     adjustment: float = 0.4
     """Share of the remaining log-frequencies that training adds to the logits, and use does not."""
     strength: Strength = field(default_factory=Strength)
-    calm_from: int | None = None
-    """From this epoch on faces are spoilt half as much, so that the end is nearer to what is seen in use."""
-
-    def strength_at(self, epoch: int) -> Strength:
-        """How much faces are spoilt in one epoch."""
-        calm = self.calm_from is not None and epoch >= self.calm_from
-        return self.strength.calmed() if calm else self.strength
 
 
 class FaceTask:
@@ -81,18 +72,16 @@ class FaceTask:
         self._chance = drawing_chances(train.soft, recipe.rarity)
         drawn = self._chance @ train.soft
         self._prior = torch.from_numpy(np.log(np.maximum(drawn, 1e-4)).astype(np.float32)).to(device)
-        whenever = replace(recipe, calm_from=None)  # it follows the length, which may change on the way
-        self.name = f"{name}/{hashlib.sha256(repr(whenever).encode()).hexdigest()[:12]}"
+        self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
         self.steps = max(len(train) // recipe.batch, 1)
 
     def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Crops, none like any before, and their votes."""
         recipe, faces = self._recipe, self._train
-        strength = recipe.strength_at(epoch)
         for _ in range(self.steps):
             at = rng.choice(len(faces), size=recipe.batch, p=self._chance)
-            grey = np.stack([seen(faces.pictures[i], rng, strength) for i in at])
-            crops = torch.from_numpy(tinted(grey, rng, strength))
+            grey = np.stack([seen(faces.pictures[i], rng, recipe.strength) for i in at])
+            crops = torch.from_numpy(tinted(grey, rng, recipe.strength))
             yield crops.to(self._device), torch.from_numpy(faces.soft[at]).to(self._device)
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -187,7 +176,7 @@ def main_run(
             faces, train=_few(faces.train), calibrate=_few(faces.calibrate), test=_few(faces.test)
         )
     report(f"{len(faces.train)} faces to train on, {len(faces.calibrate)} to watch")
-    recipe = Recipe(calm_from=round(schedule.epochs * (1 - CALM_SHARE)))
+    recipe = Recipe()
     task = FaceTask(
         faces.train, faces.calibrate, recipe, f"face-{preset}-{faces.digest[:12]}", schedule.device
     )
