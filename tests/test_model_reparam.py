@@ -19,7 +19,7 @@ from engines.model.reparam import deploy, fold_kernel
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
-FOLDABLE = [("face", "live"), ("face", "fv2es"), ("voice", "live-fcn")]
+FOLDABLE = [("face", "live"), ("face", "fv2es"), ("voice", "live-fcn"), ("voice", "live-wide")]
 
 
 def randomise(module: nn.Module) -> None:
