@@ -32,7 +32,7 @@ from engines.training.listen import Heard
 from engines.training.replay_statistics import Replay
 from engines.training.sided_voices import UNHEARD, found_in, pooled_scores
 from engines.training.source import source_commit
-from engines.training.train_voice import RATE, VoiceTask, heard, recipe_for, replaying
+from engines.training.train_voice import AVERAGE, RATE, WARM_UP, VoiceTask, heard, recipe_for, replaying
 from engines.training.voice_batches import Recording, recorded
 
 FOLDS = 5
@@ -108,7 +108,9 @@ def _one(
     network = _built(plan)
     replaying(network)
     task = VoiceTask(train, [], replay, recipe_for(replay), f"voice-{plan.preset}-{run}")
-    schedule = loop.Schedule(epochs=plan.epochs, rate=RATE, seed=plan.seed, average=0.995, threads=1)
+    schedule = loop.Schedule(
+        epochs=plan.epochs, rate=RATE, warm_up=WARM_UP, seed=plan.seed, average=AVERAGE, threads=1
+    )
     outcome = loop.train(network, task, schedule, folder, report=_log.info)
     state = b"".join(tensor.numpy().tobytes() for tensor in outcome.state.values())
     assert isinstance(outcome.network, VoiceNetwork)

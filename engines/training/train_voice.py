@@ -45,6 +45,8 @@ QUANTISE_EACH = 8
 """Recordings of each label that INT8 is calibrated on."""
 EPOCHS, SMOKE_EPOCHS = 80, 2
 RATE, AVERAGE = 2e-3, 0.995
+WARM_UP = 0.1
+"""Share of the steps in which the rate rises. A rate that rises in a few dozen steps spoils a wide network's start."""
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -140,6 +142,7 @@ def schedule_of(
     return loop.Schedule(
         epochs=epochs or (SMOKE_EPOCHS if smoke else EPOCHS),
         rate=RATE,
+        warm_up=WARM_UP,
         average=AVERAGE,
         seed=seed,
         device="cuda" if torch.cuda.is_available() else "cpu",
