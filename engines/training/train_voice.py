@@ -46,7 +46,7 @@ QUANTISE_EACH = 8
 EPOCHS, SMOKE_EPOCHS = 80, 2
 RATE, AVERAGE = 2e-3, 0.995
 WARM_UP = 0.1
-"""Share of the steps in which the rate rises. A rate that rises in a few dozen steps spoils a wide network's start."""
+"""Share of the steps in which the rate rises. When it is up after a few dozen, wide networks start badly."""
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
