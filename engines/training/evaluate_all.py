@@ -67,19 +67,21 @@ def main_run(data: Path, *, docs: Path = DOCS, report: Report = _log.info) -> li
 
 
 def renew(data: Path, *, docs: Path = DOCS, curve: Path | None = None, report: Report = _log.info) -> None:
-    """Write what the shipped networks answer now; tables are made from it afterwards."""
+    """Write what the shipped networks answer now, and the figures in their manifests; tables are made from it."""
     results = docs / "results"
     (results / fusion_tables.FOLDER).mkdir(parents=True, exist_ok=True)
     if curve is not None:
         write_whole(results / "face_curve.jsonl", curve.read_bytes())
     faces = test_faces(data)
-    logits = face_answers(faces)
-    verdict = evaluate_face.Verdict("", faces.corpus, faces.names, faces.label, logits, {}, None, {})
+    judged = evaluate_face.main_run(data, report=lambda _: None)
+    evaluate_face.record(manifests.SHIPPED, judged)
+    verdict = replace(judged, logits=face_answers(faces))
     write_whole(results / FACE, verdict.table().encode())
     write_whole(results / CONDITIONS, conditions_table(faces).encode())
     report(f"wrote what the face network says of {len(faces)} pictures, {len(evaluate_face.CONDITIONS)} ways")
     if (manifests.SHIPPED / "voice.json").exists():
         verdicts = evaluate_voice.main_run(data, report=lambda _: None)
+        evaluate_voice.record(manifests.SHIPPED, verdicts)
         (results / voice_tables.FOLDER).mkdir(exist_ok=True)
         heard = "".join(verdict.table() for verdict in verdicts)
         write_whole(results / voice_tables.FOLDER / voice_tables.TEST, heard.encode())

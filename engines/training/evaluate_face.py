@@ -136,7 +136,8 @@ def record(folder: Path, verdict: Verdict) -> None:
     """Write the figures into the manifest of the files that were judged."""
     path = folder / "face.json"
     figures = {f"{verdict.corpus} test side": verdict.figures()}
-    manifests.write(manifests.extended(manifests.read(path), figures=figures), path)
+    found = manifests.read(path)
+    manifests.write(manifests.extended(found, figures={**found.figures, **figures}), path)
 
 
 def refuse_other_sides(found: Manifest, faces: Sided) -> None:

@@ -127,7 +127,8 @@ def record(folder: Path, verdicts: Sequence[Verdict], side: str = "test") -> Non
     """Write the figures into the manifest of the files that were judged."""
     path = folder / "voice.json"
     figures = {f"{v.corpus} {side} side, {v.precision}": v.figures() for v in verdicts}
-    manifests.write(manifests.extended(manifests.read(path), figures=figures), path)
+    found = manifests.read(path)
+    manifests.write(manifests.extended(found, figures={**found.figures, **figures}), path)
 
 
 def refuse_other_sides(found: Manifest, corpora: tuple[str, ...], digest: str) -> None:
