@@ -118,8 +118,8 @@ def test_the_sums_of_a_wide_piece_are_those_of_what_is_new_in_it(network: VoiceN
     changed[:, : network.sound.lead] *= 0.01
     with torch.inference_mode():
         heard = network.front(torch.cat([sound, changed]), torch.zeros(2, 64), torch.ones(2, 64))
-    torch.testing.assert_close(heard.mel_sum[0], heard.mel_sum[1])
-    torch.testing.assert_close(heard.mel_sumsq[0], heard.mel_sumsq[1])
+    for sums in (heard.mel_sum, heard.mel_sumsq):
+        np.testing.assert_allclose(sums[0], sums[1], rtol=1e-5, atol=1e-3)
     assert (heard.picture[0] - heard.picture[1]).abs().max() > 0.1
 
 
