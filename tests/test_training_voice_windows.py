@@ -14,6 +14,7 @@ import torch
 
 from engines import probe
 from engines.model import presets
+from engines.model.frontend import SoundFront
 from engines.model.network import VoiceNetwork
 from engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
 from engines.training import folds_voice, synthetic_sounds, voice_loss
@@ -117,7 +118,7 @@ def test_the_sums_of_a_wide_piece_are_those_of_what_is_new_in_it(network: VoiceN
     changed = sound.clone()
     changed[:, : network.sound.lead] *= 0.01
     with torch.inference_mode():
-        heard = network.front(torch.cat([sound, changed]), torch.zeros(2, 64), torch.ones(2, 64))
+        heard = SoundFront(network.sound)(torch.cat([sound, changed]), torch.zeros(2, 64), torch.ones(2, 64))
     for sums in (heard.mel_sum, heard.mel_sumsq):
         np.testing.assert_allclose(sums[0], sums[1], rtol=1e-5, atol=1e-3)
     assert (heard.picture[0] - heard.picture[1]).abs().max() > 0.1
