@@ -25,7 +25,7 @@ def fusion() -> Iterator[Engine]:
 
 
 def opinion(label: str, sure: float) -> NDArray[np.float32]:
-    return (np.eye(7)[LABELS.index(label)] * sure).astype(np.float32)
+    return np.eye(7, dtype=np.float32)[LABELS.index(label)] * np.float32(sure)
 
 
 def people(

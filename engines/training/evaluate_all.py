@@ -67,7 +67,7 @@ def main_run(data: Path, *, docs: Path = DOCS, report: Report = _log.info) -> li
 
 
 def renew(data: Path, *, docs: Path = DOCS, curve: Path | None = None, report: Report = _log.info) -> None:
-    """Write what the shipped networks answer now, and the figures in their manifests; tables are made from it."""
+    """Write what the shipped networks answer now, and the figures in their manifests."""
     results = docs / "results"
     (results / fusion_tables.FOLDER).mkdir(parents=True, exist_ok=True)
     if curve is not None:
