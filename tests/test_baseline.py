@@ -72,9 +72,7 @@ def test_only_the_mean_of_single_readings_counts_and_each_counts_alike() -> None
     some = [at_rest(sad=2.0), at_rest(sad=-2.0)] * 10
     assert measure("face", "net", some, 5.0).shift[SAD] == pytest.approx(0.0)
     louder = [row + 100.0 for row in some]
-    assert measure("face", "net", louder, 5.0).shift == pytest.approx(
-        measure("face", "net", some, 5.0).shift
-    )
+    assert measure("face", "net", louder, 5.0).shift == pytest.approx(measure("face", "net", some, 5.0).shift)
 
 
 def test_too_little_and_numbers_that_are_none_are_refused_by_name() -> None:

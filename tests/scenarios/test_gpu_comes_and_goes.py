@@ -57,6 +57,7 @@ class Run:
         return engine
 
     def step(self, times: int = 1) -> Board:
+        board = Board(at_ns=self.clock.now_ns())
         for _ in range(times):
             self.stage.deliver(VideoFrame(CAMERA, self._seq, self.clock.now_ns(), self._image.copy()))
             self._seq += 1
