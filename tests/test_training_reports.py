@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="reports belong to training: pip install liveaffect[train]")
+pytest.importorskip("torch", reason="reports belong to training, which needs torch")
 
 from engines.recipe import LABELS
 from engines.training import draw, loop, reports

@@ -19,7 +19,6 @@ from engines.model.network import Network
 from engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS, VECTOR
 from engines.recipe import LABELS
 
-
 _LEAST_SAY = 0.01
 """So that the weights of two who know nothing are still shares of one."""
 
