@@ -32,7 +32,7 @@ from realtime.replay import Paced, load_picture
 from realtime.run.demo import tone_voice
 from realtime.run.finders import make_finder
 from realtime.run.live import Feed, LiveRun
-from realtime.run.loading import load_networks
+from realtime.run.loading import load_tools
 from realtime.run.outputs import Outputs
 from realtime.run.screen import Around, Screen
 from realtime.run.settings import Settings
@@ -191,7 +191,8 @@ def run(given: argparse.Namespace, settings: Settings) -> tuple[LiveRun, Drawn]:
     ]
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        return Wiring(rings, load_networks(settings, lambda _: None), make_finder, publish)
+        tools = load_tools(settings, lambda _: None)
+        return Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
 
     probe = Probe("portraits", "starting")
     meter = Meter(

@@ -25,9 +25,8 @@ from realtime.frame import AudioBlock, VideoFrame
 from realtime.portrait import Portraits, packaged_portraits
 from realtime.replay import MediaFile, Paced, load_picture
 from realtime.run.demo import make_speech
-from realtime.run.finders import make_finder
 from realtime.run.live import Feed, LiveRun
-from realtime.run.loading import load_networks
+from realtime.run.loading import load_tools
 from realtime.run.outputs import Outputs
 from realtime.run.settings import Settings
 from realtime.run.supervisor import Source
@@ -111,7 +110,8 @@ def make_run(folder: Path, gauge: Gauge, clock: MonotonicClock) -> LiveRun:
         return Paced(MediaFile(speech, loop=True), clock)
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        return Wiring(rings, load_networks(Settings(), lambda _: None), make_finder, publish)
+        tools = load_tools(Settings(), lambda _: None)
+        return Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
 
     feeds = [
         Feed(camera().name, camera, pictures=True, sound=False, live=True),
