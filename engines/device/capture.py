@@ -55,3 +55,25 @@ class DriverGraphs:
         if self._driver.cuGetErrorName(status, ctypes.byref(text)) or not text.value:
             return f"CUDA error {status}"
         return text.value.decode("ascii", "replace")
+
+
+class CapturingMemory:
+    """The part of a device memory that is about graphs, for every package that leaves them to the driver."""
+
+    _graphs: DriverGraphs
+
+    def begin_capture(self, stream: int) -> None:
+        """Note down from here on."""
+        self._graphs.begin(stream)
+
+    def end_capture(self, stream: int) -> int:
+        """The graph of what was noted."""
+        return self._graphs.end(stream)
+
+    def launch(self, graph: int, stream: int) -> None:
+        """Do all of it."""
+        self._graphs.launch(graph, stream)
+
+    def close_graph(self, graph: int) -> None:
+        """Give it back."""
+        self._graphs.close(graph)

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device.capture import DriverGraphs
+from engines.device.capture import CapturingMemory, DriverGraphs
 from engines.device_memory import DeviceError
 
 driver: Any = import_module("cuda.bindings.driver")
 
 
-class CudaPythonMemory:
+class CudaPythonMemory(CapturingMemory):
     """One device."""
 
     name = "cuda-python"
@@ -116,22 +116,6 @@ class CudaPythonMemory:
     def elapsed_ms(self, first: int, second: int) -> float:
         """As the device measured it."""
         return float(_call(driver.cuEventElapsedTime, self._events[first], self._events[second]))
-
-    def begin_capture(self, stream: int) -> None:
-        """Note down from here on."""
-        self._graphs.begin(stream)
-
-    def end_capture(self, stream: int) -> int:
-        """The graph of what was noted."""
-        return self._graphs.end(stream)
-
-    def launch(self, graph: int, stream: int) -> None:
-        """Do all of it."""
-        self._graphs.launch(graph, stream)
-
-    def close_graph(self, graph: int) -> None:
-        """Give it back."""
-        self._graphs.close(graph)
 
     def free_bytes(self) -> int:
         """As the driver says."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device.capture import DriverGraphs
+from engines.device.capture import CapturingMemory, DriverGraphs
 from engines.device_memory import DeviceError
 
 cuda: Any = import_module("pycuda.driver")
@@ -22,7 +22,7 @@ _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING, for which pycuda has no name."""
 
 
-class PycudaMemory:
+class PycudaMemory(CapturingMemory):
     """One device."""
 
     name = "pycuda"
@@ -119,22 +119,6 @@ class PycudaMemory:
     def elapsed_ms(self, first: int, second: int) -> float:
         """As the device measured it."""
         return float(_call(self._events[first].time_till, self._events[second]))
-
-    def begin_capture(self, stream: int) -> None:
-        """Note down from here on."""
-        self._graphs.begin(stream)
-
-    def end_capture(self, stream: int) -> int:
-        """The graph of what was noted."""
-        return self._graphs.end(stream)
-
-    def launch(self, graph: int, stream: int) -> None:
-        """Do all of it."""
-        self._graphs.launch(graph, stream)
-
-    def close_graph(self, graph: int) -> None:
-        """Give it back."""
-        self._graphs.close(graph)
 
     def free_bytes(self) -> int:
         """As the driver says."""

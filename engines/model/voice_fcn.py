@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from engines.model.blocks import ConvNorm
 from engines.model.frontend import SoundFront, SoundPreset
-from engines.model.heads import Classifier, PooledVector, SpeechHead, VoiceAnswer
-from engines.model.network import VoiceNetwork
+from engines.model.heads import Classifier, PooledVector, SpeechHead
+from engines.model.voice_attending import AttendingVoice
 
 SOFTENING = 0.3
 """Scores are scaled by this before the exponential: flatter weights."""
@@ -71,7 +71,7 @@ class CellAttention(nn.Module):
         return attended, asked.logsumexp(1)
 
 
-class VoiceFcn(VoiceNetwork):
+class VoiceFcn(AttendingVoice):
     """Samples and speaker statistics in; vector, score, logits, speech and the piece's sums out."""
 
     def __init__(self, preset: FcnPreset) -> None:
@@ -84,18 +84,9 @@ class VoiceFcn(VoiceNetwork):
         self.to_logits = Classifier()
         self.to_speech = SpeechHead()
 
-    def forward(self, samples: Tensor, mean: Tensor, istd: Tensor) -> VoiceAnswer:
-        sound = self.front(samples, mean, istd)
-        attended, score = self.attention(self.cells(sound.picture))
-        vector = self.to_vector(attended)
-        return VoiceAnswer(
-            vector=vector,
-            score=score,
-            logits=self.to_logits(vector),
-            speech=self.to_speech(vector, sound.mean(), sound.spread()),
-            mel_sum=sound.mel_sum,
-            mel_sumsq=sound.mel_sumsq,
-        )
+    def attend(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        attended, score = self.attention(self.cells(picture))
+        return attended, score
 
     def cells(self, picture: Tensor) -> Tensor:
         """(n, cells, width): what attention chooses from."""

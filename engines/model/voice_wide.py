@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from engines.model.blocks import ConvNorm
 from engines.model.frontend import SoundFront, SoundPreset
-from engines.model.heads import Classifier, PooledVector, SpeechHead, VoiceAnswer
-from engines.model.network import VoiceNetwork
+from engines.model.heads import Classifier, PooledVector, SpeechHead
+from engines.model.voice_attending import AttendingVoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class MomentAttention(nn.Module):
         return attended, self.trust * asked.logsumexp(1)
 
 
-class VoiceWide(VoiceNetwork):
+class VoiceWide(AttendingVoice):
     """Samples and speaker statistics in; vector, score, logits, speech and the newest part's sums out."""
 
     def __init__(self, preset: WidePreset) -> None:
@@ -79,20 +79,11 @@ class VoiceWide(VoiceNetwork):
         self.to_logits = Classifier()
         self.to_speech = SpeechHead()
 
-    def forward(self, samples: Tensor, mean: Tensor, istd: Tensor) -> VoiceAnswer:
-        sound = self.front(samples, mean, istd)
-        attended, score = self.attention(self.moments(sound.picture))
-        vector = self.to_vector(attended)
-        return VoiceAnswer(
-            vector=vector,
-            score=score,
-            logits=self.to_logits(vector),
-            speech=self.to_speech(vector, sound.mean(), sound.spread()),
-            mel_sum=sound.mel_sum,
-            mel_sumsq=sound.mel_sumsq,
-        )
+    def attend(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        attended, score = self.attention(self.cells(picture))
+        return attended, score
 
-    def moments(self, picture: Tensor) -> Tensor:
+    def cells(self, picture: Tensor) -> Tensor:
         """(n, moments, width): what attention chooses from."""
         seen = self.drop(self.across(self.stages(picture[:, None])))
         seen = seen + self.along(seen)
