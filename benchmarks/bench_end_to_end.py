@@ -11,22 +11,21 @@ about itself. Pictures are drawn beforehand, so the cost is that of the path; ag
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from end_to_end_meter import WARM_UP_NS, Drawn, Meter, Probe
 from harness import Result, print_record
 from numpy.typing import NDArray
 
 from engines.recipe import SAMPLE_RATE
-from realtime.capture.stamp import read_stamp
-from realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
+from realtime.clock import MS, SECOND, MonotonicClock
 from realtime.cue import Cue
-from realtime.drawing.view import View
 from realtime.errors import EndOfStream
-from realtime.frame import AudioBlock, Sighting, VideoFrame
+from realtime.frame import AudioBlock, VideoFrame
 from realtime.portrait import Motion, Portraits, packaged_portraits
 from realtime.replay import Paced, load_picture
 from realtime.run.demo import tone_voice
@@ -34,31 +33,15 @@ from realtime.run.finders import make_finder
 from realtime.run.live import Feed, LiveRun
 from realtime.run.loading import load_tools
 from realtime.run.outputs import Outputs
-from realtime.run.screen import Around, Screen
 from realtime.run.settings import Settings
 from realtime.run.wiring import Rings, Wiring
-from realtime.scheduler import Board
 from realtime.sight import find_in_picture
 
 FPS = 30.0
-WARM_UP_NS = 3 * SECOND
 
 
-@dataclass(slots=True)
-class Drawn:
-    """What was measured while the run was on."""
-
-    ages_ms: list[float] = field(default_factory=list)
-    face_ages_ms: list[float] = field(default_factory=list)
-    off_centre: list[float] = field(default_factory=list)
-    gaps_ms: list[float] = field(default_factory=list)
-    modes: list[str] = field(default_factory=list)
-    first_picture_ms: float | None = None
-    first_face_ms: float | None = None
-    missed: int = 0
-    meter_ns: int = 0
-    cpu_from: tuple[int, int] | None = None
-    cpu_until: tuple[int, int] = (0, 0)
+class NothingMeasured(Exception):
+    """A run that gives no figures, and why."""
 
 
 class Prepared:
@@ -75,81 +58,6 @@ class Prepared:
         for frame in self._frames:
             return frame
         raise EndOfStream(self.name)
-
-    def close(self) -> None: ...
-
-
-class Probe(Screen):
-    """A screen that keeps the view that was drawn last."""
-
-    view: View | None = None
-
-    def compose(
-        self, frame: VideoFrame, sighting: Sighting | None, board: Board | None, around: Around
-    ) -> View:
-        """As the screen does."""
-        self.view = super().compose(frame, sighting, board, around)
-        return self.view
-
-
-class Meter:
-    """The sink at the far end: reads the stamp back and compares with the truth."""
-
-    wants_pictures, wants_sound = True, False
-
-    def __init__(
-        self, clock: MonotonicClock, probe: Probe, truth: Callable[[int], list[NDArray[Any]]]
-    ) -> None:
-        self.drawn = Drawn()
-        self._clock, self._probe, self._truth = clock, probe, truth
-        self._last_ns = 0
-
-    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
-        """One drawn picture; what measuring costs is taken off the bill."""
-        began_ns = cpu_ns()
-        self._measure(picture, frame)
-        self.drawn.meter_ns += cpu_ns() - began_ns if self.drawn.cpu_from else 0
-
-    def _measure(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
-        now_ns, drawn, view = self._clock.now_ns(), self.drawn, self._probe.view
-        stamp = read_stamp(picture)
-        if drawn.first_picture_ms is None:
-            drawn.first_picture_ms = now_ns / MS
-        if view is None or stamp is None:
-            return
-        if drawn.first_face_ms is None and view.marks:
-            drawn.first_face_ms = now_ns / MS
-        if stamp[1] < WARM_UP_NS:
-            self._last_ns = now_ns
-            return
-        drawn.cpu_from = drawn.cpu_from or (process_cpu_ns(), now_ns)
-        drawn.cpu_until = (process_cpu_ns(), now_ns)
-        drawn.modes.append(view.health.mode)
-        drawn.gaps_ms.append((now_ns - self._last_ns) / MS)
-        self._last_ns = now_ns
-        # `Paced` added one constant to all times; the stamp says which moment this picture really shows.
-        drawn.ages_ms.append((now_ns - frame.captured_ns) / MS)
-        if frame.seq != stamp[0]:
-            raise AssertionError(f"picture {stamp[0]} was shown as {frame.seq}")
-        for centre in self._truth(stamp[0]):
-            self._compare(view, centre)
-
-    def _compare(self, view: View, truth: NDArray[Any]) -> None:
-        x, y, width = truth
-        offsets = [
-            (np.hypot(b[0] + b[2] / 2 - x, b[1] + b[3] / 2 - y), m) for m in view.marks for b in [m.box]
-        ]
-        if not offsets or min(offsets, key=lambda pair: float(pair[0]))[0] > width:
-            self.drawn.missed += 1
-            return
-        off, mark = min(offsets, key=lambda pair: float(pair[0]))
-        self.drawn.off_centre.append(float(off) / width)
-        if mark.face_age_ms is not None:
-            self.drawn.face_ages_ms.append(float(mark.face_age_ms))
-
-    def tell(self, cues: Any) -> None: ...
-
-    def hear(self, block: AudioBlock) -> None: ...
 
     def close(self) -> None: ...
 
@@ -207,9 +115,6 @@ def run(given: argparse.Namespace, settings: Settings) -> tuple[LiveRun, Drawn]:
 
 def busy_neighbour(stop: threading.Event) -> None:
     """Takes a core away, as a video call would: a process of its own, because threads share a lock."""
-    import subprocess
-    import sys
-
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     stop.wait()
     process.kill()
@@ -218,7 +123,16 @@ def busy_neighbour(stop: threading.Event) -> None:
 
 def report(name: str, live: LiveRun, drawn: Drawn, given: argparse.Namespace) -> None:
     """One line with everything."""
-    assert drawn.cpu_from is not None
+    if drawn.cpu_from is None:
+        raise NothingMeasured(
+            f"{name}: after the warm-up no drawn picture said which one it is; of {drawn.unread} the stamp "
+            "could not be read. Look at what is drawn over the upper edge of the picture"
+        )
+    if not drawn.face_ages_ms:
+        raise NothingMeasured(
+            f"{name}: no reading of a face was drawn in {given.seconds:g} s after the warm-up. The machine "
+            "is too busy to measure on, or --seconds is too short"
+        )
     spent_ns, wall_ns = (b - a for a, b in zip(drawn.cpu_from, drawn.cpu_until, strict=True))
     spent_ns -= drawn.meter_ns
     ledger = live.health.ledger("portraits")
@@ -243,6 +157,7 @@ def report(name: str, live: LiveRun, drawn: Drawn, given: argparse.Namespace) ->
         "shown": ledger.shown,
         "dropped": dict(ledger.dropped),
         "faces_missed": drawn.missed,
+        "stamps_unread": drawn.unread,
         "locked_share": drawn.modes.count("locked") / len(drawn.modes),
         "engine": live.brain.wiring.networks.name if live.brain.wiring else "",
         "skipped": dict(live.brain.wiring.scheduler.skipped) if live.brain.wiring else {},
@@ -292,8 +207,14 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="every case that a budget asks for")
     parser.add_argument("--write", action="store_true", help="keep the result")
     given = parser.parse_args()
+    failed = False
     for case in ALL if given.all else ({},):
-        one_case(argparse.Namespace(**(vars(given) | case)))
+        try:
+            one_case(argparse.Namespace(**(vars(given) | case)))
+        except NothingMeasured as error:
+            failed = True
+            print(error, file=sys.stderr)
+    raise SystemExit(failed)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.recipe import LABELS
+from realtime.capture.stamp import read_stamp, write_stamp
 from realtime.cue import NOT_SURE
 from realtime.drawing import glyphs, paint, panels, signs
 from realtime.drawing.placing import FORMS, Guest, Room, face_room, overlap, seat_all
@@ -177,6 +178,19 @@ def test_panels_lie_within_the_picture_and_never_on_each_other(view: View) -> No
     for a, b in itertools.combinations(pieces, 2):
         if "notices" not in (a.what, b.what):
             assert not overlap(a.rect, b.rect), (a.what, b.what)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (1280, 720)])
+def test_no_panel_ever_lies_on_the_stamp_that_says_which_picture_it_is(size: tuple[int, int]) -> None:
+    image = np.full((size[1], size[0], 3), 90, np.uint8)
+    write_stamp(image, 7, 41)
+    said = [scenes.cue(NOT_SURE, track=track, reason="face too small") for track in range(4)]
+    for y in range(20, size[1] // 2, 8):
+        places = [(size[0] * track // 4 + 30, y, size[0] // 8, size[0] // 7) for track in range(4)]
+        marks = tuple(scenes.mark(box, cue) for box, cue in zip(places, said, strict=True))
+        view = View(scenes.frame(image), marks, scenes.health(), notices=("camera:1 lost; trying again",))
+        assert len(lay_out(view).seats) == 4
+        assert read_stamp(draw(view)) == (7, 41), y
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.lists(boxes, max_size=2))

@@ -100,9 +100,10 @@ def test_every_picture_carries_its_number_and_time() -> None:
         Portraits([])
 
 
+@pytest.mark.parametrize("width", [160, 480])
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**63), st.integers(20, 80))
-def test_a_stamp_survives_compression(seq: int, captured_ns: int, quality: int) -> None:
-    image = np.full((64, 160, 3), 120, np.uint8)
+def test_a_stamp_survives_compression(width: int, seq: int, captured_ns: int, quality: int) -> None:
+    image = np.full((64, width, 3), 120, np.uint8)
     write_stamp(image, seq, captured_ns)
     packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     assert read_stamp(np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)) == (seq, captured_ns)

@@ -1,8 +1,9 @@
 """Number and time of a picture written into its own pixels, and read back at the far end.
 
-A strip of black and white cells in the upper left corner: 32 bits of number, 64 bits of nanoseconds, 16 bits
-of checksum. Cells are large enough to survive video compression, so latency can be measured through a file,
-a virtual camera or a browser.
+A strip of black and white cells: 32 bits of number, 64 bits of nanoseconds, 16 bits of checksum. It lies
+along the upper edge, in the margin that the overlay leaves free, so a drawn picture still says which one it
+is; a picture too narrow for that has it in four rows in the upper left corner. Cells are large enough to
+survive video compression, so latency can be measured through a file, a virtual camera or a browser.
 """
 
 from __future__ import annotations
@@ -13,34 +14,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 CELL_PX = 4
-COLUMNS = 28
-ROWS = 4
-STAMP_SIZE = (COLUMNS * CELL_PX, ROWS * CELL_PX)
-"""Width and height of the strip in pixels."""
+_BITS = 112
+_ROWS_IF_NARROW = 4
+STAMP_SIZE = (_BITS // _ROWS_IF_NARROW * CELL_PX, _ROWS_IF_NARROW * CELL_PX)
+"""Width and height in pixels of the smallest picture that takes a strip."""
 
 
 def write_stamp(image: NDArray[np.uint8], seq: int, captured_ns: int) -> None:
     """Draw the strip into `image`. Raises ValueError if it does not fit."""
-    if image.shape[0] < STAMP_SIZE[1] or image.shape[1] < STAMP_SIZE[0]:
+    rows, columns = _cells(image)
+    strip = image[: rows * CELL_PX, : columns * CELL_PX]
+    if strip.shape[:2] != (rows * CELL_PX, columns * CELL_PX):
         raise ValueError(f"a stamp needs {STAMP_SIZE} pixels, the picture has {image.shape[1::-1]}")
     payload = seq.to_bytes(4, "big") + captured_ns.to_bytes(8, "big")
-    bits = np.unpackbits(np.frombuffer(payload + _check(payload), np.uint8)).reshape(ROWS, COLUMNS)
-    cells = np.kron(bits, np.full((CELL_PX, CELL_PX), 255, np.uint8))
-    image[: STAMP_SIZE[1], : STAMP_SIZE[0]] = cells[:, :, None]
+    bits = np.unpackbits(np.frombuffer(payload + _check(payload), np.uint8)).reshape(rows, columns)
+    strip[:] = np.kron(bits, np.full((CELL_PX, CELL_PX), 255, np.uint8))[:, :, None]
 
 
 def read_stamp(image: NDArray[np.uint8]) -> tuple[int, int] | None:
     """Number and time that were written into this picture; None if it carries no readable stamp."""
-    strip = image[: STAMP_SIZE[1], : STAMP_SIZE[0]]
-    if strip.shape[:2] != STAMP_SIZE[::-1]:
+    rows, columns = _cells(image)
+    strip = image[: rows * CELL_PX, : columns * CELL_PX]
+    if strip.shape[:2] != (rows * CELL_PX, columns * CELL_PX):
         return None
-    cells = strip.reshape(ROWS, CELL_PX, COLUMNS, CELL_PX, -1)[:, 1:-1, :, 1:-1]
+    cells = strip.reshape(rows, CELL_PX, columns, CELL_PX, -1)[:, 1:-1, :, 1:-1]
     bits = cells.mean(axis=(1, 3, 4)) > 127
     data = np.packbits(bits.reshape(-1)).tobytes()
     payload, check = data[:12], data[12:]
     if check != _check(payload):
         return None
     return int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:], "big")
+
+
+def _cells(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Rows and columns of the strip in a picture of this width."""
+    rows = 1 if image.shape[1] >= _BITS * CELL_PX else _ROWS_IF_NARROW
+    return rows, _BITS // rows
 
 
 def _check(payload: bytes) -> bytes:
