@@ -22,7 +22,7 @@ from engines.training import corpora_faces, evaluate_face
 from engines.training.augment_faces import grey_crops
 from engines.training.scores import accuracy, unweighted_recall
 from realtime.run.finders import make_finder
-from realtime.run.live_answers import in_a_room, live_crop
+from realtime.run.placing import in_a_room, live_crop
 
 ALLOWED_POINTS = 1.0
 

@@ -27,7 +27,7 @@ from engines.model.network import Network
 from engines.model.reparam import deploy
 from engines.model.temporal import ClsTransformer, attention_pool
 from engines.recipe import LABELS, PRIOR_MEAN, SpeakerStatistics
-from engines.training import corpora_faces, evaluate_face, loop, train_face
+from engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
 from engines.training.corpora_faces import Faces
 from engines.training.sided_faces import Sided
 from realtime.testing import tiny_networks
@@ -130,9 +130,9 @@ def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pyt
         assert sides.test is sealed
         raise Finished
 
-    small = train_face.Recipe(batch=8)
+    small = learn_faces.Recipe(batch=8)
     for name, stand_in in {
-        "Recipe": lambda: small,
+        "Recipe": lambda **_: small,
         "sided": lambda found, frozen: faces,
         "export": lambda *asked, **given: tiny_networks.write(tmp_path, "face"),
         "quantize": lambda path, batches: scales.extend(batches),

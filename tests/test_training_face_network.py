@@ -20,9 +20,10 @@ from engines.protocol import EngineFileError  # noqa: E402
 from engines.recipe import LABELS  # noqa: E402
 from engines.training import evaluate_face, loop, train_face  # noqa: E402
 from engines.training.corpora_faces import Faces  # noqa: E402
+from engines.training.learn_faces import FaceTask, Recipe, drawing_chances  # noqa: E402
 from engines.training.scores import score  # noqa: E402
 from engines.training.sided_faces import sided  # noqa: E402
-from engines.training.train_face import FaceTask, Recipe, drawing_chances, quantising_batches  # noqa: E402
+from engines.training.train_face import Order, quantising_batches  # noqa: E402
 
 SMALL = Recipe(batch=16)
 
@@ -133,7 +134,7 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
     monkeypatch.setattr(train_face, "SMOKE_PICTURES", 256)  # Two batches an epoch.
     monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
     plan = train_face.schedule_of(smoke=True, epochs=2, threads=1)
-    whole = train_face.main_run(shared_data, tmp_path / "whole", smoke=True, schedule=plan)
+    whole = train_face.main_run(shared_data, tmp_path / "whole", Order(smoke=True), schedule=plan)
     assert whole is not None
     learnt, calls = FaceTask.loss, [0]
 
@@ -146,8 +147,8 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
     with monkeypatch.context() as patch:
         patch.setattr(FaceTask, "loss", dying)
         with pytest.raises(Killed):
-            train_face.main_run(shared_data, tmp_path / "killed", smoke=True, schedule=plan)
-    resumed = train_face.main_run(shared_data, tmp_path / "killed", smoke=True, schedule=plan)
+            train_face.main_run(shared_data, tmp_path / "killed", Order(smoke=True), schedule=plan)
+    resumed = train_face.main_run(shared_data, tmp_path / "killed", Order(smoke=True), schedule=plan)
     assert resumed is not None
     assert list(_curve(resumed.parent)) == list(_curve(whole.parent))
     assert manifests.read(resumed).files == manifests.read(whole).files

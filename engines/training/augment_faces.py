@@ -6,6 +6,7 @@ picture is interpolated once. The order afterwards is that of a camera: light, l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from engines.recipe import CROP_SIZE
 
 Grey = NDArray[np.float32]
+Grey8 = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+Generator = np.random.Generator
 _NOISE = np.random.default_rng(20260101).standard_normal((256, 256)).astype(np.float32)
 """Drawn once: cutting from it costs a hundredth of drawing."""
 _INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA)
@@ -31,6 +35,8 @@ class Strength:
     shear: float = 0.04
     shift_px: float = 1.8
     """Standard deviation, in pixels of the crop."""
+    about_live: float = 0.5
+    """Share of all that where the live finder placed the face, and so erred already."""
     mirror: float = 0.5
     gamma: float = 0.28
     """Standard deviation of the logarithm."""
@@ -53,20 +59,25 @@ class Strength:
     """Standard deviation of the logarithm of each colour's gain."""
 
 
-def placed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A face as it stands in the corpus, at the size of the crop."""
-    return _warped(picture, np.eye(2), np.zeros(2), cv2.INTER_LINEAR)
+def placed(picture: Grey8, placing: Matrix | None = None) -> Grey8:
+    """A face as it stands in the corpus, at the size of the crop, or where `placing` puts it."""
+    return _warped(picture, _by_the_corpus(len(picture)) if placing is None else placing, cv2.INTER_LINEAR)
 
 
-def grey_crops(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def grey_crops(pictures: Grey8, placings: Sequence[Matrix | None] | None = None) -> Grey8:
     """(n, side, side) to what the network takes, (n, 64, 64, 3), with nothing changed."""
-    grey = np.stack([placed(picture) for picture in pictures])
+    where = [None] * len(pictures) if placings is None else placings
+    grey = np.stack([placed(picture, place) for picture, place in zip(pictures, where, strict=True)])
     return np.repeat(grey[..., None], 3, axis=3)
 
 
-def seen(picture: NDArray[np.uint8], rng: np.random.Generator, strength: Strength) -> NDArray[np.uint8]:
-    """One grey face as a camera might have given it, (64, 64)."""
-    out = _placed_anyhow(picture, rng, strength).astype(np.float32)
+def seen(picture: Grey8, rng: Generator, strength: Strength, placing: Matrix | None = None) -> Grey8:
+    """One grey face as a camera might have given it, (64, 64).
+
+    `placing` is where the live finder puts the crop, (2, 3) from the picture's pixels to the crop's. Its
+    errors come with it, so about that place a face is moved less than about the one of the corpus.
+    """
+    out = _placed_anyhow(picture, rng, strength, placing).astype(np.float32)
     out = _lit(out, rng, strength)
     out = _through_a_lens(out, rng, strength)
     if rng.random() < strength.occlusion:
@@ -84,33 +95,33 @@ def tinted(grey: NDArray[np.uint8], rng: np.random.Generator, strength: Strength
     return np.asarray(np.clip(grey[..., None] * gain, 0, 255), np.uint8)
 
 
-def _placed_anyhow(
-    picture: NDArray[np.uint8], rng: np.random.Generator, strength: Strength
-) -> NDArray[np.uint8]:
-    angle = np.deg2rad(np.clip(rng.normal(0.0, strength.turn_deg), -15, 15))
-    size = np.exp(np.clip(rng.normal(0.0, strength.scale), -0.2, 0.2))
+def _placed_anyhow(picture: Grey8, rng: Generator, strength: Strength, placing: Matrix | None) -> Grey8:
+    far = 1.0 if placing is None else strength.about_live
+    angle = np.deg2rad(np.clip(rng.normal(0.0, far * strength.turn_deg), -15, 15))
+    size = np.exp(np.clip(rng.normal(0.0, far * strength.scale), -0.2, 0.2))
     cos, sin = np.cos(angle) * size, np.sin(angle) * size
     turn = np.array([[cos, -sin], [sin, cos]]) @ np.array(
-        [[1.0, rng.normal(0.0, strength.shear)], [0.0, 1.0]]
+        [[1.0, rng.normal(0.0, far * strength.shear)], [0.0, 1.0]]
     )
     if rng.random() < strength.mirror:
         turn = turn @ np.diag([-1.0, 1.0])
-    shift = rng.normal(0.0, strength.shift_px, 2)
-    return _warped(picture, turn, shift, _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))])
+    shift = rng.normal(0.0, far * strength.shift_px, 2)
+    base = _by_the_corpus(len(picture)) if placing is None else placing
+    middle = np.full(2, (CROP_SIZE - 1) / 2)
+    move = turn @ (base[:, 2] - middle) + middle + shift
+    whole = np.column_stack([turn @ base[:, :2], move])
+    return _warped(picture, whole, _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))])
 
 
-def _warped(
-    picture: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.float64], interpolation: int
-) -> NDArray[np.uint8]:
-    """Turn about the middle, then shift; pixel centres lie at whole coordinates on both sides."""
-    matrix = turn * (CROP_SIZE / len(picture))
-    middle = np.full(2, (len(picture) - 1) / 2)
-    move = np.full(2, (CROP_SIZE - 1) / 2) + shift - matrix @ middle
-    whole = np.column_stack([matrix, move])
-    flags, border = interpolation, cv2.BORDER_REPLICATE
-    return np.asarray(
-        cv2.warpAffine(picture, whole, (CROP_SIZE, CROP_SIZE), flags=flags, borderMode=border), np.uint8
-    )
+def _by_the_corpus(side: int) -> Matrix:
+    """The whole picture is the crop; pixel centres lie at whole coordinates on both sides."""
+    scale = CROP_SIZE / side
+    return np.array([[scale, 0.0, (scale - 1) / 2], [0.0, scale, (scale - 1) / 2]])
+
+
+def _warped(picture: Grey8, matrix: Matrix, interpolation: int) -> Grey8:
+    size, border = (CROP_SIZE, CROP_SIZE), cv2.BORDER_REPLICATE
+    return np.asarray(cv2.warpAffine(picture, matrix, size, flags=interpolation, borderMode=border), np.uint8)
 
 
 def _lit(out: Grey, rng: np.random.Generator, strength: Strength) -> Grey:

@@ -52,6 +52,8 @@ class Faces:
     """What most people saw, -1 where that is none of the seven."""
     sides: tuple[str | None, ...]
     """'train' or 'test' by the corpus's own split, None where it has none."""
+    placing: NDArray[np.float64] | None = None
+    """(n, 2, 3), where the live finder would cut each out, NaN where it finds no face; None if unknown."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,6 +69,7 @@ class Faces:
             self.soft[at],
             self.label[at],
             tuple(self.sides[i] for i in at),
+            None if self.placing is None else self.placing[at],
         )
 
 

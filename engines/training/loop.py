@@ -151,6 +151,17 @@ def optimiser_of(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=schedule.rate)
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a training left behind its last epoch. Raises EngineFileError if that cannot be read."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as err:
+        raise EngineFileError(f"the checkpoint {path} is damaged ({err}); remove it to begin anew") from err
+    if not isinstance(found, dict) or found.get("format") != CHECKPOINT_FORMAT:
+        raise EngineFileError(f"the checkpoint {path} is of another version; remove it to begin anew")
+    return found
+
+
 class _Run(Generic[B]):
     """A training between two epochs."""
 
@@ -239,7 +250,7 @@ class _Run(Generic[B]):
         """Take over a checkpoint of this training; how many epochs it was to have, 0 if there is none."""
         if not path.exists():
             return 0
-        found = _read(path)
+        found = read_checkpoint(path)
         told = {"task": found.get("task"), **found.get("schedule", {})}
         wanted = {"task": self._task.name, **asdict(self._schedule)}
         other = [key for key in wanted if key not in _MAY_CHANGE and told.get(key) != wanted[key]]
@@ -252,16 +263,6 @@ class _Run(Generic[B]):
         self.epoch = found["epoch"]
         self.history = list(found["history"])
         return int(found["schedule"]["epochs"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as err:
-        raise EngineFileError(f"the checkpoint {path} is damaged ({err}); remove it to begin anew") from err
-    if not isinstance(found, dict) or found.get("format") != CHECKPOINT_FORMAT:
-        raise EngineFileError(f"the checkpoint {path} is of another version; remove it to begin anew")
-    return found
 
 
 def _duration(seconds: float) -> str:

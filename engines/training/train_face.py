@@ -1,17 +1,15 @@
 """Trains a face network on soft votes, with rare expressions seen more often than they occur.
 
-How rare expressions are weighed is one decision in two halves: they are drawn more often, and the rest of
-what they lack is added to the logits during training. The weight a face asks for in pooling is learnt from
-bags of faces, behind a barrier, so that it never changes what the network sees in a single face.
+A training may have guides beside the corpora: the live finder, which says where it would cut each face out,
+and the network before, which it begins with and whose opinion counts beside the votes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from engines import manifest as manifests
 from engines.build.export_onnx import export
@@ -31,15 +28,18 @@ from engines.recipe import LABELS
 from engines.training import corpora_faces, evaluate_face, loop
 from engines.training.augment_faces import Strength, grey_crops, seen, tinted
 from engines.training.corpora_faces import Faces
-from engines.training.scores import accuracy, unweighted_recall
-from engines.training.sided_faces import sided
+from engines.training.learn_faces import FaceTask, Recipe
+from engines.training.placings import PLACINGS, Place, placings
+from engines.training.sided_faces import Sided, sided
 from engines.training.source import source_commit
+from engines.training.teacher_faces import Before, read_before
 
 QUANTISE_EACH = 24
 """Pictures of each label that INT8 is calibrated on."""
 EPOCHS = 30
+LIVE, TEACHER = 0.5, 0.4
+"""Of `Recipe`, where the live finder and a network before are at hand."""
 SMOKE_PICTURES, SMOKE_EPOCHS = 512, 1
-BAG = 4
 FREQUENCY_IN_USE = 0.2
 """Share of the log-frequencies of labels that is added to the logits in use, as part of the last layer.
 
@@ -50,92 +50,16 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """What is special about learning faces."""
+class Order:
+    """What is to be trained, and with which guides."""
 
-    batch: int = 128
-    rarity: float = 0.3
-    """A label that is n times rarer is drawn n**rarity times as often as it occurs."""
-    adjustment: float = 0.4
-    """Share of the remaining log-frequencies that training adds to the logits, and use does not."""
-    strength: Strength = field(default_factory=Strength)
-
-
-class FaceTask:
-    """For `loop.train`: batches of crops with soft labels."""
-
-    def __init__(self, train: Faces, watched: Faces, recipe: Recipe, name: str, device: str = "cpu") -> None:
-        self._train, self._recipe, self._device = train, recipe, device
-        known = watched.label >= 0
-        self._watched = grey_crops(watched.pictures[known])
-        self._truth = watched.label[known]
-        self._chance = drawing_chances(train.soft, recipe.rarity)
-        drawn = self._chance @ train.soft
-        self._prior = torch.from_numpy(np.log(np.maximum(drawn, 1e-4)).astype(np.float32)).to(device)
-        self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
-        self.steps = max(len(train) // recipe.batch, 1)
-
-    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Crops, none like any before, and their votes."""
-        recipe, faces = self._recipe, self._train
-        for _ in range(self.steps):
-            at = rng.choice(len(faces), size=recipe.batch, p=self._chance)
-            grey = np.stack([seen(faces.pictures[i], rng, recipe.strength) for i in at])
-            crops = torch.from_numpy(tinted(grey, rng, recipe.strength))
-            yield crops.to(self._device), torch.from_numpy(faces.soft[at]).to(self._device)
-
-    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross entropy with the votes, of single faces and of bags."""
-        crops, votes = batch
-        answer = network(crops)
-        shifted = answer.logits.float() + self._recipe.adjustment * self._prior
-        single = _cross_entropy(shifted, votes)
-        pooled, shared = self._bags(network, answer.vector.detach(), votes)
-        return single + _cross_entropy(pooled + self._recipe.adjustment * self._prior, shared)
-
-    def _bags(self, network: Any, vector: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of pooled faces, and the mean of their votes. Only what asks for weight learns from them.
-
-        Half of the bags show one label, where a clear face should count for more than a spoilt one; half show
-        any, where no label may count for more than another.
-        """
-        order = torch.randperm(len(vector), device=vector.device)
-        half = len(order) // 2
-        order = torch.cat([order[:half][votes[order[:half]].argmax(1).argsort()], order[half:]])
-        order = order[: len(order) // BAG * BAG].reshape(-1, BAG)
-        weights = network.to_score(vector).float()[order].softmax(1)
-        pooled = (weights * vector.float()[order]).sum(1)
-        head = network.to_logits
-        with torch.autocast(vector.device.type, enabled=False):
-            logits = functional.linear(pooled, head.weight.detach().float(), head.bias.detach().float())
-        return logits, votes[order].mean(1)
-
-    def figures(self, network: nn.Module) -> Mapping[str, float]:
-        """On the calibrate side, as people's majority has it."""
-        said = answers(network, self._watched, self._device).argmax(1)
-        return {
-            "accuracy": accuracy(self._truth, said),
-            "recall": unweighted_recall(self._truth, said, len(LABELS)),
-        }
-
-
-def drawing_chances(soft: NDArray[np.float32], rarity: float) -> NDArray[np.float64]:
-    """How likely each picture is drawn."""
-    often = np.bincount(soft.argmax(1), minlength=soft.shape[1]).astype(np.float64)
-    chance = np.maximum(often, 1.0)[soft.argmax(1)] ** -rarity
-    return np.asarray(chance / chance.sum(), np.float64)
-
-
-def answers(
-    network: nn.Module, crops: NDArray[np.uint8], device: str, batch: int = 256
-) -> NDArray[np.float32]:
-    """Logits of many crops, in the network's own precision."""
-    with torch.inference_mode():
-        parts = [
-            network(torch.from_numpy(crops[at : at + batch]).to(device)).logits.float().cpu().numpy()
-            for at in range(0, len(crops), batch)
-        ]
-    return np.concatenate(parts)
+    preset: str = "live"
+    smoke: bool = False
+    """A small part of everything, to see that it works."""
+    place: Place | None = None
+    """Says where the live finder puts a face; half of the faces are then placed so."""
+    after: Path | None = None
+    """The checkpoint of a finished training, whose network is the beginning and the teacher."""
 
 
 def schedule_of(
@@ -155,37 +79,73 @@ def schedule_of(
 def main_run(
     data: Path,
     out: Path,
+    order: Order = Order(),
     *,
-    preset: str = "live",
-    smoke: bool = False,
     schedule: loop.Schedule | None = None,
     report: Report = _log.info,
 ) -> Path | None:
     """Train on the corpora in `data`, or go on; then write network, manifest and verdict into `out`.
 
     The manifest's path, or None when the schedule's time limit came first: the same call goes on then.
-    `smoke` is a small part of everything, to see that it works.
     """
     cv2.setNumThreads(1)
-    schedule = schedule or schedule_of(smoke=smoke)
+    schedule = schedule or schedule_of(smoke=order.smoke)
     out.mkdir(parents=True, exist_ok=True)
     report(f"reading the faces in {data}")
     faces = sided(corpora_faces.find(data), out / "splits.json")
-    if smoke:
+    if order.smoke:
         faces = replace(
             faces, train=_few(faces.train), calibrate=_few(faces.calibrate), test=_few(faces.test)
         )
+    if order.place is not None:
+        report("looking where the live finder puts them")
+        faces = _placed(faces, order.place, out / PLACINGS)
     report(f"{len(faces.train)} faces to train on, {len(faces.calibrate)} to watch")
-    recipe = Recipe()
-    task = FaceTask(
-        faces.train, faces.calibrate, recipe, f"face-{preset}-{faces.digest[:12]}", schedule.device
-    )
-    network = presets.build("face", preset, seed=schedule.seed)
+    before = None if order.after is None else read_before(order.after, order.preset)
+    recipe = Recipe(live=LIVE if order.place else 0.0, teacher=TEACHER if before else 0.0)
+    network, task = _begun(faces, recipe, order.preset, schedule, before)
     outcome = loop.train(network, task, schedule, out, report=report)
     if not outcome.finished:
         report("the time is up; the same command goes on from here")
         return None
-    training = {
+    state = with_frequencies(outcome.state, faces.train.soft, FREQUENCY_IN_USE)
+    training = _told(faces, recipe, schedule) | ({} if before is None else {"after": before.told()})
+    path = export("face", order.preset, out, state=state, training=training)
+    quantize(path, quantising_batches(faces.calibrate))
+    verdict = evaluate_face.judge(manifests.read(path), out, faces)
+    evaluate_face.record(out, verdict)
+    evaluate_face.write_tables(verdict, out)
+    report(f"wrote {path} and its networks\n{verdict.markdown()}")
+    return path
+
+
+def _placed(faces: Sided, place: Place, kept: Path) -> Sided:
+    """The sides that a training sees, with their live placing."""
+    train, calibrate = faces.train, faces.calibrate
+    matrices = placings(np.concatenate([train.pictures, calibrate.pictures]), place, kept)
+    return replace(
+        faces,
+        train=replace(train, placing=matrices[: len(train)]),
+        calibrate=replace(calibrate, placing=matrices[len(train) :]),
+    )
+
+
+def _begun(
+    faces: Sided, recipe: Recipe, preset: str, schedule: loop.Schedule, before: Before | None
+) -> tuple[nn.Module, FaceTask]:
+    """A network before its first step, and what it is to learn."""
+    network = presets.build("face", preset, seed=schedule.seed)
+    name, teacher = f"face-{preset}-{faces.digest[:12]}", None
+    if before is not None:
+        network.load_state_dict(dict(before.state))
+        name += f"-after-{before.digest[:12]}"
+        teacher = presets.deploy(network).to(schedule.device)
+    return network, FaceTask(faces.train, faces.calibrate, recipe, name, schedule.device, teacher=teacher)
+
+
+def _told(faces: Sided, recipe: Recipe, schedule: loop.Schedule) -> dict[str, Any]:
+    """What the manifest says about the training."""
+    return {
         "corpora": list(faces.corpora),
         "licence": "; ".join(corpora_faces.LICENCES[corpus] for corpus in faces.corpora),
         "splits": faces.digest,
@@ -195,14 +155,6 @@ def main_run(
         "epochs": schedule.epochs,
         "recipe": asdict(recipe) | {"frequency_in_use": FREQUENCY_IN_USE},
     }
-    state = with_frequencies(outcome.state, faces.train.soft, FREQUENCY_IN_USE)
-    path = export("face", preset, out, state=state, training=training)
-    quantize(path, quantising_batches(faces.calibrate))
-    verdict = evaluate_face.judge(manifests.read(path), out, faces)
-    evaluate_face.record(out, verdict)
-    evaluate_face.write_tables(verdict, out)
-    report(f"wrote {path} and its networks\n{verdict.markdown()}")
-    return path
 
 
 def with_frequencies(
@@ -231,7 +183,3 @@ def quantising_batches(faces: Faces, each: int = QUANTISE_EACH, seed: int = 0) -
 
 def _few(faces: Faces) -> Faces:
     return faces.take(np.arange(min(len(faces), SMOKE_PICTURES)))
-
-
-def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    return -(wanted * logits.log_softmax(1)).sum(1).mean()

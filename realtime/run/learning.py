@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from realtime.errors import MissingLibrary, SettingsError
 
@@ -29,6 +30,10 @@ class Lesson:
     epochs: int | None = None
     hours: float = math.inf
     threads: int = 0
+    as_live: bool = False
+    """Face: half of the faces are placed as the live finder places them."""
+    after: Path | None = None
+    """Face: the checkpoint of a finished training to begin with and to learn from."""
     voices: Path | None = None
     """Fusion: what fold-wise voice networks said."""
     networks: Path | None = None
@@ -40,6 +45,8 @@ class Lesson:
 def train(lesson: Lesson, say: Say) -> int:
     """Train one network, or go on where the last call stopped. 0 when it is finished, 3 when time ran out."""
     _check(lesson.data)
+    if lesson.kind != "face" and (lesson.as_live or lesson.after):
+        raise SettingsError(f"--as-live and --after are for the face network, not for {lesson.kind}")
     if lesson.kind == "fusion":
         return _train_fusion(lesson, say)
     limit_s = lesson.hours * 3600
@@ -47,10 +54,19 @@ def train(lesson: Lesson, say: Say) -> int:
     schedule = training.schedule_of(
         smoke=lesson.smoke, seed=lesson.seed, epochs=lesson.epochs, limit_s=limit_s, threads=lesson.threads
     )
-    done = training.main_run(
-        lesson.data, lesson.out, preset=lesson.preset, smoke=lesson.smoke, schedule=schedule, report=say
-    )
+    if lesson.kind == "face":
+        order = training.Order(lesson.preset, lesson.smoke, _place(lesson), lesson.after)
+        done = training.main_run(lesson.data, lesson.out, order, schedule=schedule, report=say)
+    else:
+        done = training.main_run(
+            lesson.data, lesson.out, preset=lesson.preset, smoke=lesson.smoke, schedule=schedule, report=say
+        )
     return 3 if done is None else 0
+
+
+def _place(lesson: Lesson) -> Callable[..., Any] | None:
+    """What tells the training where the live finder puts a face; it needs the finder, so only if wanted."""
+    return importlib.import_module("realtime.run.placing").placed_live() if lesson.as_live else None
 
 
 def _train_fusion(lesson: Lesson, say: Say) -> int:

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from engines import manifest as manifests
 from engines.manifest import write_whole
 from engines.onnx_engine import OnnxEngine
-from engines.recipe import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, LABELS
-from realtime.crop import cut_out
+from engines.recipe import LABELS
 from realtime.cue import NOT_SURE, Cue
-from realtime.faces.blazeface import FaceFinder
 from realtime.fusion import softmax
 from realtime.portrait import packaged_portraits
 from realtime.replay import MediaFile, load_picture
@@ -28,34 +26,15 @@ from realtime.run.analyze import analyse, watch
 from realtime.run.finders import make_finder
 from realtime.run.loading import load_tools
 from realtime.run.outputs import Outputs
+from realtime.run.placing import Picture, in_a_room, live_crop
 from realtime.run.settings import Settings
 from realtime.sight import find_in_picture
 
-SIDE_PX, MARGIN_PX = 192, 72
-TEMPLATE = np.array([EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT]) * SIDE_PX + MARGIN_PX - 0.5
 TALKERS = "clips/demo_grid_10speakers.mp4"
 PORTRAITS = ("clips/lisa1.jpg", "clips/lisa3.jpg")
 SURE = 0.45
 """Below this probability a single reading counts as 'not sure' in the table of talkers."""
 Say = Callable[[str], None]
-Picture = NDArray[np.uint8]
-
-
-def in_a_room(picture: Picture) -> Picture:
-    """A grey face 192 pixels wide in a larger RGB picture."""
-    large = cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
-    m = MARGIN_PX
-    wide = cv2.copyMakeBorder(large, m, m, m, m, cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.cvtColor(wide, cv2.COLOR_GRAY2RGB), np.uint8)
-
-
-def live_crop(finder: FaceFinder, image: Picture) -> tuple[Picture, float] | None:
-    """What the live path would cut out, and how far its eyes lie from the template, in sides of the face."""
-    found = max(finder.find(image), key=lambda one: one.score, default=None)
-    if found is None:
-        return None
-    away = np.hypot(*(np.asarray(found.points[:2]) - TEMPLATE).T).mean() / SIDE_PX
-    return cut_out(image, found.points), float(away)
 
 
 def live_crops(names: tuple[str, ...], pictures: Picture, truth: NDArray[np.int64], folder: Path) -> str:

@@ -23,6 +23,15 @@ def add(commands: Any) -> None:
     train.add_argument("--epochs", type=int)
     train.add_argument("--hours", type=float, default=math.inf, help="stop after; the same command goes on")
     train.add_argument(
+        "--as-live", action="store_true", help="face: half of the faces placed as the live finder does"
+    )
+    train.add_argument(
+        "--after",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="face: begin with this one's network, and learn from it",
+    )
+    train.add_argument(
         "--voices", type=Path, metavar="FILE", help="fusion: what fold-wise voice networks said"
     )
     train.add_argument(
@@ -53,6 +62,8 @@ def _train(given: argparse.Namespace, settings: Settings) -> int:
         epochs=given.epochs,
         hours=given.hours,
         threads=given.threads or 0,
+        as_live=given.as_live,
+        after=given.after,
         voices=given.voices,
         networks=weights_of(settings),
         folds=given.folds,

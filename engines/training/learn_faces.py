@@ -1,0 +1,163 @@
+"""What learning faces is: which are drawn how often, where they are placed, what is to be said about them.
+
+How rare expressions are weighed is one decision in two halves: they are drawn more often, and the rest of
+what they lack is added to the logits during training. The weight a face asks for in pooling is learnt from
+bags of faces, behind a barrier, so that it never changes what the network sees in a single face.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engines.model.presets import deploy
+from engines.recipe import LABELS
+from engines.training.augment_faces import Strength, grey_crops, seen, tinted
+from engines.training.corpora_faces import Faces
+from engines.training.placings import where_found
+from engines.training.scores import accuracy, unweighted_recall
+from engines.training.teacher_faces import answers, opinions
+
+BAG = 4
+MOST_THROUGH = 0.5
+"""Largest share that another face has in a mixed one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is special about learning faces."""
+
+    batch: int = 128
+    rarity: float = 0.3
+    """A label that is n times rarer is drawn n**rarity times as often as it occurs."""
+    adjustment: float = 0.4
+    """Share of the remaining log-frequencies that training adds to the logits, and use does not."""
+    mixed: float = 0.5
+    """Share of faces that another one shines through; without, faces are learnt by heart."""
+    live: float = 0.0
+    """Share of faces that are placed as the live finder places them."""
+    teacher: float = 0.0
+    """Share that the opinion of the network before has in what is to be said; the votes have the rest."""
+    strength: Strength = field(default_factory=Strength)
+
+
+class FaceTask:
+    """For `loop.train`: batches of crops with soft labels."""
+
+    def __init__(
+        self,
+        train: Faces,
+        watched: Faces,
+        recipe: Recipe,
+        name: str,
+        device: str = "cpu",
+        *,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        self._train, self._recipe, self._device = train, recipe, device
+        self._watched = _watched(watched)
+        self._live = [None] * len(train) if train.placing is None else where_found(train.placing)
+        self._chance = drawing_chances(train.soft, recipe.rarity)
+        drawn = self._chance @ train.soft
+        self._prior = torch.from_numpy(np.log(np.maximum(drawn, 1e-4)).astype(np.float32)).to(device)
+        self._wanted: NDArray[np.float32] = train.soft
+        if teacher is not None:
+            said = opinions(teacher, train, recipe.adjustment * self._prior, device)
+            self._wanted = np.asarray(train.soft + recipe.teacher * (said - train.soft), np.float32)
+        self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
+        self.steps = max(len(train) // recipe.batch, 1)
+
+    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Crops, none like any before, and what to say about them."""
+        recipe, faces = self._recipe, self._train
+        for _ in range(self.steps):
+            at = rng.choice(len(faces), size=recipe.batch, p=self._chance)
+            live = rng.random(recipe.batch) < recipe.live
+            where = [self._live[i] if as_live else None for i, as_live in zip(at, live, strict=True)]
+            grey = np.stack(
+                [
+                    seen(faces.pictures[i], rng, recipe.strength, placing)
+                    for i, placing in zip(at, where, strict=True)
+                ]
+            )
+            crops, wanted = tinted(grey, rng, recipe.strength), self._wanted[at]
+            crops, wanted = _mixed(crops, wanted, recipe.mixed, rng)
+            yield torch.from_numpy(crops).to(self._device), torch.from_numpy(wanted).to(self._device)
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross entropy with what is to be said, of single faces and of bags."""
+        crops, votes = batch
+        answer = network(crops)
+        shifted = answer.logits.float() + self._recipe.adjustment * self._prior
+        single = _cross_entropy(shifted, votes)
+        pooled, shared = self._bags(network, answer.vector.detach(), votes)
+        return single + _cross_entropy(pooled + self._recipe.adjustment * self._prior, shared)
+
+    def _bags(self, network: Any, vector: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of pooled faces, and the mean of their votes. Only what asks for weight learns from them.
+
+        Half of the bags show one label, where a clear face should count for more than a spoilt one; half show
+        any, where no label may count for more than another.
+        """
+        order = torch.randperm(len(vector), device=vector.device)
+        half = len(order) // 2
+        order = torch.cat([order[:half][votes[order[:half]].argmax(1).argsort()], order[half:]])
+        order = order[: len(order) // BAG * BAG].reshape(-1, BAG)
+        weights = network.to_score(vector).float()[order].softmax(1)
+        pooled = (weights * vector.float()[order]).sum(1)
+        head = network.to_logits
+        with torch.autocast(vector.device.type, enabled=False):
+            logits = functional.linear(pooled, head.weight.detach().float(), head.bias.detach().float())
+        return logits, votes[order].mean(1)
+
+    def figures(self, network: nn.Module) -> Mapping[str, float]:
+        """On the calibrate side, as people's majority has it; 'live' is as the live finder places faces."""
+        out: dict[str, float] = {}
+        network = deploy(network)
+        for how, (crops, truth) in self._watched.items():
+            said = answers(network, crops, self._device).argmax(1)
+            out[f"{how}accuracy"] = accuracy(truth, said)
+            out[f"{how}recall"] = unweighted_recall(truth, said, len(LABELS))
+        return out
+
+
+def drawing_chances(soft: NDArray[np.float32], rarity: float) -> NDArray[np.float64]:
+    """How likely each picture is drawn."""
+    often = np.bincount(soft.argmax(1), minlength=soft.shape[1]).astype(np.float64)
+    chance = np.maximum(often, 1.0)[soft.argmax(1)] ** -rarity
+    return np.asarray(chance / chance.sum(), np.float64)
+
+
+def _watched(faces: Faces) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Crops and labels, as the corpus and as the live finder places them."""
+    known = faces.take(np.flatnonzero(faces.label >= 0))
+    out = {"": (grey_crops(known.pictures), known.label)}
+    if known.placing is not None:
+        live = where_found(known.placing)
+        at = np.array([i for i, one in enumerate(live) if one is not None])
+        out["live_"] = (grey_crops(known.pictures[at], [live[i] for i in at]), known.label[at])
+    return out
+
+
+def _mixed(
+    crops: NDArray[np.uint8], wanted: NDArray[np.float32], share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Some faces with another of the batch shining through, and what is to be said mixed likewise."""
+    count = len(crops)
+    other = rng.permutation(count)
+    through = rng.uniform(0.0, MOST_THROUGH, count) * (rng.random(count) < share)
+    weight = through.astype(np.float32)[:, None]
+    blended = crops + weight[..., None, None] * (crops[other].astype(np.float32) - crops)
+    return np.asarray(blended, np.uint8), np.asarray(wanted + weight * (wanted[other] - wanted), np.float32)
+
+
+def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    return -(wanted * logits.log_softmax(1)).sum(1).mean()
