@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from engines.protocol import EngineFileError  # noqa: E402
 from engines.recipe import LABELS  # noqa: E402
 from engines.training import evaluate_face, loop, train_face  # noqa: E402
 from engines.training.corpora_faces import Faces  # noqa: E402
-from engines.training.learn_faces import FaceTask, Recipe, drawing_chances  # noqa: E402
+from engines.training.learn_faces import FaceTask, Recipe, drawing_chances, log_frequencies  # noqa: E402
 from engines.training.scores import score  # noqa: E402
 from engines.training.sided_faces import sided  # noqa: E402
 from engines.training.train_face import Order, quantising_batches  # noqa: E402
@@ -74,11 +75,31 @@ def test_every_parameter_learns_and_pooling_changes_nothing_but_what_asks_for_we
 def test_frequencies_move_logits_by_their_share_and_nothing_else() -> None:
     network, soft = presets.build("face", "live"), np.eye(7, dtype=np.float32)[[0] * 90 + [1] * 9 + [2]]
     before = network.state_dict()
-    after = train_face.with_frequencies(before, soft, 0.5)
+    after = train_face.with_frequencies(before, 0.5 * log_frequencies(soft))
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert moved == ["to_logits.bias"]
     gain = after["to_logits.bias"] - before["to_logits.bias"]
     assert float(gain[0] - gain[1]) == pytest.approx(0.5 * np.log(10), rel=1e-3)
+
+
+class Biased(nn.Module):
+    """Sees nothing, and says what it leans to."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, crop: Tensor) -> object:
+        return SimpleNamespace(logits=self.logits.repeat(len(crop), 1))
+
+
+@pytest.mark.parametrize(("lead", "share"), [(-0.1, 0.1), (-0.35, 0.2), (0.1, 0.0), (-5.0, 0.0)])
+def test_the_smallest_share_that_makes_the_most_right_is_taken(lead: float, share: float) -> None:
+    """One label is more frequent by 2 in its logarithm, and the only one that occurs on the watched side."""
+    watched = replace(faces(14, 1), label=np.zeros(14, np.int64))
+    one = FaceTask(faces(), watched, SMALL, "test")
+    often = np.array([2.0, 0, 0, 0, 0, 0, 0], np.float32)
+    assert one.best_share(Biased([lead, 0, 0, 0, 0, 0, 0]), often) == share
 
 
 def test_int8_is_calibrated_on_as_many_crops_of_each_label() -> None:

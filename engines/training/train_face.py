@@ -28,7 +28,7 @@ from engines.recipe import LABELS
 from engines.training import corpora_faces, evaluate_face, loop
 from engines.training.augment_faces import Strength, grey_crops, seen, tinted
 from engines.training.corpora_faces import Faces
-from engines.training.learn_faces import FaceTask, Recipe
+from engines.training.learn_faces import FaceTask, Recipe, log_frequencies
 from engines.training.placings import PLACINGS, Place, placings
 from engines.training.sided_faces import Sided, sided
 from engines.training.source import source_commit
@@ -40,11 +40,6 @@ EPOCHS = 30
 LIVE, TEACHER = 0.5, 0.4
 """Of `Recipe`, where the live finder and a network before are at hand."""
 SMOKE_PICTURES, SMOKE_EPOCHS = 512, 1
-FREQUENCY_IN_USE = 0.2
-"""Share of the log-frequencies of labels that is added to the logits in use, as part of the last layer.
-
-Of 0, 0.1, 0.15, 0.2, 0.3 and 0.5 the one with the best accuracy plus unweighted recall on the calibrate side.
-"""
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -108,8 +103,11 @@ def main_run(
     if not outcome.finished:
         report("the time is up; the same command goes on from here")
         return None
-    state = with_frequencies(outcome.state, faces.train.soft, FREQUENCY_IN_USE)
-    training = _told(faces, recipe, schedule) | ({} if before is None else {"after": before.told()})
+    often = log_frequencies(faces.train.soft)
+    share = task.best_share(outcome.network, often)
+    report(f"of the labels' log-frequencies {share} is added in use")
+    state = with_frequencies(outcome.state, share * often)
+    training = _told(faces, recipe, schedule, share) | ({} if before is None else {"after": before.told()})
     path = export("face", order.preset, out, state=state, training=training)
     quantize(path, quantising_batches(faces.calibrate))
     verdict = evaluate_face.judge(manifests.read(path), out, faces)
@@ -143,7 +141,7 @@ def _begun(
     return network, FaceTask(faces.train, faces.calibrate, recipe, name, schedule.device, teacher=teacher)
 
 
-def _told(faces: Sided, recipe: Recipe, schedule: loop.Schedule) -> dict[str, Any]:
+def _told(faces: Sided, recipe: Recipe, schedule: loop.Schedule, share: float) -> dict[str, Any]:
     """What the manifest says about the training."""
     return {
         "corpora": list(faces.corpora),
@@ -153,17 +151,14 @@ def _told(faces: Sided, recipe: Recipe, schedule: loop.Schedule) -> dict[str, An
         "seed": schedule.seed,
         "commit": source_commit(),
         "epochs": schedule.epochs,
-        "recipe": asdict(recipe) | {"frequency_in_use": FREQUENCY_IN_USE},
+        "recipe": asdict(recipe) | {"frequency_in_use": share},
     }
 
 
-def with_frequencies(
-    state: Mapping[str, Tensor], soft: NDArray[np.float32], share: float
-) -> dict[str, Tensor]:
+def with_frequencies(state: Mapping[str, Tensor], often: NDArray[np.float32]) -> dict[str, Tensor]:
     """The weights with a share of the labels' log-frequencies in the last bias."""
-    often = torch.from_numpy(np.log(np.maximum(soft.mean(0), 1e-3)).astype(np.float32))
     name = "to_logits.bias"
-    return {**state, name: state[name] + share * (often - often.mean())}
+    return {**state, name: state[name] + torch.from_numpy(often)}
 
 
 def quantising_batches(faces: Faces, each: int = QUANTISE_EACH, seed: int = 0) -> Iterator[Tensors]:
