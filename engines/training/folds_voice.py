@@ -32,11 +32,11 @@ from engines.training.listen import Heard
 from engines.training.replay_statistics import Replay
 from engines.training.sided_voices import UNHEARD, found_in, pooled_scores
 from engines.training.source import source_commit
-from engines.training.train_voice import AVERAGE, RATE, WARM_UP, VoiceTask, heard, recipe_for, replaying
+from engines.training.taught_voice import TEACHERS, ready, taught, teacher_seed
+from engines.training.train_voice import AVERAGE, EPOCHS, RATE, WARM_UP, VoiceTask, heard, recipe_for
 from engines.training.voice_batches import Recording, recorded
 
 FOLDS = 5
-EPOCHS = 8
 AFTER_S = (1.0, 2.0)
 """Seconds of speech after which it is noted what was called."""
 CORPUS_RUN = ">"
@@ -54,6 +54,7 @@ class Plan:
     preset: str
     seed: int
     epochs: int
+    teachers: int
 
 
 def fold_of(speakers: Sequence[str]) -> dict[str, int]:
@@ -76,17 +77,15 @@ def divided(takes: Sequence[Take], run: str) -> NDArray[np.bool_]:
 def main_run(plan: Plan) -> list[Path]:
     """Train and judge every run that is not finished; the tables of all."""
     torch.set_num_threads(1)  # Pieces are too small to be shared out among threads.
-    network = _built(plan)
-    replay = replaying(network)
+    replay = Replay(ready(plan.preset, plan.seed).sound)
     recordings: list[Recording] = []
     for takes in found_in(plan.data).values():
         recordings += recorded(takes, sound_store.load(takes, sound_store.default_folder()), replay)
     tables = []
     for run in plan.runs:
-        name = f"{run.replace(CORPUS_RUN, '-to-others')}-seed{plan.seed}"
-        table = plan.out / f"fold-{name}.csv"
+        table = plan.out / f"{_named(run, plan.seed)}.csv"
         if not table.exists():
-            _one(plan, run, plan.out / name, table, recordings, replay)
+            _one(plan, run, table, recordings, replay)
         tables.append(table)
     answers = [plan.out / f"{fold}-seed{plan.seed}" / "answers.npz" for fold in range(FOLDS)]
     if all(path.exists() for path in answers):
@@ -94,33 +93,50 @@ def main_run(plan: Plan) -> list[Path]:
     return tables
 
 
-def _built(plan: Plan) -> VoiceNetwork:
-    network = presets.build("voice", plan.preset, seed=plan.seed)
-    assert isinstance(network, VoiceNetwork)
-    return network
+def _named(run: str, seed: int) -> str:
+    return f"fold-{run.replace(CORPUS_RUN, '-to-others')}-seed{seed}"
 
 
-def _one(
-    plan: Plan, run: str, folder: Path, table: Path, recordings: Sequence[Recording], replay: Replay
-) -> None:
+def _one(plan: Plan, run: str, table: Path, recordings: Sequence[Recording], replay: Replay) -> None:
+    """Teachers are judged as well: they show what another seed does, and what learning from them brings."""
+    folder = plan.out / table.stem.removeprefix("fold-")
     held = divided([one.take for one in recordings if one.take], run)
     train = [one for one, out in zip(recordings, held, strict=True) if not out]
-    network = _built(plan)
-    replaying(network)
+    learnt = {one.label for one in train}  # What a corpus does not have cannot be asked of its pupil.
+    judged = [one for one, out in zip(recordings, held, strict=True) if out and one.label in learnt]
     task = VoiceTask(train, [], replay, recipe_for(replay), f"voice-{plan.preset}-{run}")
     schedule = loop.Schedule(
-        epochs=plan.epochs, rate=RATE, warm_up=WARM_UP, seed=plan.seed, average=AVERAGE, threads=1
+        epochs=_epochs(plan.epochs, len(train), len(recordings)),
+        rate=RATE,
+        warm_up=WARM_UP,
+        seed=plan.seed,
+        average=AVERAGE,
+        threads=1,
     )
-    outcome = loop.train(network, task, schedule, folder, report=_log.info)
+    outcome, before = taught(plan.preset, task, schedule, folder, teachers=plan.teachers, report=_log.info)
+    head = f"# {plan.preset}, run {run}, {schedule.epochs} epochs, "
+    for number, alone in enumerate(before, start=1):
+        seed = teacher_seed(plan.seed, number)
+        _judge(alone, f"{head}seed {seed}, alone", judged, replay, plan.out / f"{_named(run, seed)}.csv")
+    if not run.endswith(CORPUS_RUN):
+        assert isinstance(outcome.network, VoiceNetwork)
+        _keep_answers(outcome.network, recordings, replay, int(run), folder / "answers.npz")
+    _judge(outcome, f"{head}seed {plan.seed}, taught by {len(before)}", judged, replay, table)
+
+
+def _epochs(wanted: int, trained: int, all_there_are: int) -> int:
+    """A run on a small corpus alone gets as many steps as half of everything would."""
+    return max(wanted, round(wanted * all_there_are / (2 * trained)))
+
+
+def _judge(
+    outcome: loop.Outcome, head: str, judged: Sequence[Recording], replay: Replay, table: Path
+) -> None:
     state = b"".join(tensor.numpy().tobytes() for tensor in outcome.state.values())
     assert isinstance(outcome.network, VoiceNetwork)
-    judged = [one for one, out in zip(recordings, held, strict=True) if out]
     said = heard(outcome.network, judged, replay)
-    head = f"# {plan.preset}, run {run}, seed {plan.seed}, {plan.epochs} epochs, source {source_commit()}, "
-    head += f"weights {hashlib.sha256(state).hexdigest()[:12]}\n"
+    head += f", source {source_commit()}, weights {hashlib.sha256(state).hexdigest()[:12]}\n"
     write_whole(table, (head + _rows(judged, said)).encode())
-    if not run.endswith(CORPUS_RUN):
-        _keep_answers(outcome.network, recordings, replay, int(run), folder / "answers.npz")
 
 
 def _rows(recordings: Sequence[Recording], said: Sequence[Heard]) -> str:
@@ -187,9 +203,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", default="live-wide", choices=presets.names("voice"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--teachers", type=int, default=TEACHERS)
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
-    plan = Plan(given.data, given.out, tuple(given.runs), given.preset, given.seed, given.epochs)
+    plan = Plan(
+        given.data, given.out, tuple(given.runs), given.preset, given.seed, given.epochs, given.teachers
+    )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for table in main_run(plan):
         _log.info("%s", table)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from engines.build.export_onnx import export
 from engines.build.quantize import quantize
-from engines.model import presets
 from engines.model.network import VoiceNetwork
 from engines.protocol import Tensors
 from engines.recipe import LABELS
@@ -33,6 +32,7 @@ from engines.training.quick_norm import quicken
 from engines.training.replay_statistics import ReadyFront, Replay
 from engines.training.sided_voices import Voices, few, found_in, recalls, sided, voices
 from engines.training.source import source_commit
+from engines.training.taught_voice import TEACHERS, Teachers, ready, taught
 from engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
 from engines.training.voice_loss import class_weights, loss
 from engines.training.voice_windows import WideBatches, Windows
@@ -43,8 +43,9 @@ WATCH_EVERY = 5
 """Epochs between two looks at people who are not trained on."""
 QUANTISE_EACH = 8
 """Recordings of each label that INT8 is calibrated on."""
-EPOCHS, SMOKE_EPOCHS = 14, 2
-"""Ten more, with the rate raised again, knew the calibrate side no better."""
+EPOCHS, SMOKE_EPOCHS = 12, 2
+"""Of every teacher and of the network that learns from them."""
+SMOKE_TEACHERS = 1
 RATE, AVERAGE = 2e-3, 0.995
 WARM_UP = 0.1
 """Share of the steps in which the rate rises. When it is up after a few dozen, wide networks start badly."""
@@ -97,6 +98,7 @@ class VoiceTask:
             self._weights = class_weights([recording.label for recording in train])
         self._watched, self._replay, self._recipe = watched, replay, recipe
         self._epoch = 0
+        self._teachers: Teachers | None = None
         self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
         self.steps = self._batches.steps(recipe.batch)
 
@@ -106,10 +108,18 @@ class VoiceTask:
         for indices in self._batches.order(rng, self._recipe.batch):
             yield self._batches.make(indices, rng)
 
+    def learn_from(self, teachers: Teachers) -> None:
+        """Ask them about every batch from now on."""
+        self._teachers = teachers
+        self.name = f"{self.name}/{teachers.digest}"
+
     def loss(self, network: nn.Module, batch: VoiceBatch) -> Tensor:
         """Whole recordings, single pieces, and what is speech."""
         batch = batch.to(str(next(network.parameters()).device))
-        return loss(network(batch.power, batch.mean, batch.istd), batch, self._weights)
+        told = self._teachers.said(batch) if self._teachers else None
+        return loss(
+            network(batch.power, batch.mean, batch.istd), batch, self._weights.to(batch.power.device), told
+        )
 
     def figures(self, network: nn.Module) -> Mapping[str, float]:
         """Recall on people not trained on, heard as live; every few epochs, because it takes a while."""
@@ -168,9 +178,7 @@ def main_run(
     """
     schedule = schedule or schedule_of(smoke=smoke)
     out.mkdir(parents=True, exist_ok=True)
-    network = presets.build("voice", preset, seed=schedule.seed)
-    assert isinstance(network, VoiceNetwork)
-    replay = replaying(network)
+    replay = Replay(ready(preset, schedule.seed).sound)
     report(f"reading the voices in {data}")
     takes = found_in(data)
     sides = sided(takes, out / splits.FROZEN.name)
@@ -181,7 +189,8 @@ def main_run(
     report(f"{len(train)} recordings to train on, {len(watched)} to watch")
     recipe = recipe_for(replay)
     task = VoiceTask(train, watched, replay, recipe, f"voice-{preset}-{found.digest[:12]}")
-    outcome = loop.train(network, task, schedule, out, report=report)
+    teachers = SMOKE_TEACHERS if smoke else TEACHERS
+    outcome, before = taught(preset, task, schedule, out, teachers=teachers, report=report)
     if not outcome.finished:
         report("the time is up; the same command goes on from here")
         return None
@@ -191,6 +200,7 @@ def main_run(
         "commit": source_commit(),
         "epochs": schedule.epochs,
         "recipe": asdict(recipe),
+        "teachers": len(before),
     }
     path = export("voice", preset, out, state=outcome.state, training=training)
     assert isinstance(outcome.network, VoiceNetwork)

@@ -7,6 +7,7 @@ The logits of a recording's pieces are pooled under exactly the weights that liv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +21,19 @@ SMOOTHING = 0.1
 EACH_PIECE = 0.3
 """Weight of getting every single piece right, beside the whole recording."""
 SPEECH_WEIGHT = 0.5
+TAUGHT = 0.7
+"""Share of what is wanted that comes from teachers, where there are any; the rest comes from the label."""
 _LEAST_SHARE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """Probabilities that teachers give, of labels that the recording's corpus has."""
+
+    pieces: Tensor
+    """(pieces, 7)."""
+    recordings: Tensor
+    """(recordings, 7)."""
 
 
 def class_weights(labels: Sequence[int]) -> Tensor:
@@ -45,26 +58,46 @@ def pooled_logits(answer: VoiceAnswer, batch: VoiceBatch) -> tuple[Tensor, Tenso
     return empty.index_add(0, batch.owner, share[:, None] * answer.logits), total > 0
 
 
-def loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor) -> Tensor:
+def opinions(answer: VoiceAnswer, batch: VoiceBatch) -> tuple[Tensor, Tensor]:
+    """Probabilities of every piece's and every recording's label, as `Told` has them."""
+    with torch.autocast(batch.power.device.type, enabled=False):
+        answer = VoiceAnswer(*(output.float() for output in answer))
+        pooled, _ = pooled_logits(answer, batch)
+        possible = possible_in(batch)
+        return (
+            _among(answer.logits, possible[batch.owner]).exp(),
+            _among(pooled, possible).exp(),
+        )
+
+
+def possible_in(batch: VoiceBatch) -> Tensor:
+    """(recordings, 7): which labels each recording's corpus has."""
+    if batch.possible is not None:
+        return batch.possible
+    return torch.ones((len(batch.labels), len(LABELS)), dtype=torch.bool, device=batch.labels.device)
+
+
+def loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor, told: Told | None = None) -> Tensor:
     """One number to make small. In full precision, also where the network ran in less."""
     with torch.autocast(batch.power.device.type, enabled=False):
-        return _loss(VoiceAnswer(*(output.float() for output in answer)), batch, weights)
+        return _loss(VoiceAnswer(*(output.float() for output in answer)), batch, weights, told)
 
 
-def _loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor) -> Tensor:
+def _loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor, told: Told | None) -> Tensor:
     pooled, has_evidence = pooled_logits(answer, batch)
     teaches = has_evidence & (batch.labels != NO_LABEL)
     total = SPEECH_WEIGHT * speech_loss(answer, batch)
     if teaches.any():
-        possible = batch.possible
-        if possible is None:
-            possible = torch.ones_like(pooled, dtype=torch.bool)
-        total = total + _emotion(pooled[teaches], batch.labels[teaches], possible[teaches], weights)
+        possible = possible_in(batch)
+        wanted = _wanted(
+            batch.labels[teaches], possible[teaches], None if told is None else told.recordings[teaches]
+        )
+        total = total + _emotion(pooled[teaches], wanted, possible[teaches], weights[batch.labels[teaches]])
         each = batch.counts
         owner = batch.owner[each]
-        total = total + EACH_PIECE * _emotion(
-            answer.logits[each], batch.labels[owner], possible[owner], weights
-        )
+        wanted = _wanted(batch.labels[owner], possible[owner], None if told is None else told.pieces[each])
+        single = _emotion(answer.logits[each], wanted, possible[owner], weights[batch.labels[owner]])
+        total = total + EACH_PIECE * single
     return total
 
 
@@ -78,11 +111,18 @@ def speech_loss(answer: VoiceAnswer, batch: VoiceBatch) -> Tensor:
     return (each * balance).sum() / 2
 
 
-def _emotion(logits: Tensor, labels: Tensor, possible: Tensor, weights: Tensor) -> Tensor:
-    """A label that a corpus does not have is neither right nor wrong there."""
+def _wanted(labels: Tensor, possible: Tensor, told: Tensor | None) -> Tensor:
+    """(n, 7): a little for every label that the corpus has, most for the right one, and what teachers say."""
     share = possible.float() / possible.sum(1, keepdim=True)
-    wanted = (1 - SMOOTHING) * functional.one_hot(labels, logits.shape[1]) + SMOOTHING * share
-    told = logits.masked_fill(~possible, -1e4).log_softmax(1)
-    each = -(wanted * told).sum(1)
-    weight = weights.to(labels.device)[labels]
+    wanted = (1 - SMOOTHING) * functional.one_hot(labels, possible.shape[1]) + SMOOTHING * share
+    return wanted if told is None else torch.lerp(wanted, told, TAUGHT)
+
+
+def _emotion(logits: Tensor, wanted: Tensor, possible: Tensor, weight: Tensor) -> Tensor:
+    """A label that a corpus does not have is neither right nor wrong there."""
+    each = -(wanted * _among(logits, possible)).sum(1)
     return (each * weight).sum() / weight.sum()
+
+
+def _among(logits: Tensor, possible: Tensor) -> Tensor:
+    return logits.masked_fill(~possible, -1e4).log_softmax(1)
