@@ -153,3 +153,20 @@ def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart
     assert "01 1.00, 02 0.00" in made
     assert "| nemo to ravdess | 7 | 1.000 |" in voice_tables.across(tmp_path)
     assert "| neutral | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 0.500" in voice_tables.labels_of("ravdess")(tmp_path)
+
+
+def test_networks_with_a_seed_each_stand_beside_the_one_that_learnt_from_them(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the tables are made with torch installed")
+    from engines.training import voice_tables
+
+    right = [(f"{corpus}/01", label, label, label) for corpus in ("ravdess", "nemo") for label in range(7)]
+    wrong = [(who, truth, 0, truth) for who, truth, _, _ in right]
+    for fold in range(2):
+        voice_table(tmp_path / "voice", f"fold-{fold}-seed0.csv", right)
+        voice_table(tmp_path / "voice", f"fold-{fold}-seed1.csv", wrong)
+    voice_table(tmp_path / "voice", "fold-0-seed2.csv", wrong)  # its other folds are still to come
+    made = voice_tables.seeds(tmp_path)
+    assert "| folds | seed 1, alone | 0.143 | 1.000 | 0.143 | 1.000 |" in made
+    assert "| folds | **seed 0, taught by them** | 1.000 | 1.000 | 1.000 | 1.000 |" in made
+    assert "seed 2" not in made
+    assert len(voice_tables.source(tmp_path).splitlines()) == 2

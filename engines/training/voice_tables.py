@@ -76,8 +76,8 @@ def folds_of(found: Sequence[Run]) -> list[Run]:
 
 
 def source(results: Path) -> str:
-    """How every run was made."""
-    return "".join(f"* {run.told}\n" for run in runs(results))
+    """How every run with the first seed was made; the first line of every table says it of the others."""
+    return "".join(f"* {run.told}\n" for run in runs(results) if run.seed == 0)
 
 
 def folds(results: Path) -> str:
@@ -108,6 +108,34 @@ def folds(results: Path) -> str:
     return table(heads, cells)
 
 
+def seeds(results: Path) -> str:
+    """Networks that learnt from labels alone, with a seed each, against the one that learnt from them."""
+    found = runs(results)
+    kinds = sorted({run.name.isdecimal() for run in found}, reverse=True)
+    cells: list[tuple[object, ...]] = []
+    for within in kinds:
+        mine = [run for run in found if run.name.isdecimal() == within]
+        names = {run.name for run in mine}
+        for seed in sorted({run.seed for run in mine}, key=lambda seed: (seed == 0, seed)):
+            these = [run for run in mine if run.seed == seed]
+            if {run.name for run in these} != names:
+                continue
+            who = f"seed {seed}, alone" if seed else "**seed 0, taught by them**"
+            cells.append(("folds" if within else "across corpora", who, *_means(these)))
+    heads = [f"{corpus}, {what}" for corpus in ("ravdess", "nemo") for what in ("whole", "one window")]
+    return table(("judged by", "network", *heads), cells)
+
+
+def _means(these: Sequence[Run]) -> list[str]:
+    out = []
+    for corpus in ("ravdess", "nemo"):
+        parts = [(run, run.of(corpus)) for run in these if run.of(corpus).any()]
+        whole = np.mean([judged(run, at).unweighted_recall for run, at in parts])
+        window = np.mean([recall(run.truth[at], run.called_after["window"][at]) for run, at in parts])
+        out += [f"{whole:.3f}", f"{window:.3f}"]
+    return out
+
+
 def labels_of(corpus: str) -> Maker:
     """Figures and confusions of one corpus over all folds."""
 
@@ -125,7 +153,7 @@ def across(results: Path) -> str:
     """Trained on one corpus, judged by the others."""
     cells = []
     for run in runs(results):
-        if not run.name.isdecimal():
+        if not run.name.isdecimal() and run.seed == 0:
             for corpus in corpora(run):
                 at = run.of(corpus)
                 cells.append((f"{run.name.partition('-')[0]} to {corpus}", *_cells(run, at, judged(run, at))))
@@ -260,6 +288,7 @@ MAKERS: dict[str, Maker] = {
     "voice test side": test_side,
     "voice runs": source,
     "voice folds": folds,
+    "voice seeds": seeds,
     "voice labels ravdess": labels_of("ravdess"),
     "voice labels nemo": labels_of("nemo"),
     "voice across": across,
