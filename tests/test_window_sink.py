@@ -42,6 +42,21 @@ def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyP
         window.Window()
 
 
+def test_without_the_library_that_leaves_events_to_the_window_none_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only X11 needs libX11-xcb")
+    monkeypatch.setattr("realtime.sinks.window._no_display", lambda: None)
+
+    def missing(name: str, mode: int) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("realtime.sinks.window.ctypes.CDLL", missing)
+    with pytest.raises(MissingLibrary, match="apt-get install libx11-xcb1"):
+        window.Window()
+
+
 ON_A_DISPLAY = """
 import subprocess, sys, time
 import numpy as np
@@ -81,17 +96,59 @@ window.close()
 """
 
 
-@pytest.mark.slow
-def test_the_window_shows_exactly_the_picture_and_hears_its_keys(tmp_path: Path) -> None:
-    for program, package in (("xvfb-run", "xvfb"), ("import", "imagemagick"), ("xdotool", "xdotool")):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}: apt-get install {package}")
-    shot = tmp_path / "shot.png"
+WHO_TAKES_EVENTS = """
+import sys
+from ctypes import CDLL, c_char_p, c_int, c_long, c_ulong, c_void_p
+from pathlib import Path
+from realtime.sinks.window import Window
+
+window = Window()
+everybody = CDLL(None)
+if not hasattr(everybody, "XSetEventQueueOwner"):
+    # What Qt then gets: the copy in the wheel, if it has one.
+    import cv2
+    site = Path(cv2.__file__).parent.parent
+    copies = [*site.glob("opencv*.libs/libX11-xcb*"), "libX11-xcb.so.1"]
+    everybody = CDLL(str(copies[0]))
+xlib = CDLL("libX11.so.6")
+xlib.XOpenDisplay.argtypes, xlib.XOpenDisplay.restype = [c_char_p], c_void_p
+xlib.XDefaultRootWindow.argtypes, xlib.XDefaultRootWindow.restype = [c_void_p], c_ulong
+xlib.XSelectInput.argtypes = [c_void_p, c_ulong, c_long]
+xlib.XStoreName.argtypes = [c_void_p, c_ulong, c_char_p]
+xlib.XSync.argtypes = xlib.XEventsQueued.argtypes = [c_void_p, c_int]
+everybody.XSetEventQueueOwner.argtypes = [c_void_p, c_int]
+display = xlib.XOpenDisplay(None)
+root = xlib.XDefaultRootWindow(display)
+everybody.XSetEventQueueOwner(display, 1)
+xlib.XSelectInput(display, root, 1 << 22)
+xlib.XStoreName(display, root, b"a change that is told as an event")
+xlib.XSync(display, 0)
+if taken := xlib.XEventsQueued(display, 1):
+    sys.exit(f"Xlib took {taken} events that it was told to leave")
+window.close()
+"""
+
+
+def on_a_display(*program: str) -> None:
+    """Run a program on a screen of its own; skips where that cannot be had."""
+    for name, package in (("xvfb-run", "xvfb"), ("import", "imagemagick"), ("xdotool", "xdotool")):
+        if shutil.which(name) is None:
+            pytest.skip(f"needs {name}: apt-get install {package}")
     done = subprocess.run(
-        ["xvfb-run", "-a", "-s", "-screen 0 800x600x24", sys.executable, "-c", ON_A_DISPLAY, str(shot)],
+        ["xvfb-run", "-a", "-s", "-screen 0 800x600x24", sys.executable, "-c", *program],
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_window_shows_exactly_the_picture_and_hears_its_keys(tmp_path: Path) -> None:
+    on_a_display(ON_A_DISPLAY, str(tmp_path / "shot.png"))
+
+
+@pytest.mark.slow
+def test_what_qt_tells_xlib_about_its_events_reaches_the_xlib_of_this_machine() -> None:
+    on_a_display(WHO_TAKES_EVENTS)

@@ -29,6 +29,7 @@ class Needed:
 LIBRARIES = (
     Needed("libportaudio.so.2", "libportaudio2", "microphones"),
     Needed("libxcb.so.1", "libxcb1", "OpenCV"),
+    Needed("libX11-xcb.so.1", "libx11-xcb1", "the window"),
     Needed("libGL.so.1", "libgl1", "OpenCV"),
     Needed("libgthread-2.0.so.0", "libglib2.0-0", "OpenCV"),
     Needed("libEGL.so.1", "libegl1", "the face detector"),

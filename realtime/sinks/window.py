@@ -43,6 +43,7 @@ class Window:
             raise SinkError("a window can only be opened on the main thread; this is a fault of the program")
         if (why := _no_display()) is not None:
             raise why
+        _leave_events_to_qt()
         os.environ.setdefault(
             "QT_LOGGING_RULES", "*.warning=false"
         )  # Qt complains about fonts it does not need
@@ -138,6 +139,24 @@ def _no_display() -> SinkError | MissingLibrary | None:
         return SinkError(_NO_DISPLAY.format(display=f"{display}, and nothing answers there"))
     _held[display] = connection
     return None
+
+
+def _leave_events_to_qt() -> None:
+    """Load the system's libX11-xcb for all, before Qt loads the one of its wheel.
+
+    Qt reads events in a thread of its own, and tells Xlib through that library to leave them alone. The copy
+    in the wheel was built for an older libX11 and puts the word where the present one does not look. What
+    Xlib finds before that thread does is then thrown away: keys, and the news that the window can be seen,
+    without which it stays black.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        ctypes.CDLL("libX11-xcb.so.1", ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise MissingLibrary(
+            "a window needs the system library libX11-xcb.so.1: apt-get install libx11-xcb1"
+        ) from error
 
 
 def _highgui() -> Any:
