@@ -19,7 +19,13 @@ from engines.model.reparam import deploy, fold_kernel
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
-FOLDABLE = [("face", "live"), ("face", "fv2es"), ("voice", "live-fcn"), ("voice", "live-wide")]
+FOLDABLE = [
+    ("face", "live"),
+    ("face", "live-vgg"),
+    ("face", "fv2es"),
+    ("voice", "live-fcn"),
+    ("voice", "live-wide"),
+]
 
 
 def randomise(module: nn.Module) -> None:

@@ -42,6 +42,8 @@ class FacePreset:
     flatten: int | None = None
     """Width of the published hidden layer on the flattened map; None averages the map."""
     dropout: float = 0.2
+    plain: bool = False
+    """One 3x3 convolution a block in training too, as in VGG, to see what the branches bring."""
 
 
 class FaceNet(Network):
@@ -76,9 +78,15 @@ def _convolutions(preset: FacePreset) -> tuple[nn.Sequential, int, int]:
         layers += [ConvNorm(nn.Conv2d(width, preset.stem, 5, padding=2)), nn.MaxPool2d(2)]
         width, side = preset.stem, side // 2
     for stage in preset.stages:
-        layers.append(RepVggBlock(width, stage.width, stride=stage.stride))
+        layers.append(_block(width, stage, plain=preset.plain))
         width, side = stage.width, -(-side // stage.stride)
         if stage.pool:
             layers.append(nn.MaxPool2d(2))
             side //= 2
     return nn.Sequential(*layers), width, side
+
+
+def _block(width: int, stage: Stage, *, plain: bool) -> nn.Module:
+    if plain:
+        return ConvNorm(nn.Conv2d(width, stage.width, 3, stage.stride, padding=1, bias=False))
+    return RepVggBlock(width, stage.width, stride=stage.stride)

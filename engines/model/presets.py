@@ -6,6 +6,7 @@ To change a width, change its row here; the budget tests then say whether it sti
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -36,6 +37,7 @@ FACE_LIVE = FacePreset(
         Stage(192),
     ),
 )
+FACE_LIVE_VGG = replace(FACE_LIVE, name="live-vgg", plain=True)
 FACE_FV2ES = FacePreset(
     name="fv2es",
     size=48,
@@ -111,6 +113,7 @@ AMFBP = FusionPreset("amfbp", adaptive=True, trunks=True)
 
 _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("face", "live"): lambda: FaceNet(FACE_LIVE),
+    ("face", "live-vgg"): lambda: FaceNet(FACE_LIVE_VGG),
     ("face", "fv2es"): lambda: FaceNet(FACE_FV2ES),
     ("voice", "live"): lambda: VoiceNest(VOICE_LIVE),
     ("voice", "live-fcn"): lambda: VoiceFcn(VOICE_LIVE_FCN),
