@@ -105,6 +105,7 @@ def test_a_damaged_plan_is_named_and_built_anew(weights: Path, built: list[str])
 def test_an_int8_file_is_kept_if_it_is_whole_and_made_anew_if_not(weights: Path, built: list[str]) -> None:
     said = build(weights, "int8")
     assert sum("calibrated on made-up inputs" in line for line in said) == 2
+    assert manifests.read(weights / "face.json").quantisation["inputs"] == "made up"
     assert built == ["int8", "int8"]
     path = weights / "face.int8.onnx"
     before = path.read_bytes()

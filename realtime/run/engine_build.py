@@ -113,4 +113,10 @@ def _int8_file(path: Path, report: Report) -> None:
     from engines.build.quantize import quantize
 
     inputs = probe.inputs(found.kind, CALIBRATION_ITEMS, piece=found.recipe.piece)
-    report(f"{found.kind}: {quantize(path, probe.split(inputs, (BATCH,)))} (calibrated on made-up inputs)")
+    written = quantize(path, probe.split(inputs, (BATCH,)))
+    made = manifest.read(path)
+    manifest.write(manifest.extended(made, quantisation={**made.quantisation, "inputs": "made up"}), path)
+    report(
+        f"{found.kind}: {written}, calibrated on made-up inputs, not on people; "
+        "'liveaffect calibrate int8 --data DIR' takes real ones"
+    )
