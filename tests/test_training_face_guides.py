@@ -21,7 +21,7 @@ from engines import manifest as manifests  # noqa: E402
 from engines.model import presets  # noqa: E402
 from engines.protocol import EngineFileError  # noqa: E402
 from engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, LABELS, crop_matrix  # noqa: E402
-from engines.training import evaluate_face, loop, train_face  # noqa: E402
+from engines.training import corpora_faces, evaluate_face, loop, train_face  # noqa: E402
 from engines.training.augment_faces import Strength, grey_crops, placed, seen  # noqa: E402
 from engines.training.corpora_faces import Faces  # noqa: E402
 from engines.training.learn_faces import FaceTask, Recipe  # noqa: E402
@@ -185,18 +185,21 @@ def test_a_teacher_has_its_share_beside_the_votes() -> None:
 
 
 def test_the_network_before_has_to_be_of_the_same_preset(tmp_path: Path) -> None:
-    checkpoint = tmp_path / loop.CHECKPOINT
-    network = presets.build("face", "live", seed=4)
-    state = network.state_dict()
-    content = {"format": loop.CHECKPOINT_FORMAT, "averaged": state, "epoch": 7, "task": "face-live-x/y"}
-    torch.save(content, checkpoint)
+    state = presets.build("face", "live", seed=4).state_dict()
+    checkpoint = _checkpoint(tmp_path / loop.CHECKPOINT, state)
     before = read_before(checkpoint, "live")
     assert all(torch.equal(before.state[name], state[name]) for name in state)
     assert (before.epochs, before.task) == (7, "face-live-x/y")
-    torch.save({**content, "averaged": presets.build("face", "live", seed=5).state_dict()}, checkpoint)
+    _checkpoint(checkpoint, presets.build("face", "live", seed=5).state_dict())
     assert read_before(checkpoint, "live").digest != before.digest
     with pytest.raises(EngineFileError, match="not those of a face network 'fv2es'"):
         read_before(checkpoint, "fv2es")
+
+
+def _checkpoint(path: Path, averaged: dict[str, Any]) -> Path:
+    content = {"format": loop.CHECKPOINT_FORMAT, "averaged": averaged, "epoch": 7, "task": "face-live-x/y"}
+    torch.save(content, path)
+    return path
 
 
 class OneFind:
@@ -236,23 +239,19 @@ def test_guides_are_for_faces_alone(
 
 @pytest.mark.slow
 def test_a_training_goes_out_from_one_before_it_and_says_so(
-    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_face, "SMOKE_PICTURES", 256)
+    corpus = replace(faces(280), sides=("train",) * 240 + ("test",) * 40)
+    monkeypatch.setattr(corpora_faces, "find", lambda data: [corpus])
     monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
-    plan = train_face.schedule_of(smoke=True, epochs=1, threads=1)
-    first = train_face.main_run(shared_data, tmp_path / "first", Order(smoke=True), schedule=plan)
-    assert first is not None
-    assert "after" not in manifests.read(first).training
-    assert manifests.read(first).training["recipe"]["live"] == 0.0
-    checkpoint = first.parent / loop.CHECKPOINT
-    order = Order(smoke=True, place=lambda one: moved(2), after=checkpoint)
-    second = train_face.main_run(shared_data, tmp_path / "second", order, schedule=plan)
-    assert second is not None
-    told = manifests.read(second).training
+    monkeypatch.setattr(train_face, "quantize", lambda path, batches: None)
+    plan = train_face.schedule_of(epochs=1, threads=1)
+    checkpoint = _checkpoint(tmp_path / loop.CHECKPOINT, presets.build("face", "live", seed=4).state_dict())
+    order = Order(place=lambda one: moved(2), after=checkpoint)
+    made = train_face.main_run(tmp_path, tmp_path / "made", order, schedule=plan)
+    assert made is not None
+    told = manifests.read(made).training
     assert told["after"] == read_before(checkpoint, "live").told()
     assert (told["recipe"]["live"], told["recipe"]["teacher"]) == (LIVE, TEACHER)
-    row = json.loads((second.parent / loop.LOG).read_text())
+    row = json.loads((made.parent / loop.LOG).read_text())
     assert 0.0 <= row["live_accuracy"] <= 1.0
-    with pytest.raises(EngineFileError, match="of another training: task"):
-        train_face.main_run(shared_data, second.parent, Order(smoke=True), schedule=plan)

@@ -19,7 +19,7 @@ from engines import manifest as manifests  # noqa: E402
 from engines.model import presets  # noqa: E402
 from engines.protocol import EngineFileError  # noqa: E402
 from engines.recipe import LABELS  # noqa: E402
-from engines.training import evaluate_face, loop, train_face  # noqa: E402
+from engines.training import corpora_faces, evaluate_face, loop, train_face  # noqa: E402
 from engines.training.corpora_faces import Faces  # noqa: E402
 from engines.training.learn_faces import FaceTask, Recipe, drawing_chances, log_frequencies  # noqa: E402
 from engines.training.scores import score  # noqa: E402
@@ -154,6 +154,8 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
 ) -> None:
     monkeypatch.setattr(train_face, "SMOKE_PICTURES", 256)  # Two batches an epoch.
     monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
+    corpora = corpora_faces.find(shared_data)
+    monkeypatch.setattr(corpora_faces, "find", lambda data: corpora)  # Read once.
     plan = train_face.schedule_of(smoke=True, epochs=2, threads=1)
     whole = train_face.main_run(shared_data, tmp_path / "whole", Order(smoke=True), schedule=plan)
     assert whole is not None
@@ -174,7 +176,10 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
     assert list(_curve(resumed.parent)) == list(_curve(whole.parent))
     assert manifests.read(resumed).files == manifests.read(whole).files
     assert set(manifests.read(whole).files) == {"face.onnx", "face.int8.onnx"}
-    assert manifests.read(whole).training["corpora"] == ["fer+"]
+    told = manifests.read(whole).training
+    assert told["corpora"] == ["fer+"]
+    assert "after" not in told
+    assert (told["recipe"]["live"], told["recipe"]["teacher"]) == (0.0, 0.0)
     judged = manifests.read(whole).figures["fer+ test side"]
     assert 0.0 < judged["int8"]["accuracy"] < 1.0
     assert judged == manifests.read(resumed).figures["fer+ test side"]
