@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart
 
 def test_networks_with_a_seed_each_stand_beside_the_one_that_learnt_from_them(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from engines.training import voice_tables
+    from engines.training import seed_tables, voice_tables
 
     right = [(f"{corpus}/01", label, label, label) for corpus in ("ravdess", "nemo") for label in range(7)]
     wrong = [(who, truth, 0, truth) for who, truth, _, _ in right]
@@ -165,8 +166,39 @@ def test_networks_with_a_seed_each_stand_beside_the_one_that_learnt_from_them(tm
         voice_table(tmp_path / "voice", f"fold-{fold}-seed0.csv", right)
         voice_table(tmp_path / "voice", f"fold-{fold}-seed1.csv", wrong)
     voice_table(tmp_path / "voice", "fold-0-seed2.csv", wrong)  # its other folds are still to come
-    made = voice_tables.seeds(tmp_path)
+    made = seed_tables.seeds(tmp_path)
     assert "| folds | seed 1, alone | 0.143 | 1.000 | 0.143 | 1.000 |" in made
     assert "| folds | **seed 0, taught by them** | 1.000 | 1.000 | 1.000 | 1.000 |" in made
     assert "seed 2" not in made
+    assert "mean opinion" not in made  # of one there is none
+    for fold in range(2):
+        voice_table(tmp_path / "voice", f"fold-{fold}-seed2.csv", right)
+    assert "| folds | the mean opinion of these | 0.143 | - | 0.143 | - |" in seed_tables.seeds(tmp_path)
     assert len(voice_tables.source(tmp_path).splitlines()) == 2
+
+
+def test_designs_are_compared_over_the_epochs_that_all_had_and_without_teachers(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the tables are made with torch installed")
+    from engines.training import design_tables
+
+    designs = tmp_path / design_tables.FOLDER
+    designs.mkdir()
+    for preset, epochs in (("live", 3), ("live-vgg", 2)):
+        rows = [{"accuracy": 0.5 + at / 10, "recall": 0.25} for at in range(epochs)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (designs / f"face-{preset}.jsonl").write_text(text, "utf-8")
+    assert "| live, RepVGG: three branches, folded into one for use | 0.500 / 0.250 | 0.600 / 0.250 |\n" in (
+        design_tables.faces(tmp_path)
+    )
+    right = [(f"{corpus}/01", label, label, label) for corpus in ("ravdess", "nemo") for label in range(7)]
+    voice_table(tmp_path / "voice", "fold-0-seed1.csv", right)
+    voice_table(tmp_path / "voice", "fold-0-seed0.csv", right)
+    taught = tmp_path / "voice" / "fold-0-seed0.csv"
+    taught.write_text(taught.read_text("utf-8").replace("8 epochs", "8 epochs, taught by 3"), "utf-8")
+    voice_table(designs / "live", "fold-0-seed0.csv", [(who, truth, 0, 0) for who, truth, _, _ in right])
+    lines = design_tables.voices(tmp_path).splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| live-wide, convolutions over 2.4 s, seed 1",
+        "| live, hierarchical attention over 0.4 s, seed 0",
+    ]
+    assert lines[1].endswith("| 0.143 | 0.143 | 0.143 | 0.143 |")

@@ -12,13 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.manifest import write_whole
-from engines.training import fusion_tables, results_tables, voice_tables
+from engines.training import design_tables, fusion_tables, results_tables, seed_tables, voice_tables
 from engines.training.results_tables import Maker
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("results.md", "results-voice.md")
 MARKED = re.compile(r"(?P<open><!-- made: (?P<name>[^>]+?) -->\n)(?P<text>.*?)(?P<close><!-- end -->)", re.S)
-MAKERS: dict[str, Maker] = {**results_tables.MAKERS, **voice_tables.MAKERS, **fusion_tables.MAKERS}
+MAKERS: dict[str, Maker] = {
+    **results_tables.MAKERS,
+    **voice_tables.MAKERS,
+    **seed_tables.MAKERS,
+    **fusion_tables.MAKERS,
+    **design_tables.MAKERS,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,11 @@ def face_source(_: Path) -> str:
     found = manifests.read(manifests.SHIPPED / "face.json")
     files = {name: digest[:12] for name, digest in found.files.items()}
     made = found.training
+    before = made.get("after")
+    begun = f" after {before['epochs']} of weights {before['weights'][:12]}" if before else ""
     return (
         f"Network `{found.name}`, fp32 file {files['face.onnx']}, INT8 file {files['face.int8.onnx']}, "
-        f"seed {made['seed']}, {made['epochs']} epochs over {made['pictures']} pictures, "
+        f"seed {made['seed']}, {made['epochs']} epochs{begun} over {made['pictures']} pictures, "
         f"commit {made['commit']}.\n"
     )
 

@@ -108,34 +108,6 @@ def folds(results: Path) -> str:
     return table(heads, cells)
 
 
-def seeds(results: Path) -> str:
-    """Networks that learnt from labels alone, with a seed each, against the one that learnt from them."""
-    found = runs(results)
-    kinds = sorted({run.name.isdecimal() for run in found}, reverse=True)
-    cells: list[tuple[object, ...]] = []
-    for within in kinds:
-        mine = [run for run in found if run.name.isdecimal() == within]
-        names = {run.name for run in mine}
-        for seed in sorted({run.seed for run in mine}, key=lambda seed: (seed == 0, seed)):
-            these = [run for run in mine if run.seed == seed]
-            if {run.name for run in these} != names:
-                continue
-            who = f"seed {seed}, alone" if seed else "**seed 0, taught by them**"
-            cells.append(("folds" if within else "across corpora", who, *_means(these)))
-    heads = [f"{corpus}, {what}" for corpus in ("ravdess", "nemo") for what in ("whole", "one window")]
-    return table(("judged by", "network", *heads), cells)
-
-
-def _means(these: Sequence[Run]) -> list[str]:
-    out = []
-    for corpus in ("ravdess", "nemo"):
-        parts = [(run, run.of(corpus)) for run in these if run.of(corpus).any()]
-        whole = np.mean([judged(run, at).unweighted_recall for run, at in parts])
-        window = np.mean([recall(run.truth[at], run.called_after["window"][at]) for run, at in parts])
-        out += [f"{whole:.3f}", f"{window:.3f}"]
-    return out
-
-
 def labels_of(corpus: str) -> Maker:
     """Figures and confusions of one corpus over all folds."""
 
@@ -288,7 +260,6 @@ MAKERS: dict[str, Maker] = {
     "voice test side": test_side,
     "voice runs": source,
     "voice folds": folds,
-    "voice seeds": seeds,
     "voice labels ravdess": labels_of("ravdess"),
     "voice labels nemo": labels_of("nemo"),
     "voice across": across,
