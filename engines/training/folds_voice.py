@@ -55,6 +55,7 @@ class Plan:
     seed: int
     epochs: int
     teachers: int
+    rate: float
 
 
 def fold_of(speakers: Sequence[str]) -> dict[str, int]:
@@ -107,14 +108,14 @@ def _one(plan: Plan, run: str, table: Path, recordings: Sequence[Recording], rep
     task = VoiceTask(train, [], replay, recipe_for(replay), f"voice-{plan.preset}-{run}")
     schedule = loop.Schedule(
         epochs=_epochs(plan.epochs, len(train), len(recordings)),
-        rate=RATE,
+        rate=plan.rate,
         warm_up=WARM_UP,
         seed=plan.seed,
         average=AVERAGE,
         threads=1,
     )
     outcome, before = taught(plan.preset, task, schedule, folder, teachers=plan.teachers, report=_log.info)
-    head = f"# {plan.preset}, run {run}, {schedule.epochs} epochs, "
+    head = f"# {plan.preset}, run {run}, {schedule.epochs} epochs, rate {plan.rate:g}, "
     for number, alone in enumerate(before, start=1):
         seed = teacher_seed(plan.seed, number)
         _judge(alone, f"{head}seed {seed}, alone", judged, replay, plan.out / f"{_named(run, seed)}.csv")
@@ -204,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--teachers", type=int, default=TEACHERS)
+    parser.add_argument("--rate", type=float, default=RATE, help="attention wants a lower one")
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(
