@@ -209,7 +209,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(
-        given.data, given.out, tuple(given.runs), given.preset, given.seed, given.epochs, given.teachers
+        given.data,
+        given.out,
+        tuple(given.runs),
+        given.preset,
+        given.seed,
+        given.epochs,
+        given.teachers,
+        given.rate,
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for table in main_run(plan):
