@@ -26,7 +26,7 @@ from engines.training.corpora_voices import Take
 from engines.training.listen import asking, listen
 from engines.training.quick_norm import QuickLocalNorm, quicken
 from engines.training.replay_statistics import Replay, speech_frames
-from engines.training.train_voice import replaying
+from engines.training.taught_voice import replaying
 from engines.training.voice_batches import (
     NO_LABEL,
     Batches,

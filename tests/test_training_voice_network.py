@@ -21,7 +21,8 @@ from engines.protocol import EngineFileError
 from engines.recipe import LABELS, SAMPLE_RATE
 from engines.training import evaluate_voice, loop, splits, train_voice
 from engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, few, found_in, sided, voices
-from engines.training.train_voice import VoiceTask, replaying
+from engines.training.taught_voice import replaying
+from engines.training.train_voice import VoiceTask
 from engines.training.voice_batches import VoiceBatch
 
 torch.set_num_threads(1)

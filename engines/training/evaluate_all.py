@@ -72,13 +72,11 @@ def renew(data: Path, *, docs: Path = DOCS, curve: Path | None = None, report: R
     (results / fusion_tables.FOLDER).mkdir(parents=True, exist_ok=True)
     if curve is not None:
         write_whole(results / "face_curve.jsonl", curve.read_bytes())
-    faces = test_faces(data)
     judged = evaluate_face.main_run(data, report=lambda _: None)
     evaluate_face.record(manifests.SHIPPED, judged)
-    verdict = replace(judged, logits=face_answers(faces))
-    write_whole(results / FACE, verdict.table().encode())
-    write_whole(results / CONDITIONS, conditions_table(faces).encode())
-    report(f"wrote what the face network says of {len(faces)} pictures, {len(evaluate_face.CONDITIONS)} ways")
+    write_whole(results / FACE, judged.table().encode())
+    write_whole(results / CONDITIONS, conditions_table(judged).encode())
+    report(f"wrote what the face network says of {len(judged.names)} pictures, {len(judged.seen_as)} ways")
     if (manifests.SHIPPED / "voice.json").exists():
         verdicts = evaluate_voice.main_run(data, report=lambda _: None)
         evaluate_voice.record(manifests.SHIPPED, verdicts)
@@ -111,18 +109,12 @@ def face_answers(faces: Faces) -> dict[str, NDArray[np.float32]]:
     return logits
 
 
-def conditions_table(faces: Faces) -> str:
-    """What each picture is called under every condition, in INT8."""
-    found = manifests.read(manifests.SHIPPED / "face.json")
-    crops = grey_crops(faces.pictures)
-    with closing(OnnxEngine(found, manifests.SHIPPED, "int8")) as engine:
-        called = [
-            evaluate_face.answers(engine, change(crops)).argmax(1)
-            for change in evaluate_face.CONDITIONS.values()
-        ]
-    lines = [",".join(["name", "truth", *evaluate_face.CONDITIONS])]
-    for at, name in enumerate(faces.names):
-        lines.append(",".join([name, str(faces.label[at]), *(str(one[at]) for one in called)]))
+def conditions_table(judged: evaluate_face.Verdict) -> str:
+    """What each picture is called under every condition."""
+    lines = [",".join(["name", "truth", *judged.seen_as])]
+    for at, name in enumerate(judged.names):
+        calls = [str(called[at]) for called in judged.seen_as.values()]
+        lines.append(",".join([name, str(judged.truth[at]), *calls]))
     return "\n".join(lines) + "\n"
 
 

@@ -27,7 +27,7 @@ from engines.protocol import Engine, EngineFileError
 from engines.recipe import CROP_SIZE, LABELS
 from engines.training import corpora_faces, splits
 from engines.training.augment_faces import grey_crops
-from engines.training.scores import Scores, accuracy, score, to_markdown, unweighted_recall
+from engines.training.scores import Scores, score, to_markdown, two_figures
 from engines.training.sided_faces import Sided, sided
 
 Crops = NDArray[np.uint8]
@@ -49,8 +49,8 @@ class Verdict:
     """Per precision."""
     flips: float | None
     """Share of pictures that INT8 calls otherwise than fp32."""
-    seen_as: Mapping[str, tuple[float, float]]
-    """Accuracy and unweighted recall under other conditions, in INT8 where there is one."""
+    seen_as: Mapping[str, NDArray[np.int64]]
+    """What each picture is called under other conditions, in INT8 where there is one."""
 
     def figures(self) -> dict[str, Any]:
         """For the manifest."""
@@ -78,7 +78,8 @@ class Verdict:
             parts.append(f"{precision}:\n\n{to_markdown(found)}")
         if self.flips is not None:
             parts.append(f"INT8 calls {self.flips:.2%} of the pictures otherwise than fp32.\n")
-        rows = [f"| {name} | {a:.3f} | {r:.3f} |" for name, (a, r) in self.seen_as.items()]
+        figures = {name: two_figures(self.truth, called) for name, called in self.seen_as.items()}
+        rows = [f"| {name} | {a:.3f} | {r:.3f} |" for name, (a, r) in figures.items()]
         parts.append("| seen as | accuracy | unweighted recall |\n|---|---|---|\n" + "\n".join(rows) + "\n")
         return "\n".join(parts)
 
@@ -163,10 +164,7 @@ def judge(found: Manifest, folder: Path, faces: Sided) -> Verdict:
             # Rounded as in the table, so that the table gives exactly these figures again.
             logits[precision] = np.round(answers(engine, crops), 3)
     with closing(OnnxEngine(found, folder, list(logits)[-1])) as engine:
-        seen_as = {
-            name: _two_figures(test.label, answers(engine, change(crops)))
-            for name, change in CONDITIONS.items()
-        }
+        seen_as = {name: answers(engine, change(crops)).argmax(1) for name, change in CONDITIONS.items()}
     called = [part.argmax(1) for part in logits.values()]
     flips = float((called[0] != called[1]).mean()) if len(called) == 2 else None
     scores = {precision: score(test.label, part) for precision, part in logits.items()}
@@ -178,11 +176,6 @@ def answers(engine: Engine, crops: Crops) -> NDArray[np.float32]:
     step = engine.spec.max_batch
     parts = [engine.infer({"crop": crops[at : at + step]})["logits"] for at in range(0, len(crops), step)]
     return np.concatenate(parts).astype(np.float32)
-
-
-def _two_figures(truth: NDArray[np.int64], logits: NDArray[np.float32]) -> tuple[float, float]:
-    said = logits.argmax(1)
-    return accuracy(truth, said), unweighted_recall(truth, said, len(LABELS))
 
 
 def _each(change: Callable[[NDArray[np.float32]], NDArray[Any]]) -> Callable[[Crops], Crops]:

@@ -20,8 +20,8 @@ from engines.training.ablate_fusion import (
     read_called,
     read_takes,
 )
-from engines.training.results_tables import Maker, rows_of, table, two_figures
-from engines.training.scores import score, to_markdown
+from engines.training.results_tables import Maker, rows_of, table
+from engines.training.scores import score, to_markdown, two_figures
 
 FOLDER, TEST = "fusion", "test.csv"
 ORDER = (

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.model.presets import deploy
-from engines.recipe import LABELS
 from engines.training.augment_faces import Strength, grey_crops, seen, tinted
 from engines.training.corpora_faces import Faces
 from engines.training.placings import where_found
-from engines.training.scores import accuracy, unweighted_recall
+from engines.training.scores import two_figures
 from engines.training.teacher_faces import answers, opinions
 
 BAG = 4
@@ -126,8 +125,7 @@ class FaceTask:
         network = deploy(network)
         for how, (crops, truth) in self._watched.items():
             said = answers(network, crops, self._device).argmax(1)
-            out[f"{how}accuracy"] = accuracy(truth, said)
-            out[f"{how}recall"] = unweighted_recall(truth, said, len(LABELS))
+            out[f"{how}accuracy"], out[f"{how}recall"] = two_figures(truth, said)
         return out
 
     def best_share(self, network: nn.Module, frequencies: NDArray[np.float32]) -> float:
@@ -141,7 +139,7 @@ class FaceTask:
             logits = answers(network, crops, self._device)
             for share in SHARES:
                 said = (logits + share * frequencies).argmax(1)
-                worth[share] += accuracy(truth, said) + unweighted_recall(truth, said, len(LABELS))
+                worth[share] += sum(two_figures(truth, said))
         return max(worth, key=lambda share: worth[share])
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engines import manifest as manifests
 from engines.recipe import LABELS
 from engines.training import evaluate_face
-from engines.training.scores import accuracy, score, to_markdown, unweighted_recall
+from engines.training.scores import score, to_markdown, two_figures
 
 FACE, CONDITIONS, LIVE_CROP, CURVE = (
     "face.csv",
@@ -34,11 +34,6 @@ Maker = Callable[[Path], str]
 def rows_of(path: Path) -> list[dict[str, str]]:
     """A table of answers, one mapping a line."""
     return list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
-
-
-def two_figures(truth: NDArray[np.int64], called: NDArray[np.int64]) -> tuple[float, float]:
-    """Accuracy and unweighted recall."""
-    return accuracy(truth, called), unweighted_recall(truth, called, len(LABELS))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

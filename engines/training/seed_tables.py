@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.recipe import LABELS
 from engines.training.results_tables import Maker, table
 from engines.training.voice_tables import Run, judged, recall, runs
 
@@ -51,8 +50,8 @@ def _mean_opinion(alone: Sequence[Sequence[Run]]) -> list[str]:
         for same in zip(*(sorted(these, key=lambda run: run.name) for these in alone), strict=True):
             at = same[0].of(corpus)
             if at.any():
-                opinions = [np.log(np.maximum(run.scores[at, : len(LABELS)], 1e-3)) for run in same]
-                figures.append(recall(same[0].truth[at], np.mean(opinions, 0).argmax(1)))
+                opinion = np.mean([run.opinions()[at] for run in same], axis=0)
+                figures.append(recall(same[0].truth[at], opinion.argmax(1)))
         out += [f"{np.mean(figures):.3f}", "-"]
     return out
 

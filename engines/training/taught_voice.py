@@ -22,7 +22,7 @@ from engines.model.network import VoiceNetwork
 from engines.stopwatch import wall_ns
 from engines.training import loop
 from engines.training.quick_norm import quicken
-from engines.training.replay_statistics import ReadyFront
+from engines.training.replay_statistics import ReadyFront, Replay
 from engines.training.voice_batches import VoiceBatch
 from engines.training.voice_loss import Told, opinions
 
@@ -104,6 +104,12 @@ def ready(preset: str, seed: int) -> VoiceNetwork:
     """A new network that takes log spectra computed before."""
     network = presets.build("voice", preset, seed=seed)
     assert isinstance(network, VoiceNetwork)
+    replaying(network)
+    return network
+
+
+def replaying(network: VoiceNetwork) -> Replay:
+    """Let a network take log spectra that were computed before; the replay that computes them."""
     network.front = ReadyFront(network.sound)
     quicken(network)
-    return network
+    return Replay(network.sound)

@@ -28,8 +28,7 @@ from engines.training import loop, sound_store, splits, synthetic_sounds
 from engines.training.augment_sound import Strength
 from engines.training.corpora_voices import LICENCES
 from engines.training.listen import Heard, asking, listen
-from engines.training.quick_norm import quicken
-from engines.training.replay_statistics import ReadyFront, Replay
+from engines.training.replay_statistics import Replay
 from engines.training.sided_voices import Voices, few, found_in, recalls, sided, voices
 from engines.training.source import source_commit
 from engines.training.taught_voice import TEACHERS, Teachers, ready, taught
@@ -127,13 +126,6 @@ class VoiceTask:
             return {}
         assert isinstance(network, VoiceNetwork)
         return recalls(self._watched, heard(network, self._watched, self._replay))
-
-
-def replaying(network: VoiceNetwork) -> Replay:
-    """Let a network take log spectra that were computed before; the replay that computes them."""
-    network.front = ReadyFront(network.sound)
-    quicken(network)
-    return Replay(network.sound)
 
 
 def heard(network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay) -> list[Heard]:

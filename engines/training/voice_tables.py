@@ -36,6 +36,10 @@ class Run:
     """(n, 8): the last is 'no speech heard'."""
     called_after: dict[str, NDArray[np.int64]]
 
+    def opinions(self) -> NDArray[np.float64]:
+        """(n, 7): logarithms of the probabilities, to be added up; one that was not heard says nothing."""
+        return np.asarray(np.log(np.maximum(self.scores[:, :UNHEARD], 1e-3)))
+
     def of(self, corpus: str) -> NDArray[np.bool_]:
         """Which recordings belong to a corpus."""
         return np.array([speaker.startswith(f"{corpus}/") for speaker in self.speakers])
@@ -173,7 +177,7 @@ def two_recordings(run: Run, at: NDArray[np.bool_]) -> float:
     """
     rng = np.random.default_rng(0)
     people = np.array(run.speakers)
-    opinions = np.log(np.maximum(run.scores[:, :UNHEARD], 1e-3))
+    opinions = run.opinions()
     truth, called = [], []
     for who in np.unique(people[at]):
         for label in np.unique(run.truth[at]):
