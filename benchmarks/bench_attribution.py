@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 import numpy as np
 from harness import measure
+from liveaffect.realtime.smoothing import Circumstances, LabelSmoother
 
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.realtime.attribution import Attribution
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Reading
 from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
-from liveaffect.realtime.smoothing import Circumstances, LabelSmoother
 
 RNG = np.random.default_rng(0)
 BUDGET_MOUTH_MS, BUDGET_ENERGY_MS, BUDGET_DECISION_MS, BUDGET_STEADY_MS = 0.05, 0.1, 0.2, 0.05

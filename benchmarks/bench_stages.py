@@ -17,6 +17,7 @@ import threading
 
 import numpy as np
 from harness import Result, measure, print_record
+from liveaffect.realtime.smoothing import Circumstances, LabelSmoother
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import HOP, LABELS, SAMPLE_RATE
@@ -33,7 +34,6 @@ from liveaffect.realtime.microphone import Microphone
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.people import Moment, Person, make_cue
 from liveaffect.realtime.pooling import Evidence
-from liveaffect.realtime.smoothing import Circumstances, LabelSmoother
 from liveaffect.realtime.supervisor import Supervisor
 from liveaffect.realtime.testing.synthetic import FakeCamera, FakeCapture, FakeSound
 from liveaffect.realtime.wiring import Rings

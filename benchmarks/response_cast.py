@@ -6,7 +6,6 @@ lie in a folder of the user's, the landmark model in the wheel of mediapipe 0.10
 
 from __future__ import annotations
 
-import io
 import math
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -32,13 +31,13 @@ from response_films import (
     warped,
 )
 
-from engines import manifest as manifests
-from engines.onnx_engine import OnnxEngine
-from engines.recipe import LABELS
-from realtime.fusion import softmax
-from realtime.run.finders import make_finder
-from realtime.run.placing import in_a_room
-from realtime.sight import find_in_picture
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.recipe import LABELS
+from liveaffect.placing import in_a_room
+from liveaffect.realtime.estimate import softmax
+from liveaffect.realtime.face_analyzer import find_in_picture
+from liveaffect.realtime.faces.files import make_finder
 
 STRONG = 0.85
 """From this probability in a single picture on an expression counts as strong."""
@@ -96,9 +95,7 @@ def londoners(archive: Path, mesh: Mesh, judge: Judge) -> list[Actor]:
     return out
 
 
-def _actor(
-    name: str, label: str, rest: Picture, shown: Picture, mesh: Mesh, judge: Judge
-) -> Actor | None:
+def _actor(name: str, label: str, rest: Picture, shown: Picture, mesh: Mesh, judge: Judge) -> Actor | None:
     looked = judge.look(rest), judge.look(shown)
     if looked[0] is None or looked[1] is None:
         return None
@@ -153,8 +150,18 @@ def talkers(file: Path) -> list[list[Picture]]:
     return [pictures[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if b - a > 25]
 
 
-def onset(actor: Actor, seed: int, *, blend_s: float = 0.3, fps: float = 30.0, kind: str = "onset",
-          amount: float = 1.0, hold_s: float = 3.0, rest_s: float = 2.5, how: Disturbance | None = None) -> Film:
+def onset(
+    actor: Actor,
+    seed: int,
+    *,
+    blend_s: float = 0.3,
+    fps: float = 30.0,
+    kind: str = "onset",
+    amount: float = 1.0,
+    hold_s: float = 3.0,
+    rest_s: float = 2.5,
+    how: Disturbance | None = None,
+) -> Film:
     """Neutral, an expression, neutral again."""
     rng = np.random.default_rng(seed)
     begin = rest_s + float(rng.uniform(0, 0.2))
@@ -166,9 +173,15 @@ def onset(actor: Actor, seed: int, *, blend_s: float = 0.3, fps: float = 30.0, k
         Change(back, "neutral", blend_s, end),
     )
     return Film(
-        f"{kind} {actor.name} {blend_s:g} s {fps:g} Hz {amount:g}", kind, fps, end,
-        (lambda t: actor.head.at(course(t)),), (changes,), how or Disturbance(seed),
-        first_s=float(rng.uniform(0, 0.1)), person=actor.name,
+        f"{kind} {actor.name} {blend_s:g} s {fps:g} Hz {amount:g}",
+        kind,
+        fps,
+        end,
+        (lambda t: actor.head.at(course(t)),),
+        (changes,),
+        how or Disturbance(seed),
+        first_s=float(rng.uniform(0, 0.1)),
+        person=actor.name,
     )
 
 
@@ -182,16 +195,33 @@ def flashes(actor: Actor, seed: int) -> Film:
         points += [(at, 1.0, 0.1), (at + 0.5, 0.0, 0.1)]
         changes += [Change(at, actor.label, 0.1, at + 0.5), Change(at + 0.5, "neutral", 0.1, at + 2.4)]
     course = steps(*points)
-    return Film(f"flash {actor.name}", "flash", 30.0, 10.0, (lambda t: actor.head.at(course(t)),),
-                (tuple(changes),), Disturbance(seed), first_s=float(rng.uniform(0, 0.1)), person=actor.name)
+    return Film(
+        f"flash {actor.name}",
+        "flash",
+        30.0,
+        10.0,
+        (lambda t: actor.head.at(course(t)),),
+        (tuple(changes),),
+        Disturbance(seed),
+        first_s=float(rng.uniform(0, 0.1)),
+        person=actor.name,
+    )
 
 
 def pair(one: Actor, other: Actor, seed: int) -> Film:
     """Two people side by side who smile at their own times."""
     films = [onset(one, seed), onset(other, seed + 500, rest_s=3.4)]
     end = min(film.seconds for film in films)
-    return Film(f"pair {one.name} {other.name}", "pair", 30.0, end, tuple(f.heads[0] for f in films),
-                tuple(f.changes[0] for f in films), Disturbance(seed), person=f"{one.name}+{other.name}")
+    return Film(
+        f"pair {one.name} {other.name}",
+        "pair",
+        30.0,
+        end,
+        tuple(f.heads[0] for f in films),
+        tuple(f.changes[0] for f in films),
+        Disturbance(seed),
+        person=f"{one.name}+{other.name}",
+    )
 
 
 def living(actor: Actor, seed: int, what: str) -> Film:
@@ -208,8 +238,9 @@ def living(actor: Actor, seed: int, what: str) -> Film:
             made[step] = warped(actor.head.rest, rest, np.vstack([moved, ring]).astype(np.float32), mesh)
         return made[step]
 
-    return Film(f"{what} {actor.name}", "living", 30.0, 8.0, (picture,), ((),), Disturbance(seed),
-                person=actor.name)
+    return Film(
+        f"{what} {actor.name}", "living", 30.0, 8.0, (picture,), ((),), Disturbance(seed), person=actor.name
+    )
 
 
 def _course(what: str, t_s: float) -> float:
@@ -241,7 +272,9 @@ def _moved(landmarks: NDArray[np.float32], what: str, by: float) -> Points:
 class Talk:
     """A film of a talker, filmed once more by another hand; it runs to and fro to be long enough."""
 
-    def __init__(self, pictures: Sequence[Picture], number: int, seed: int, fps: float, seconds: float) -> None:
+    def __init__(
+        self, pictures: Sequence[Picture], number: int, seed: int, fps: float, seconds: float
+    ) -> None:
         rng = np.random.default_rng(1000 * number + seed)
         self.name, self.kind, self.person = f"talk {number} {seed}", "talk", str(number)
         self.fps, self.seconds = fps, seconds
@@ -250,8 +283,11 @@ class Talk:
         self._phase = float(rng.uniform(0, len(pictures)))
         size = pictures[0].shape[1], pictures[0].shape[0]
         self._how = Disturbance(
-            1000 * number + seed, shake=float(rng.uniform(0.2, 1.0)), noise=float(rng.uniform(0, 8)),
-            light=float(rng.uniform(0, 0.3)), scale=float(rng.uniform(0.85, 1.2)),
+            1000 * number + seed,
+            shake=float(rng.uniform(0.2, 1.0)),
+            noise=float(rng.uniform(0, 8)),
+            light=float(rng.uniform(0, 0.3)),
+            scale=float(rng.uniform(0.85, 1.2)),
         )
         self._size = size
 
@@ -262,13 +298,24 @@ class Talk:
         for k in range(int(self.seconds * self.fps)):
             t_s = k / self.fps
             at = (self._phase + 25.0 * t_s) % (2 * last)
-            yield round(t_s * 1e9), camera.of_film(self._pictures[round(at if at <= last else 2 * last - at)], t_s)
+            yield (
+                round(t_s * 1e9),
+                camera.of_film(self._pictures[round(at if at <= last else 2 * last - at)], t_s),
+            )
 
 
 def still(actor: Actor, seed: int, amount: float) -> Film:
     """A photograph before a shaking camera."""
-    return Film(f"still {actor.name} {amount:g}", "still", 30.0, 6.0, (lambda t: actor.head.at(amount),),
-                ((),), Disturbance(seed, light=0.3, noise=8.0), person=actor.name)
+    return Film(
+        f"still {actor.name} {amount:g}",
+        "still",
+        30.0,
+        6.0,
+        (lambda t: actor.head.at(amount),),
+        ((),),
+        Disturbance(seed, light=0.3, noise=8.0),
+        person=actor.name,
+    )
 
 
 Programme = dict[str, Callable[[], list[Film | Talk]]]
@@ -283,18 +330,35 @@ def programme(data: Path, landmarks: Path, *, each_talker: int) -> Programme:
     shown = [(p, amount) for p in strong for amount in MILD] + [(p, 1.0) for p in others]
     film = data / "clips/demo_grid_10speakers.mp4"
     return {
-        "onset": lambda: [onset(p, 10 * k + j, blend_s=b) for k, p in enumerate(strong)
-                          for j, b in enumerate((*BLENDS_S, 0.3))],
-        "talk": lambda: [Talk(t, n, s, 25.0 if s % 2 else 30.0, 6.0) for n, t in enumerate(talkers(film))
-                         for s in range(each_talker)],
-        "mild": lambda: [onset(p, 2000 + k, kind="mild", amount=a, rest_s=4.0) for k, (p, a) in enumerate(shown)],
+        "onset": lambda: [
+            onset(p, 10 * k + j, blend_s=b)
+            for k, p in enumerate(strong)
+            for j, b in enumerate((*BLENDS_S, 0.3))
+        ],
+        "talk": lambda: [
+            Talk(t, n, s, 25.0 if s % 2 else 30.0, 6.0)
+            for n, t in enumerate(talkers(film))
+            for s in range(each_talker)
+        ],
+        "mild": lambda: [
+            onset(p, 2000 + k, kind="mild", amount=a, rest_s=4.0) for k, (p, a) in enumerate(shown)
+        ],
         "flash": lambda: [flashes(p, 3000 + k) for k, p in enumerate(strong)],
-        "rate": lambda: [onset(p, 4000 + k, fps=r, kind="rate") for k, p in enumerate(strong) for r in RATES_HZ],
-        "rough": lambda: [onset(p, 5000 + k, kind="rough", how=Disturbance(k, 1.5, 12.0, 0.4))
-                          for k, p in enumerate(strong)],
-        "other": lambda: [onset(p, 6000 + k, kind="other", hold_s=2.0, rest_s=2.0)
-                          for k, p in enumerate(crowd(data / "faces/fer2013plus.npz", mesh, judge))],
-        "pair": lambda: [pair(a, b, 7000 + k) for k, (a, b) in enumerate(zip(strong[::2], strong[1::2], strict=True))],
-        "living": lambda: [living(p, 8000 + k, w) for k, p in enumerate(people) for w in ("turn", "blink", "chew")],
+        "rate": lambda: [
+            onset(p, 4000 + k, fps=r, kind="rate") for k, p in enumerate(strong) for r in RATES_HZ
+        ],
+        "rough": lambda: [
+            onset(p, 5000 + k, kind="rough", how=Disturbance(k, 1.5, 12.0, 0.4)) for k, p in enumerate(strong)
+        ],
+        "other": lambda: [
+            onset(p, 6000 + k, kind="other", hold_s=2.0, rest_s=2.0)
+            for k, p in enumerate(crowd(data / "faces/fer2013plus.npz", mesh, judge))
+        ],
+        "pair": lambda: [
+            pair(a, b, 7000 + k) for k, (a, b) in enumerate(zip(strong[::2], strong[1::2], strict=True))
+        ],
+        "living": lambda: [
+            living(p, 8000 + k, w) for k, p in enumerate(people) for w in ("turn", "blink", "chew")
+        ],
         "still": lambda: [still(p, 9000 + k, a) for k, p in enumerate(people) for a in (0.0, 1.0)],
     }

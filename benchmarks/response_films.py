@@ -97,8 +97,15 @@ def warped(image: Picture, source: Points, target: Points, mesh: NDArray[np.int6
     at = np.einsum("ijk,ijkl->ijl", place, affine[np.maximum(which, 0)])
     at[~known] = place[..., :2][~known]
     return np.asarray(
-        cv2.remap(image, at[..., 0].astype(np.float32), at[..., 1].astype(np.float32), cv2.INTER_LINEAR,
-                  borderMode=cv2.BORDER_REPLICATE), np.uint8)
+        cv2.remap(
+            image,
+            at[..., 0].astype(np.float32),
+            at[..., 1].astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        ),
+        np.uint8,
+    )
 
 
 def edge(side: int) -> Points:
@@ -232,8 +239,14 @@ class Camera:
         turn = np.array([[cos, -sin], [sin, cos]])
         middle = np.array([width * (k + 0.5) / of, height / 2]) + sway[:2] * 0.02 * width
         shift = middle - turn @ [(wide - 1) / 2, (high - 1) / 2]
-        cv2.warpAffine(head, np.column_stack([turn, shift]), self._size, dst=canvas,
-                       flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
+        cv2.warpAffine(
+            head,
+            np.column_stack([turn, shift]),
+            self._size,
+            dst=canvas,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_TRANSPARENT,
+        )
 
     def _exposed(self, canvas: Picture, t_s: float) -> Picture:
         light = self._how.light

@@ -18,12 +18,12 @@ import numpy as np
 from response_cast import Programme, Talk, programme
 from response_films import Film
 
-from engines import manifest as manifests
-from engines.onnx_engine import OnnxEngine
-from realtime.crop import quality
-from realtime.frame import VideoFrame
-from realtime.run.finders import make_finder
-from realtime.sight import Sight
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.realtime.crop import quality
+from liveaffect.realtime.face_analyzer import FaceAnalyzer
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.frame import VideoFrame
 
 
 def record(films: Iterable[Film | Talk]) -> dict[str, np.ndarray]:
@@ -34,7 +34,7 @@ def record(films: Iterable[Film | Talk]) -> dict[str, np.ndarray]:
     about = []
     finders = make_finder()
     for number, film in enumerate(films):
-        sight = Sight("film", *finders, ids=itertools.count(1))
+        sight = FaceAnalyzer("film", *finders, ids=itertools.count(1))
         for seq, (t_ns, picture) in enumerate(film.frames()):
             sighting = sight.step(VideoFrame("film", seq, t_ns, picture))
             if not sighting.faces:
@@ -45,16 +45,27 @@ def record(films: Iterable[Film | Talk]) -> dict[str, np.ndarray]:
             ):
                 rows.append((number, t_ns, face.track, quality(face.crop, face.points).score, face.box[0]))
                 said.append((vector, logits, float(score[0])))
-        about.append({
-            "name": film.name, "kind": film.kind, "person": film.person, "fps": film.fps,
-            "seconds": film.seconds, "changes": [[asdict(c) for c in one] for one in film.changes],
-        })
+        about.append(
+            {
+                "name": film.name,
+                "kind": film.kind,
+                "person": film.person,
+                "fps": film.fps,
+                "seconds": film.seconds,
+                "changes": [[asdict(c) for c in one] for one in film.changes],
+            }
+        )
     table = np.array(rows, np.float64)
     return {
-        "film": table[:, 0].astype(np.int32), "t_ns": table[:, 1].astype(np.int64),
-        "track": table[:, 2].astype(np.int32), "quality": table[:, 3], "left_px": table[:, 4],
-        "vector": np.stack([v for v, _, _ in said]), "logits": np.stack([x for _, x, _ in said]),
-        "score": np.array([s for _, _, s in said]), "films": np.array(json.dumps(about)),
+        "film": table[:, 0].astype(np.int32),
+        "t_ns": table[:, 1].astype(np.int64),
+        "track": table[:, 2].astype(np.int32),
+        "quality": table[:, 3],
+        "left_px": table[:, 4],
+        "vector": np.stack([v for v, _, _ in said]),
+        "logits": np.stack([x for _, x, _ in said]),
+        "score": np.array([s for _, _, s in said]),
+        "films": np.array(json.dumps(about)),
     }
 
 

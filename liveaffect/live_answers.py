@@ -20,9 +20,9 @@ from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
 from liveaffect.placing import Picture, in_a_room, live_crop
 from liveaffect.realtime.cue import NOT_SURE, Cue
+from liveaffect.realtime.estimate import softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.faces.files import make_finder
-from liveaffect.realtime.fusion import softmax
 from liveaffect.realtime.lockstep import analyse, watch
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import MediaFile, load_picture

@@ -7,11 +7,15 @@ instead of sticking to the wrong moment.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime import freshness
+from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawing.paint import FULL, Colour, Sprite, label_colour, paste
 from liveaffect.realtime.drawing.panels import Measures, Said, Source, face_panel, face_sizes, source_panel
@@ -35,14 +39,12 @@ from liveaffect.realtime.drawing.signs import (
     timeline,
 )
 from liveaffect.realtime.drawing.view import Health, Mark, View
+from liveaffect.realtime.freshness import Lifetime
 
 __all__ = ["Health", "Layout", "Mark", "PanelPlace", "Piece", "View", "draw", "lay_out", "paint"]
 
-FACE_EXPIRES_MS = 500
-VOICE_EXPIRES_MS = 2_000
-FADE_MS = 250
-"""An expired reading is gone after this long."""
 _FADE_STEPS = 8
+NEUTRAL = LABELS[0]
 _UNKNOWN: Colour = (196, 202, 210)
 """Of a face about which nothing is known."""
 
@@ -120,13 +122,10 @@ def lay_out(view: View, seats: tuple[PanelPlace, ...] = ()) -> Layout:
     return Layout(m, frames, tuple(pieces), tuple(seat for seat, _ in seated))
 
 
-def strength(age_ms: int | None, expires_ms: int) -> int:
+def visible(age_ms: int | None, lifetime: Lifetime) -> int:
     """How strongly a reading of this age is shown, 0 to FULL in a few steps; without an age not at all."""
-    if age_ms is None:
-        return 0
-    left = FADE_MS - (age_ms - expires_ms)
-    steps = max(0, min(_FADE_STEPS, -(-left * _FADE_STEPS // FADE_MS)))
-    return FULL * steps // _FADE_STEPS
+    share = lifetime.share(None if age_ms is None else age_ms * MS)
+    return FULL * math.ceil(_FADE_STEPS * share) // _FADE_STEPS
 
 
 def _copy(view: View) -> NDArray[np.uint8]:
@@ -143,7 +142,7 @@ def _box(mark: Mark, view: View) -> Rect:
 
 
 def _strengths(mark: Mark) -> tuple[int, int]:
-    return strength(mark.face_age_ms, FACE_EXPIRES_MS), strength(mark.voice_age_ms, VOICE_EXPIRES_MS)
+    return visible(mark.face_age_ms, freshness.FACE), visible(mark.voice_age_ms, freshness.VOICE)
 
 
 def _said(mark: Mark) -> Said | None:
@@ -158,7 +157,8 @@ def _said(mark: Mark) -> Said | None:
 def _words(cue: Cue, strong: int = FULL) -> Said:
     # Whole percents: finer steps nobody can see, and every change is a panel drawn anew.
     shares = tuple(10 * round(100 * p) for p in cue.fused)
-    return Said(cue.label, round(100 * cue.confidence), shares, cue.reason or "", strong)
+    way = None if cue.strength is None or cue.label == NEUTRAL else round(10 * cue.strength)
+    return Said(cue.label, round(100 * cue.confidence), shares, cue.reason or "", strong, way)
 
 
 def _sources(mark: Mark) -> tuple[Source, ...]:

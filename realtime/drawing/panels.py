@@ -77,6 +77,8 @@ class Said:
     reason: str
     strength: int = FULL
     """Fades below FULL when the readings are old."""
+    way: int | None = None
+    """How far the face has come from rest to all of the label, in tenths; None where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ def face_panel(said: Said, form: str, m: Measures) -> Sprite:
     canvas.text((m.pad, y), said.label, cap, colour, BOLD)
     percent = f"{said.percent}%"
     canvas.text((width - m.pad - text_width_px(percent, cap), y), percent, cap, INK)
+    _underline(canvas, said, y, width - 2 * m.pad, m)
     for reason in _reason_lines(said, form, m):
         y += m.line
         canvas.text((m.pad, y), reason, m.cap, WARN)
@@ -205,6 +208,13 @@ def _reason_lines(said: Said, form: str, m: Measures) -> list[str]:
     return wrap_text(said.reason, _width(form, m) - 2 * m.pad, m.cap)
 
 
+def _underline(canvas: Canvas, said: Said, y: int, width: int, m: Measures) -> None:
+    """Under the label, as long as the expression is strong: a small smile has a short line."""
+    if said.way is not None:
+        length = max(m.thin, width * said.way // 10)
+        canvas.fill(m.pad, y + max(1, m.gap // 3), length, m.thin, label_colour(said.label))
+
+
 def _chip(said: Said, m: Measures, *, short: bool) -> Sprite:
     """Label and confidence on one line, or in the short form the label alone."""
     cap = m.cap if short else m.head
@@ -218,6 +228,7 @@ def _chip(said: Said, m: Measures, *, short: bool) -> Sprite:
     canvas = Canvas(width, 2 * edge + cap + (m.line if reason else 0))
     canvas.plate(m.radius)
     canvas.text((m.pad, edge + cap), said.label, cap, label_colour(said.label), BOLD)
+    _underline(canvas, said, edge + cap, width - 2 * m.pad, m)
     if percent:
         canvas.text((width - m.pad - text_width_px(percent, cap), edge + cap), percent, cap, INK)
     if reason:
