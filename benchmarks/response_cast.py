@@ -85,6 +85,8 @@ def londoners(archive: Path, mesh: Mesh, judge: Judge) -> list[Actor]:
             file = tar.extractfile(member)
             if file is not None and member.name.endswith(".jpg"):
                 image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+                if image is None:
+                    raise ValueError(f"{member.name} in {archive} is no picture")
                 small = cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
                 pictures[Path(member.name).stem] = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
     out = []

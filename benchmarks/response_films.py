@@ -32,7 +32,7 @@ class Mesh:
     """468 landmarks of a face, by the model that mediapipe packages."""
 
     def __init__(self, path: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped,unused-ignore]
 
         self._net = Interpreter(model_path=str(path), num_threads=1)
         self._net.allocate_tensors()
@@ -72,7 +72,7 @@ def triangles(points: Points, side: int) -> NDArray[np.int64]:
     keys = np.array(list(where))
     places = np.array(list(where.values()))
     for row in around.getTriangleList():
-        corners = row.reshape(3, 2)
+        corners = np.asarray(row, np.float32).reshape(3, 2)
         if (corners < -1).any() or (corners > side).any():
             continue
         near = [places[int(np.argmin(np.abs(keys - c).sum(1)))] for c in corners]
@@ -128,7 +128,8 @@ class Head:
         self._pictures = rest, shown
         ring = edge(rest.shape[0])
         self._points = np.vstack([rest_at[:, :2], ring]), np.vstack([shown_at[:, :2], ring])
-        self._mesh = triangles((self._points[0] + self._points[1]) / 2, rest.shape[0])
+        middle = np.asarray((self._points[0] + self._points[1]) / 2, np.float32)
+        self._mesh = triangles(middle, rest.shape[0])
         self._made: dict[int, Picture] = {}
 
     def at(self, amount: float) -> Picture:

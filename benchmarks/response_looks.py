@@ -83,7 +83,7 @@ def main() -> None:
     for kind in given.kinds or films:
         part, parts = map(int, given.part.split("/"))
         made = record(films[kind]()[part - 1 :: parts])
-        np.savez_compressed(given.out / f"{kind}.{part}of{parts}.npz", **made)
+        np.savez_compressed(given.out / f"{kind}.{part}of{parts}.npz", allow_pickle=False, **made)
         print(kind, len(made["film"]), "looks", flush=True)
 
 

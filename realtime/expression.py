@@ -18,7 +18,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS, SECOND
