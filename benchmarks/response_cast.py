@@ -6,6 +6,7 @@ lie in a folder of the user's, the landmark model in the wheel of mediapipe 0.10
 
 from __future__ import annotations
 
+import itertools
 import math
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -147,39 +148,43 @@ def talkers(file: Path) -> list[list[Picture]]:
             break
         pictures.append(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
     small = [cv2.resize(p, (36, 29), interpolation=cv2.INTER_AREA).astype(np.float32) for p in pictures]
-    moved = np.array([0.0] + [float(np.abs(a - b).mean()) for a, b in zip(small, small[1:], strict=False)])
+    moved = np.array([0.0] + [float(np.abs(a - b).mean()) for a, b in itertools.pairwise(small)])
     cuts = [0, *np.flatnonzero(moved > 12.0).tolist(), len(pictures)]
-    return [pictures[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if b - a > 25]
+    return [pictures[a:b] for a, b in itertools.pairwise(cuts) if b - a > 25]
 
 
-def onset(
-    actor: Actor,
-    seed: int,
-    *,
-    blend_s: float = 0.3,
-    fps: float = 30.0,
-    kind: str = "onset",
-    amount: float = 1.0,
-    hold_s: float = 3.0,
-    rest_s: float = 2.5,
-    how: Disturbance | None = None,
-) -> Film:
-    """Neutral, an expression, neutral again."""
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Neutral, an expression, neutral again: how."""
+
+    kind: str = "onset"
+    blend_s: float = 0.3
+    fps: float = 30.0
+    amount: float = 1.0
+    hold_s: float = 3.0
+    rest_s: float = 2.5
+    """Before it begins, give or take a fifth of a second: onsets fall anywhere on the grid."""
+
+
+def onset(actor: Actor, seed: int, course: Course | None = None, how: Disturbance | None = None) -> Film:
+    """One film of a course."""
+    course = course or Course()
     rng = np.random.default_rng(seed)
-    begin = rest_s + float(rng.uniform(0, 0.2))
-    back = begin + blend_s + hold_s
-    end = back + blend_s + 2.5
-    course = steps((begin, amount, blend_s), (back, 0.0, blend_s))
+    begin = course.rest_s + float(rng.uniform(0, 0.2))
+    back = begin + course.blend_s + course.hold_s
+    end = back + course.blend_s + 2.5
+    amount = steps((begin, course.amount, course.blend_s), (back, 0.0, course.blend_s))
     changes = (
-        Change(begin, actor.label, blend_s, back, amount),
-        Change(back, "neutral", blend_s, end),
+        Change(begin, actor.label, course.blend_s, back, course.amount),
+        Change(back, "neutral", course.blend_s, end),
     )
+    name = f"{course.kind} {actor.name} {course.blend_s:g} s {course.fps:g} Hz {course.amount:g}"
     return Film(
-        f"{kind} {actor.name} {blend_s:g} s {fps:g} Hz {amount:g}",
-        kind,
-        fps,
+        name,
+        course.kind,
+        course.fps,
         end,
-        (lambda t: actor.head.at(course(t)),),
+        (lambda t: actor.head.at(amount(t)),),
         (changes,),
         how or Disturbance(seed),
         first_s=float(rng.uniform(0, 0.1)),
@@ -212,7 +217,7 @@ def flashes(actor: Actor, seed: int) -> Film:
 
 def pair(one: Actor, other: Actor, seed: int) -> Film:
     """Two people side by side who smile at their own times."""
-    films = [onset(one, seed), onset(other, seed + 500, rest_s=3.4)]
+    films = [onset(one, seed), onset(other, seed + 500, Course(rest_s=3.4))]
     end = min(film.seconds for film in films)
     return Film(
         f"pair {one.name} {other.name}",
@@ -274,12 +279,10 @@ def _moved(landmarks: NDArray[np.float32], what: str, by: float) -> Points:
 class Talk:
     """A film of a talker, filmed once more by another hand; it runs to and fro to be long enough."""
 
-    def __init__(
-        self, pictures: Sequence[Picture], number: int, seed: int, fps: float, seconds: float
-    ) -> None:
+    def __init__(self, pictures: Sequence[Picture], number: int, seed: int, fps: float) -> None:
         rng = np.random.default_rng(1000 * number + seed)
         self.name, self.kind, self.person = f"talk {number} {seed}", "talk", str(number)
-        self.fps, self.seconds = fps, seconds
+        self.fps, self.seconds = fps, 6.0
         self.changes: tuple[tuple[Change, ...], ...] = ((),)
         self._pictures = list(pictures)
         self._phase = float(rng.uniform(0, len(pictures)))
@@ -331,36 +334,35 @@ def programme(data: Path, landmarks: Path, *, each_talker: int) -> Programme:
     others = [p for p in people if p.strength < STRONG]
     shown = [(p, amount) for p in strong for amount in MILD] + [(p, 1.0) for p in others]
     film = data / "clips/demo_grid_10speakers.mp4"
+    everybody = list(enumerate(people))
+    pictures = data / "faces/fer2013plus.npz"
+    rough = [Disturbance(k, 1.5, 12.0, 0.4) for k in range(len(strong))]
     return {
         "onset": lambda: [
-            onset(p, 10 * k + j, blend_s=b)
+            onset(p, 10 * k + j, Course(blend_s=b))
             for k, p in enumerate(strong)
             for j, b in enumerate((*BLENDS_S, 0.3))
         ],
         "talk": lambda: [
-            Talk(t, n, s, 25.0 if s % 2 else 30.0, 6.0)
+            Talk(t, n, s, 25.0 if s % 2 else 30.0)
             for n, t in enumerate(talkers(film))
             for s in range(each_talker)
         ],
         "mild": lambda: [
-            onset(p, 2000 + k, kind="mild", amount=a, rest_s=4.0) for k, (p, a) in enumerate(shown)
+            onset(p, 2000 + k, Course("mild", amount=a, rest_s=4.0)) for k, (p, a) in enumerate(shown)
         ],
         "flash": lambda: [flashes(p, 3000 + k) for k, p in enumerate(strong)],
         "rate": lambda: [
-            onset(p, 4000 + k, fps=r, kind="rate") for k, p in enumerate(strong) for r in RATES_HZ
+            onset(p, 4000 + k, Course("rate", fps=r)) for k, p in enumerate(strong) for r in RATES_HZ
         ],
-        "rough": lambda: [
-            onset(p, 5000 + k, kind="rough", how=Disturbance(k, 1.5, 12.0, 0.4)) for k, p in enumerate(strong)
-        ],
+        "rough": lambda: [onset(p, 5000 + k, Course("rough"), rough[k]) for k, p in enumerate(strong)],
         "other": lambda: [
-            onset(p, 6000 + k, kind="other", hold_s=2.0, rest_s=2.0)
-            for k, p in enumerate(crowd(data / "faces/fer2013plus.npz", mesh, judge))
+            onset(p, 6000 + k, Course("other", hold_s=2.0, rest_s=2.0))
+            for k, p in enumerate(crowd(pictures, mesh, judge))
         ],
         "pair": lambda: [
             pair(a, b, 7000 + k) for k, (a, b) in enumerate(zip(strong[::2], strong[1::2], strict=True))
         ],
-        "living": lambda: [
-            living(p, 8000 + k, w) for k, p in enumerate(people) for w in ("turn", "blink", "chew")
-        ],
-        "still": lambda: [still(p, 9000 + k, a) for k, p in enumerate(people) for a in (0.0, 1.0)],
+        "living": lambda: [living(p, 8000 + k, w) for k, p in everybody for w in ("turn", "blink", "chew")],
+        "still": lambda: [still(p, 9000 + k, a) for k, p in everybody for a in (0.0, 1.0)],
     }

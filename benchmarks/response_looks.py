@@ -1,6 +1,9 @@
 """What the real finder, tracker and face network say of every look of a film: recorded once, judged often.
 
-    uv run python benchmarks/response_looks.py --data DIR --landmarks face_landmark.tflite --out DIR [KIND ...]
+    uv run python benchmarks/response_looks.py --data DIR --landmarks FILE --out DIR [KIND ...]
+
+FILE is `face_landmark.tflite` out of the wheel of mediapipe 0.10.21; DIR holds the pictures that
+`response_cast.py` names.
 
 Estimators of what a face shows can then be compared in seconds, on the very looks they would have had.
 """
@@ -70,6 +73,7 @@ def record(films: Iterable[Film | Talk]) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    """The films of some kinds, or of all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--landmarks", type=Path, required=True)
