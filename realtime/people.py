@@ -23,7 +23,7 @@ from liveaffect.realtime.estimate import Circumstances, Estimate, Opinion
 from liveaffect.realtime.expression import Memory
 from liveaffect.realtime.frame import Box, Face, Sighting
 from liveaffect.realtime.labelling import Labeller
-from liveaffect.realtime.pooling import Evidence
+from liveaffect.realtime.pooling import Evidence, Pooled
 from liveaffect.realtime.resting import Rest
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 
@@ -89,19 +89,13 @@ class Person:
     def estimate(self, now_ns: int, circumstances: Circumstances) -> Estimate:
         """What is known at `now_ns`: all evidence that has not expired."""
         quality = self.quality or Quality(1.0, None)
-        face = _opinion(self.face, now_ns, freshness.FACE)
-        voice = _opinion(self.voice, now_ns, freshness.VOICE)
-        heard = evidence_share(self.voice.evidence_ns / SECOND)
-        strength = None
-        if face is not None:
-            face = replace(face, quality=quality.score, weakness=quality.weakness, say=quality.score)
-            if self.face.rest is not None:
-                strength = self.face.rest.strength(face.short)
-        if voice is not None:
-            clarity = self.clarity
-            voice = replace(
-                voice, quality=clarity.score, weakness=clarity.weakness, say=clarity.score * heard
-            )
+        face = voice = strength = None
+        if (seen := _held(self.face, now_ns, freshness.FACE)) is not None:
+            face = Opinion(*seen, quality.score, quality.weakness, quality.score)
+            strength = None if self.face.rest is None else self.face.rest.strength(face.short)
+        if (heard := _held(self.voice, now_ns, freshness.VOICE)) is not None:
+            say = self.clarity.score * evidence_share(self.voice.evidence_ns / SECOND)
+            voice = Opinion(*heard, self.clarity.score, self.clarity.weakness, say)
         return Estimate(
             at_ns=now_ns,
             track=self.track,
@@ -158,13 +152,14 @@ def _shifted(item: Evidence, shift: NDArray[np.float32] | None) -> Evidence:
     return item if shift is None else replace(item, logits=item.logits + shift)
 
 
-def _opinion(memory: Memory, now_ns: int, lifetime: freshness.Lifetime) -> Opinion | None:
+def _held(memory: Memory, now_ns: int, lifetime: freshness.Lifetime) -> tuple[int, Pooled, Pooled] | None:
+    """When the newest evidence was captured and what it comes to, short and long, until it expires."""
     pooled = memory.read()
     if pooled is None or memory.newest_ns is None:
         return None
     if not lifetime.holds(freshness.age_ns(now_ns, memory.newest_ns)):
         return None
-    return Opinion(memory.newest_ns, *pooled)
+    return memory.newest_ns, *pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +189,7 @@ def make_cue(person: Person, estimate: Estimate, moment: Moment) -> Cue:
         face=None if face is None else face.scores(confidence.of_reading("face")),
         voice=None if voice is None else voice.scores(confidence.of_reading("voice")),
         words=None,
-        raw=estimate.joint(confidence.fused),
+        raw=estimate.raw,
         fused=estimate.scores,
         weights=estimate.weights,
         label=estimate.label,
