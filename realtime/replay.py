@@ -7,6 +7,7 @@ however badly a file is interleaved, and the order of items depends on the file 
 from __future__ import annotations
 
 import heapq
+import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,11 +22,12 @@ from liveaffect.realtime.capture.decode import Opened, pictures, probe, sound
 from liveaffect.realtime.clock import SECOND, Clock
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.source import Source
+from liveaffect.realtime.picture import read_picture
+from liveaffect.realtime.source import CountsLosses, Source
 
 Item = VideoFrame | AudioBlock
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_SHORT_S, _SHORT_SHARE = 0.5, 0.02
+"""A file that is shorter than its head says by more than both was cut off; heads are a little imprecise."""
 
 
 class MediaFile:
@@ -59,18 +61,15 @@ class MediaFile:
         """Look what is in it. Raises SourceNotFound, SourceRefused or SourceError."""
         if self._items is not None or self._closed:
             raise SourceError(f"{self.name} was opened before; a source is opened once")
-        if not self._path.exists():
-            raise SourceNotFound(f"there is no file '{self._path}'")
-        if self._path.is_dir():
-            raise SourceError(f"'{self._path}' is a folder; name a video or sound file in it")
+        self._refuse_what_is_no_file()
         try:
             found = probe(self._path)
         except PermissionError as failure:
             raise SourceRefused(f"this user may not read '{self._path}': {failure.strerror}") from failure
-        except (OSError, ValueError) as failure:
-            raise SourceError(
-                f"'{self._path}' is no video or sound that FFmpeg can read: {failure}"
-            ) from failure
+        except (OSError, ValueError, OverflowError) as failure:
+            # The number that FFmpeg's errors carry says nothing to anybody.
+            why = getattr(failure, "strerror", None) or failure
+            raise SourceError(f"'{self._path}' is no video or sound that FFmpeg can read: {why}") from failure
         self.has_video = found.has_video and self._wants[0]
         self.has_audio = found.has_audio and self._wants[1]
         self.duration_s = found.duration_s
@@ -95,6 +94,16 @@ class MediaFile:
             self._closed = True
             self._items = None
 
+    def _refuse_what_is_no_file(self) -> None:
+        try:
+            mode = self._path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError, ValueError) as failure:
+            raise SourceNotFound(f"there is no file '{self._path}'") from failure
+        except OSError as failure:
+            raise SourceRefused(f"'{self._path}' cannot be read: {failure.strerror}") from failure
+        if stat.S_ISDIR(mode):
+            raise SourceError(f"'{self._path}' is a folder; name a video or sound file in it")
+
     def _rounds(self, found: Opened) -> Iterator[Item]:
         """The file once, or again and again with time and numbers going on."""
         offset_ns, next_seq, next_sample, last_seq = 0, 0, 0, -1
@@ -112,10 +121,19 @@ class MediaFile:
                     next_sample = item.end
                     end_ns = max(end_ns, at_ns + len(item.samples) * SECOND // SAMPLE_RATE)
                 yield item
+            self._note_what_is_missing(found, end_ns - offset_ns)
             if not self._loop or end_ns == offset_ns:
                 return
             next_seq = last_seq + 1
             offset_ns = end_ns
+
+    def _note_what_is_missing(self, found: Opened, length_ns: int) -> None:
+        """A file that was cut off often ends like a whole one: only its promised length tells."""
+        if found.promised_s is None or self._wants != (True, True):
+            return
+        missing_s = found.promised_s - length_ns / SECOND
+        if missing_s > _SHORT_S and missing_s > _SHORT_SHARE * found.promised_s:
+            self._losses["seconds that its head promises and it does not hold"] += round(missing_s) or 1
 
     def _once(self, found: Opened) -> Iterator[Item]:
         readers: list[Iterator[Item]] = []
@@ -153,6 +171,11 @@ class Paced:
         """The name of the source."""
         return self._source.name
 
+    @property
+    def losses(self) -> Mapping[str, int]:
+        """What the source left out, by cause."""
+        return self._source.losses if isinstance(self._source, CountsLosses) else {}
+
     def open(self) -> None:
         """Open the source; its time begins with the first read."""
         self._source.open()
@@ -185,15 +208,4 @@ class Paced:
 
 def load_picture(path: Path) -> NDArray[np.uint8]:
     """A picture file as RGB, turned as its EXIF data say. Raises SourceNotFound or SourceError."""
-    import cv2
-
-    if not path.is_file():
-        raise SourceNotFound(f"there is no picture '{path}'")
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as failure:
-        raise SourceRefused(f"'{path}' cannot be read: {failure.strerror}") from failure
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise SourceError(f"'{path}' is no picture that OpenCV can read")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    return read_picture(path).image
