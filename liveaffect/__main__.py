@@ -6,13 +6,14 @@ traceback out of half-loaded libraries would help nobody.
 
 from __future__ import annotations
 
-import signal
+# The module in C: `signal` itself takes a moment to load, in which Ctrl-C could come.
+import _signal  # type: ignore[import-not-found]
 import sys
 
 
 def main() -> int:
     """Run the command that was given; returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     from liveaffect import cli
 
     return cli.main()

@@ -24,8 +24,8 @@ from liveaffect.interrupts import ENDED, Interrupts
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve
 
-LIBRARIES = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
-"""What OpenCV reads when it is loaded: its warnings are said by us; a stalled camera is let go after 1 s."""
+LIBRARIES = {"OPENCV_LOG_LEVEL": "FATAL", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
+"""What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
 GROUPS = (watching, machine, learning, calibrating)
 
 

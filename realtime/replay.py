@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
@@ -26,6 +27,10 @@ from liveaffect.realtime.picture import read_picture
 from liveaffect.realtime.source import CountsLosses, Source
 
 Item = VideoFrame | AudioBlock
+_SLOPPY_BYTES = 64
+"""Some programs count a little wrong."""
+UNREADABLE = (FFmpegError, OSError, ValueError, OverflowError)
+"""What PyAV raises for a file."""
 _SHORT_S, _SHORT_SHARE = 0.5, 0.02
 """A file that is shorter than its head says by more than both was cut off; heads are a little imprecise."""
 
@@ -42,7 +47,7 @@ class MediaFile:
         self._items: Iterator[Item] | None = None
         self._losses: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._ended = self._closed = False
+        self._ended = self._closed = self._anything = False
         self.has_video = self.has_audio = False
         self.duration_s: float | None = None
         """As far as the file says, known once it is open."""
@@ -66,7 +71,7 @@ class MediaFile:
             found = probe(self._path)
         except PermissionError as failure:
             raise SourceRefused(f"this user may not read '{self._path}': {failure.strerror}") from failure
-        except (OSError, ValueError, OverflowError) as failure:
+        except UNREADABLE as failure:
             # The number that FFmpeg's errors carry says nothing to anybody.
             why = getattr(failure, "strerror", None) or failure
             raise SourceError(f"'{self._path}' is no video or sound that FFmpeg can read: {why}") from failure
@@ -75,6 +80,8 @@ class MediaFile:
         self.duration_s = found.duration_s
         if not (self.has_video or self.has_audio):
             raise SourceError(f"'{self._path}' holds neither pictures nor sound that was asked for")
+        if found.unknown_tracks:
+            self._losses["tracks in a code that is not known here"] = found.unknown_tracks
         self._items = self._rounds(found)
 
     def read(self, timeout_s: float) -> Item | None:
@@ -83,9 +90,16 @@ class MediaFile:
             if self._items is None or self._closed:
                 raise SourceError(f"{self.name} is not open")
             if not self._ended:
-                for item in self._items:
-                    return item
+                try:
+                    for item in self._items:
+                        self._anything = True
+                        return item
+                except UNREADABLE as failure:
+                    why = getattr(failure, "strerror", None) or failure
+                    raise SourceError(f"'{self._path}' could not be read to its end: {why}") from failure
                 self._ended = True
+                if not self._anything:
+                    raise SourceError(f"'{self._path}' holds no picture and no sound that can be decoded")
             raise EndOfStream(f"{self.name} is at its end")
 
     def close(self) -> None:
@@ -129,6 +143,9 @@ class MediaFile:
 
     def _note_what_is_missing(self, found: Opened, length_ns: int) -> None:
         """A file that was cut off often ends like a whole one: only its promised length tells."""
+        if found.missing_bytes > _SLOPPY_BYTES:
+            self._losses["bytes that its head promises and it does not hold"] = found.missing_bytes
+            return
         if found.promised_s is None or self._wants != (True, True):
             return
         missing_s = found.promised_s - length_ns / SECOND
@@ -145,12 +162,19 @@ class MediaFile:
         return heapq.merge(*readers, key=lambda item: item.captured_ns)
 
     def _video(self, found: Opened) -> Iterator[VideoFrame]:
+        seq = -1
         for seq, (at_ns, image) in enumerate(pictures(self._path, found, self._losses)):
             yield VideoFrame(self.name, seq, at_ns, image)
+        if seq < 0:
+            self._losses["track of pictures of which none can be decoded"] = 1
 
     def _audio(self, found: Opened) -> Iterator[AudioBlock]:
+        heard = False
         for first, at_ns, samples in sound(self._path, found, self._losses):
             yield AudioBlock(self.name, first, at_ns, samples)
+            heard = True
+        if not heard:
+            self._losses["track of sound of which nothing can be decoded"] = 1
 
 
 class Paced:

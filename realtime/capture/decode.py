@@ -54,6 +54,10 @@ class Opened:
     """As far as can be told; of some formats it is a guess."""
     promised_s: float | None = None
     """The same where the file's head says it, so that a file that was cut off can be told."""
+    missing_bytes: int = 0
+    """How much shorter the file is than its head says."""
+    unknown_tracks: int = 0
+    """Tracks of pictures or sound for which there is no decoder."""
 
 
 def probe(path: Path) -> Opened:
@@ -74,8 +78,23 @@ def probe(path: Path) -> Opened:
             start_ns=min(starts, default=0),
             picture_ns=round(SECOND / (rate or _DEFAULT_FPS)),
             duration_s=duration_s,
+            unknown_tracks=sum(
+                not _is_decodable(s) for s in container.streams if s.type in ("video", "audio")
+            ),
+            missing_bytes=_missing_bytes(path),
             promised_s=duration_s if set(container.format.name.split(",")) & _WITH_LENGTH else None,
         )
+
+
+def _missing_bytes(path: Path) -> int:
+    """What lacks of a WAV or AVI file, for which FFmpeg takes the length that is there for the whole."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head[:4] != b"RIFF" or len(head) < 8:
+        return 0
+    promised = int.from_bytes(head[4:8], "little")
+    # Who wrote it to a pipe could not know its length.
+    return 0 if promised >= 0xFFFF0000 else max(0, promised + 8 - path.stat().st_size)
 
 
 def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -156,6 +175,8 @@ def _stretches(
             if begin_ns is None or stamp_ns > expected_ns + _GAP_NS:
                 if begin_ns is None:
                     origin_ns = max(0, stamp_ns)
+                else:
+                    losses["holes in its sound"] += 1
                 for part in _nonempty(resampler.flush()):
                     yield number, _time(origin_ns, number), part
                     number += len(part)
@@ -209,11 +230,17 @@ def _upright(picture: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]
 def _video_stream(container: InputContainer) -> av.VideoStream | None:
     """The first stream of moving pictures; the cover of a record is none."""
     covers = Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & covers), None)
+    found = (s for s in container.streams.video if not s.disposition & covers)
+    return next((s for s in found if _is_decodable(s)), None)
 
 
 def _audio_stream(container: InputContainer) -> av.AudioStream | None:
-    return next(iter(container.streams.audio), None)
+    return next((s for s in container.streams.audio if _is_decodable(s)), None)
+
+
+def _is_decodable(stream: Any) -> bool:
+    """Whether there is a decoder for it; PyAV gives a stream of unknown code no context."""
+    return stream.codec_context is not None
 
 
 def _ns(stamp: int, time_base: Any) -> int:
@@ -256,7 +283,8 @@ def _believable(frame: av.AudioFrame, losses: Counter[str]) -> av.AudioFrame:
         ("samples that were not numbers", (~numbers).sum()),
         ("samples that were absurdly loud", (numbers & ~good).sum()),
     ):
-        losses[cause] += int(count)
+        if count:
+            losses[cause] += int(count)
     clean = np.where(good, samples, samples.dtype.type(0))
     mended = av.AudioFrame.from_ndarray(clean, format=frame.format.name, layout=frame.layout.name)
     mended.sample_rate, mended.pts, mended.time_base = frame.sample_rate, frame.pts, frame.time_base
