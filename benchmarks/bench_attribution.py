@@ -15,12 +15,12 @@ from collections.abc import Callable
 import numpy as np
 from harness import measure
 
-from engines.recipe import LABELS, SAMPLE_RATE
-from realtime.attribution import Attribution
-from realtime.clock import MS, SECOND
-from realtime.cue import Reading
-from realtime.signs import SpeechEnergy, mouth_motion
-from realtime.smoothing import Circumstances, Steady
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.realtime.attribution import Attribution
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import Reading
+from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
+from liveaffect.realtime.smoothing import Circumstances, LabelSmoother
 
 RNG = np.random.default_rng(0)
 BUDGET_MOUTH_MS, BUDGET_ENERGY_MS, BUDGET_DECISION_MS, BUDGET_STEADY_MS = 0.05, 0.1, 0.2, 0.05
@@ -52,7 +52,7 @@ def decision(tracks: int) -> Callable[[], object]:
 
 def steady() -> Callable[[], object]:
     """One person, one grid point."""
-    person, numbers = Steady(), itertools.count()
+    person, numbers = LabelSmoother(), itertools.count()
     raw = (1 / len(LABELS),) * len(LABELS)
     plain = Circumstances()
 

@@ -21,21 +21,21 @@ from end_to_end_meter import WARM_UP_NS, Drawn, Meter, Probe
 from harness import Result, print_record
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND, MonotonicClock
-from realtime.cue import Cue
-from realtime.errors import EndOfStream
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.portrait import Motion, Portraits, packaged_portraits
-from realtime.replay import Paced, load_picture
-from realtime.run.demo import tone_voice
-from realtime.run.finders import make_finder
-from realtime.run.live import Feed, LiveRun
-from realtime.run.loading import load_tools
-from realtime.run.outputs import Outputs
-from realtime.run.settings import Settings
-from realtime.run.wiring import Rings, Wiring
-from realtime.sight import find_in_picture
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.errors import EndOfStream
+from liveaffect.realtime.face_analyzer import find_in_picture
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.feeds import Feed
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.live import LiveRun
+from liveaffect.realtime.portrait import Motion, Portraits, packaged_portraits
+from liveaffect.realtime.replay import Paced, load_picture
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.speech import tone_voice
+from liveaffect.realtime.wiring import Rings, Wiring
+from liveaffect.settings import Settings
 
 FPS = 30.0
 
@@ -99,7 +99,7 @@ def run(given: argparse.Namespace, settings: Settings) -> tuple[LiveRun, Drawn]:
     ]
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = load_tools(settings, lambda _: None)
+        tools = settings.load_tools(lambda _: None)
         return Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
 
     probe = Probe("portraits", "starting")
@@ -159,8 +159,8 @@ def report(name: str, live: LiveRun, drawn: Drawn, given: argparse.Namespace) ->
         "faces_missed": drawn.missed,
         "stamps_unread": drawn.unread,
         "locked_share": drawn.modes.count("locked") / len(drawn.modes),
-        "engine": live.brain.wiring.networks.name if live.brain.wiring else "",
-        "skipped": dict(live.brain.wiring.scheduler.skipped) if live.brain.wiring else {},
+        "engine": live.analysis.wiring.networks.name if live.analysis.wiring else "",
+        "skipped": dict(live.analysis.wiring.scheduler.skipped) if live.analysis.wiring else {},
     }
     print_record(Result(name, figures, judged=("core_share_percent", "face_age_p95_ms"), notes=notes))
 

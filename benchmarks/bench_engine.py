@@ -21,12 +21,12 @@ from time import perf_counter
 import torch
 from harness import Result, compare_calls
 
-from engines import manifest as manifests
-from engines import probe
-from engines.build import export_onnx
-from engines.build.quantize import quantize
-from engines.load import load
-from engines.protocol import Engine
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.build import export_onnx
+from liveaffect.engines.build.quantize import quantize
+from liveaffect.engines.load import load
+from liveaffect.engines.protocol import Engine
 
 BATCHES = (1, 4, 16)
 BUDGETS_MS = {"face/live": 0.4, "voice/live": 3.0}

@@ -20,14 +20,14 @@ import numpy as np
 from harness import Result, measure, print_record
 from numpy.typing import NDArray
 
-from realtime.clock import SECOND, cpu_ns
-from realtime.crop import cut_out
-from realtime.faces.blazeface import FaceFinder
-from realtime.frame import Box, Sighting, VideoFrame
-from realtime.portrait import packaged_portraits
-from realtime.replay import load_picture
-from realtime.run.finders import make_finder
-from realtime.sight import Sight, find_in_picture
+from liveaffect.realtime.clock import SECOND, cpu_ns
+from liveaffect.realtime.crop import cut_out
+from liveaffect.realtime.face_analyzer import FaceAnalyzer, find_in_picture
+from liveaffect.realtime.faces.blazeface import FaceFinder
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.frame import Box, Sighting, VideoFrame
+from liveaffect.realtime.portrait import packaged_portraits
+from liveaffect.realtime.replay import load_picture
 
 FPS, PICTURES, FOUND_WITHIN = 30, 150, 16
 BUDGET_MS = {480: 2.0, 720: 2.0, 1080: 3.0}
@@ -130,7 +130,7 @@ def paste(
 
 def run(case: Case, portraits: list[Portrait], finders: tuple[FaceFinder, FaceFinder]) -> Result:
     """Cost a frame, when the last face was found, and the share of faces missed after half a second."""
-    sight = Sight("camera:0", *finders)
+    sight = FaceAnalyzer("camera:0", *finders)
     cost_ms: list[float] = []
     found_at: dict[int, int] = {}
     missed = asked = 0

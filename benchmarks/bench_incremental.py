@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from harness import compare_calls
 
-from engines import probe
-from engines.load import load
-from engines.protocol import Engine, Tensors
-from engines.recipe import HOP, PIECE, SAMPLE_RATE
-from realtime.clock import SECOND
-from realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory, pool
+from liveaffect.engines import probe
+from liveaffect.engines.load import load
+from liveaffect.engines.protocol import Engine, Tensors
+from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory, pool
 
 FACE_STEP_NS = SECOND // 30
 VOICE_STEP_NS = HOP * SECOND // SAMPLE_RATE
@@ -73,7 +73,7 @@ def main() -> None:
             ("voice", VOICE_WINDOW_NS, VOICE_STEP_NS),
         ):
             if given.weights is None:
-                from engines.build.export_onnx import export
+                from liveaffect.engines.build.export_onnx import export
 
                 export(kind, "live", folder)
             compare(kind, load(kind, choice="onnx", weights=folder), window_ns, step_ns)

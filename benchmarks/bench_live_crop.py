@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from engines import manifest as manifests
-from engines.onnx_engine import OnnxEngine
-from engines.recipe import CROP_SIZE, LABELS
-from engines.training import corpora_faces, evaluate_face
-from engines.training.augment_faces import grey_crops
-from engines.training.scores import accuracy, unweighted_recall
-from realtime.run.finders import make_finder
-from realtime.run.placing import in_a_room, live_crop
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.recipe import CROP_SIZE, LABELS
+from liveaffect.engines.training import corpora_faces, evaluate_face
+from liveaffect.engines.training.augment_faces import grey_crops
+from liveaffect.engines.training.scores import accuracy, unweighted_recall
+from liveaffect.placing import in_a_room, live_crop
+from liveaffect.realtime.faces.files import make_finder
 
 ALLOWED_POINTS = 1.0
 

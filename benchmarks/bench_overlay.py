@@ -17,11 +17,11 @@ from dataclasses import replace
 import numpy as np
 from harness import measure
 
-from engines.recipe import LABELS
-from realtime.clock import MS
-from realtime.cue import Cue
-from realtime.overlay import View, draw, lay_out, paint
-from realtime.testing import scenes
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import MS
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.overlay import View, draw, lay_out, paint
+from liveaffect.realtime.testing import scenes
 
 PICTURES = 1_800
 """A minute; 600 cues a face, four times as many as are remembered."""

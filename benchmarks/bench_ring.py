@@ -15,12 +15,12 @@ from collections.abc import Callable
 import numpy as np
 from harness import measure
 
-from engines.recipe import PIECE, SAMPLE_RATE
-from realtime.audio_ring import AudioRing
-from realtime.clock import SECOND
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.ring import Ring
-from realtime.testing.monitor import monitored_ring
+from liveaffect.engines.recipe import PIECE, SAMPLE_RATE
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.testing.monitor import monitored_ring
 
 IMAGE = np.zeros((720, 1280, 3), np.uint8)
 BLOCK = np.zeros(320, np.float32)

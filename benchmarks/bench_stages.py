@@ -19,23 +19,24 @@ import numpy as np
 from harness import Result, measure, print_record
 from numpy.typing import NDArray
 
-from engines.recipe import HOP, LABELS, SAMPLE_RATE
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.camera import Camera
-from realtime.capture.grabber import Wish
-from realtime.clarity import Clarity
-from realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
-from realtime.confidence import Confidence
-from realtime.crop import Quality
-from realtime.fusion import ask_fusion
-from realtime.microphone import BLOCK_S, Microphone
-from realtime.networks import Networks
-from realtime.people import Moment, Person, make_cue
-from realtime.pooling import Evidence
-from realtime.run.supervisor import Supervisor
-from realtime.run.wiring import Rings
-from realtime.smoothing import Circumstances, Steady
-from realtime.testing.synthetic import FakeCamera, FakeCapture, FakeSound
+from liveaffect.engines.recipe import HOP, LABELS, SAMPLE_RATE
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.camera import Camera
+from liveaffect.realtime.capture.grabber import CaptureFormat
+from liveaffect.realtime.capture.portaudio import BLOCK_S
+from liveaffect.realtime.clarity import Clarity
+from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
+from liveaffect.realtime.confidence import Confidence
+from liveaffect.realtime.crop import Quality
+from liveaffect.realtime.fusion import ask_fusion
+from liveaffect.realtime.microphone import Microphone
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.people import Moment, Person, make_cue
+from liveaffect.realtime.pooling import Evidence
+from liveaffect.realtime.smoothing import Circumstances, LabelSmoother
+from liveaffect.realtime.supervisor import Supervisor
+from liveaffect.realtime.testing.synthetic import FakeCamera, FakeCapture, FakeSound
+from liveaffect.realtime.wiring import Rings
 
 WARM_UP_S, SECONDS = 2.0, 8.0
 FPS = 30.0
@@ -55,7 +56,7 @@ def capture() -> None:
     """A 640x480 camera at 30 pictures a second and a 48 kHz stereo microphone."""
     clock = MonotonicClock()
     device, sound = FakeCamera((640, 480), period_s=1 / FPS), FakeSound(48_000, 2)
-    camera = Wish((640, 480), FPS), lambda target: Still(device)
+    camera = CaptureFormat((640, 480), FPS), lambda target: Still(device)
     rings = Rings.plain(["camera:0"], ["mic:default"])
     supervisors = [
         Supervisor(lambda: Camera("0", clock, camera[0], capture=camera[1], devices=list), clock, rings.take),
@@ -93,7 +94,7 @@ def pooling_and_fusion() -> None:
     rng = np.random.default_rng(0)
     networks = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
     confidence = Confidence()
-    person = Person("camera:0", 1, Steady(), size=(640, 480), box=(100, 100, 90, 90))
+    person = Person("camera:0", 1, LabelSmoother(), size=(640, 480), box=(100, 100, 90, 90))
     # Neither is perfect, so the fusion is asked with and without each: three rows, the dearest case.
     person.quality, person.clarity = Quality(0.8, None), Clarity(0.8, None)
     state = {"now_ns": 0, "pictures": 0}

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.capture.stamp import read_stamp
-from realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
-from realtime.drawing.view import View
-from realtime.frame import AudioBlock, Sighting, VideoFrame
-from realtime.run.screen import Around, Screen
-from realtime.scheduler import Board
+from liveaffect.realtime.capture.stamp import read_stamp
+from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
+from liveaffect.realtime.drawing.view import View
+from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.scheduler import Snapshot
+from liveaffect.realtime.screen import RunStatus, Screen
 
 WARM_UP_NS = 3 * SECOND
 
@@ -48,10 +48,10 @@ class Probe(Screen):
     view: View | None = None
 
     def compose(
-        self, frame: VideoFrame, sighting: Sighting | None, board: Board | None, around: Around
+        self, frame: VideoFrame, sighting: Sighting | None, snapshot: Snapshot | None, around: RunStatus
     ) -> View:
         """As the screen does."""
-        self.view = super().compose(frame, sighting, board, around)
+        self.view = super().compose(frame, sighting, snapshot, around)
         return self.view
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
+from liveaffect.engines.recipe import SAMPLE_RATE
 
 SECOND = 1_000_000_000
 MS = 1_000_000

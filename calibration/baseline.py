@@ -14,7 +14,7 @@ need not learn them anew in every run. No picture and no sound is in it, and non
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,14 +22,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LABELS, MEL_BANDS, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.calibration.av_measurement import Reader
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.crop import quality
+from liveaffect.realtime.errors import CalibrationRefused, EndOfStream
+from liveaffect.realtime.face_analyzer import FaceAnalyzer
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.profile import Baseline, BaselineRefused, Side, Sound
+from liveaffect.realtime.voice_analyzer import SPEECH, VoiceAnalyzer
+from liveaffect.realtime.window import PieceGrid
+from liveaffect.realtime.wiring import Tools
 
-FORMAT = 1
 LEAST_S: Mapping[str, float] = {"face": 2.0, "voice": 1.5}
 """Less is refused."""
 LEAST_READINGS = 4
-SEED_SHARE = 0.5
-"""A voice begins half way between an average speaker and what was measured: neutral is not all it does."""
 
 Values = NDArray[np.floating[Any]]
 
@@ -47,113 +55,6 @@ class Terms:
 
 TERMS: Mapping[str, Terms] = {"face": Terms(2.0, 2.0, 3.0), "voice": Terms(1.0, 1.0, 6.0)}
 """Chosen by trial, see docs/personal.md. Voices are judged in their own statistics, so less is left to do."""
-
-
-class BaselineRefused(ValueError):
-    """What was measured or read does not do; the message says why and what would."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """Face or voice of one person at rest."""
-
-    network: str
-    """Which network said it; another one errs in another way."""
-    shift: tuple[float, ...]
-    """To be added to its logits, in the order of LABELS."""
-    seconds: float
-
-    def __post_init__(self) -> None:
-        if len(self.shift) != len(LABELS):
-            raise BaselineRefused(f"a shift has {len(LABELS)} numbers, not {len(self.shift)}")
-        most = max(terms.most for terms in TERMS.values())
-        if not all(math.isfinite(value) and abs(value) <= most for value in self.shift):
-            raise BaselineRefused(f"a shift lies between -{most} and {most}: {list(self.shift)}")
-        if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise BaselineRefused(f"{self.seconds} s is no length")
-
-
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """Mean and variance of a voice, band by band, and how much of it was heard."""
-
-    mean: tuple[float, ...]
-    variance: tuple[float, ...]
-    seconds: float
-
-    def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("variance", self.variance)):
-            if len(values) != MEL_BANDS or not all(map(math.isfinite, values)):
-                raise BaselineRefused(f"the {name} of a voice is {MEL_BANDS} finite numbers")
-        if min(self.variance) <= 0 or not (math.isfinite(self.seconds) and 0 < self.seconds <= 60):
-            raise BaselineRefused("a variance is positive, and so is the time it was heard")
-
-    def statistics(self) -> SpeakerStatistics:
-        """Statistics to begin with, which count as little as those of a speaker nobody has heard yet."""
-        begin, heard = SpeakerStatistics.cold(), np.array(self.mean)
-        square = np.array(self.variance) + np.square(heard)
-        begin.total += SEED_SHARE * (heard * begin.weight - begin.total)
-        begin.total_sq += SEED_SHARE * (square * begin.weight - begin.total_sq)
-        return begin
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """All that is kept of one person."""
-
-    sides: Mapping[str, Side] = field(default_factory=dict)
-    """'face', 'voice', or both."""
-    sound: Sound | None = None
-
-    def __post_init__(self) -> None:
-        if not self.sides:
-            raise BaselineRefused("a profile holds a face or a voice; this one is empty")
-
-    def check(self, networks: Mapping[str, str]) -> None:
-        """Raise BaselineRefused unless these networks made it; a modality that is not judged is no matter."""
-        for modality, side in self.sides.items():
-            present = networks.get(modality)
-            if present is not None and present != side.network:
-                raise BaselineRefused(
-                    f"it was measured with another {modality} network ({side.network}, this is {present})"
-                )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers; rounded, so that the file stays readable."""
-        out: dict[str, Any] = {"format": FORMAT}
-        for modality, side in self.sides.items():
-            shift = [round(value, 4) for value in side.shift]
-            out[modality] = {"network": side.network, "shift": shift, "seconds": round(side.seconds, 2)}
-        if self.sound is not None:
-            mean, variance = ([round(v, 4) for v in band] for band in (self.sound.mean, self.sound.variance))
-            out["sound"] = {"mean": mean, "variance": variance, "seconds": round(self.sound.seconds, 2)}
-        return out
-
-
-def from_json(content: object) -> Baseline:
-    """The way back. Raises BaselineRefused, which says what is wrong."""
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise BaselineRefused("it does not say its format")
-    if content["format"] != FORMAT:
-        raise BaselineRefused(f"it has format {content['format']}, and this version knows {FORMAT}")
-    unknown = set(content) - {"format", "sound", *TERMS}
-    if unknown:
-        raise BaselineRefused(f"it holds {', '.join(sorted(unknown))}, which no profile does")
-    try:
-        sides = {
-            name: Side(str(part["network"]), _numbers(part["shift"]), float(part["seconds"]))
-            for name in TERMS
-            if (part := content.get(name)) is not None
-        }
-        sound = content.get("sound")
-        if sound is None:
-            return Baseline(sides)
-        heard = Sound(_numbers(sound["mean"]), _numbers(sound["variance"]), float(sound["seconds"]))
-        return Baseline(sides, heard)
-    except BaselineRefused:
-        raise
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise BaselineRefused(f"something in it is wrong ({type(error).__name__}: {error})") from error
 
 
 def measure(modality: str, network: str, logits: Sequence[Values], seconds: float) -> Side:
@@ -198,7 +99,124 @@ def log_softmax(logits: Values) -> NDArray[np.float64]:
     return np.asarray(raised - np.log(np.exp(raised).sum(axis=-1, keepdims=True)), np.float64)
 
 
-def _numbers(values: object) -> tuple[float, ...]:
-    if not isinstance(values, list) or any(isinstance(value, bool) for value in values):
-        raise TypeError(f"{values!r:.40} is no list of numbers")
-    return tuple(float(value) for value in values)
+SECONDS = 5.0
+GOOD = 0.5
+"""Looks of poorer quality than this are left out."""
+ALONE = 0.25
+"""A second face that is there for a larger share of the time makes it unclear whose profile it would be."""
+_LONGEST_NS = 100 * MS
+_RING_S = 10
+Logits = NDArray[np.floating[Any]]
+
+
+@dataclass(slots=True, eq=False)
+class _Looks:
+    """What one track gave."""
+
+    logits: list[Logits] = field(default_factory=list)
+    covers_ns: int = 0
+    seen_ns: int | None = None
+    poor: int = 0
+
+
+class Sitting:
+    """Takes the items of one person at rest. One caller."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._sights: dict[str, FaceAnalyzer] = {}
+        self._people: defaultdict[int, _Looks] = defaultdict(_Looks)
+        self._ring = AudioRing(_RING_S * SAMPLE_RATE)
+        self._grid: PieceGrid = tools.pieces
+        self._hearing = VoiceAnalyzer("the sitter", self._ring, self._grid)
+        self._voice: list[Logits] = []
+        self._pictures = self._blocks = 0
+
+    def all_of(self, reader: Reader) -> None:
+        """Everything until the end."""
+        while True:
+            try:
+                item = reader.read(1.0)
+            except EndOfStream:
+                return
+            if isinstance(item, VideoFrame):
+                self._see(item)
+            elif item is not None:
+                self._hear(item)
+
+    def result(self, networks: Mapping[str, str], wanted: Sequence[str]) -> Baseline:
+        """The profile. Raises CalibrationRefused with what was missing, for anything that was wanted."""
+        sides: dict[str, Side] = {}
+        try:
+            if "face" in wanted and "face" in networks:
+                sides["face"] = self._face(networks["face"])
+            if "voice" in wanted and "voice" in networks:
+                seconds = len(self._voice) * self._grid.hop / SAMPLE_RATE
+                if not self._voice:
+                    raise BaselineRefused(
+                        "no speech was heard: read a sentence or two in your ordinary voice, "
+                        "or leave the voice out: --mic none"
+                    )
+                sides["voice"] = measure("voice", networks["voice"], self._voice, seconds)
+            sound = sound_of(self._hearing.present_statistics()) if "voice" in sides else None
+            return Baseline(sides, sound)
+        except BaselineRefused as refusal:
+            raise CalibrationRefused(f"no profile was made: {refusal}") from refusal
+
+    def _face(self, network: str) -> Side:
+        if not self._people:
+            raise BaselineRefused("no face was in view: sit in front of the camera, with light on your face")
+        looks = sorted(self._people.values(), key=lambda seen: -(len(seen.logits) + seen.poor))
+        if len(looks) > 1 and len(looks[1].logits) > ALONE * max(len(looks[0].logits), 1):
+            raise BaselineRefused("more than one face was in view: a profile is of one person, alone")
+        if looks[0].poor > len(looks[0].logits):
+            raise BaselineRefused(
+                f"{looks[0].poor} looks at the face were small, dark, blurred or turned, and only "
+                f"{len(looks[0].logits)} good: come nearer, with light on your face"
+            )
+        return measure("face", network, looks[0].logits, looks[0].covers_ns / SECOND)
+
+    def _see(self, frame: VideoFrame) -> None:
+        if frame.source not in self._sights:
+            self._sights[frame.source] = FaceAnalyzer(frame.source, *self._tools.make_finders())
+        for face in self._sights[frame.source].step(frame).faces:
+            seen = self._people[face.track]
+            if seen.seen_ns is not None:
+                seen.covers_ns += min(max(frame.captured_ns - seen.seen_ns, 0), _LONGEST_NS)
+            seen.seen_ns = frame.captured_ns
+            if quality(face.crop, face.points).score < GOOD:
+                seen.poor += 1
+                continue
+            (answer,), _ = self._tools.networks.ask([{"crop": face.crop}], [])
+            if answer is not None:
+                seen.logits.append(answer["logits"])
+
+    def _hear(self, block: AudioBlock) -> None:
+        self._ring.push(block)
+        for piece in self._hearing.due(hop_doubled=False):
+            _, (answer,) = self._tools.networks.ask([], [self._hearing.inputs(piece)])
+            if answer is None:
+                continue
+            self._hearing.take(piece, answer)
+            if float(answer["speech"][0]) >= SPEECH:
+                self._voice.append(answer["logits"])
+
+
+def measured(source: Reader, tools: Tools, networks: Mapping[str, str], wanted: Sequence[str]) -> Baseline:
+    """What an opened source says of one person.
+
+    `wanted` are 'face', 'voice' or both, `networks` the names of what judges them.
+    """
+    sitting = Sitting(tools)
+    sitting.all_of(source)
+    return sitting.result(networks, wanted)
+
+
+def in_words(baseline: Baseline) -> str:
+    """What the profile will do."""
+    parts = []
+    for modality, side in baseline.sides.items():
+        moved = sorted(zip(side.shift, LABELS, strict=True))
+        low, high = [f"{label} {shift:+.1f}" for shift, label in (moved[0], moved[-1])]
+        parts.append(f"{modality} from {side.seconds:.1f} s ({low} to {high})")
+    return ", ".join(parts)

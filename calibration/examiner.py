@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.int8_verdict import Verdict
-from calibration.reliability import calibration_error
-from calibration.samples import Exam
-from calibration.temperature import log_loss, tempered
-from engines import manifest as manifests
-from engines.build.quantize import Prepared
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import Tensors
+from liveaffect.calibration.int8_verdict import Verdict
+from liveaffect.calibration.reliability import calibration_error
+from liveaffect.calibration.samples import Exam
+from liveaffect.calibration.temperature import log_loss, tempered
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.build.quantize import Prepared
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import Tensors
 
 Answers = dict[str, NDArray[Any]]
 

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.samples import Exam, Places, Samples, draw, freeze, left_over
-from engines.manifest import Manifest
-from engines.training import corpora_faces
-from engines.training.augment_faces import Strength, grey_crops, seen, tinted
-from engines.training.corpora_faces import Faces
-from engines.training.evaluate_face import Crops, refuse_other_sides
-from engines.training.sided_faces import sided
+from liveaffect.calibration.samples import Exam, Places, Samples, draw, freeze, left_over
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.training import corpora_faces
+from liveaffect.engines.training.augment_faces import Strength, grey_crops, seen, tinted
+from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.evaluate_face import Crops, refuse_other_sides
+from liveaffect.engines.training.sided_faces import sided
 
 EACH = 32
 BATCH = 32

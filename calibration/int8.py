@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calibration.examiner import Examiner
-from calibration.int8_verdict import Layer, Verdict
-from calibration.samples import Exam, Samples
-from engines.build.quantize import Prepared, part_of, prepare, record
-from engines.build.ranges import METHODS
-from engines.protocol import EngineError
+from liveaffect.calibration.examiner import Examiner
+from liveaffect.calibration.int8_verdict import Layer, Verdict
+from liveaffect.calibration.samples import Exam, Samples
+from liveaffect.engines.build.quantize import Prepared, part_of, prepare, record
+from liveaffect.engines.build.ranges import METHODS
+from liveaffect.engines.protocol import EngineError
 
 Report = Callable[[str], None]
 

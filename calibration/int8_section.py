@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calibration import plots
-from calibration.int8_tables import CHOSEN, FP32, read
-from calibration.page import figure, table
-from calibration.plots import Bar
+from liveaffect.calibration import plots
+from liveaffect.calibration.int8_tables import CHOSEN, FP32, read
+from liveaffect.calibration.page import figure, table
+from liveaffect.calibration.plots import Bar
 
 LONGEST_NAME = 34
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.int8_verdict import Layer, Verdict
-from engines.manifest import write_whole
+from liveaffect.calibration.int8_verdict import Layer, Verdict
+from liveaffect.engines.manifest import write_whole
 
 if TYPE_CHECKING:
-    from calibration.int8 import Outcome
+    from liveaffect.calibration.int8 import Outcome
 
 CHOSEN = "chosen"
 FP32 = "fp32"

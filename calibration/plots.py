@@ -16,7 +16,7 @@ SIDE = 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 12, 40
 ROW = 24
 NAMES, FIGURES = 150, 140
-"""Room beside horizontal bars for their names and for their figures."""
+"""FreeSpace beside horizontal bars for their names and for their figures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.temperature import Scores, Truth, check_samples, log_loss
+from liveaffect.calibration.temperature import Scores, Truth, check_samples, log_loss
 
 BINS = 15
 ROUNDS = 200

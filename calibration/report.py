@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from calibration import plots
-from calibration.int8_section import forms, sensitive
-from calibration.int8_tables import read
-from calibration.page import details, figure, legend, missing, page, section, table
-from calibration.plots import Bar
+from liveaffect.calibration import plots
+from liveaffect.calibration.int8_section import forms, sensitive
+from liveaffect.calibration.int8_tables import read
+from liveaffect.calibration.page import details, figure, legend, missing, page, section, table
+from liveaffect.calibration.plots import Bar
 
 CONFIDENCE = "liveaffect calibrate confidence --data DIR --out docs/results/confidence"
 INT8 = "liveaffect calibrate int8 --data DIR --out docs/results/int8"

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.temperature import refuse_unfit
-from engines.manifest import write_whole
-from engines.protocol import EngineFileError, Tensors
-from engines.recipe import LABELS
+from liveaffect.calibration.temperature import refuse_unfit
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.protocol import EngineFileError, Tensors
+from liveaffect.engines.recipe import LABELS
 
 FROZEN = Path(__file__).resolve().with_name("samples.json")
 """The samples behind the INT8 files of the package."""

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.protocol import EngineError
-from engines.recipe import LABELS
+from liveaffect.engines.confidence import COLDEST, HOTTEST
+from liveaffect.engines.protocol import EngineError
+from liveaffect.engines.recipe import LABELS
 
-COLDEST, HOTTEST = 0.2, 10.0
-"""No network that learnt anything needs less or more."""
 FEWEST = 50
 """Fewer independent items than this say nothing about confidence."""
 _GRID = 17

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from calibration.samples import Exam, Places, Samples, draw, freeze, in_turn, left_over
-from engines.manifest import Manifest, RecipeNumbers
-from engines.protocol import Engine, Tensors
-from engines.recipe import LABELS, SAMPLE_RATE
-from engines.training import sound_store, synthetic_sounds
-from engines.training.corpora_voices import Take
-from engines.training.evaluate_voice import refuse_other_sides
-from engines.training.listen import Heard, listen
-from engines.training.sided_voices import found_in, sided
+from liveaffect.calibration.samples import Exam, Places, Samples, draw, freeze, in_turn, left_over
+from liveaffect.engines.manifest import Manifest, RecipeNumbers
+from liveaffect.engines.protocol import Engine, Tensors
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.training import sound_store, synthetic_sounds
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.evaluate_voice import refuse_other_sides
+from liveaffect.engines.training.listen import Heard, listen
+from liveaffect.engines.training.sided_voices import found_in, sided
 
 EACH = 12
 """Recordings of every label."""

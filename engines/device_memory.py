@@ -19,13 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import gpu_driver
-from engines.protocol import EngineUnavailable
+from liveaffect.engines import gpu_driver
+from liveaffect.engines.protocol import EngineUnavailable
 
 _MODULES = {
-    "pycuda": ("engines.device.pycuda", "PycudaMemory"),
-    "cuda-python": ("engines.device.cuda_python", "CudaPythonMemory"),
-    "host": ("engines.device.host", "HostMemory"),
+    "pycuda": ("liveaffect.engines.device.pycuda", "PycudaMemory"),
+    "cuda-python": ("liveaffect.engines.device.cuda_python", "CudaPythonMemory"),
+    "host": ("liveaffect.engines.device.host", "HostMemory"),
 }
 NAMES = tuple(_MODULES)
 _PACKAGES = {"pycuda": "pycuda.driver", "cuda-python": "cuda.bindings.driver"}

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from engines.protocol import Engine, EngineError, EngineLost, EngineSpec, Pending, Tensors
+from liveaffect.engines.protocol import Engine, EngineError, EngineLost, EngineSpec, Pending, Tensors
 
 Make = Callable[[], Engine]
 Report = Callable[[str], None]

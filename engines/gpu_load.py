@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from engines import device_memory, gpu_driver, manifest, parity, plans, probe, stopwatch
-from engines.build.plan import source_of
-from engines.device_memory import DeviceMemory
-from engines.gpu_driver import Gpu
-from engines.manifest import Manifest
-from engines.plans import PlanMissing
-from engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
-from engines.tensorrt_backend import Backend, find_backend
-from engines.tensorrt_engine import RunOptions, TensorRTEngine
+from liveaffect.engines import device_memory, gpu_driver, manifest, parity, plans, probe, stopwatch
+from liveaffect.engines.build.plan import source_of
+from liveaffect.engines.device_memory import DeviceMemory
+from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.plans import PlanMissing
+from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
+from liveaffect.engines.tensorrt_backend import Backend, find_backend
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 
 PRECISIONS = ("fp16", "int8", "fp32")
 """As they are tried; the fastest that answers right is taken."""

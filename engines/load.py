@@ -12,10 +12,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from engines import gpu_driver, manifest, probe, stopwatch
-from engines.fallback import FallbackEngine
-from engines.manifest import SHIPPED, Manifest, RecipeNumbers
-from engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
+from liveaffect.engines import gpu_driver, manifest, probe, stopwatch
+from liveaffect.engines.fallback import FallbackEngine
+from liveaffect.engines.manifest import SHIPPED, Manifest, RecipeNumbers
+from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
 
 CHOICES = ("auto", "tensorrt", "onnx-int8", "onnx", "torch", "scripted")
 ON_THE_GPU = ("face", "voice")
@@ -96,7 +96,7 @@ def why_no_tensorrt() -> str | None:
     """Why TensorRT cannot be taken, in a few words; None if it can."""
     if why := gpu_driver.why_no_tensorrt():
         return why
-    from engines import gpu_load
+    from liveaffect.engines import gpu_load
 
     return gpu_load.why_not()
 
@@ -126,8 +126,8 @@ def _best(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[
     if why_not is not None:
         engine, why = _best_on_cpu(found, folder, threads)
         return engine, f"{why}; not TensorRT: {why_not}"
-    from engines import gpu_load
-    from engines.plans import PlanMissing
+    from liveaffect.engines import gpu_load
+    from liveaffect.engines.plans import PlanMissing
 
     wants_gpu = False
     reference = _warm_fp32(found, folder, threads)
@@ -145,7 +145,7 @@ def _best(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[
 
 def _on_gpu(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[Engine, str]:
     """The best plan, after building those that are missing."""
-    from engines import gpu_load
+    from liveaffect.engines import gpu_load
 
     tools = gpu_load.find_tools()
     gpu_load.build_plans(found, folder, tools, report)
@@ -158,7 +158,7 @@ def _on_gpu(found: Manifest, folder: Path, threads: int, report: Report) -> tupl
 
 def _best_on_cpu(found: Manifest, folder: Path, threads: int) -> tuple[Engine, str]:
     """INT8 if it answers like fp32 and is faster here, else fp32."""
-    from engines import parity
+    from liveaffect.engines import parity
 
     fp32 = _warm_fp32(found, folder, threads)
     if not found.has("int8"):
@@ -188,7 +188,7 @@ def _warm_fp32(found: Manifest, folder: Path, threads: int) -> Engine:
 
 def _onnx(found: Manifest, folder: Path, precision: str, threads: int) -> Engine:
     try:
-        from engines.onnx_engine import OnnxEngine
+        from liveaffect.engines.onnx_engine import OnnxEngine
     except ImportError as err:
         raise EngineUnavailable(f"ONNX Runtime cannot be used: {err}; pip install onnxruntime") from err
     if manifest.file_name(found.kind, precision) not in found.files:
@@ -201,14 +201,14 @@ def _onnx(found: Manifest, folder: Path, precision: str, threads: int) -> Engine
 
 def _torch(found: Manifest, folder: Path) -> Engine:
     try:
-        from engines.torch_engine import open_weights
+        from liveaffect.engines.torch_engine import open_weights
     except ImportError as err:
         raise EngineUnavailable(f"torch cannot be used: {err}; pip install 'liveaffect[train]'") from err
     return open_weights(found, folder)
 
 
 def _scripted(kind: str) -> Engine:
-    from engines import scripted_engine
+    from liveaffect.engines import scripted_engine
 
     makers: dict[str, Callable[[], Engine]] = {
         "face": scripted_engine.ScriptedFace,

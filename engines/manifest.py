@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engines import protocol, recipe
-from engines.protocol import EngineFileError, EngineSpec, TensorSpec
+from liveaffect.engines import protocol, recipe
+from liveaffect.engines.protocol import EngineFileError, EngineSpec, TensorSpec
 
 FORMAT = 1
 MAX_BATCH = 64

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
-from onnxruntime.capi import onnxruntime_pybind11_state as _state  # type: ignore[import-untyped]
 
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from engines.protocol import (
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.onnx_runtime import failures, ort
+from liveaffect.engines.protocol import (
     Done,
     EngineError,
     EngineFailed,
@@ -37,7 +36,7 @@ _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
-    *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    *(kind for kind in vars(failures).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
 
 
@@ -53,15 +52,15 @@ class OnnxEngine:
         content = manifests.load_bytes(manifest, folder, precision)
         options = session_options(threads)
         try:
-            session = onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+            session = ort.InferenceSession(content, options, providers=[PROVIDER])
         except RUNTIME_ERRORS as err:
             raise EngineFileError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(err)}; "
+                f"ONNX Runtime {ort.__version__} cannot open {path}: {_first_line(err)}; "
                 f"{manifests.mend(path)}"
             ) from err
         _check_graph(path, "inputs", session.get_inputs(), self._spec.inputs)
         _check_graph(path, "outputs", session.get_outputs(), self._spec.outputs)
-        self._session: onnxruntime.InferenceSession | None = session
+        self._session: ort.InferenceSession | None = session
         self._names = [tensor.name for tensor in self._spec.outputs]
 
     @property
@@ -96,14 +95,14 @@ class OnnxEngine:
         self._session = None
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> ort.SessionOptions:
     """One operator after the other, on this many threads, none of which spins while it waits."""
     if threads < 1:
         raise ValueError(f"an engine needs at least one thread, got {threads}")
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -8,15 +8,13 @@ different sizes are mixed in, because an engine may be right alone and wrong in 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import load as loading
-from engines import probe
-from engines.protocol import Engine, EngineInputError, Tensors
+from liveaffect.engines import probe
+from liveaffect.engines.protocol import Engine, EngineInputError, Tensors
 
 ITEMS = 64
 BATCHES = (1, 3, 16)
@@ -135,29 +133,6 @@ def compare(
     differences = tuple(_difference(name, wanted[name], given[name]) for name in wanted)
     flips = int((wanted["logits"].argmax(1) != given["logits"].argmax(1)).sum())
     return Report(a.spec.name, b.spec.name, len(wanted["logits"]), differences, flips, tolerance)
-
-
-def compare_named(
-    kind: str,
-    a: str,
-    b: str,
-    *,
-    weights: Path | None = None,
-    items: int = ITEMS,
-    tolerance: Tolerance | None = None,
-) -> Report:
-    """Compare two engines by name, such as 'torch' and 'onnx-int8', or 'FOLDER:onnx' for other weights."""
-    opened: list[Engine] = []
-    try:
-        for text in (a, b):
-            folder, _, choice = text.rpartition(":")
-            opened.append(loading.load(kind, choice=choice, weights=Path(folder) if folder else weights))
-        chosen = tolerance or (QUANTISED if any("int8" in e.spec.name for e in opened) else EXACT)
-        piece = next((t.shape[0] for t in opened[0].spec.inputs if t.name == "samples"), 0)
-        return compare(opened[0], opened[1], probe.inputs(kind, items, piece=piece), tolerance=chosen)
-    finally:
-        for engine in opened:
-            engine.close()
 
 
 def _answers(engine: Engine, inputs: Tensors, batches: tuple[int, ...]) -> dict[str, NDArray[np.float64]]:

@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engines.build.plan import PORTABLE, SIZES, BuiltPlan, Report, build_plan, source_of
-from engines.gpu_driver import Gpu
-from engines.manifest import Manifest, file_name, write_whole
-from engines.protocol import EngineFileError, EngineUnavailable
-from engines.tensorrt_backend import Backend
-from engines.user_cache import cache_dir
+from liveaffect.engines.build.plan import PORTABLE, SIZES, BuiltPlan, Report, build_plan, source_of
+from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.manifest import Manifest, file_name, write_whole
+from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
+from liveaffect.engines.tensorrt_backend import Backend
+from liveaffect.engines.user_folders import cache_dir
 
 FORMAT = 1
 """Of the sidecar and of how plans are built: a change of either makes all plans anew."""

@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.protocol import VECTOR
-from engines.recipe import CROP_SIZE, LABELS, MEL_BANDS, PIECE, PRIOR_MEAN, PRIOR_VARIANCE, SAMPLE_RATE
+from liveaffect.engines.protocol import VECTOR
+from liveaffect.engines.recipe import (
+    CROP_SIZE,
+    LABELS,
+    MEL_BANDS,
+    PIECE,
+    PRIOR_MEAN,
+    PRIOR_VARIANCE,
+    SAMPLE_RATE,
+)
 
 Batch = dict[str, NDArray[Any]]
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import CROP_SIZE, LABELS, MEL_BANDS, PIECE
+from liveaffect.engines.recipe import CROP_SIZE, LABELS, MEL_BANDS, PIECE
 
 Tensors = Mapping[str, NDArray[Any]]
 VECTOR = 64

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from engines.protocol import (
+from liveaffect.engines.protocol import (
     FACE_INPUTS,
     FACE_OUTPUTS,
     FUSION_INPUTS,
@@ -31,7 +31,7 @@ from engines.protocol import (
     TensorSpec,
     check_inputs,
 )
-from engines.recipe import LABELS, LOG_FLOOR, MEL_BANDS, SAMPLE_RATE, STFT_STEP, STFT_WINDOW
+from liveaffect.engines.recipe import LABELS, LOG_FLOOR, MEL_BANDS, SAMPLE_RATE, STFT_STEP, STFT_WINDOW
 
 Row = dict[str, NDArray[Any]]
 _SIDE = 8

@@ -22,6 +22,11 @@ def wall_ns() -> int:
     return time.monotonic_ns()
 
 
+def epoch_s() -> float:
+    """The time of day as files are stamped with it."""
+    return time.time()
+
+
 def median_ns(
     calls: Sequence[Callable[[], object]], *, rounds: int, now: Callable[[], int] = thread_cpu_ns
 ) -> list[int]:

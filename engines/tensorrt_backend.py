@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from engines.gpu_driver import FLAVOURS, INSTALL, TENSORRT_MODULES
-from engines.protocol import EngineUnavailable
+from liveaffect.engines.gpu_driver import FLAVOURS, INSTALL, TENSORRT_MODULES
+from liveaffect.engines.protocol import EngineUnavailable
 
 
 @dataclass(frozen=True, slots=True)

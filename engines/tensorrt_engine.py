@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 
-from engines import probe, stopwatch
-from engines.device_memory import DeviceError, DeviceMemory
-from engines.manifest import Manifest
-from engines.protocol import (
+from liveaffect.engines import probe, stopwatch
+from liveaffect.engines.device_memory import DeviceError, DeviceMemory
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.protocol import (
     EngineError,
     EngineFailed,
     EngineLost,
@@ -27,9 +27,9 @@ from engines.protocol import (
     check_finite,
     check_inputs,
 )
-from engines.tensorrt_backend import Backend
-from engines.tensorrt_lane import Lane, do_all
-from engines.tensorrt_run import PlanRun
+from liveaffect.engines.tensorrt_backend import Backend
+from liveaffect.engines.tensorrt_lane import Lane, do_all
+from liveaffect.engines.tensorrt_run import PlanRun
 
 ROUNDS = 5
 

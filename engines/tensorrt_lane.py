@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device_memory import DeviceError, DeviceMemory
-from engines.protocol import EngineFailed, Tensors, TensorSpec
+from liveaffect.engines.device_memory import DeviceError, DeviceMemory
+from liveaffect.engines.protocol import EngineFailed, Tensors, TensorSpec
 
 _ALIGNED = 256
 """TensorRT wants the addresses of tensors at multiples of this."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.device_memory import DeviceMemory
-from engines.protocol import EngineFileError, EngineInputError, EngineSpec, TensorSpec
-from engines.tensorrt_backend import Backend
-from engines.tensorrt_lane import Ground, Lane, do_all
+from liveaffect.engines.device_memory import DeviceMemory
+from liveaffect.engines.protocol import EngineFileError, EngineInputError, EngineSpec, TensorSpec
+from liveaffect.engines.tensorrt_backend import Backend
+from liveaffect.engines.tensorrt_lane import Ground, Lane, do_all
 
 _REMEMBERED = 20
 """Lines of TensorRT's log that are kept while running."""

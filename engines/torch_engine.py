@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from engines.protocol import (
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.protocol import (
     Done,
     EngineError,
     EngineFailed,
@@ -84,7 +84,7 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
             f"torch reads its weights out of the ONNX file and needs the package 'onnx' for it ({err}); "
             "pip install 'liveaffect[train]'"
         ) from err
-    from engines.model import presets
+    from liveaffect.engines.model import presets
 
     if manifest.preset not in presets.names(manifest.kind):
         raise EngineUnavailable(

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.clock import MS, SECOND
-from realtime.signs import SpeechEnergy, mouth_motion
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
 
 __all__ = ["Attribution", "AttributionSettings", "SpeechEnergy", "Voice", "VoiceState", "mouth_motion"]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import SECOND
-from realtime.frame import AudioBlock
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.frame import AudioBlock
 
 
 @dataclass(frozen=True, slots=True, eq=False)

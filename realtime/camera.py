@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.capture.grabber import Capture, Grabber, Wish
-from realtime.clock import Clock
-from realtime.errors import (
+from liveaffect.realtime.capture.grabber import Capture, CaptureFormat, Grabber
+from liveaffect.realtime.clock import Clock
+from liveaffect.realtime.devices import Device, by_name, cameras, listing
+from liveaffect.realtime.errors import (
     SettingsError,
     SourceBusy,
     SourceChanged,
@@ -25,8 +26,7 @@ from realtime.errors import (
     SourceNotFound,
     SourceRefused,
 )
-from realtime.frame import VideoFrame
-from realtime.run.devices import Device, by_name, cameras, listing
+from liveaffect.realtime.frame import VideoFrame
 
 OPEN_S = 20.0
 """Opening takes up to 12 s with some Windows drivers, a network camera a few."""
@@ -51,7 +51,7 @@ class Camera:
         self,
         spec: str,
         clock: Clock,
-        wish: Wish | None = None,
+        wish: CaptureFormat | None = None,
         *,
         capture: Callable[[int | str], Capture] = opencv_capture,
         devices: Callable[[], list[Device]] = cameras,
@@ -63,7 +63,7 @@ class Camera:
             )
         self._spec = spec
         self._clock = clock
-        self._wish = wish or Wish()
+        self._wish = wish or CaptureFormat()
         self._make_capture = capture
         self._devices = devices
         self._grabber: Grabber | None = None

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from realtime.fusion import Fused, Part, join
-from realtime.smoothing import SmoothingSettings, Steady
+from liveaffect.realtime.fusion import Fused, Part, join
+from liveaffect.realtime.smoothing import LabelSmoother, SmoothingSettings
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,6 @@ class Confidence:
         """All answers about one person; None without any."""
         return join(parts, self.fused)
 
-    def steady(self) -> Steady:
+    def steady(self) -> LabelSmoother:
         """What steadies the answers about one person from now on."""
-        return Steady(SmoothingSettings(thresholds=self.thresholds))
+        return LabelSmoother(SmoothingSettings(thresholds=self.thresholds))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engines.recipe import LABELS
-from realtime.clock import MS, SECOND
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import MS, SECOND
 
 VERSION = 1
 NOT_SURE = "not sure"

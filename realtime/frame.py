@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import CROP_SIZE, SAMPLE_RATE
+from liveaffect.engines.recipe import CROP_SIZE, SAMPLE_RATE
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in unmirrored source pixels."""

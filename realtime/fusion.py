@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.protocol import FUSION_INPUTS, Tensors
-from engines.recipe import LABELS
-from realtime.cue import Scores
-from realtime.pooling import Pooled
+from liveaffect.engines.protocol import FUSION_INPUTS, Tensors
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.cue import Scores
+from liveaffect.realtime.pooling import Pooled
 
 Trunks = tuple[Pooled, Pooled]
 """Short and long pooled evidence of one modality."""

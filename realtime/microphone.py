@@ -9,66 +9,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.capture.resample import Resampler
-from realtime.capture.sound_time import SoundTime
-from realtime.clock import SECOND, Clock
-from realtime.errors import SourceError, SourceLost, SourceNotFound
-from realtime.frame import AudioBlock
-from realtime.run.devices import Device, by_name, listing
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.capture.portaudio import FormatRefused, SoundSystem, Stream
+from liveaffect.realtime.capture.resample import Resampler
+from liveaffect.realtime.capture.sound_time import SoundTime
+from liveaffect.realtime.clock import SECOND, Clock
+from liveaffect.realtime.devices import Device, by_name, listing
+from liveaffect.realtime.errors import SourceError, SourceLost, SourceNotFound
+from liveaffect.realtime.frame import AudioBlock
 
-BLOCK_S = 0.04
-"""Length of the blocks asked of the device. Every block wakes a thread, so half as many cost half; a voice is
-judged over a second, and nobody notices 20 ms more."""
 _HELD = 256
 """Blocks held between callback and reader, about ten seconds; more is lost and counted."""
-
-Heard = Callable[[NDArray[np.float32], float, bool], None]
-"""Takes samples (n, channels), how many seconds ago the first was captured, whether sound was lost before."""
-
-
-class FormatRefused(SourceError):
-    """The device does not do this rate or number of channels; another may do."""
-
-
-class Stream(Protocol):
-    """A running input."""
-
-    @property
-    def active(self) -> bool:
-        """False when the device is gone."""
-        ...
-
-    def close(self) -> None:
-        """Stop and let go."""
-        ...
-
-
-class SoundSystem(Protocol):
-    """The part of PortAudio that is used."""
-
-    def inputs(self) -> list[Device]:
-        """All inputs."""
-        ...
-
-    def default(self) -> Device | None:
-        """The input the system prefers."""
-        ...
-
-    def own_format(self, device: Device) -> tuple[int, int]:
-        """Rate in Hz and channels that the device does in any case."""
-        ...
-
-    def start(self, device: Device, rate_hz: int, channels: int, heard: Heard) -> Stream:
-        """Begin to listen. Raises FormatRefused, or another SourceError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +79,7 @@ class Microphone:
         if self._closed or self._stream:
             raise SourceError(f"{self.name} was opened before; a source is opened once")
         if self._system is None:
-            from realtime.capture.portaudio import PortAudio
+            from liveaffect.realtime.capture.portaudio import PortAudio
 
             self._system = PortAudio()
         device = self._find(self._system)

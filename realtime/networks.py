@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.protocol import Engine, EngineError, Pending, Tensors
-from realtime.confidence import Confidence
+from liveaffect.engines.protocol import Engine, EngineError, Pending, Tensors
+from liveaffect.realtime.confidence import Confidence
 
 GIVE_UP_AFTER = 3
 """Failures in a row after which an engine is not called again."""

@@ -12,11 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.cue import Cue
-from realtime.drawing.paint import FULL, Colour, Sprite, label_colour, paste
-from realtime.drawing.panels import Measures, Said, Source, face_panel, face_sizes, source_panel
-from realtime.drawing.placing import Guest, Rect, Room, Seat, clearance, face_room, seat_all
-from realtime.drawing.signs import (
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.drawing.paint import FULL, Colour, Sprite, label_colour, paste
+from liveaffect.realtime.drawing.panels import Measures, Said, Source, face_panel, face_sizes, source_panel
+from liveaffect.realtime.drawing.placing import (
+    FreeSpace,
+    PanelPlace,
+    Rect,
+    WantedPanel,
+    clearance,
+    face_room,
+    place_panels,
+)
+from liveaffect.realtime.drawing.signs import (
     corner,
     health_panel,
     line_panel,
@@ -26,9 +34,9 @@ from realtime.drawing.signs import (
     rim_px,
     timeline,
 )
-from realtime.drawing.view import Health, Mark, View
+from liveaffect.realtime.drawing.view import Health, Mark, View
 
-__all__ = ["Health", "Layout", "Mark", "Piece", "Seat", "View", "draw", "lay_out", "paint"]
+__all__ = ["Health", "Layout", "Mark", "PanelPlace", "Piece", "View", "draw", "lay_out", "paint"]
 
 FACE_EXPIRES_MS = 500
 VOICE_EXPIRES_MS = 2_000
@@ -64,7 +72,7 @@ class Layout:
     measures: Measures
     frames: tuple[Frame, ...]
     pieces: tuple[Piece, ...]
-    seats: tuple[Seat, ...]
+    seats: tuple[PanelPlace, ...]
     """Hand them to the next `lay_out` and panels stay on their side of the face."""
 
 
@@ -83,19 +91,20 @@ def paint(view: View, layout: Layout) -> NDArray[np.uint8]:
     return picture
 
 
-def lay_out(view: View, seats: tuple[Seat, ...] = ()) -> Layout:
+def lay_out(view: View, seats: tuple[PanelPlace, ...] = ()) -> Layout:
     """Decide what stands where; `seats` are those of the picture before."""
     width, height = view.frame.size
     m = Measures.of(width, height)
     boxes = {mark.track: _box(mark, view) for mark in view.marks}
-    room = Room(width, height, m.gap, [face_room(_box(mark, view)) for mark in view.marks])
+    room = FreeSpace(width, height, m.gap, [face_room(_box(mark, view)) for mark in view.marks])
     pieces = [*_notices(view, room, m), *_health(view, room, m), *_meter(view, boxes, room, m)]
     said = {mark.track: words for mark in view.marks if (words := _said(mark)) is not None}
     sources = {mark.track: _sources(mark) for mark in view.marks}
     guests = [
-        Guest(track, boxes[track], face_sizes(words, len(sources[track]), m)) for track, words in said.items()
+        WantedPanel(track, boxes[track], face_sizes(words, len(sources[track]), m))
+        for track, words in said.items()
     ]
-    seated = seat_all(guests, room, m.gap, seats)
+    seated = place_panels(guests, room, m.gap, seats)
     for seat, rect in seated:
         room.take(rect)
         panel = face_panel(said[seat.track], seat.form, m)
@@ -181,7 +190,7 @@ def _frame_colour(said: Said | None) -> Colour:
     return mixed[0], mixed[1], mixed[2]
 
 
-def _notices(view: View, room: Room, m: Measures) -> list[Piece]:
+def _notices(view: View, room: FreeSpace, m: Measures) -> list[Piece]:
     """At the top, else at another edge, broken into shorter lines if need be.
 
     Only where faces leave no room at all it stands at the edge where it hides least of one: a frozen
@@ -200,7 +209,7 @@ def _notices(view: View, room: Room, m: Measures) -> list[Piece]:
     return [Piece("notices", room.take(min(places, key=lambda r: _hidden(r, room))), sprite)]
 
 
-def _hidden(rect: Rect, room: Room) -> int:
+def _hidden(rect: Rect, room: FreeSpace) -> int:
     """Pixels of what is taken that the rectangle would hide."""
     x, y, w, h = rect
     return sum(
@@ -209,7 +218,7 @@ def _hidden(rect: Rect, room: Room) -> int:
     )
 
 
-def _health(view: View, room: Room, m: Measures) -> list[Piece]:
+def _health(view: View, room: FreeSpace, m: Measures) -> list[Piece]:
     """At the bottom, in the longest form for which there is room."""
     for share in (1, 2, 3, 4):
         sprite = health_panel(view.health, room.width // share - 2 * m.gap, m)
@@ -219,7 +228,7 @@ def _health(view: View, room: Room, m: Measures) -> list[Piece]:
     return []
 
 
-def _meter(view: View, boxes: dict[int, Rect], room: Room, m: Measures) -> list[Piece]:
+def _meter(view: View, boxes: dict[int, Rect], room: FreeSpace, m: Measures) -> list[Piece]:
     """At the speaker if one speaks in view, else at the edge beside what is known about the voice."""
     steps = meter_steps(view.voice_level)
     speakers = [mark.track for mark in view.marks if mark.cue and mark.cue.speaking and _strengths(mark)[1]]
@@ -252,14 +261,14 @@ def _meter(view: View, boxes: dict[int, Rect], room: Room, m: Measures) -> list[
     return pieces
 
 
-def _above_health(room: Room, size: tuple[int, int], m: Measures) -> list[Rect]:
+def _above_health(room: FreeSpace, size: tuple[int, int], m: Measures) -> list[Rect]:
     """Corners, and the places just above whatever stands in the lower ones."""
     corners = room.corners(size, ("bl", "br", "tl", "tr"))
     raised = [(x, y - size[1] - m.gap, w, h) for x, y, w, h in corners[:2]]
     return [raised[0], corners[0], raised[1], *corners[1:]]
 
 
-def _timeline(view: View, room: Room, m: Measures) -> list[Piece]:
+def _timeline(view: View, room: FreeSpace, m: Measures) -> list[Piece]:
     if not view.history:
         return []
     sprite = timeline(view.history, min(room.width // 3, 22 * m.cap), m)

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SpeakerStatistics
-from realtime.clarity import CLEAR, Clarity, evidence_share
-from realtime.clock import MS, SECOND
-from realtime.confidence import Confidence
-from realtime.crop import Quality
-from realtime.cue import Cue, Reading, age_ms
-from realtime.frame import Box, Face, Sighting
-from realtime.fusion import UNKNOWN, Gathered, Part, Trunks, softmax
-from realtime.hearing import Hearing
-from realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory
-from realtime.smoothing import Circumstances, Shown, Steady
+from liveaffect.engines.recipe import SpeakerStatistics
+from liveaffect.realtime.clarity import CLEAR, Clarity, evidence_share
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.confidence import Confidence
+from liveaffect.realtime.crop import Quality
+from liveaffect.realtime.cue import Cue, Reading, age_ms
+from liveaffect.realtime.frame import Box, Face, Sighting
+from liveaffect.realtime.fusion import UNKNOWN, Gathered, Part, Trunks, softmax
+from liveaffect.realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory
+from liveaffect.realtime.smoothing import Circumstances, LabelSmoother, Shown
+from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 
 FACE_EXPIRES_NS = 500 * MS
 VOICE_EXPIRES_NS = 2 * SECOND
@@ -31,7 +31,7 @@ _ALL_FOUND_NS = 500 * MS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Habit:
+class Profile:
     """How the networks judge one person at rest, taken back: their personal profile."""
 
     face: NDArray[np.float32] | None = None
@@ -48,7 +48,7 @@ class Person:
 
     source: str
     track: int | None
-    steady: Steady
+    steady: LabelSmoother
     face: Memory = field(default_factory=lambda: Memory(FACE_WINDOW_NS))
     voice: Memory = field(default_factory=lambda: Memory(VOICE_WINDOW_NS))
     size: tuple[int, int] | None = None
@@ -64,7 +64,7 @@ class Person:
     """How clear the sound was in which this person was heard."""
     speaking: bool = False
     looks: int = 0
-    habit: Habit = Habit()
+    profile: Profile = Profile()
     """Of a person without a profile nothing is known."""
 
     def see(self, sighting: Sighting, face: Face, quality: Quality) -> None:
@@ -77,11 +77,11 @@ class Person:
 
     def show(self, item: Evidence, covers_ns: int) -> None:
         """Evidence of this face."""
-        self.face.add(_shifted(item, self.habit.face), covers_ns)
+        self.face.add(_shifted(item, self.profile.face), covers_ns)
 
     def say(self, item: Evidence, covers_ns: int) -> None:
         """Evidence of this voice."""
-        self.voice.add(_shifted(item, self.habit.voice), covers_ns)
+        self.voice.add(_shifted(item, self.profile.voice), covers_ns)
 
     def gather(self, now_ns: int) -> Gathered:
         """All evidence that has not expired."""
@@ -93,16 +93,16 @@ class Person:
         )
 
 
-class Belonging:
+class ProfileOwner:
     """Whose the profile is: the largest face's, once everybody who is there has been found.
 
     When that person leaves, whoever comes next may be them again; who was there all the time is not.
     """
 
-    def __init__(self, habit: Habit | None = None, *, of_voice: bool = False) -> None:
+    def __init__(self, profile: Profile | None = None, *, of_voice: bool = False) -> None:
         """`of_voice`: without cameras it belongs to whoever is heard."""
         self.track: int | None = None
-        self._habit = habit
+        self._habit = profile
         self._of_voice = of_voice
         self._vacant_ns = 0
 
@@ -115,7 +115,7 @@ class Belonging:
         if sighting.captured_ns - came_ns < _ALL_FOUND_NS:
             return False
         self.track = max(faces, key=lambda face: face.box[2] * face.box[3]).track
-        people[self.track].habit = self._habit
+        people[self.track].profile = self._habit
         return True
 
     def left(self, person: Person | None) -> None:
@@ -123,15 +123,15 @@ class Belonging:
         if person is not None and person.track is not None and person.track == self.track:
             self.track, self._vacant_ns = None, person.seen_ns
 
-    def given(self, track: int | None) -> Habit:
+    def given(self, track: int | None) -> Profile:
         """What a newcomer begins with."""
-        return self._habit if self._habit and self._of_voice and track is None else Habit()
+        return self._habit if self._habit and self._of_voice and track is None else Profile()
 
-    def tell(self, track: int | None, hearings: Sequence[Hearing]) -> None:
+    def tell(self, track: int | None, voice_analyzers: Sequence[VoiceAnalyzer]) -> None:
         """Let every microphone know what that voice sounds like."""
         if self._habit is not None and self._habit.statistics is not None:
-            for hearing in hearings:
-                hearing.know(track, self._habit.statistics)
+            for voice_analyzer in voice_analyzers:
+                voice_analyzer.know(track, self._habit.statistics)
 
 
 def _shifted(item: Evidence, shift: NDArray[np.float32] | None) -> Evidence:

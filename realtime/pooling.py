@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.clock import SECOND
+from liveaffect.realtime.clock import SECOND
 
 _LN2 = float(np.log(2.0))
 LONG_HALF_LIFE_NS = 8 * SECOND

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.capture.stamp import STAMP_SIZE, write_stamp
-from realtime.clock import SECOND
-from realtime.errors import EndOfStream, SourceError
-from realtime.frame import VideoFrame
+from liveaffect.realtime.capture.stamp import STAMP_SIZE, write_stamp
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.errors import EndOfStream, SourceError
+from liveaffect.realtime.frame import VideoFrame
 
 _SHARE = 0.8
 """Of its part of the canvas, how much a portrait takes at most."""

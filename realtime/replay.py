@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.capture.decode import Opened, pictures, probe, sound
-from realtime.clock import SECOND, Clock
-from realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.run.supervisor import Source
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.capture.decode import Opened, pictures, probe, sound
+from liveaffect.realtime.clock import SECOND, Clock
+from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.source import Source
 
 Item = VideoFrame | AudioBlock
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class MediaFile:

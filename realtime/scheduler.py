@@ -1,7 +1,7 @@
 """One tick of the analysis: gather what is due, ask the networks once, fuse, publish.
 
 `step` never waits for a source: it takes what the rings hold, all faces of all cameras in one batch and
-all sound pieces in another, and moves every person on. The present state is returned as a `Board` for
+all sound pieces in another, and moves every person on. The present state is returned as a `Snapshot` for
 the display, which draws at its own rate; grid points are published as cues. A step that comes late skips
 to the newest and counts. The same object runs live in a thread and in lock-step.
 """
@@ -13,20 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from realtime.attribution import mouth_motion
-from realtime.clock import MS
-from realtime.crop import Quality, quality
-from realtime.cue import Cue
-from realtime.frame import Face, Sighting
-from realtime.fusion import ask_fusion
-from realtime.hearing import Heard, Hearing, Piece
-from realtime.networks import Networks, Row
-from realtime.people import FACE_EXPIRES_NS, Belonging, Habit, Moment, Person, make_cue
-from realtime.pooling import Evidence, weighted_score
-from realtime.relief import LEVELS, Relief
-from realtime.ring import Ring
-from realtime.smoothing import Circumstances
-from realtime.window import FUSION_STEP_NS, Due, grid_due
+from liveaffect.realtime.attribution import mouth_motion
+from liveaffect.realtime.clock import MS
+from liveaffect.realtime.crop import Quality, quality
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.frame import Face, Sighting
+from liveaffect.realtime.fusion import ask_fusion
+from liveaffect.realtime.load_shedder import LEVELS, LoadShedder
+from liveaffect.realtime.networks import Networks, Row
+from liveaffect.realtime.people import FACE_EXPIRES_NS, Moment, Person, Profile, ProfileOwner, make_cue
+from liveaffect.realtime.pooling import Evidence, weighted_score
+from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.smoothing import Circumstances
+from liveaffect.realtime.voice_analyzer import Heard, Piece, VoiceAnalyzer
+from liveaffect.realtime.window import FUSION_STEP_NS, Due, grid_due
 
 FUSE_AGAIN_NS = 50 * MS
 """Between grid points the display is given a new answer this often; each costs a fusion and a panel."""
@@ -40,7 +40,7 @@ _FORGET_UNSEEN_NS = 10_000 * MS
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class Snapshot:
     """Where everybody stands after a step; what the display reads."""
 
     at_ns: int
@@ -71,35 +71,35 @@ class Scheduler:
         self,
         networks: Networks,
         *,
-        sights: Mapping[str, Ring[Sighting]],
-        hearings: Sequence[Hearing],
+        face_analyzers: Mapping[str, Ring[Sighting]],
+        voice_analyzers: Sequence[VoiceAnalyzer],
         publish: Callable[[tuple[Cue, ...]], None],
         epoch_ns: Callable[[], int] | None = None,
     ) -> None:
         self.skipped: Counter[str] = Counter()
         """What was left out, by cause."""
         self._networks = networks
-        self._sights = dict(sights)
-        self._cursors = dict.fromkeys(sights, 0)
-        self._hearings = tuple(hearings)
+        self._sights = dict(face_analyzers)
+        self._cursors = dict.fromkeys(face_analyzers, 0)
+        self._hearings = tuple(voice_analyzers)
         self._publish = publish
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
-        self._relief = Relief()
+        self._relief = LoadShedder()
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
         self._fused_ns = -FUSE_AGAIN_NS
         self._last_index = -1
-        self._habit = Belonging()
+        self._habit = ProfileOwner()
 
-    def adopt(self, habit: Habit | None) -> None:
+    def adopt(self, profile: Profile | None) -> None:
         """Before the first step: a profile for the largest face; without cameras it is the voice's."""
-        self._habit = Belonging(habit, of_voice=not self._sights)
+        self._habit = ProfileOwner(profile, of_voice=not self._sights)
         if not self._sights:
             self._habit.tell(None, self._hearings)
 
-    def step(self, now_ns: int) -> Board:
+    def step(self, now_ns: int) -> Snapshot:
         """One tick at `now_ns`."""
         looks, late = self._look()
         self._forget_the_unseen(now_ns)
@@ -120,8 +120,8 @@ class Scheduler:
             if cues:
                 t_ns = due.index * FUSION_STEP_NS
                 self._publish(tuple(dataclasses.replace(cue, t_ns=t_ns) for cue in cues))
-        level = max((hearing.level for hearing in self._hearings), default=0.0)
-        return Board(at_ns=now_ns, cues=cues, seen=dict(self._seen), level=level, notices=self._notices())
+        level = max((voice_analyzer.level for voice_analyzer in self._hearings), default=0.0)
+        return Snapshot(at_ns=now_ns, cues=cues, seen=dict(self._seen), level=level, notices=self._notices())
 
     def _fusion_is_due(self, now_ns: int, people: Sequence[Person], due: Due | None) -> bool:
         """At every grid point, for every newcomer, and else as often as anybody can see it change."""
@@ -158,8 +158,8 @@ class Scheduler:
             if person is None:
                 person = self._people[face.track] = self._somebody(sighting.source, face.track)
             motion = 0.0 if person.crop is None else mouth_motion(person.crop, face.crop)
-            for hearing in self._hearings:
-                hearing.watch(face.track, sighting.captured_ns, motion)
+            for voice_analyzer in self._hearings:
+                voice_analyzer.watch(face.track, sighting.captured_ns, motion)
             seen = person.quality
             if seen is None or person.looks % _JUDGE_EVERY == 0:
                 seen = quality(face.crop, face.points)
@@ -173,59 +173,65 @@ class Scheduler:
 
     def _forget(self, track: int) -> None:
         self._habit.left(self._people.pop(track, None))
-        for hearing in self._hearings:
-            hearing.forget(track)
+        for voice_analyzer in self._hearings:
+            voice_analyzer.forget(track)
 
     def _forget_the_unseen(self, now_ns: int) -> None:
         """The end of a track may have stood in a sighting that was overwritten before it was read."""
         for track in [t for t, p in self._people.items() if now_ns - p.seen_ns > _FORGET_UNSEEN_NS]:
             self._forget(track)
 
-    def _due(self, hearing: Hearing) -> list[Piece]:
-        before = hearing.skipped
-        pieces = hearing.due(hop_doubled=self._relief.voice_hop_doubled)
-        self.skipped["pieces"] += hearing.skipped - before
+    def _due(self, voice_analyzer: VoiceAnalyzer) -> list[Piece]:
+        before = voice_analyzer.skipped
+        pieces = voice_analyzer.due(hop_doubled=self._relief.voice_hop_doubled)
+        self.skipped["pieces"] += voice_analyzer.skipped - before
         return pieces
 
-    def _ask(self, looks: list[_Look], pieces: list[tuple[Hearing, Piece]]) -> None:
+    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, Piece]]) -> None:
         """Submit all faces and all pieces, wait once, remember the answers."""
         if not looks and not pieces:
             return
         looks = looks if self._networks.judges("face") else []
         pieces = pieces if self._networks.judges("voice") else []
         crops: list[Row] = [{"crop": look.face.crop} for look in looks]
-        faces, voices = self._networks.ask(crops, [hearing.inputs(piece) for hearing, piece in pieces])
+        faces, voices = self._networks.ask(
+            crops, [voice_analyzer.inputs(piece) for voice_analyzer, piece in pieces]
+        )
         for look, answer in zip(looks, faces, strict=True):
             if answer is not None:
                 score = weighted_score(float(answer["score"][0]), look.quality.score)
                 evidence = Evidence(look.captured_ns, answer["vector"], answer["logits"], score)
                 look.person.show(evidence, look.covers_ns)
-        for (hearing, piece), answer in zip(pieces, voices, strict=True):
+        for (voice_analyzer, piece), answer in zip(pieces, voices, strict=True):
             if answer is not None:
-                hearing.take(piece, answer)
+                voice_analyzer.take(piece, answer)
 
     def _hand_out_voices(self, now_ns: int, in_view: Sequence[Person]) -> None:
         """Give every microphone's evidence to the person it belongs to."""
         for person in in_view:
             person.speaking = False
-        for hearing in self._hearings:
-            for heard in hearing.assign(now_ns, anyone_in_view=bool(in_view)):
-                owner = self._owner(hearing, heard)
+        for voice_analyzer in self._hearings:
+            for heard in voice_analyzer.assign(now_ns, anyone_in_view=bool(in_view)):
+                owner = self._owner(voice_analyzer, heard)
                 if owner is None:
                     self.skipped["pieces of nobody known"] += 1
                 else:
                     owner.say(heard.evidence, heard.covers_ns)
-                    owner.clarity = hearing.clarity.read()
-            speaker = self._people.get(hearing.voice.track) if hearing.voice.track is not None else None
+                    owner.clarity = voice_analyzer.clarity.read()
+            speaker = (
+                self._people.get(voice_analyzer.voice.track)
+                if voice_analyzer.voice.track is not None
+                else None
+            )
             if speaker is not None:
                 speaker.speaking = True
-            elif hearing.source in self._nobody:
-                self._nobody[hearing.source].speaking = hearing.voice.state == "nobody in view"
+            elif voice_analyzer.source in self._nobody:
+                self._nobody[voice_analyzer.source].speaking = voice_analyzer.voice.state == "nobody in view"
 
-    def _owner(self, hearing: Hearing, heard: Heard) -> Person | None:
+    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: Heard) -> Person | None:
         """Whose evidence it is; None for a voice that was there before the person came, or has left."""
         if heard.track is None:
-            return self._nobody.setdefault(hearing.source, self._somebody(hearing.source, None))
+            return self._nobody.setdefault(voice_analyzer.source, self._somebody(voice_analyzer.source, None))
         person = self._people.get(heard.track)
         return None if person is None or heard.evidence.captured_ns < person.came_ns else person
 
@@ -260,10 +266,10 @@ class Scheduler:
         )
 
     def _somebody(self, source: str, track: int | None) -> Person:
-        return Person(source, track, self._networks.confidence.steady(), habit=self._habit.given(track))
+        return Person(source, track, self._networks.confidence.steady(), profile=self._habit.given(track))
 
     def _notices(self) -> tuple[str, ...]:
-        relief = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()
+        load_shedder = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()
         caveat = self._networks.confidence.caveat
         networks = self._networks
-        return (*networks.failing.values(), *networks.notices, *relief, *([caveat] if caveat else []))
+        return (*networks.failing.values(), *networks.notices, *load_shedder, *([caveat] if caveat else []))

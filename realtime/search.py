@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.clock import MS, SECOND
-from realtime.faces.blazeface import FaceFinder, Found, overlap
-from realtime.frame import Box
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.faces.blazeface import FaceFinder, Found, overlap
+from liveaffect.realtime.frame import Box
 
 Area = tuple[int, int, int, int]
 """x, y, width, height in whole pixels, inside the picture."""

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from engines.recipe import LABELS
-from realtime.clock import MS
-from realtime.cue import NOT_SURE, Reading, Scores
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import MS
+from liveaffect.realtime.cue import NOT_SURE, Reading, Scores
 
 _UNKNOWN: Scores = (1 / len(LABELS),) * len(LABELS)
 
@@ -45,7 +45,7 @@ class SmoothingSettings:
     time_constant_ms: float = 150.0
     """After this time a sudden change has been followed to 63 %."""
     step_ms: float = 100.0
-    """Usual time between two answers; only `Steady.delay_ms` depends on it."""
+    """Usual time between two answers; only `LabelSmoother.delay_ms` depends on it."""
     threshold: float = 0.45
     """Confidence from which a label is shown where calibration found no other."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -209,7 +209,7 @@ def _disagree(basis: Basis, settings: SmoothingSettings) -> bool:
     return shared < settings.overlap
 
 
-class Steady:
+class LabelSmoother:
     """The steadied answer about one person; lives and dies with the track. One caller."""
 
     def __init__(self, settings: SmoothingSettings | None = None) -> None:

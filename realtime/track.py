@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.clock import MS, SECOND
-from realtime.crop import unlikeness
-from realtime.faces.assign import assign
-from realtime.faces.blazeface import Found
-from realtime.faces.motion import Template
-from realtime.faces.steady import Steady
-from realtime.frame import Box
-from realtime.search import Area
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.crop import unlikeness
+from liveaffect.realtime.faces.blazeface import Found
+from liveaffect.realtime.faces.box_filter import BoxFilter
+from liveaffect.realtime.faces.motion import Template
+from liveaffect.realtime.frame import Box
+from liveaffect.realtime.search import Area
 
 MAX_FACES = 16
 SURE = 0.65
@@ -67,7 +66,7 @@ class Seen:
 class Track:
     """One person in view, or what may become one."""
 
-    steady: Steady
+    steady: BoxFilter
     aspect: float
     """Height over width of the box."""
     points: NDArray[np.float32]
@@ -207,7 +206,7 @@ class Tracker:
             return  # half hidden behind somebody: neither a miss nor a measurement
         x, y, w, h = one.found.box
         if track.misses >= LOST_AFTER or track.hits < HITS:
-            track.steady = Steady(x + w / 2, y + h / 2, w)
+            track.steady = BoxFilter(x + w / 2, y + h / 2, w)
         else:
             dt_s = (self._now_ns - track.corrected_ns) / SECOND
             track.steady.correct(x + w / 2, y + h / 2, dt_s)
@@ -250,7 +249,7 @@ class Tracker:
 def _born(found: Found, looks: NDArray[np.float32] | None, now_ns: int) -> Track:
     x, y, w, h = found.box
     return Track(
-        steady=Steady(x + w / 2, y + h / 2, w),
+        steady=BoxFilter(x + w / 2, y + h / 2, w),
         aspect=h / w,
         points=_relative(found),
         score=found.score,
@@ -298,3 +297,24 @@ def _unlike(one: Track, other: Track) -> float:
 
 def _ids(tracks: Iterable[Track]) -> tuple[int, ...]:
     return tuple(sorted(t.id for t in tracks if t.id is not None))
+
+
+def assign(pairs: Iterable[tuple[float, int, int]]) -> list[tuple[int, int]]:
+    """One to one, cheapest first, then exchanged in pairs while that makes the sum smaller."""
+    cost = {(i, j): c for c, i, j in pairs}
+    chosen: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, i, j in sorted((c, i, j) for (i, j), c in cost.items()):
+        if i not in chosen and j not in taken:
+            chosen[i] = j
+            taken.add(j)
+    better = True
+    while better:
+        better = False
+        for a, b in itertools.combinations(sorted(chosen), 2):
+            now = cost[a, chosen[a]] + cost[b, chosen[b]]
+            swapped = cost.get((a, chosen[b]), math.inf) + cost.get((b, chosen[a]), math.inf)
+            if swapped < now - 1e-9:
+                chosen[a], chosen[b] = chosen[b], chosen[a]
+                better = True
+    return sorted(chosen.items())

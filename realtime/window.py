@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.recipe import HOP, PIECE
-from realtime.clock import MS
+from liveaffect.engines.recipe import HOP, PIECE
+from liveaffect.realtime.clock import MS
 
 FUSION_STEP_NS = 100 * MS
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -72,3 +73,11 @@ def _no_thread_left_behind() -> Iterator[None]:
         thread.join(0.2)
     left = [t for t in left if t.is_alive()]
     assert not left, f"threads left running: {[t.name for t in left]}"
+
+
+@pytest.fixture(autouse=True)
+def _no_second_copy() -> Iterator[None]:
+    """Ours is imported as `liveaffect....` only: by a bare name every class would exist a second time."""
+    yield
+    twice = sorted(n for n in sys.modules if n.split(".")[0] in ("realtime", "engines", "calibration"))
+    assert not twice, f"imported by their bare names: {twice[:5]}"

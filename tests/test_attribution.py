@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realtime.attribution import Attribution, AttributionSettings, Voice
-from realtime.clock import MS, SECOND
-from realtime.signs import ENERGY_STEP_NS, mouth_motion
+from liveaffect.realtime.attribution import Attribution, AttributionSettings, Voice
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.signs import ENERGY_STEP_NS, mouth_motion
 
 FRAME_NS = 40 * MS
 

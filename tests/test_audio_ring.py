@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.audio_ring import AudioRing, Stretch
-from realtime.clock import SECOND
-from realtime.errors import SourceLost
-from realtime.frame import AudioBlock
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.audio_ring import AudioRing, Stretch
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.errors import SourceLost
+from liveaffect.realtime.frame import AudioBlock
 
 SAMPLE_NS = SECOND // SAMPLE_RATE
 

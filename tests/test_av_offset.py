@@ -11,23 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.av_offset import Offset, OffsetRefused, by_claps, by_mouth, clap_onsets, contacts
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND
-from realtime.errors import CalibrationRefused, MissingFile
-from realtime.run.calibrations.av import Watching, in_words, measure, measure_file
-from realtime.run.calibrations.device_pairs import (
-    Pair,
-    camera_name,
-    erase,
-    load_pairs,
-    store,
-    stored_offset_ns,
-)
-from realtime.run.cli import main
-from realtime.run.devices import Device
-from realtime.run.settings import Settings, resolve
-from realtime.testing.talkers import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
+from liveaffect.calibration.av_measurement import Watching, in_words, measure
+from liveaffect.calibration.av_offset import Offset, OffsetRefused, by_claps, by_mouth, clap_onsets, contacts
+from liveaffect.cli import main
+from liveaffect.commands.calibrate import opened
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.device_pairs import Pair, camera_name, erase, load_pairs, store, stored_offset_ns
+from liveaffect.realtime.devices import Device
+from liveaffect.realtime.errors import CalibrationRefused, MissingFile
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.testing.talkers import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
+from liveaffect.settings import Settings, resolve
 
 CLAPS_S = [0.9, 1.87, 3.11, 3.98, 5.04, 6.33]
 
@@ -101,7 +97,8 @@ def test_real_talkers_give_it_within_forty_milliseconds(
 ) -> None:
     clip = remuxed(shared_data / "clips" / "demo_grid_10speakers.mp4", late_ms, tmp_path / "shifted.mp4")
     try:
-        offset = measure_file(clip, Settings(), clap=False)
+        with opened(MediaFile(clip)) as film:
+            offset = measure(film, make_finder(), clap=False)
     except MissingFile as error:
         pytest.skip(f"needs the face finder beside the shared clips: {error}")
     assert abs(offset.ns / MS - late_ms) <= 40

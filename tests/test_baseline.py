@@ -11,20 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.baseline import (
-    FORMAT,
-    TERMS,
-    Baseline,
-    BaselineRefused,
-    Side,
-    Sound,
-    from_json,
-    log_softmax,
-    measure,
-    shift_of,
-    sound_of,
-)
-from engines.recipe import LABELS, MEL_BANDS, SpeakerStatistics
+from liveaffect.calibration.baseline import TERMS, log_softmax, measure, shift_of, sound_of
+from liveaffect.engines.recipe import LABELS, MEL_BANDS, SpeakerStatistics
+from liveaffect.realtime.profile import FORMAT, Baseline, BaselineRefused, Side, Sound, from_json
 
 FACE = TERMS["face"]
 SAD = LABELS.index("sad")

@@ -14,21 +14,21 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration import int8_tables
-from calibration.int8 import Int8TooCostly, Limits, calibrate, fragile
-from calibration.int8_verdict import Layer
-from calibration.samples import Exam, Samples
-from calibration.temperature import UnfitSamples
-from engines import manifest as manifests
-from engines import probe
-from engines.build.quantize import prepare
-from engines.build.ranges import METHODS
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineFileError, EngineInputError, EngineUnavailable, Tensors
-from engines.recipe import LABELS
-from realtime.run.calibrations.int8 import Wanted
-from realtime.run.calibrations.int8 import calibrate as run
-from realtime.testing import tiny_networks
+from liveaffect.calibration import int8_tables
+from liveaffect.calibration.int8 import Int8TooCostly, Limits, calibrate, fragile
+from liveaffect.calibration.int8_command import Wanted
+from liveaffect.calibration.int8_command import calibrate as run
+from liveaffect.calibration.int8_verdict import Layer
+from liveaffect.calibration.samples import Exam, Samples
+from liveaffect.calibration.temperature import UnfitSamples
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.build.quantize import prepare
+from liveaffect.engines.build.ranges import METHODS
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineFileError, EngineInputError, EngineUnavailable, Tensors
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.testing import tiny_networks
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "results" / "int8"
 GENEROUS = Limits(points=100, flips=100)
@@ -242,8 +242,8 @@ def small_corpus(folder: Path, each: int) -> Path:
 
 def trained_on(data: Path, folder: Path) -> Path:
     """A tiny face network whose manifest says that it was trained on the train side of a corpus."""
-    from engines.training import corpora_faces
-    from engines.training.sided_faces import sided
+    from liveaffect.engines.training import corpora_faces
+    from liveaffect.engines.training.sided_faces import sided
 
     path = tiny_networks.write(folder, "face")
     sides = sided(corpora_faces.find(data), folder / "splits.json")
@@ -254,7 +254,8 @@ def trained_on(data: Path, folder: Path) -> Path:
 
 def test_calibrating_a_face_network_loads_no_torch() -> None:
     code = (
-        "import sys, calibration.int8, calibration.face_samples, realtime.run.calibrations.int8; "
+        "import sys, liveaffect.calibration.int8, liveaffect.calibration.face_samples; "
+        "import liveaffect.calibration.int8_command; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from realtime.camera import Camera, opencv_capture
-from realtime.capture.grabber import Wish
-from realtime.clock import MS, SECOND, MonotonicClock
-from realtime.errors import (
+from liveaffect.realtime.camera import Camera, opencv_capture
+from liveaffect.realtime.capture.grabber import CaptureFormat
+from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
+from liveaffect.realtime.devices import Device, by_name, cameras
+from liveaffect.realtime.errors import (
     SettingsError,
     SourceBusy,
     SourceChanged,
@@ -23,10 +24,9 @@ from realtime.errors import (
     SourceNotFound,
     SourceRefused,
 )
-from realtime.frame import VideoFrame
-from realtime.run.devices import Device, by_name, cameras
-from realtime.testing.clock import FakeClock
-from realtime.testing.synthetic import FakeCamera
+from liveaffect.realtime.frame import VideoFrame
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.synthetic import FakeCamera
 
 KNOWN = [Device(0, "Integrated Camera", "/dev/video0"), Device(2, "Logitech C920", "/dev/video2")]
 
@@ -74,7 +74,7 @@ def test_pictures_are_rgb_and_numbered() -> None:
 
 def test_size_rate_and_compression_are_asked_for_before_the_first_picture() -> None:
     device = FakeCamera()
-    with opened(device, wish=Wish(size=(1280, 720), fps=25)) as camera:
+    with opened(device, wish=CaptureFormat(size=(1280, 720), fps=25)) as camera:
         next_frame(camera)
         assert device.asked[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
         assert device.asked[cv2.CAP_PROP_FRAME_WIDTH] == 1280
@@ -170,7 +170,7 @@ def test_a_picture_nobody_fetched_is_overtaken_and_counted() -> None:
 
 @pytest.mark.parametrize("shape", [(48, 64), (48, 64, 1), (48, 64, 4)])
 def test_grey_and_four_channel_pictures_are_converted(shape: tuple[int, ...]) -> None:
-    from realtime.camera import _rgb
+    from liveaffect.realtime.camera import _rgb
 
     image = _rgb(np.full(shape, 77, np.uint8))
     assert image.shape == (48, 64, 3)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import HOP, PIECE, SAMPLE_RATE
-from realtime.clarity import ClarityMeter, clipped_share, evidence_share
+from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE
+from liveaffect.realtime.clarity import ClarityMeter, clipped_share, evidence_share
 
 
 def speech(seconds: float = 6.0) -> NDArray[np.float32]:

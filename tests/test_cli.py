@@ -15,10 +15,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from realtime.errors import MissingFile
-from realtime.run import cli
-from realtime.run.demo import tone_voice, write_wav
-from realtime.run.fetch import FULL_RANGE, model_path
+from liveaffect import cli
+from liveaffect.realtime.errors import MissingFile
+from liveaffect.realtime.faces.files import FULL_RANGE, model_path
+from liveaffect.realtime.speech import tone_voice, write_wav
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_damaged_file_does_not_keep_the_others_from_being_predicted(
 @pytest.mark.slow
 def test_help_comes_without_loading_anything_heavy() -> None:
     code = (
-        "import sys, realtime.run.cli as c\n"
+        "import sys, liveaffect.cli as c\n"
         "try: c.main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'cv2', 'mediapipe', 'onnxruntime', 'av', 'sounddevice', 'torch'} & set(sys.modules)\n"
@@ -205,7 +205,7 @@ def test_help_comes_without_loading_anything_heavy() -> None:
 def test_being_ended_from_outside_is_like_ctrl_c(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("realtime.run.webcam.run_live", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("liveaffect.webcam.run_live", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert run("live") == 130

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engines import manifest as manifests
-from engines import tensorrt_backend
-from realtime.run import cli
-from realtime.run.demo import tone_voice, write_wav
-from realtime.testing import tiny_networks
+from liveaffect import cli
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import tensorrt_backend
+from liveaffect.realtime.speech import tone_voice, write_wav
+from liveaffect.realtime.testing import tiny_networks
 
 
 @pytest.fixture(autouse=True)

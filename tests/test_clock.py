@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from realtime.clock import MS, Clock, MediaClock, MonotonicClock
-from realtime.testing.clock import FakeClock
+from liveaffect.realtime.clock import MS, Clock, MediaClock, MonotonicClock
+from liveaffect.realtime.testing.clock import FakeClock
 
 PERIODS_NS = (10 * MS, 33_333_333, 100 * MS)
 

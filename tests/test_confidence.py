@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from calibration.confidence import Calibrated, DamagedConfidence, OtherWeights, parse, part
-from engines import manifest as manifests
-from engines.manifest import Manifest
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.confidence import Calibrated, DamagedConfidence, OtherWeights, parse, part
+from liveaffect.engines.manifest import Manifest
 
 FOUND = Calibrated(
     temperature=1.4,

@@ -10,37 +10,29 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.temperature import UnfitSamples, tempered
-from engines.recipe import LABELS, SAMPLE_RATE
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.confidence import Confidence
-from realtime.cue import NOT_SURE
-from realtime.errors import SettingsError
-from realtime.run.calibrations.believing import Fused, Reading, find_out, folds
-from realtime.run.calibrations.clips import (
-    Cast,
+from liveaffect.calibration.clip_trace import ClipTrace, ClipTraces, relived
+from liveaffect.calibration.clips import (
     Clip,
+    Engines,
     Remembering,
     faces_watched,
     first_by_hash,
     pairs_watched,
     voices_watched,
 )
-from realtime.run.calibrations.confidence_tables import (
-    BEGIN,
-    END,
-    Findings,
-    Seen,
-    Shown,
-    between_marks,
-    write,
-)
-from realtime.run.calibrations.watched_cues import Chains, Watch, relived
-from realtime.testing.engines import CountingEngine, SchooledEngine
-from realtime.testing.faces import ScriptedFinder
-from realtime.window import PIECES
+from liveaffect.calibration.confidence_tables import BEGIN, END, Findings, Seen, Shown, between_marks, write
+from liveaffect.calibration.held_out import Fused, Reading, find_out, folds
+from liveaffect.calibration.temperature import UnfitSamples, tempered
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.confidence import Confidence
+from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.testing.engines import CountingEngine, SchooledEngine
+from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.window import PIECES
 
-CAST = Cast(
+CAST = Engines(
     ScriptedFace(),
     SchooledEngine(ScriptedVoice()),
     ScriptedFusion(),
@@ -62,7 +54,7 @@ def logits_for(label: int, certainty: float) -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[Watch]:
+def pairs() -> list[ClipTrace]:
     clips = [
         Clip(
             f"take-{k}",
@@ -80,23 +72,25 @@ def pairs() -> list[Watch]:
 
 
 @pytest.fixture(scope="module")
-def voices() -> list[Watch]:
+def voices() -> list[ClipTrace]:
     clips = [Clip(f"v{k}", f"s{k}", "test", 2, speech(2.4, 120 + 40 * k)) for k in range(3)]
     found = [watch for watch in voices_watched(clips, CAST) if watch is not None]
     assert len(found) == 3
     return found
 
 
-def test_smoothing_anew_gives_exactly_what_the_run_showed(pairs: list[Watch], voices: list[Watch]) -> None:
+def test_smoothing_anew_gives_exactly_what_the_run_showed(
+    pairs: list[ClipTrace], voices: list[ClipTrace]
+) -> None:
     for watches in (pairs, voices):
-        chains = Chains(watches)
+        chains = ClipTraces(watches)
         assert chains.largest_difference() < 1e-9
         assert len(chains.smoothed({})) == sum(int(watch.counted.sum()) for watch in watches)
 
 
-def test_under_other_temperatures_it_is_what_a_run_with_those_would_show(pairs: list[Watch]) -> None:
+def test_under_other_temperatures_it_is_what_a_run_with_those_would_show(pairs: list[ClipTrace]) -> None:
     temperatures = {"face": 2.0, "voice": 0.7, "face+voice": 3.0}
-    chains = Chains(pairs)
+    chains = ClipTraces(pairs)
     at = 0
     for watch in pairs:
         for shown in relived(watch, Confidence(fused=temperatures)):
@@ -104,7 +98,7 @@ def test_under_other_temperatures_it_is_what_a_run_with_those_would_show(pairs: 
             at += 1
 
 
-def test_a_pair_has_a_good_face_and_a_voice_that_grows_with_what_was_heard(pairs: list[Watch]) -> None:
+def test_a_pair_has_a_good_face_and_a_voice_that_grows_with_what_was_heard(pairs: list[ClipTrace]) -> None:
     glances = [glance for glance in pairs[2].glances if glance.voice is not None]
     assert all(glance.face is not None and glance.face.quality == 1.0 for glance in glances)
     shares = [{part.subset: part.share for part in glance.parts} for glance in glances]
@@ -114,13 +108,13 @@ def test_a_pair_has_a_good_face_and_a_voice_that_grows_with_what_was_heard(pairs
     assert all(sum(share.values()) == pytest.approx(1) for share in shares)
 
 
-def test_a_voice_alone_rests_on_the_voice_alone(voices: list[Watch]) -> None:
+def test_a_voice_alone_rests_on_the_voice_alone(voices: list[ClipTrace]) -> None:
     assert {part.subset for watch in voices for glance in watch.glances for part in glance.parts} == {"voice"}
-    assert len(Reading("voice", voices).scores(1.0)) == len(Chains(voices).smoothed({}))
+    assert len(Reading("voice", voices).scores(1.0)) == len(ClipTraces(voices).smoothed({}))
     assert len(Reading("face", voices).clips) == 0
 
 
-def test_cues_with_little_evidence_and_those_off_the_grid_are_not_counted(pairs: list[Watch]) -> None:
+def test_cues_with_little_evidence_and_those_off_the_grid_are_not_counted(pairs: list[ClipTrace]) -> None:
     watch = pairs[0]
     for glance, counts in zip(watch.glances, watch.counted, strict=True):
         assert counts == (glance.evidence_ns >= 500_000_000 and glance.now_ns % 100_000_000 == 0)
@@ -132,7 +126,7 @@ def test_a_picture_in_which_nobody_is_found_gives_nothing() -> None:
     assert list(faces_watched([blank], CAST)) == [None]
 
 
-def test_a_threshold_that_nothing_reaches_leaves_only_not_sure(pairs: list[Watch]) -> None:
+def test_a_threshold_that_nothing_reaches_leaves_only_not_sure(pairs: list[ClipTrace]) -> None:
     thresholds = {"face": 1.0, "voice": 1.0, "face+voice": 1.0}
     shown = [one for watch in pairs for one in relived(watch, Confidence(thresholds=thresholds))]
     assert {one.label for one in shown} == {NOT_SURE}
@@ -150,7 +144,8 @@ class Invented:
         self._logits = 2.0 * logits
         self._each = each
         self.watches = tuple(
-            Watch(f"clip-{k}", f"person-{k % groups}", "calibrate", int(truth[k]), ()) for k in range(clips)
+            ClipTrace(f"clip-{k}", f"person-{k % groups}", "calibrate", int(truth[k]), ())
+            for k in range(clips)
         )
         self.clips = np.repeat(np.arange(clips), each)
 
@@ -267,8 +262,8 @@ def test_the_page_of_this_project_has_the_marks() -> None:
     assert "figures" in between_marks(page.read_text("utf-8"), "figures", page)
 
 
-def test_fused_answers_of_some_clips_are_those_of_all_for_these_clips(pairs: list[Watch]) -> None:
-    every = Fused(Chains(pairs), "face+voice", {"face": 1.5})
+def test_fused_answers_of_some_clips_are_those_of_all_for_these_clips(pairs: list[ClipTrace]) -> None:
+    every = Fused(ClipTraces(pairs), "face+voice", {"face": 1.5})
     some = every.take([1, 3])
     here = np.isin(every.clips, [1, 3])
     np.testing.assert_allclose(some.scores(2.0), every.scores(2.0)[here], atol=1e-12)

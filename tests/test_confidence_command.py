@@ -7,24 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from calibration.confidence import Calibrated, parse
-from calibration.temperature import Fit
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.errors import RealtimeError, SettingsError
-from realtime.run import cli
-from realtime.run.calibrated import confidence_of
-from realtime.run.calibrations import confidence
-from realtime.run.calibrations.believing import Outcome, Reading
-from realtime.run.calibrations.clips import Cast
-from realtime.run.calibrations.watched_cues import Watch
-from realtime.run.settings import Settings
-from realtime.testing.faces import ScriptedFinder
-from realtime.window import PIECES
+from liveaffect import cli
+from liveaffect.calibration import fit_confidence as confidence
+from liveaffect.calibration.clip_trace import ClipTrace
+from liveaffect.calibration.clips import Engines
+from liveaffect.calibration.held_out import Outcome, Reading
+from liveaffect.calibration.temperature import Fit
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.confidence import Calibrated, parse
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.errors import RealtimeError, SettingsError
+from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.window import PIECES
+from liveaffect.realtime.wiring import confidence_of
 
 KINDS = ("face", "voice", "fusion")
-CAST = Cast(ScriptedFace(), ScriptedVoice(), ScriptedFusion(), (ScriptedFinder(), ScriptedFinder()), PIECES)
+CAST = Engines(
+    ScriptedFace(), ScriptedVoice(), ScriptedFusion(), (ScriptedFinder(), ScriptedFinder()), PIECES
+)
 
 
 def networks(folder: Path, *kinds: str) -> dict[str, Manifest]:
@@ -94,7 +95,7 @@ def test_weights_that_changed_meanwhile_are_refused(tmp_path: Path) -> None:
 
 def test_what_could_not_be_fitted_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     made = networks(tmp_path, "face", "fusion")
-    few = [Watch(f"clip-{k}", f"clip-{k}", "calibrate", k % 7, ()) for k in range(9)]
+    few = [ClipTrace(f"clip-{k}", f"clip-{k}", "calibrate", k % 7, ()) for k in range(9)]
     lines: list[str] = []
     found, failed = confidence._fit(made, {"face": few}, lines.append)
     assert found == {}
@@ -109,9 +110,9 @@ def test_without_data_or_without_a_trained_network_it_says_so(tmp_path: Path) ->
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs torch to be installed")
     with pytest.raises(SettingsError, match=r"there is no folder .*nowhere"):
-        confidence.calibrate(confidence.Wanted(tmp_path / "nowhere"), Settings(), print)
+        confidence.calibrate(confidence.Wanted(tmp_path / "nowhere"), print)
     with pytest.raises(SettingsError, match=r"no network in .* was trained"):
-        confidence.calibrate(confidence.Wanted(tmp_path, weights=tmp_path), Settings(), print)
+        confidence.calibrate(confidence.Wanted(tmp_path, weights=tmp_path), print)
 
 
 def test_the_command_says_what_is_missing_and_ends_with_one(

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.recipe import LABELS
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.clock import SECOND
-from realtime.confidence import Confidence
-from realtime.cue import NOT_SURE, Reading, Scores
-from realtime.fusion import Fused, Gathered, ask_fusion, join
-from realtime.networks import Networks
-from realtime.pooling import Pooled
-from realtime.scheduler import Scheduler
-from realtime.smoothing import Circumstances
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.confidence import Confidence
+from liveaffect.realtime.cue import NOT_SURE, Reading, Scores
+from liveaffect.realtime.fusion import Fused, Gathered, ask_fusion, join
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.pooling import Pooled
+from liveaffect.realtime.scheduler import Scheduler
+from liveaffect.realtime.smoothing import Circumstances
 
 QUALITIES = st.floats(0, 1)
 
@@ -124,7 +124,10 @@ def test_every_subset_has_its_own_threshold_and_without_one_that_of_the_smoothin
 def test_a_run_without_calibration_says_so_on_every_board() -> None:
     confidence = Confidence(caveat="confidence not calibrated")
     networks = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion(), confidence)
-    board = Scheduler(networks, sights={}, hearings=[], publish=lambda cues: None).step(0)
-    assert board.notices == ("confidence not calibrated",)
+    snapshot = Scheduler(networks, face_analyzers={}, voice_analyzers=[], publish=lambda cues: None).step(0)
+    assert snapshot.notices == ("confidence not calibrated",)
     plain = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
-    assert Scheduler(plain, sights={}, hearings=[], publish=lambda cues: None).step(0).notices == ()
+    assert (
+        Scheduler(plain, face_analyzers={}, voice_analyzers=[], publish=lambda cues: None).step(0).notices
+        == ()
+    )

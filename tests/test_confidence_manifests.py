@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from calibration.confidence import READING, Calibrated, DamagedConfidence, part
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from realtime.run.calibrated import confidence_of
-from realtime.run.doctor import doctor
-from realtime.run.self_test import confidence
-from realtime.run.settings import Settings
+from liveaffect.doctor import doctor
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.confidence import READING, Calibrated, DamagedConfidence, part
+from liveaffect.engines.manifest import Manifest
+from liveaffect.realtime.wiring import confidence_of
+from liveaffect.self_test import confidence
+from liveaffect.settings import Settings
 
 KINDS = ("face", "voice", "fusion")
 

@@ -8,12 +8,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.clock import MS, SECOND
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.run.continuity import Numbering
-from realtime.testing.faults import Fault, deliveries, scripts
-from realtime.testing.monitor import Monitor
-from realtime.testing.synthetic import picture, tone
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.supervisor import Numbering
+from liveaffect.realtime.testing.faults import Fault, deliveries, scripts
+from liveaffect.realtime.testing.monitor import Monitor
+from liveaffect.realtime.testing.synthetic import picture, tone
 
 PERIOD_NS, BLOCK = 40 * MS, 640
 

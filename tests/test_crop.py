@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT
-from realtime.crop import cut_out, likeness, quality, turn, unlikeness
+from liveaffect.engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT
+from liveaffect.realtime.crop import cut_out, likeness, quality, turn, unlikeness
 
 EYES = np.array([EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT]) * CROP_SIZE - 0.5
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.recipe import LABELS
-from realtime.cue import NOT_SURE, Cue, Scores
-from realtime.sinks.csv_file import COLUMNS, row
-from realtime.sinks.jsonl import line
-from realtime.testing.scenes import cue
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.cue import NOT_SURE, Cue, Scores
+from liveaffect.realtime.sinks.csv_file import COLUMNS, row
+from liveaffect.realtime.sinks.jsonl import line
+from liveaffect.realtime.testing.scenes import cue
 
 DOCUMENT = (Path(__file__).resolve().parent.parent / "docs" / "cue.md").read_text("utf-8")
 

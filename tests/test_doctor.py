@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.protocol import Tensors
-from engines.scripted_engine import ScriptedVoice
-from realtime.errors import MissingLibrary
-from realtime.run import examination, libraries
-from realtime.run.doctor import Finding, Section, doctor
-from realtime.run.self_test import engines, judge_voice, read_wav
-from realtime.run.settings import Settings
+from liveaffect import doctor as examination
+from liveaffect import libraries
+from liveaffect.doctor import doctor
+from liveaffect.engines.protocol import Tensors
+from liveaffect.engines.scripted_engine import ScriptedVoice
+from liveaffect.findings import Finding, Section
+from liveaffect.realtime.errors import MissingLibrary
+from liveaffect.realtime.speech import read_wav
+from liveaffect.self_test import engines, judge_voice
+from liveaffect.settings import Settings
 
 FINE = Finding("camera", "ok", "looks at you")
 ABSENT = Finding("GPU", "absent", "none", "buy one")
@@ -125,7 +128,7 @@ def test_a_sound_server_counts_only_if_it_answers(tmp_path: Path, monkeypatch: p
 def test_a_damaged_detector_is_broken_and_fetch_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from realtime.run.fetch import COMMAND, FILES
+    from liveaffect.realtime.faces.files import COMMAND, FILES
 
     monkeypatch.setenv("LIVEAFFECT_FILES", str(tmp_path))
     (tmp_path / FILES[0].name).write_bytes(b"not the file")
@@ -133,20 +136,6 @@ def test_a_damaged_detector_is_broken_and_fetch_mends_it(
     assert (damaged.state, damaged.cure) == ("broken", COMMAND)
     assert "SHA-256" in damaged.detail
     assert (absent.state, absent.cure) == ("broken", COMMAND)
-
-
-def test_our_packages_come_from_one_place_and_a_stranger_among_them_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert [f.state for f in examination.own_packages()] == ["ok"]
-    stranger = tmp_path / "realtime"
-    monkeypatch.setattr(
-        examination, "_folder_of", lambda name: stranger if name == "realtime" else examination.home() / name
-    )
-    (finding,) = examination.own_packages()
-    assert (finding.name, finding.state) == ("realtime", "broken")
-    assert str(stranger) in finding.detail
-    assert "uninstall realtime" in finding.cure
 
 
 def test_linked_files_are_counted_once(tmp_path: Path) -> None:

@@ -10,19 +10,19 @@ import numpy as np
 import onnx
 import pytest
 
-from engines import manifest as manifests
-from engines import parity, probe
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineFileError
-from engines.recipe import CROP_SIZE
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import parity, probe
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import CROP_SIZE
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'liveaffect[train]'")
 
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor, nn
 
-from engines.build import export_onnx  # noqa: E402
-from engines.model import presets  # noqa: E402
-from engines.torch_engine import TorchEngine, open_weights  # noqa: E402
+from liveaffect.engines.build import export_onnx
+from liveaffect.engines.model import presets
+from liveaffect.engines.torch_engine import TorchEngine, open_weights
 
 HUGE = ("voice", "fv2es")
 """A hundred million weights: half a minute and three gigabytes."""

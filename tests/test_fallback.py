@@ -7,13 +7,20 @@ import threading
 import numpy as np
 import pytest
 
-from engines import probe
-from engines.fallback import LOST, FallbackEngine
-from engines.protocol import EngineError, EngineFailed, EngineLost, EngineUnavailable, Pending, Tensors
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.networks import Networks
-from realtime.testing.engine_contract import check_engine
-from realtime.testing.engines import ConstantEngine, CountingEngine
+from liveaffect.engines import probe
+from liveaffect.engines.fallback import LOST, FallbackEngine
+from liveaffect.engines.protocol import (
+    EngineError,
+    EngineFailed,
+    EngineLost,
+    EngineUnavailable,
+    Pending,
+    Tensors,
+)
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.testing.engine_contract import check_engine
+from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine
 
 
 class Losing(ScriptedFace):

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND, MediaClock
-from realtime.errors import EndOfStream, SourceChanged, SourceLost, SourceNotFound
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.ring import Ring
-from realtime.run.supervisor import Item
-from realtime.testing.clock import FakeClock
-from realtime.testing.faults import (
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND, MediaClock
+from liveaffect.realtime.errors import EndOfStream, SourceChanged, SourceLost, SourceNotFound
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.source import Item
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.faults import (
     Delivery,
     Drop,
     Fault,

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from realtime.errors import MissingFile
-from realtime.run import fetch as fetching
-from realtime.run.fetch import FULL_RANGE, WHEEL_FOLDER, ForeignFile, fetch, model_path, pip_environment
+from liveaffect import fetch as fetching
+from liveaffect.fetch import WHEEL_FOLDER, fetch, pip_environment
+from liveaffect.realtime.errors import MissingFile
+from liveaffect.realtime.faces import files as detectors
+from liveaffect.realtime.faces.files import FULL_RANGE, ForeignFile, model_path
 
 CONTENT = {"one.tflite": b"first network", "two.tflite": b"second network"}
 
@@ -23,6 +25,7 @@ def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, content in CONTENT.items()
     )
     monkeypatch.setattr(fetching, "FILES", files)
+    monkeypatch.setattr(detectors, "FILES", files)
 
 
 def say_nothing(line: str) -> None:

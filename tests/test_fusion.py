@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.protocol import check_inputs
-from engines.recipe import LABELS
-from engines.scripted_engine import ScriptedFusion
-from realtime.fusion import UNKNOWN, Gathered, fusion_inputs, read_fused, softmax
-from realtime.pooling import Pooled
+from liveaffect.engines.protocol import check_inputs
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.scripted_engine import ScriptedFusion
+from liveaffect.realtime.fusion import UNKNOWN, Gathered, fusion_inputs, read_fused, softmax
+from liveaffect.realtime.pooling import Pooled
 
 
 def trunks(seed: int) -> tuple[Pooled, Pooled]:

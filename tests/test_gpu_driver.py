@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from engines import gpu_driver, tensorrt_backend
-from engines.gpu_driver import Gpu
-from engines.protocol import EngineUnavailable
+from liveaffect.engines import gpu_driver, tensorrt_backend
+from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.protocol import EngineUnavailable
 
 SOURCE = """
 #include <stddef.h>

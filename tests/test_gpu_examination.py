@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from engines import device_memory, gpu_driver, plans, tensorrt_backend
-from engines.build.plan import BuiltPlan
-from engines.gpu_driver import Gpu
-from engines.plans import PlanKey
-from engines.tensorrt_backend import Backend
-from realtime.run import gpu_examination
-from realtime.run.doctor import Finding
+from liveaffect import doctor as gpu_examination
+from liveaffect.engines import device_memory, gpu_driver, plans, tensorrt_backend
+from liveaffect.engines.build.plan import BuiltPlan
+from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.plans import PlanKey
+from liveaffect.engines.tensorrt_backend import Backend
+from liveaffect.findings import Finding
 
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
 RTX = Backend(None, "tensorrt-rtx", "1.7.1")

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from engines import manifest as manifests
-from engines.protocol import EngineError, EngineUnavailable
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.protocol import EngineError, EngineUnavailable
 
 pytest.importorskip("torch", reason="torch is not installed: it exports the networks of the dry run")
 pytest.importorskip("onnx", reason="onnx is not installed, and torch is useless without it here")

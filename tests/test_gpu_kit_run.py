@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import manifest as manifests
-from engines.protocol import EngineError
-from engines.tensorrt_backend import find_backend
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.protocol import EngineError
+from liveaffect.engines.tensorrt_backend import find_backend
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -155,7 +155,7 @@ def test_a_file_in_half_precision_is_built_as_it_stands(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: it builds the plan")
     pytest.importorskip("onnx", reason="onnx is not installed, and torch is useless without it here")
     found = manifests.read(manifests.SHIPPED / "face.json")
-    to_half = importlib.import_module("engines.build.half").to_half
+    to_half = importlib.import_module("liveaffect.engines.build.half").to_half
     half = to_half(manifests.load_bytes(found, manifests.SHIPPED, "fp32"))
     (tmp_path / networks.half_name("face")).write_bytes(half)
     network = networks.Network("face-live", tmp_path, found, hashlib.sha256(half).hexdigest())

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import device_memory, gpu_driver, gpu_load, manifest, plans, probe, scripted_tensorrt, stopwatch
-from engines import load as loading
-from engines.build.quantize import quantize
-from engines.device.host import HostMemory
-from engines.fallback import LOST, FallbackEngine
-from engines.gpu_load import GpuTools
-from engines.load import load
-from engines.protocol import Done, Engine, EngineLost, EngineUnavailable, Pending, Tensors
-from engines.tensorrt_backend import Backend
-from engines.tensorrt_engine import TensorRTEngine
-from realtime.run import engine_list
-from realtime.run.engine_list import engine_lines
-from realtime.testing import scripted_gpu, tiny_networks
-from realtime.testing.scripted_gpu import LosableMemory
+from liveaffect.engines import device_memory, gpu_driver, gpu_load, manifest, plans, probe, stopwatch
+from liveaffect.engines import load as loading
+from liveaffect.engines import overview as engine_list
+from liveaffect.engines.build.quantize import quantize
+from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.fallback import LOST, FallbackEngine
+from liveaffect.engines.gpu_load import GpuTools
+from liveaffect.engines.load import load
+from liveaffect.engines.overview import engine_lines
+from liveaffect.engines.protocol import Done, Engine, EngineLost, EngineUnavailable, Pending, Tensors
+from liveaffect.engines.tensorrt_backend import Backend
+from liveaffect.engines.tensorrt_engine import TensorRTEngine
+from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
+from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
+from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory
 
 
 @pytest.fixture(scope="module")

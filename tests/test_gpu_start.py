@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from engines import gpu_driver, gpu_load, manifest, plans, probe
-from engines.fallback import FallbackEngine
-from engines.load import load
-from engines.protocol import EngineUnavailable
-from engines.scripted_engine import ScriptedFace, ScriptedVoice
-from realtime.run import gpu_start
-from realtime.run.gpu_start import NOTICE, GpuStart, build_all
-from realtime.testing import scripted_gpu, tiny_networks
+from liveaffect.engines import gpu_driver, gpu_load, gpu_start, manifest, plans, probe
+from liveaffect.engines.fallback import FallbackEngine
+from liveaffect.engines.gpu_start import NOTICE, GpuStart, build_all
+from liveaffect.engines.load import load
+from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedVoice
+from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
+from liveaffect.realtime.testing import tiny_networks
 
 
 @pytest.fixture

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engines import manifest as manifests
-from engines import parity, probe
-from engines.build.folding import folded
-from engines.build.half import half_nodes, to_half
-from engines.manifest import SHIPPED
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineFileError
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import parity, probe
+from liveaffect.engines.build.half import half_nodes, to_half
+from liveaffect.engines.build.onnx_graph import folded
+from liveaffect.engines.manifest import SHIPPED
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.onnx_runtime import ort
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.realtime.testing import tiny_networks
 
 HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -115,9 +115,9 @@ def chain(*nodes: onnx.NodeProto, **constants: NDArray[Any]) -> bytes:
 
 
 def answer(content: bytes, given: float) -> NDArray[np.float32]:
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     (y,) = session.run(["y"], {"x": np.full((1, 4), given, np.float32)})
     return np.asarray(y)
 

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from realtime.capture.restamped import Restamped
-from realtime.clock import MS, MonotonicClock
-from realtime.cue import Cue
-from realtime.errors import EndOfStream, SourceError, SourceNotFound
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.run import examination, webcam
-from realtime.run.calibrations import av
-from realtime.run.calibrations.device_pairs import Pair, store, stored_offset_ns
-from realtime.run.calibrations.recording import Recording
-from realtime.run.cli import main
-from realtime.run.live import Feed
-from realtime.run.lockstep import LockStep
-from realtime.run.outputs import Outputs
-from realtime.run.settings import Settings
-from realtime.run.wiring import Rings, Wiring
-from realtime.testing.stepped import constant_networks
-from realtime.testing.synthetic import ScriptedSource, picture, tone
-from realtime.testing.talkers import Talkers
+from liveaffect import doctor as examination
+from liveaffect import webcam
+from liveaffect.calibration import recording
+from liveaffect.calibration.recording import Recording
+from liveaffect.cli import main
+from liveaffect.realtime.clock import MS, MonotonicClock
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.device_pairs import Pair, store, stored_offset_ns
+from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
+from liveaffect.realtime.faces import files
+from liveaffect.realtime.feeds import Feed
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.lockstep import LockStep
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.source import Restamped, Source
+from liveaffect.realtime.testing.stepped import constant_networks
+from liveaffect.realtime.testing.synthetic import ScriptedSource, picture, tone
+from liveaffect.realtime.testing.talkers import Talkers
+from liveaffect.realtime.wiring import Rings, Wiring
+from liveaffect.settings import Settings
 
 SECONDS = 6.0
 
@@ -87,15 +90,18 @@ def test_live_takes_the_offset_of_the_two_devices_and_a_named_one_before_it(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     asked = Settings(camera=("rtsp://cam/1",), mic=("some mic",))
-    clock = MonotonicClock()
-    assert not isinstance(webcam.microphone_feed("some mic", asked, clock).make(), Restamped)
+
+    def microphone_of(settings: Settings) -> Source:
+        return webcam.feeds_of(settings, MonotonicClock())[-1].make()
+
+    assert not isinstance(microphone_of(asked), Restamped)
     store(Pair("rtsp://cam/1", "some mic", 90 * MS, "clap", 1.0))
-    assert isinstance(webcam.microphone_feed("some mic", asked, clock).make(), Restamped)
-    assert not isinstance(webcam.microphone_feed("other mic", asked, clock).make(), Restamped)
-    none = Settings(camera=("rtsp://cam/1",), av_offset="0")
-    assert not isinstance(webcam.microphone_feed("some mic", none, clock).make(), Restamped)
-    alone = Settings(camera=("none",))
-    assert not isinstance(webcam.microphone_feed("some mic", alone, clock).make(), Restamped)
+    assert isinstance(microphone_of(asked), Restamped)
+    assert not isinstance(microphone_of(replace(asked, mic=("other mic",))), Restamped)
+    none = replace(asked, av_offset="0")
+    assert not isinstance(microphone_of(none), Restamped)
+    alone = replace(asked, camera=("none",))
+    assert not isinstance(microphone_of(alone), Restamped)
 
 
 def test_the_doctor_shows_what_is_stored_and_how_to_mend_it(
@@ -169,8 +175,8 @@ def test_two_devices_are_measured_kept_by_name_and_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(av, "Recording", Filmed)
-    monkeypatch.setattr(av, "make_finder", lambda _: Filmed.film.make_finders())
+    monkeypatch.setattr(recording, "Recording", Filmed)
+    monkeypatch.setattr(files, "make_finder", lambda _: Filmed.film.make_finders())
     store(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
     assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic"]) == 0
     said = capsys.readouterr()

@@ -12,12 +12,12 @@ from types import ModuleType
 
 import pytest
 
-from engines import gpu_driver, manifest, probe, stopwatch
-from engines import load as loading
-from engines.build import quantize
-from engines.load import load
-from engines.protocol import EngineFileError, EngineUnavailable, Tensors
-from realtime.testing import tiny_networks
+from liveaffect.engines import gpu_driver, manifest, probe, stopwatch
+from liveaffect.engines import load as loading
+from liveaffect.engines.build import quantize
+from liveaffect.engines.load import load
+from liveaffect.engines.protocol import EngineFileError, EngineUnavailable, Tensors
+from liveaffect.realtime.testing import tiny_networks
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +153,8 @@ def test_an_unknown_engine_or_kind_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("module", "choice", "words"),
     [
-        ("engines.onnx_engine", "onnx", "onnxruntime"),
-        ("engines.torch_engine", "torch", r"liveaffect\[train\]"),
+        ("liveaffect.engines.onnx_engine", "onnx", "onnxruntime"),
+        ("liveaffect.engines.torch_engine", "torch", r"liveaffect\[train\]"),
     ],
 )
 def test_a_package_that_is_missing_is_named(
@@ -238,7 +238,7 @@ def test_with_a_gpu_but_no_package_the_package_is_named(monkeypatch: pytest.Monk
 def test_running_a_network_needs_neither_torch_nor_onnx(quantised: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from engines.load import load; from engines.protocol import blank\n"
+        "from liveaffect.engines.load import load; from liveaffect.engines.protocol import blank\n"
         "for kind in ('face', 'voice', 'fusion'):\n"
         "    engine = load(kind, weights=Path(sys.argv[1])); engine.infer(blank(engine.spec))\n"
         "print([name for name in ('torch', 'onnx') if name in sys.modules])"

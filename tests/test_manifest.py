@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from engines import manifest as manifests
-from engines.protocol import EngineFileError
-from engines.recipe import LABELS
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.testing import tiny_networks
 
 Entry = dict[str, Any]
 

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.capture.sound_time import SoundTime
-from realtime.clock import MS, SECOND
-from realtime.errors import MissingLibrary, SourceError, SourceLost, SourceNotFound
-from realtime.frame import AudioBlock
-from realtime.microphone import Microphone
-from realtime.testing.clock import FakeClock
-from realtime.testing.synthetic import FakeSound
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.capture.sound_time import SoundTime
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import MissingLibrary, SourceError, SourceLost, SourceNotFound
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.microphone import Microphone
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.synthetic import FakeSound
 
 Samples = NDArray[np.float32]
 

@@ -12,11 +12,11 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor, nn
 
-from engines.model import presets
-from engines.model.blocks import SelfAttention
-from engines.model.count import Macs, macs, parameters
-from engines.model.network import Network
-from engines.model.temporal import ClsTransformer
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.blocks import SelfAttention
+from liveaffect.engines.model.count import Macs, macs, parameters
+from liveaffect.engines.model.heads import Network
+from liveaffect.engines.model.temporal import ClsTransformer
 
 MILLION = 1_000_000
 

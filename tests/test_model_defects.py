@@ -20,17 +20,17 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor, nn
 
-from engines import probe
-from engines.model import presets
-from engines.model.frontend import CropFront
-from engines.model.network import Network
-from engines.model.reparam import deploy
-from engines.model.temporal import ClsTransformer, attention_pool
-from engines.recipe import LABELS, PRIOR_MEAN, SpeakerStatistics
-from engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
-from engines.training.corpora_faces import Faces
-from engines.training.sided_faces import Sided
-from realtime.testing import tiny_networks
+from liveaffect.engines import probe
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.frontend import CropFront
+from liveaffect.engines.model.heads import Network
+from liveaffect.engines.model.reparam import deploy
+from liveaffect.engines.model.temporal import ClsTransformer, attention_pool
+from liveaffect.engines.recipe import LABELS, PRIOR_MEAN, SpeakerStatistics
+from liveaffect.engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
+from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.sided_faces import Sided
+from liveaffect.realtime.testing import tiny_networks
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 

@@ -16,10 +16,17 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor
 
-from engines import probe
-from engines.model import presets
-from engines.model.frontend import CropFront, Sound, SoundFront, SoundPreset, mel_filters, voice_level
-from engines.recipe import LOG_FLOOR, MEL_BANDS, SAMPLE_RATE, STFT_FRAMES
+from liveaffect.engines import probe
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.frontend import (
+    CropFront,
+    Sound,
+    SoundFront,
+    SoundPreset,
+    mel_filters,
+    voice_level,
+)
+from liveaffect.engines.recipe import LOG_FLOOR, MEL_BANDS, SAMPLE_RATE, STFT_FRAMES
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 

@@ -9,8 +9,8 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor
 
-from engines.model import presets
-from engines.model.fusion import (
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.fusion import (
     BilinearFusion,
     Evidence,
     FactorisedBilinear,
@@ -21,7 +21,7 @@ from engines.model.fusion import (
     certainty,
     extended,
 )
-from engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS
+from liveaffect.engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 

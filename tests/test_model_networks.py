@@ -12,15 +12,15 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor, nn
 
-from engines import probe
-from engines.model import presets
-from engines.model.blocks import DropPath, SelfAttention
-from engines.model.network import Network
-from engines.model.reparam import deploy
-from engines.model.temporal import attention_pool
-from engines.model.voice_fcn import FcnPreset, LocalNorm, VoiceFcn
-from engines.model.voice_nest import Level, NestLevel, VoiceNest
-from engines.protocol import (
+from liveaffect.engines import probe
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.blocks import DropPath, SelfAttention
+from liveaffect.engines.model.heads import Network
+from liveaffect.engines.model.reparam import deploy
+from liveaffect.engines.model.temporal import attention_pool
+from liveaffect.engines.model.voice_fcn import FcnPreset, LocalNorm, VoiceFcn
+from liveaffect.engines.model.voice_nest import Level, NestLevel, VoiceNest
+from liveaffect.engines.protocol import (
     FACE_INPUTS,
     FACE_OUTPUTS,
     FUSION_INPUTS,
@@ -28,7 +28,7 @@ from engines.protocol import (
     VOICE_INPUTS,
     VOICE_OUTPUTS,
 )
-from engines.recipe import MEL_BANDS
+from liveaffect.engines.recipe import MEL_BANDS
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 

@@ -11,11 +11,11 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor, nn
 
-from engines import probe
-from engines.model import presets
-from engines.model.blocks import ConvNorm, RepVggBlock
-from engines.model.network import Network
-from engines.model.reparam import deploy, fold_kernel
+from liveaffect.engines import probe
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.blocks import ConvNorm, RepVggBlock
+from liveaffect.engines.model.heads import Network
+from liveaffect.engines.model.reparam import deploy, fold_kernel
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 

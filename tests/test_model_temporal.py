@@ -13,9 +13,9 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 
 import torch
 
-from engines.model.temporal import ClsTransformer, RunningPool, attention_pool
-from realtime.clock import SECOND
-from realtime.pooling import Evidence, Forgetting, pool
+from liveaffect.engines.model.temporal import ClsTransformer, RunningPool, attention_pool
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.pooling import Evidence, Forgetting, pool
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 

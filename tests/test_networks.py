@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import PIECE
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.networks import GIVE_UP_AFTER, Networks, Row
-from realtime.testing.engines import CountingEngine, FailingEngine, NanEngine, SchooledEngine
+from liveaffect.engines.recipe import PIECE
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.networks import GIVE_UP_AFTER, Networks, Row
+from liveaffect.realtime.testing.engines import CountingEngine, FailingEngine, NanEngine, SchooledEngine
 
 
 def crop(value: int) -> Row:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from engines.recipe import LABELS
-from realtime.clock import MS, SECOND
-from realtime.cue import NOT_SURE, Reading, Scores
-from realtime.smoothing import Basis, Circumstances, Reason, SmoothingSettings, Steady, decide_label
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import NOT_SURE, Reading, Scores
+from liveaffect.realtime.smoothing import (
+    Basis,
+    Circumstances,
+    LabelSmoother,
+    Reason,
+    SmoothingSettings,
+    decide_label,
+)
 
 SETTINGS = SmoothingSettings()
 PLAIN = Circumstances()
@@ -88,7 +95,7 @@ def test_an_unknown_weakness_is_not_invented_as_a_reason() -> None:
 
 def test_every_reason_can_be_given_once_and_is_a_plain_string() -> None:
     assert len(set(Reason)) == 14
-    steady = Steady()
+    steady = LabelSmoother()
     shown = steady.step(0, None, face=None, voice=None, evidence_ns=0, circumstances=PLAIN)
     assert shown.reason == "no face or voice"
     assert shown.confidence == 0.0

@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines import manifest as manifests
-from engines import probe
-from engines.onnx_engine import OnnxEngine, session_options
-from engines.protocol import EngineFailed, EngineFileError, EngineInputError, blank
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.onnx_engine import OnnxEngine, session_options
+from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineInputError, blank
+from liveaffect.realtime.testing import tiny_networks
 
 TASKS = Path("/proc/self/task")
 Change = Callable[[onnx.ModelProto], object]

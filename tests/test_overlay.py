@@ -12,14 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.recipe import LABELS
-from realtime.capture.stamp import read_stamp, write_stamp
-from realtime.cue import NOT_SURE
-from realtime.drawing import glyphs, paint, panels, signs
-from realtime.drawing.placing import FORMS, Guest, Room, face_room, overlap, seat_all
-from realtime.overlay import Layout, Mark, Seat, View, draw, lay_out
-from realtime.testing import scenes
-from realtime.testing.golden import GOLDEN, difference, load, save
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.capture.stamp import read_stamp, write_stamp
+from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.drawing import glyphs, paint, panels, signs
+from liveaffect.realtime.drawing.placing import (
+    FORMS,
+    FreeSpace,
+    WantedPanel,
+    face_room,
+    overlap,
+    place_panels,
+)
+from liveaffect.realtime.overlay import Layout, Mark, PanelPlace, View, draw, lay_out
+from liveaffect.realtime.testing import scenes
+from liveaffect.realtime.testing.golden import GOLDEN, difference, load, save
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 LIMIT_BYTES = 400_000
@@ -262,7 +269,7 @@ def test_a_panel_at_the_limit_of_two_forms_does_not_change_to_and_fro() -> None:
     def at(x: int) -> View:
         return replace(view, marks=(replace(view.marks[0], box=(x, 40, 400, 400)),), history=())
 
-    def forms(x: int, seats: tuple[Seat, ...] = ()) -> tuple[tuple[Seat, ...], list[str]]:
+    def forms(x: int, seats: tuple[PanelPlace, ...] = ()) -> tuple[tuple[PanelPlace, ...], list[str]]:
         seats = lay_out(at(x), seats).seats
         return seats, [seat.form for seat in seats]
 
@@ -281,8 +288,8 @@ def test_a_panel_at_the_limit_of_two_forms_does_not_change_to_and_fro() -> None:
 def test_where_a_face_fills_the_picture_only_a_label_that_leaves_it_free_is_put_into_its_box() -> None:
     def seated(name: tuple[int, int]) -> list[str]:
         sizes = dict.fromkeys(FORMS, (99, 99)) | {"name": name}
-        room = Room(100, 100, 0, [face_room((0, 0, 100, 100))])
-        return [seat.side for seat, _ in seat_all([Guest(1, (0, 0, 100, 100), sizes)], room, 4)]
+        room = FreeSpace(100, 100, 0, [face_room((0, 0, 100, 100))])
+        return [seat.side for seat, _ in place_panels([WantedPanel(1, (0, 0, 100, 100), sizes)], room, 4)]
 
     assert seated((20, 8)) == ["inside"]
     assert seated((40, 30)) == []

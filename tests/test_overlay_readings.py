@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from realtime.cue import NOT_SURE
-from realtime.drawing import paint
-from realtime.overlay import Layout, View, draw, lay_out, strength
-from realtime.testing import scenes
-from realtime.testing.golden import Picture
+from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.drawing import paint
+from liveaffect.realtime.overlay import Layout, View, draw, lay_out, strength
+from liveaffect.realtime.testing import scenes
+from liveaffect.realtime.testing.golden import Picture
 
 # Ages.
 

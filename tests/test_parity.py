@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import manifest as manifests
-from engines import parity, probe
-from engines.build.quantize import quantize
-from engines.onnx_engine import OnnxEngine
-from engines.parity import EXACT, QUANTISED, Tolerance, compare, compare_named
-from engines.protocol import Done, EngineInputError, EngineSpec, Pending, Tensors
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import parity, probe
+from liveaffect.engines.build.quantize import quantize
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.overview import compare_named
+from liveaffect.engines.parity import EXACT, QUANTISED, Tolerance, compare
+from liveaffect.engines.protocol import Done, EngineInputError, EngineSpec, Pending, Tensors
+from liveaffect.realtime.testing import tiny_networks
 
 Change = Callable[[dict[str, np.ndarray]], object]
 

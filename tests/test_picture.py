@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from realtime.errors import SourceError, SourceRefused
-from realtime.replay import load_picture
+from liveaffect.realtime.errors import SourceError, SourceRefused
+from liveaffect.realtime.replay import load_picture
 
 
 def test_a_picture_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:

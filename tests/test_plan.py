@@ -16,14 +16,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines import manifest as manifests
-from engines import probe
-from engines.build import plan as planning
-from engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare
-from engines.manifest import SHIPPED, Manifest
-from engines.protocol import EngineFileError, EngineUnavailable
-from engines.tensorrt_backend import Backend, find_backend
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.build import plan as planning
+from liveaffect.engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare
+from liveaffect.engines.manifest import SHIPPED, Manifest
+from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
+from liveaffect.engines.tensorrt_backend import Backend, find_backend
+from liveaffect.realtime.testing import tiny_networks
 
 ONE_SIZE = (4,)
 """Voice networks are built with one profile here: each costs as much as the network itself."""
@@ -62,8 +62,8 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shelf]:
 
 def exported(kind: str, preset: str, folder: Path) -> Path:
     pytest.importorskip("torch", reason="exports a live preset and needs torch for it")
-    from engines.build.export_onnx import export
-    from engines.build.quantize import quantize
+    from liveaffect.engines.build.export_onnx import export
+    from liveaffect.engines.build.quantize import quantize
 
     path = export(kind, preset, folder)
     piece = manifests.read(path).recipe.piece
@@ -264,6 +264,6 @@ def test_a_card_that_cannot_do_it_is_refused_in_words(tiny: bytes, backend: Back
 def test_half_precision_without_onnx_says_what_to_install(
     tiny: bytes, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "engines.build.half", None)
+    monkeypatch.setitem(sys.modules, "liveaffect.engines.build.half", None)
     with pytest.raises(EngineUnavailable, match="pip install onnx"):
         build_plan(tiny, precision="fp16", backend=backend)

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from engines import gpu_driver, plans, tensorrt_backend
-from engines import manifest as manifests
-from engines.build.plan import BuiltPlan
-from engines.gpu_driver import Gpu
-from engines.plans import PlanKey
-from engines.protocol import EngineFileError, EngineUnavailable
-from engines.tensorrt_backend import Backend, find_backend
-from realtime.run import cli, engine_build, engine_list
-from realtime.testing import tiny_networks
+from liveaffect import cli
+from liveaffect.engines import gpu_driver, plans, tensorrt_backend
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import overview as engine_list
+from liveaffect.engines.build import forms as engine_build
+from liveaffect.engines.build.plan import BuiltPlan
+from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.plans import PlanKey
+from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
+from liveaffect.engines.tensorrt_backend import Backend, find_backend
+from liveaffect.realtime.testing import tiny_networks
 
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
 SCRIPTED = Backend(None, "tensorrt-rtx", "1.7")

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from engines import manifest as manifests
-from engines import plans
-from engines.build.plan import PORTABLE, SIZES, BuiltPlan
-from engines.gpu_driver import Gpu, gpus
-from engines.manifest import Manifest
-from engines.plans import PlanKey, PlanMissing
-from engines.protocol import EngineFileError, EngineUnavailable
-from engines.tensorrt_backend import Backend, find_backend
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import plans
+from liveaffect.engines.build.plan import PORTABLE, SIZES, BuiltPlan
+from liveaffect.engines.gpu_driver import Gpu, gpus
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.plans import PlanKey, PlanMissing
+from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
+from liveaffect.engines.tensorrt_backend import Backend, find_backend
+from liveaffect.realtime.testing import tiny_networks
 
 CONTENT = b"an ONNX file"
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
@@ -284,7 +284,7 @@ def test_a_real_plan_goes_through_the_cache(tmp_path: Path) -> None:
 
 def test_reading_plans_needs_neither_onnx_nor_tensorrt() -> None:
     code = (
-        "import sys, engines.plans; engines.plans.listed(); "
+        "import sys, liveaffect.engines.plans; liveaffect.engines.plans.listed(); "
         "print({'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'torch'} & set(sys.modules) or 'none')"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

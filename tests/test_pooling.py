@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.clock import MS, SECOND
-from realtime.pooling import Evidence, Forgetting, Memory, Window, pool, weighted_score
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.pooling import Evidence, Forgetting, Memory, Window, pool, weighted_score
 
 HALF_LIFE_NS = 8 * SECOND
 

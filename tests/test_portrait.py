@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realtime.capture.stamp import STAMP_SIZE, read_stamp, write_stamp
-from realtime.errors import EndOfStream, SourceError
-from realtime.portrait import Motion, Portraits, packaged_portraits
-from realtime.replay import load_picture
+from liveaffect.realtime.capture.stamp import STAMP_SIZE, read_stamp, write_stamp
+from liveaffect.realtime.errors import EndOfStream, SourceError
+from liveaffect.realtime.portrait import Motion, Portraits, packaged_portraits
+from liveaffect.realtime.replay import load_picture
 
 Image = NDArray[np.uint8]
 

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration.baseline import Baseline, Side, sound_of
-from engines.protocol import Pending, Tensors
-from engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
-from realtime.clock import MonotonicClock
-from realtime.errors import CalibrationRefused, SettingsError
-from realtime.networks import Networks
-from realtime.run.calibrations import baseline as sittings
-from realtime.run.calibrations import profiles
-from realtime.run.calibrations.baseline import Sitting, make_profile
-from realtime.run.cli import main
-from realtime.run.live import Feed
-from realtime.run.loading import Tools
-from realtime.run.settings import Settings
-from realtime.testing.engines import AroundEngine, ConstantEngine
-from realtime.testing.stepped import constant_networks
-from realtime.testing.talkers import Film, Talkers
+from liveaffect.calibration import recording
+from liveaffect.calibration.baseline import Sitting, sound_of
+from liveaffect.cli import main
+from liveaffect.engines.protocol import Pending, Tensors
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
+from liveaffect.realtime import profile as profiles
+from liveaffect.realtime import replay, wiring
+from liveaffect.realtime.clock import MonotonicClock
+from liveaffect.realtime.errors import CalibrationRefused, SettingsError
+from liveaffect.realtime.feeds import Feed
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.profile import Baseline, Side
+from liveaffect.realtime.testing.engines import AroundEngine, ConstantEngine
+from liveaffect.realtime.testing.stepped import constant_networks
+from liveaffect.realtime.testing.talkers import Film, Talkers
+from liveaffect.realtime.wiring import Tools
 
 BOTH = {"face": "net-of-faces", "voice": "net-of-voices"}
 HAPPY = LABELS.index("happy")
@@ -107,12 +107,17 @@ def test_what_is_missing_is_refused_by_name() -> None:
         sat(Talkers(3.0), broken())
 
 
-def made(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile made by the command's own function, with a made-up film and networks."""
     film = Talkers(4.0)
-    monkeypatch.setattr(sittings, "load_tools", lambda *_: Tools(constant_networks(), film.make_finders))
-    monkeypatch.setattr(sittings, "MediaFile", lambda *_, **__: film)
-    return make_profile(Settings(profile=name), Path("film.mp4"), lambda _: None)
+    use(monkeypatch, Tools(constant_networks(), film.make_finders))
+    monkeypatch.setattr(replay, "MediaFile", lambda *_, **__: film)
+    assert main(["calibrate", "baseline", "--profile", name, "--file", "film.mp4"]) == 0
+
+
+def use(monkeypatch: pytest.MonkeyPatch, tools: Tools) -> None:
+    """Let the command take these networks and this finder."""
+    monkeypatch.setattr(wiring, "load_tools", lambda *_, **__: tools)
 
 
 class Filmed:
@@ -128,10 +133,8 @@ class Filmed:
 def test_devices_give_what_was_asked_of_them(
     camera: str, mic: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        sittings, "load_tools", lambda *_: Tools(constant_networks(), Filmed.film.make_finders)
-    )
-    monkeypatch.setattr(sittings, "Recording", Filmed)
+    use(monkeypatch, Tools(constant_networks(), Filmed.film.make_finders))
+    monkeypatch.setattr(recording, "Recording", Filmed)
     assert main(["calibrate", "baseline", "--profile", "ann", "--camera", camera, "--mic", mic]) == 0
     assert "neutral face" in capsys.readouterr().err
     expected = {"face"} if mic == "none" else {"face", "voice"}
@@ -156,8 +159,8 @@ def test_a_silent_film_is_refused_until_its_sound_is_left_out(
     film = Talkers(4.0)
     voice = Deaf(ConstantEngine("voice", "sad"))
     quiet = Networks(ConstantEngine("face", "happy"), voice, ConstantEngine("fusion", "sad"))
-    monkeypatch.setattr(sittings, "load_tools", lambda *_: Tools(quiet, film.make_finders))
-    monkeypatch.setattr(sittings, "MediaFile", opened)
+    use(monkeypatch, Tools(quiet, film.make_finders))
+    monkeypatch.setattr(replay, "MediaFile", opened)
     command = ["calibrate", "baseline", "--profile", "ann", "--file", "film.mp4"]
     assert main(command) == 1
     assert "or leave the voice out: --mic none" in capsys.readouterr().err
@@ -174,8 +177,11 @@ def leaves(content: Any) -> list[Any]:
     return [content]
 
 
-def test_a_profile_is_numbers_only_and_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "profile 'ann' is kept" in made("ann", monkeypatch)
+def test_a_profile_is_numbers_only_and_small(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made("ann", monkeypatch)
+    assert "profile 'ann' is kept" in capsys.readouterr().out
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert [path.name for path in files] == ["ann.json"]
     assert files[0].stat().st_size < 4000
@@ -220,14 +226,14 @@ def test_one_that_is_absent_damaged_newer_or_of_another_network_is_refused_with_
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     networks = constant_networks()
-    assert profiles.habit_of(Settings(), networks) is None
+    assert profiles.profile_of("", networks, None) is None
     with pytest.raises(CalibrationRefused, match="Make it: liveaffect calibrate baseline --profile ann"):
-        profiles.habit_of(Settings(profile="ann"), networks)
+        profiles.profile_of("ann", networks, None)
     made("ann", monkeypatch)
-    habit = profiles.habit_of(Settings(profile="ann"), networks)
-    assert habit is not None
-    assert habit.face is not None
-    assert habit.face[HAPPY] < -1.0
+    profile = profiles.profile_of("ann", networks, None)
+    assert profile is not None
+    assert profile.face is not None
+    assert profile.face[HAPPY] < -1.0
     path = profiles.profiles_folder() / "ann.json"
     good = path.read_text()
     for text, says in (
@@ -238,7 +244,7 @@ def test_one_that_is_absent_damaged_newer_or_of_another_network_is_refused_with_
     ):
         path.write_text(text)
         with pytest.raises(CalibrationRefused, match=says) as refusal:
-            profiles.habit_of(Settings(profile="ann"), networks)
+            profiles.profile_of("ann", networks, None)
         assert "liveaffect profile erase ann" in str(refusal.value)
     assert main(["profile", "list"]) == 0
     assert "not used" in capsys.readouterr().out

@@ -7,32 +7,32 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.protocol import Pending, Tensors
-from engines.recipe import LABELS, SpeakerStatistics
-from realtime.clock import MS, SECOND
-from realtime.confidence import Confidence
-from realtime.cue import Cue
-from realtime.frame import Face, Sighting
-from realtime.networks import Networks
-from realtime.people import Belonging, Habit, Person
-from realtime.run.lockstep import LockStep
-from realtime.run.outputs import Outputs
-from realtime.run.wiring import Rings, Wiring
-from realtime.testing.engines import AroundEngine, ConstantEngine
-from realtime.testing.faces import Actor
-from realtime.testing.stepped import constant_networks
-from realtime.testing.talkers import Film, Talkers
+from liveaffect.engines.protocol import Pending, Tensors
+from liveaffect.engines.recipe import LABELS, SpeakerStatistics
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.confidence import Confidence
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.frame import Face, Sighting
+from liveaffect.realtime.lockstep import LockStep
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.people import Person, Profile, ProfileOwner
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.testing.engines import AroundEngine, ConstantEngine
+from liveaffect.realtime.testing.faces import Actor
+from liveaffect.realtime.testing.stepped import constant_networks
+from liveaffect.realtime.testing.talkers import Film, Talkers
+from liveaffect.realtime.wiring import Rings, Wiring
 
 HAPPY = LABELS.index("happy")
 
 
-def cues(film: Film, habit: Habit | None) -> list[Cue]:
+def cues(film: Film, profile: Profile | None) -> list[Cue]:
     """All cues of a film under a profile."""
     film.open()
     found: list[Cue] = []
     rings = Rings.plain([film.name], [film.name])
     wiring = Wiring(rings, constant_networks(), film.make_finders, found.extend)
-    wiring.scheduler.adopt(habit)
+    wiring.scheduler.adopt(profile)
     LockStep(wiring, None, Outputs([])).run(film)
     return found
 
@@ -75,11 +75,11 @@ def larger(found: list[Cue]) -> int:
 
 
 def test_the_profile_is_that_of_the_only_face() -> None:
-    assert list(changed(cues(Talkers(5.0), Habit(face=LOWERED)), 3.5, 5.0).values()) == [True]
+    assert list(changed(cues(Talkers(5.0), Profile(face=LOWERED)), 3.5, 5.0).values()) == [True]
 
 
 def test_of_two_it_is_that_of_the_larger_face_and_stays_there_when_the_other_leaves() -> None:
-    found = cues(OneLarger(leaves=0), Habit(face=LOWERED))
+    found = cues(OneLarger(leaves=0), Profile(face=LOWERED))
     near = larger(found)
     assert changed(found, 3.5, 4.5) == {near: True}
     later = changed(found, 6.5, 8.0)
@@ -88,7 +88,7 @@ def test_of_two_it_is_that_of_the_larger_face_and_stays_there_when_the_other_lea
 
 
 def test_when_its_owner_leaves_nobody_who_stays_inherits_it_and_whoever_comes_next_has_it() -> None:
-    found = cues(OneLarger(leaves=1), Habit(face=LOWERED))
+    found = cues(OneLarger(leaves=1), Profile(face=LOWERED))
     assert list(changed(found, 3.0, 4.5).values()) == [False]
     last = changed(found, 7.8, 8.0)
     assert sorted(last.values()) == [False, True]
@@ -105,13 +105,13 @@ def test_the_profile_waits_until_all_are_found_and_is_not_inherited_by_whoever_w
     def person(track: int, came_ms: int) -> Person:
         return Person("camera:0", track, Confidence().steady(), came_ns=came_ms * MS, seen_ns=came_ms * MS)
 
-    habit = Habit(face=LOWERED)
+    profile = Profile(face=LOWERED)
     people = {1: person(1, 0), 2: person(2, 100)}
-    belonging = Belonging(habit)
+    belonging = ProfileOwner(profile)
     assert not belonging.settle(a_sighting(0, (1, 90.0)), {1: people[1]})
     assert not belonging.settle(a_sighting(400, (1, 90.0), (2, 100.0)), people)
     assert belonging.settle(a_sighting(520, (1, 90.0), (2, 100.0)), people)
-    assert (belonging.track, people[2].habit, people[1].habit.face) == (2, habit, None)
+    assert (belonging.track, people[2].profile, people[1].profile.face) == (2, profile, None)
     people[2].seen_ns = 3000 * MS
     belonging.left(people.pop(2))
     assert not belonging.settle(a_sighting(9000, (1, 90.0)), people)
@@ -124,7 +124,7 @@ def test_the_profile_waits_until_all_are_found_and_is_not_inherited_by_whoever_w
 
 
 def test_without_a_profile_everything_is_as_it_was() -> None:
-    plain, empty = cues(Talkers(2.0), None), cues(Talkers(2.0), Habit())
+    plain, empty = cues(Talkers(2.0), None), cues(Talkers(2.0), Profile())
     assert [c.to_json() for c in plain] == [c.to_json() for c in empty]
 
 
@@ -139,7 +139,7 @@ def test_the_voice_of_the_profile_is_shifted_and_starts_from_its_statistics() ->
             return super().submit(inputs)
 
     known = SpeakerStatistics.cold(mean=-3.25)
-    habit = Habit(voice=np.array([0, -9, 0, 0, 0, 0, 0], np.float32), statistics=known)
+    profile = Profile(voice=np.array([0, -9, 0, 0, 0, 0, 0], np.float32), statistics=known)
     film = Talkers(7.0)
     film.open()
     networks = Networks(
@@ -149,7 +149,7 @@ def test_the_voice_of_the_profile_is_shifted_and_starts_from_its_statistics() ->
     )
     found: list[Cue] = []
     wiring = Wiring(Rings.plain([film.name], [film.name]), networks, film.make_finders, found.extend)
-    wiring.scheduler.adopt(habit)
+    wiring.scheduler.adopt(profile)
     LockStep(wiring, None, Outputs([])).run(film)
     voices = [cue.voice for cue in found if cue.track is not None and cue.voice is not None][-5:]
     assert len(voices) == 5
@@ -162,7 +162,7 @@ def test_without_a_camera_the_profile_is_the_voices() -> None:
     film.open()
     found: list[Cue] = []
     wiring = Wiring(Rings.plain([], [film.name]), constant_networks(), film.make_finders, found.extend)
-    wiring.scheduler.adopt(Habit(voice=np.array([0, -9, 0, 0, 0, 0, 0], np.float32)))
+    wiring.scheduler.adopt(Profile(voice=np.array([0, -9, 0, 0, 0, 0, 0], np.float32)))
     for block in film._blocks():
         wiring.rings.take(block)
         wiring.scheduler.step(block.captured_ns)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.protocol import (
+from liveaffect.engines.protocol import (
     FACE_INPUTS,
     FACE_OUTPUTS,
     FUSION_INPUTS,
@@ -29,11 +29,11 @@ from engines.protocol import (
     EngineUnavailable,
     check_inputs,
 )
-from engines.recipe import LABELS
-from realtime import errors
-from realtime.clock import MS, SECOND
-from realtime.cue import Cue, age_ms, distribution
-from realtime.frame import AudioBlock, Face, VideoFrame
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime import errors
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import Cue, age_ms, distribution
+from liveaffect.realtime.frame import AudioBlock, Face, VideoFrame
 
 SPEC = EngineSpec("voice-live/test", VOICE_INPUTS, VOICE_OUTPUTS, 4, "abc", False)
 

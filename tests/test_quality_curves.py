@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.crop import eye_distance
-from realtime.portrait import packaged_portraits
-from realtime.replay import load_picture
-from realtime.run.calibrations.clips import Cast
-from realtime.run.calibrations.quality_curves import (
+from liveaffect.calibration.clips import Engines
+from liveaffect.calibration.quality_curves import (
     EYES_PX,
     FACES_SPOILT,
     VOICES_SPOILT,
@@ -22,11 +17,16 @@ from realtime.run.calibrations.quality_curves import (
     scaled,
     voice_curve,
 )
-from realtime.testing.engines import SchooledEngine
-from realtime.testing.faces import ScriptedFinder
-from realtime.window import PIECES
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.crop import eye_distance
+from liveaffect.realtime.portrait import packaged_portraits
+from liveaffect.realtime.replay import load_picture
+from liveaffect.realtime.testing.engines import SchooledEngine
+from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.window import PIECES
 
-CAST = Cast(
+CAST = Engines(
     SchooledEngine(ScriptedFace()),
     SchooledEngine(ScriptedVoice()),
     ScriptedFusion(),

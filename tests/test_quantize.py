@@ -13,15 +13,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from engines import manifest as manifests
-from engines import parity, probe
-from engines.build import quantize as quantising
-from engines.build.folding import folded
-from engines.build.quantize import prepare, quantize
-from engines.build.ranges import METHODS
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineFileError
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import parity, probe
+from liveaffect.engines.build import quantize as quantising
+from liveaffect.engines.build.onnx_graph import folded
+from liveaffect.engines.build.quantize import prepare, quantize
+from liveaffect.engines.build.ranges import METHODS
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.realtime.testing import tiny_networks
 
 
 def calibration(kind: str, count: int = 32, *, piece: int = 6600) -> list[probe.Batch]:
@@ -37,7 +37,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of a live preset with random weights, in fp32 and INT8."""
     torch = pytest.importorskip("torch", reason="exports a live preset and needs torch for it")
-    from engines.build import export_onnx
+    from liveaffect.engines.build import export_onnx
 
     torch.set_num_threads(1)  # More of them spin while they wait for one another.
     made = export_onnx.export(request.param, "live", tmp_path_factory.mktemp("live"))

@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from engines import manifest as manifests
-from engines import probe
-from engines.build import ranges
-from engines.build.quantize import Prepared, prepare
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineInputError
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.build import ranges
+from liveaffect.engines.build.quantize import Prepared, prepare
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineInputError
+from liveaffect.realtime.testing import tiny_networks
 
 
 def counted(values: NDArray[np.float64]) -> NDArray[np.float64]:

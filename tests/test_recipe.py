@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.recipe import (
+from liveaffect.engines.recipe import (
     CROP_SIZE,
     EYE_IMAGE_LEFT,
     EYE_IMAGE_RIGHT,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.reliability import (
+from liveaffect.calibration.reliability import (
     calibration_error,
     judge,
     kept,
@@ -14,7 +14,7 @@ from calibration.reliability import (
     risk_against_coverage,
     squared_gap,
 )
-from calibration.temperature import UnfitSamples, fit_logits, tempered
+from liveaffect.calibration.temperature import UnfitSamples, fit_logits, tempered
 
 Rows = tuple[NDArray[np.float64], NDArray[np.int64]]
 

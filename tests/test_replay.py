@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND
-from realtime.errors import EndOfStream, SourceError, SourceNotFound
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.replay import MediaFile, Paced, load_picture
-from realtime.run.supervisor import Item, Source
-from realtime.testing.clock import FakeClock
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.replay import MediaFile, Paced, load_picture
+from liveaffect.realtime.source import Item, Source
+from liveaffect.realtime.testing.clock import FakeClock
 
 Image = NDArray[np.uint8]
 

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration import plots
-from calibration.int8_section import short
-from calibration.int8_tables import read
-from calibration.report import Network, OffsetOfPair, Sources, html
-from realtime.run import cli
+from liveaffect import cli
+from liveaffect.calibration import plots
+from liveaffect.calibration.int8_section import short
+from liveaffect.calibration.int8_tables import read
+from liveaffect.calibration.report import Network, OffsetOfPair, Sources, html
 
 INT8 = Path(__file__).resolve().parent.parent / "docs" / "results" / "int8"
 SUMMARY = "answers,side,level,state,temperature,items,accuracy,error,perfect,excess"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from realtime.run import cli
-from realtime.run.libraries import LIBRARIES, PROGRAMS
+from liveaffect import cli
+from liveaffect.libraries import LIBRARIES, PROGRAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import manifest as manifests
-from engines.recipe import LABELS
-from engines.training import evaluate_face, splits
-from engines.training.scores import score
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import evaluate_face, splits
+from liveaffect.engines.training.scores import score
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -41,13 +41,13 @@ def test_the_shipped_face_network_was_trained_on_the_frozen_sides() -> None:
 def page() -> object:
     """The module that writes the page; it knows fusions, which are torch modules."""
     pytest.importorskip("torch", reason="the tables of fusions are made with torch installed")
-    from engines.training import results_page
+    from liveaffect.engines.training import results_page
 
     return results_page
 
 
 def test_every_table_of_the_results_is_what_the_committed_answers_give(page: object) -> None:
-    from engines.training import results_page
+    from liveaffect.engines.training import results_page
 
     assert results_page.as_table(results_page.differences()) == results_page.as_table([])
 
@@ -57,7 +57,7 @@ QUICK = ("face source", "face flips", "face conditions")
 
 def small_docs(to: Path) -> tuple[Path, dict[str, Callable[[Path], str]]]:
     """A page of three tables as they are committed, and who makes them."""
-    from engines.training import results_page
+    from liveaffect.engines.training import results_page
 
     docs = to / "docs"
     (docs / "results").mkdir(parents=True)
@@ -70,7 +70,7 @@ def small_docs(to: Path) -> tuple[Path, dict[str, Callable[[Path], str]]]:
 
 
 def test_changed_answers_are_found_and_written_anew(page: object, tmp_path: Path) -> None:
-    from engines.training import results_page
+    from liveaffect.engines.training import results_page
 
     docs, makers = small_docs(tmp_path)
     path = docs / "results/face_conditions.csv"
@@ -87,7 +87,7 @@ def test_changed_answers_are_found_and_written_anew(page: object, tmp_path: Path
 
 
 def test_a_table_that_was_edited_or_removed_by_hand_is_found(page: object, tmp_path: Path) -> None:
-    from engines.training import results_page
+    from liveaffect.engines.training import results_page
 
     docs, makers = small_docs(tmp_path)
     text = (docs / "results.md").read_text("utf-8")
@@ -104,7 +104,7 @@ def test_a_table_that_was_edited_or_removed_by_hand_is_found(page: object, tmp_p
 
 def test_a_change_of_label_is_counted_for_each_person_and_not_by_way_of_not_sure() -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from engines.training.results_tables import label_changes
+    from liveaffect.engines.training.results_tables import label_changes
 
     shown = {"1": ["not sure", "neutral", "not sure", "neutral"], "2": ["happy", "not sure", "sad", "happy"]}
     rows = [
@@ -116,7 +116,7 @@ def test_a_change_of_label_is_counted_for_each_person_and_not_by_way_of_not_sure
 
 
 def test_answers_that_moved_too_far_are_named_with_what_is_allowed(page: object) -> None:
-    from engines.training.evaluate_all import Allowed, compared
+    from liveaffect.engines.training.evaluate_all import Allowed, compared
 
     committed = np.eye(7)[np.arange(70) % 7] * 5
     now = committed.copy()
@@ -142,7 +142,7 @@ def voice_table(folder: Path, name: str, rows: list[tuple[str, int, int, int]]) 
 
 def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from engines.training import voice_tables
+    from liveaffect.engines.training import voice_tables
 
     right = [("ravdess/01", label, label, label) for label in range(7)]
     deaf = [("ravdess/02", label, -1, 0) for label in range(7)]
@@ -158,7 +158,7 @@ def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart
 
 def test_networks_with_a_seed_each_stand_beside_the_one_that_learnt_from_them(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from engines.training import seed_tables, voice_tables
+    from liveaffect.engines.training import seed_tables, voice_tables
 
     right = [(f"{corpus}/01", label, label, label) for corpus in ("ravdess", "nemo") for label in range(7)]
     wrong = [(who, truth, 0, truth) for who, truth, _, _ in right]
@@ -179,7 +179,7 @@ def test_networks_with_a_seed_each_stand_beside_the_one_that_learnt_from_them(tm
 
 def test_designs_are_compared_over_the_epochs_that_all_had_and_without_teachers(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from engines.training import design_tables
+    from liveaffect.engines.training import design_tables
 
     designs = tmp_path / design_tables.FOLDER
     designs.mkdir()

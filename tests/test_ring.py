@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND
-from realtime.errors import SourceLost
-from realtime.frame import AudioBlock, Sighting, VideoFrame
-from realtime.ring import Ring
-from realtime.testing.monitor import Monitor, Monitors, monitored_audio_ring, monitored_ring
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import SourceLost
+from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.testing.monitor import Monitor, Monitors, monitored_audio_ring, monitored_ring
 
 
 def picture(seq: int, captured_ns: int, *, source: str = "camera:0", side: int = 8) -> VideoFrame:

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from realtime.ring import Batch, Ring
+from liveaffect.realtime.ring import Batch, Ring
 
 
 class RingMachine(RuleBasedStateMachine):

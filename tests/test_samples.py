@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration import samples
-from calibration.samples import Exam, Pick, Places, draw, freeze, left_over
-from calibration.temperature import UnfitSamples
-from engines.protocol import EngineFileError
+from liveaffect.calibration import samples
+from liveaffect.calibration.samples import Exam, Pick, Places, draw, freeze, left_over
+from liveaffect.calibration.temperature import UnfitSamples
+from liveaffect.engines.protocol import EngineFileError
 
 CONDITIONS = ("plain", "noisy", "far")
 

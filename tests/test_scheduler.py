@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.recipe import HOP, LABELS, PIECE, SAMPLE_RATE
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.audio_ring import AudioRing
-from realtime.clock import MS, SECOND
-from realtime.cue import Cue
-from realtime.frame import AudioBlock, Face, Sighting
-from realtime.hearing import Hearing
-from realtime.networks import Networks
-from realtime.ring import Ring
-from realtime.scheduler import Board, Scheduler
-from realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine, SchooledEngine
-from realtime.window import PieceGrid
+from liveaffect.engines.recipe import HOP, LABELS, PIECE, SAMPLE_RATE
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.frame import AudioBlock, Face, Sighting
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.scheduler import Scheduler, Snapshot
+from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine, SchooledEngine
+from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
+from liveaffect.realtime.window import PieceGrid
 
 CAMERA, MICROPHONE = "camera:test", "mic:test"
 POINTS = np.array([[80, 90], [120, 90], [100, 110], [100, 130], [60, 95], [140, 95]], np.float32)
@@ -39,18 +39,21 @@ class Bench:
         self.face = CountingEngine(ScriptedFace())
         self.voice = CountingEngine(ScriptedVoice())
         self.networks = networks or Networks(self.face, self.voice, ScriptedFusion())
-        self.sights: dict[str, Ring[Sighting]] = {name: Ring(8) for name in cameras}
+        self.face_analyzers: dict[str, Ring[Sighting]] = {name: Ring(8) for name in cameras}
         self.sound = AudioRing(10 * SAMPLE_RATE)
         self.published: list[tuple[Cue, ...]] = []
-        self.hearing = Hearing(MICROPHONE, self.sound, PieceGrid(PIECE, HOP))
+        self.voice_analyzer = VoiceAnalyzer(MICROPHONE, self.sound, PieceGrid(PIECE, HOP))
         self.scheduler = Scheduler(
-            self.networks, sights=self.sights, hearings=[self.hearing], publish=self.published.append
+            self.networks,
+            face_analyzers=self.face_analyzers,
+            voice_analyzers=[self.voice_analyzer],
+            publish=self.published.append,
         )
         self._seq = 0
         self._sample = 0
 
     def see(self, at_ns: int, *faces: Face, ended: tuple[int, ...] = (), camera: str = CAMERA) -> None:
-        self.sights[camera].push(Sighting(camera, self._seq, at_ns, (640, 480), faces, ended=ended))
+        self.face_analyzers[camera].push(Sighting(camera, self._seq, at_ns, (640, 480), faces, ended=ended))
         self._seq += 1
 
     def hear(self, seconds: float, loudness: float = 0.2) -> None:
@@ -108,11 +111,11 @@ def test_only_the_newest_of_several_waiting_looks_is_analysed_and_the_rest_is_co
 
 def test_two_people_keep_their_own_answers() -> None:
     bench = Bench()
-    board = Board(0)
+    snapshot = Snapshot(0)
     for i in range(10):
         bench.see(i * 33 * MS, face(1, 60), face(2, 210, (300, 50, 100, 100)))
-        board = bench.scheduler.step(i * 33 * MS)
-    dark, bright = board.cues
+        snapshot = bench.scheduler.step(i * 33 * MS)
+    dark, bright = snapshot.cues
     assert (dark.track, bright.track) == (1, 2)
     assert dark.face is not None
     assert bright.face is not None
@@ -127,8 +130,8 @@ def test_state_dies_with_its_track() -> None:
         bench.see(i * 33 * MS, face(1))
         bench.scheduler.step(i * 33 * MS)
     bench.see(SECOND, face(2, 220), ended=(1,))
-    board = bench.scheduler.step(SECOND)
-    (cue,) = board.cues
+    snapshot = bench.scheduler.step(SECOND)
+    (cue,) = snapshot.cues
     assert cue.track == 2
     assert cue.label == "not sure"
 
@@ -143,11 +146,11 @@ def test_a_face_reading_expires_after_half_a_second() -> None:
 
 def test_a_voice_without_any_face_is_a_cue_without_a_track() -> None:
     bench = Bench(cameras=())
-    board = Board(0)
+    snapshot = Snapshot(0)
     for i in range(60):
         bench.hear(0.05)
-        board = bench.scheduler.step((i + 1) * 50 * MS)
-    (cue,) = board.cues
+        snapshot = bench.scheduler.step((i + 1) * 50 * MS)
+    (cue,) = snapshot.cues
     assert cue.track is None
     assert cue.box is None
     assert cue.face is None
@@ -160,11 +163,11 @@ def test_a_voice_without_any_face_is_a_cue_without_a_track() -> None:
 
 def test_silence_is_no_evidence() -> None:
     bench = Bench(cameras=())
-    board = Board(0)
+    snapshot = Snapshot(0)
     for i in range(60):
         bench.hear(0.05, loudness=0.0)
-        board = bench.scheduler.step((i + 1) * 50 * MS)
-    assert board.cues == ()
+        snapshot = bench.scheduler.step((i + 1) * 50 * MS)
+    assert snapshot.cues == ()
     assert bench.published == []
 
 
@@ -177,13 +180,13 @@ def test_a_network_that_dies_is_named_and_the_rest_goes_on(kind: str) -> None:
     }
     engines[kind] = FailingEngine(engines[kind], after=0)
     bench = Bench(Networks(**engines))
-    board = Board(0)
+    snapshot = Snapshot(0)
     for i in range(60):
         bench.hear(0.033)
         bench.see(i * 33 * MS, face(1))
-        board = bench.scheduler.step(i * 33 * MS)
-    assert any(notice.startswith(f"{kind} network failed") for notice in board.notices)
-    (cue,) = [c for c in board.cues if c.track == 1]
+        snapshot = bench.scheduler.step(i * 33 * MS)
+    assert any(notice.startswith(f"{kind} network failed") for notice in snapshot.notices)
+    (cue,) = [c for c in snapshot.cues if c.track == 1]
     if kind == "fusion":
         assert cue.label == "not sure"
     if kind == "voice":
@@ -209,11 +212,11 @@ def test_every_distribution_sums_to_one_and_weights_belong_to_present_modalities
 def test_a_voice_without_a_trained_network_is_not_judged_beside_a_trained_face() -> None:
     voice_engine = CountingEngine(ScriptedVoice())
     bench = Bench(Networks(SchooledEngine(ScriptedFace()), voice_engine, ScriptedFusion()))
-    board = Board(0)
+    snapshot = Snapshot(0)
     for i in range(60):
         bench.hear(0.033)
         bench.see(i * 33 * MS, face(1))
-        board = bench.scheduler.step(i * 33 * MS)
+        snapshot = bench.scheduler.step(i * 33 * MS)
     assert voice_engine.calls == 0
-    assert [cue.voice for cue in board.cues] == [None]
-    assert board.cues[0].face is not None
+    assert [cue.voice for cue in snapshot.cues] == [None]
+    assert snapshot.cues[0].face is not None

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from realtime.clock import MS, SECOND
-from realtime.frame import Face, Sighting, VideoFrame
-from realtime.run.screen import Around, Pace, Screen
-from realtime.scheduler import Board
-from realtime.testing import scenes
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.frame import Face, Sighting, VideoFrame
+from liveaffect.realtime.scheduler import Snapshot
+from liveaffect.realtime.screen import Pace, RunStatus, Screen
+from liveaffect.realtime.testing import scenes
 
 POINTS = np.array([[80, 90], [120, 90], [100, 110], [100, 130], [60, 95], [140, 95]], np.float32)
 
@@ -74,7 +74,7 @@ def test_the_user_can_switch_and_it_stays() -> None:
 def test_a_late_box_is_moved_to_the_time_of_the_picture() -> None:
     screen = Screen("camera:0", "engine")
     seen = sighting(0, velocity=(300.0, -60.0))
-    view = screen.compose(frame(50 * MS), seen, None, Around(60 * MS, "late"))
+    view = screen.compose(frame(50 * MS), seen, None, RunStatus(60 * MS, "late"))
     x, y, width, height = view.marks[0].box
     assert (x, y) == pytest.approx((115, 97))
     assert (width, height) == (80, 80)
@@ -82,7 +82,7 @@ def test_a_late_box_is_moved_to_the_time_of_the_picture() -> None:
 
 def test_a_box_is_not_moved_on_for_ever() -> None:
     screen = Screen("camera:0", "engine")
-    view = screen.compose(frame(5 * SECOND), sighting(0, (300.0, 0.0)), None, Around(5 * SECOND, "late"))
+    view = screen.compose(frame(5 * SECOND), sighting(0, (300.0, 0.0)), None, RunStatus(5 * SECOND, "late"))
     assert view.marks[0].box[0] == pytest.approx(160)
 
 
@@ -90,7 +90,7 @@ def test_ages_are_those_at_the_moment_of_drawing() -> None:
     screen = Screen("camera:0", "engine")
     cue = replace(scenes.cue("happy", speaking=True), age_ms=(20, 300))
     view = screen.compose(
-        frame(cue.t_ns), sighting(cue.t_ns), Board(cue.t_ns, (cue,)), Around(cue.t_ns + 40 * MS, "late")
+        frame(cue.t_ns), sighting(cue.t_ns), Snapshot(cue.t_ns, (cue,)), RunStatus(cue.t_ns + 40 * MS, "late")
     )
     assert view.marks[0].face_age_ms == 60
     assert view.marks[0].voice_age_ms == 340
@@ -100,11 +100,11 @@ def test_ages_are_those_at_the_moment_of_drawing() -> None:
 def test_the_timeline_has_an_entry_every_tenth_of_a_second_of_the_largest_face() -> None:
     screen = Screen("camera:0", "engine")
     cue = scenes.cue("sad", track=1)
-    view = screen.compose(frame(0), sighting(0), None, Around(0, "locked"))
+    view = screen.compose(frame(0), sighting(0), None, RunStatus(0, "locked"))
     for i in range(61):
         now_ns = i * SECOND // 30
         view = screen.compose(
-            frame(now_ns), sighting(now_ns), Board(now_ns, (cue,)), Around(now_ns, "locked")
+            frame(now_ns), sighting(now_ns), Snapshot(now_ns, (cue,)), RunStatus(now_ns, "locked")
         )
     assert 19 <= len(view.history) <= 21
     assert {label for _, label, _ in view.history} == {"sad"}

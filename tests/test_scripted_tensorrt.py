@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from engines import manifest as manifests
-from engines import scripted_tensorrt
-from engines.device.host import HostMemory
-from engines.device_memory import DeviceError
-from engines.protocol import EngineUnavailable
-from engines.tensorrt_backend import find_backend
-from realtime.testing import tiny_networks
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.engines.tensorrt_backend import find_backend
+from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realtime.clock import MS, SECOND
-from realtime.errors import MissingFile
-from realtime.faces.assign import assign
-from realtime.faces.blazeface import (
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import MissingFile
+from liveaffect.realtime.faces.blazeface import (
     FULL,
     SHORT,
     BlazeFace,
@@ -25,11 +24,21 @@ from realtime.faces.blazeface import (
     merge,
     overlap,
 )
-from realtime.portrait import packaged_portraits
-from realtime.replay import load_picture
-from realtime.run.fetch import FULL_RANGE, SHORT_RANGE, model_path
-from realtime.search import MAX_TILE_PX, ROUND_NS, SHARED_PX, STALE_NS, Search, close_area, look, tiles
-from realtime.testing.faces import Actor, ScriptedFinder, scene
+from liveaffect.realtime.faces.files import FULL_RANGE, SHORT_RANGE, model_path
+from liveaffect.realtime.portrait import packaged_portraits
+from liveaffect.realtime.replay import load_picture
+from liveaffect.realtime.search import (
+    MAX_TILE_PX,
+    ROUND_NS,
+    SHARED_PX,
+    STALE_NS,
+    Search,
+    close_area,
+    look,
+    tiles,
+)
+from liveaffect.realtime.testing.faces import Actor, ScriptedFinder, scene
+from liveaffect.realtime.track import assign
 
 sizes = st.tuples(st.integers(40, 4000), st.integers(40, 2200))
 FRAME_NS = SECOND // 30

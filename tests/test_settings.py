@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from realtime.errors import SettingsError
-from realtime.run.settings import Settings, resolve
+from liveaffect.realtime.errors import SettingsError
+from liveaffect.settings import Settings, resolve
 
 
 def test_the_ranking_is_flag_environment_file_default(tmp_path: Path) -> None:

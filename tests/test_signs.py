@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.attribution import AttributionSettings
-from realtime.clock import MS, SECOND
-from realtime.signs import SpeechEnergy, mouth_motion
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.attribution import AttributionSettings
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
 
 LOUD = AttributionSettings().loud_nats
 

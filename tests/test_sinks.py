@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.recipe import LABELS
-from realtime.clock import MS, SECOND
-from realtime.cue import NOT_SURE, Cue
-from realtime.drawing.chart import time_text
-from realtime.drawing.paint import label_colour
-from realtime.errors import SinkError
-from realtime.sinks import contact_sheet, timeline
-from realtime.sinks.catalogue import open_sink
-from realtime.sinks.contact_sheet import ContactSheet, Tile, chosen
-from realtime.sinks.csv_file import COLUMNS, CsvFile
-from realtime.sinks.jsonl import JsonLines
-from realtime.sinks.timeline import Timeline
-from realtime.testing.golden import load
-from realtime.testing.scenes import background, cue, frame
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import NOT_SURE, Cue
+from liveaffect.realtime.drawing.chart import time_text
+from liveaffect.realtime.drawing.paint import label_colour
+from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.sinks import contact_sheet, timeline
+from liveaffect.realtime.sinks.catalogue import open_sink
+from liveaffect.realtime.sinks.contact_sheet import ContactSheet, Tile, chosen
+from liveaffect.realtime.sinks.csv_file import COLUMNS, CsvFile
+from liveaffect.realtime.sinks.jsonl import JsonLines
+from liveaffect.realtime.sinks.timeline import Timeline
+from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.scenes import background, cue, frame
 
 FILES = ["cues.jsonl", "table.csv", "out.mp4", "run.sheet.png", "run.png"]
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.recipe import LABELS
-from realtime.clock import MS, SECOND
-from realtime.cue import NOT_SURE, Reading, Scores
-from realtime.smoothing import (
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import NOT_SURE, Reading, Scores
+from liveaffect.realtime.smoothing import (
     Circumstances,
+    LabelSmoother,
     Shown,
     SmoothingSettings,
-    Steady,
     checked,
     freshness,
 )
@@ -46,7 +46,7 @@ def reading(answer: Scores, at_ns: int, quality: float = 1.0, weakness: str | No
 
 
 def step(
-    steady: Steady,
+    steady: LabelSmoother,
     at_ns: int,
     raw: Scores | None,
     *,
@@ -65,7 +65,7 @@ def step(
 
 @given(st.lists(st.tuples(st.integers(0, 700), distributions), min_size=1, max_size=30))
 def test_whatever_comes_in_the_shown_scores_sum_to_one(feed: list[tuple[int, Scores]]) -> None:
-    steady, now_ns = Steady(), 0
+    steady, now_ns = LabelSmoother(), 0
     for pause_ms, raw in feed:
         now_ns += pause_ms * MS
         shown = step(steady, now_ns, raw)
@@ -76,7 +76,7 @@ def test_whatever_comes_in_the_shown_scores_sum_to_one(feed: list[tuple[int, Sco
 
 @given(distributions, st.lists(st.integers(0, 1_000), min_size=1, max_size=20))
 def test_a_constant_input_stays_as_it_is(raw: Scores, pauses_ms: list[int]) -> None:
-    steady, now_ns = Steady(), 0
+    steady, now_ns = LabelSmoother(), 0
     for pause_ms in pauses_ms:
         now_ns += pause_ms * MS
         assert step(steady, now_ns, raw).scores == pytest.approx(raw, abs=1e-9)
@@ -86,7 +86,7 @@ def test_a_constant_input_stays_as_it_is(raw: Scores, pauses_ms: list[int]) -> N
 def test_a_label_that_wins_before_and_now_wins_after_smoothing(
     before: Scores, after: Scores, winner: int, pause_ms: int
 ) -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     step(steady, 0, won_by(winner, before))
     shown = step(steady, pause_ms * MS, won_by(winner, after)).scores
     assert max(shown) == shown[winner]
@@ -101,7 +101,7 @@ def won_by(winner: int, answer: Scores) -> Scores:
 def test_ten_steps_of_ten_milliseconds_are_one_of_a_hundred(
     before: Scores, after: Scores, parts: int
 ) -> None:
-    often, once = Steady(), Steady()
+    often, once = LabelSmoother(), LabelSmoother()
     step(often, 0, before)
     step(once, 0, before)
     shown = [step(often, k * 10 * MS, after) for k in range(1, parts + 1)]
@@ -109,7 +109,7 @@ def test_ten_steps_of_ten_milliseconds_are_one_of_a_hundred(
 
 
 def test_the_stated_delay_is_the_measured_one() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     lags = []
     for k in range(60):
         happy = k / 100
@@ -120,14 +120,14 @@ def test_the_stated_delay_is_the_measured_one() -> None:
 
 
 def test_no_smoothing_has_no_delay() -> None:
-    steady = Steady(SmoothingSettings(time_constant_ms=0.0))
+    steady = LabelSmoother(SmoothingSettings(time_constant_ms=0.0))
     step(steady, 0, scores(sad=0.9))
     assert steady.delay_ms == 0.0
     assert step(steady, STEP_NS, scores(happy=0.9)).scores == pytest.approx(scores(happy=0.9))
 
 
 def test_time_that_goes_back_changes_nothing() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     before = step(steady, SECOND, scores(sad=0.9))
     assert step(steady, SECOND // 2, scores(happy=0.9)).scores == pytest.approx(before.scores)
 
@@ -136,7 +136,7 @@ def test_time_that_goes_back_changes_nothing() -> None:
 
 
 def test_a_clear_change_is_shown_within_three_steps() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     for k in range(10):
         step(steady, k * STEP_NS, scores(sad=0.9))
     labels = [step(steady, k * STEP_NS, scores(happy=0.9)).label for k in range(10, 14)]
@@ -145,7 +145,7 @@ def test_a_clear_change_is_shown_within_three_steps() -> None:
 
 
 def test_one_wrong_picture_does_not_change_the_label() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     for k in range(10):
         step(steady, k * STEP_NS, scores(sad=0.8))
     assert step(steady, 10 * STEP_NS, scores(happy=0.7)).label == "sad"
@@ -155,7 +155,7 @@ def test_one_wrong_picture_does_not_change_the_label() -> None:
 @given(st.integers(0, 1_000))
 def test_two_labels_that_take_turns_by_noise_flip_at_most_twice_a_second(seed: int) -> None:
     noise = np.random.default_rng(seed).normal(0, 0.04, 100)
-    steady = Steady(replace(SETTINGS, threshold=0.0, close=0.0))
+    steady = LabelSmoother(replace(SETTINGS, threshold=0.0, close=0.0))
     raw = [scores(happy=0.45 + x, sad=0.45 - x) for x in noise]
     labels = [step(steady, k * STEP_NS, answer).label for k, answer in enumerate(raw)]
     flips = sum(a != b for a, b in itertools.pairwise(labels))
@@ -165,7 +165,7 @@ def test_two_labels_that_take_turns_by_noise_flip_at_most_twice_a_second(seed: i
 
 
 def test_a_small_lead_wins_when_it_lasts() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     for k in range(10):
         step(steady, k * STEP_NS, scores(sad=0.5, happy=0.4))
     labels = [step(steady, k * STEP_NS, scores(sad=0.45, happy=0.5)).label for k in range(10, 22)]
@@ -174,7 +174,7 @@ def test_a_small_lead_wins_when_it_lasts() -> None:
 
 
 def test_a_confidence_that_wavers_around_the_threshold_does_not_flicker() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     low, high = SETTINGS.threshold - 0.01, SETTINGS.threshold + 0.01
     step(steady, 0, scores(happy=0.6))
     labels = [step(steady, k * STEP_NS, scores(happy=low if k % 2 else high)).label for k in range(1, 30)]
@@ -197,7 +197,7 @@ def test_weights_go_down_in_a_straight_line_and_stay_at_nothing() -> None:
 
 
 def test_a_face_that_stays_away_fades_and_vanishes_instead_of_sticking() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     face = reading(CLEAR, 0)
     shown = [
         steady.step(at_ms * MS, CLEAR, face=face, voice=None, evidence_ns=SECOND, circumstances=PLAIN)
@@ -211,7 +211,7 @@ def test_a_face_that_stays_away_fades_and_vanishes_instead_of_sticking() -> None
 
 
 def test_a_voice_keeps_an_answer_alive_when_the_face_is_gone() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     shown = steady.step(
         SECOND,
         CLEAR,
@@ -224,7 +224,7 @@ def test_a_voice_keeps_an_answer_alive_when_the_face_is_gone() -> None:
 
 
 def test_after_a_gap_nothing_of_before_is_left() -> None:
-    steady = Steady()
+    steady = LabelSmoother()
     for k in range(10):
         step(steady, k * STEP_NS, scores(sad=0.9))
     step(steady, 10 * STEP_NS, None)
@@ -238,7 +238,7 @@ def test_scores_that_make_no_sense_are_refused_by_name() -> None:
     broken = list(scores())
     broken[LABELS.index("fearful")] = math.nan
     with pytest.raises(ValueError, match="'fearful' is nan"):
-        step(Steady(), 0, tuple(broken))
+        step(LabelSmoother(), 0, tuple(broken))
     with pytest.raises(ValueError, match="'neutral' is -0"):
         checked((-0.5, 1.5, 0, 0, 0, 0, 0))
     with pytest.raises(ValueError, match=r"sum to 0\.5"):

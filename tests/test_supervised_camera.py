@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime.camera import Camera
-from realtime.clock import MS, SECOND
-from realtime.frame import VideoFrame
-from realtime.run.supervisor import Item, Patience, Supervisor
-from realtime.testing.clock import FakeClock
-from realtime.testing.synthetic import FakeCamera
+from liveaffect.realtime.camera import Camera
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.frame import VideoFrame
+from liveaffect.realtime.source import Item
+from liveaffect.realtime.supervisor import Patience, Supervisor
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.synthetic import FakeCamera
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND
-from realtime.errors import (
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import (
     EndOfStream,
     MissingLibrary,
     SettingsError,
@@ -23,11 +23,11 @@ from realtime.errors import (
     SourceLost,
     SourceNotFound,
 )
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.run.continuity import Numbering
-from realtime.run.supervisor import Item, Source, SourceState, Supervisor
-from realtime.testing.clock import FakeClock
-from realtime.testing.synthetic import ScriptedSource, picture, tone
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.source import Item, Source, SourceState
+from liveaffect.realtime.supervisor import Numbering, Supervisor
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.synthetic import ScriptedSource, picture, tone
 
 Step = tuple[int, Item | Exception]
 PERIOD_NS = 33 * MS

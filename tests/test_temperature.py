@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from calibration.temperature import (
-    COLDEST,
-    HOTTEST,
+from liveaffect.calibration.temperature import (
     UnfitSamples,
     check_samples,
     fit,
@@ -21,6 +19,7 @@ from calibration.temperature import (
     log_loss,
     tempered,
 )
+from liveaffect.engines.confidence import COLDEST, HOTTEST
 
 Logits = NDArray[np.float64]
 Truth = NDArray[np.int64]

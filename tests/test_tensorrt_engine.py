@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import manifest as manifests
-from engines import probe, scripted_tensorrt, stopwatch
-from engines.device.host import HostMemory
-from engines.device_memory import DeviceError
-from engines.load import load
-from engines.manifest import Manifest
-from engines.protocol import EngineError, EngineFailed
-from engines.tensorrt_engine import RunOptions, TensorRTEngine, flexible_below
-from realtime.testing import tiny_networks
-from realtime.testing.scripted_gpu import SIZES, plan_of
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe, stopwatch
+from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines.load import load
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.protocol import EngineError, EngineFailed
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine, flexible_below
+from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
+from liveaffect.realtime.testing.scripted_tensorrt import SIZES, plan_of
 
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 

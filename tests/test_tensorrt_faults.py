@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from engines import manifest as manifests
-from engines import probe, scripted_tensorrt
-from engines.device.host import HostMemory
-from engines.manifest import Manifest
-from engines.protocol import EngineFailed, EngineFileError, EngineLost, EngineUnavailable
-from engines.tensorrt_backend import find_backend
-from engines.tensorrt_engine import RunOptions, TensorRTEngine
-from realtime.testing import tiny_networks
-from realtime.testing.scripted_gpu import LosableMemory, plan_of
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineLost, EngineUnavailable
+from liveaffect.engines.tensorrt_backend import find_backend
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
+from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
+from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory, plan_of
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realtime.clock import SECOND
-from realtime.faces.steady import Steady
-from realtime.search import close_area
-from realtime.testing.faces import Actor, found
-from realtime.track import KEPT_NS, LOST_AFTER, MAX_FACES, Seen, Tracker
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.faces.box_filter import BoxFilter
+from liveaffect.realtime.search import close_area
+from liveaffect.realtime.testing.faces import Actor, found
+from liveaffect.realtime.track import KEPT_NS, LOST_AFTER, MAX_FACES, Seen, Tracker
 
 FRAME_NS = SECOND // 30
 
@@ -206,7 +206,7 @@ def test_an_id_is_only_ever_one_track_and_ids_only_rise(script: list[tuple[int, 
 
 def run_steady(path: NDArray[np.float64], noise: float, size: float) -> NDArray[np.float64]:
     rng = np.random.default_rng(0)
-    steady = Steady(path[0, 0], path[0, 1], size)
+    steady = BoxFilter(path[0, 0], path[0, 1], size)
     out = []
     for x, y in path:
         steady.predict(1 / 30)
@@ -232,7 +232,7 @@ def test_a_box_at_300_pixels_a_second_lies_within_8_percent_of_its_width(size: f
 
 
 def test_the_speed_of_a_box_is_the_speed_of_the_face() -> None:
-    steady = Steady(0.0, 0.0, 80.0)
+    steady = BoxFilter(0.0, 0.0, 80.0)
     for k in range(1, 40):
         steady.predict(1 / 30)
         steady.correct(10.0 * k, 0.0, 1 / 30)
@@ -241,7 +241,7 @@ def test_the_speed_of_a_box_is_the_speed_of_the_face() -> None:
 
 
 def test_a_box_that_is_not_seen_does_not_run_away() -> None:
-    steady = Steady(0.0, 0.0, 80.0, vx=300.0)
+    steady = BoxFilter(0.0, 0.0, 80.0, vx=300.0)
     for _ in range(60):
         steady.predict(1 / 30, coasting=True)
     assert steady.x < 300 * 0.45

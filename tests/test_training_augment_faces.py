@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT
-from engines.training.augment_faces import Strength, grey_crops, placed, seen, tinted
+from liveaffect.engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT
+from liveaffect.engines.training.augment_faces import Strength, grey_crops, placed, seen, tinted
 
 STILL = Strength(
     turn_deg=0,

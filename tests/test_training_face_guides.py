@@ -15,23 +15,28 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor, nn
 
-from engines import manifest as manifests  # noqa: E402
-from engines.model import presets  # noqa: E402
-from engines.protocol import EngineFileError  # noqa: E402
-from engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, LABELS, crop_matrix  # noqa: E402
-from engines.training import corpora_faces, evaluate_face, loop, train_face  # noqa: E402
-from engines.training.augment_faces import Strength, grey_crops, placed, seen  # noqa: E402
-from engines.training.corpora_faces import Faces  # noqa: E402
-from engines.training.learn_faces import FaceTask, Recipe  # noqa: E402
-from engines.training.placings import PLACINGS, placings, where_found  # noqa: E402
-from engines.training.teacher_faces import opinions, read_before  # noqa: E402
-from engines.training.train_face import LIVE, TEACHER, Order  # noqa: E402
-from realtime.crop import cut_out  # noqa: E402
-from realtime.faces.blazeface import Found  # noqa: E402
-from realtime.run import placing as live_placing  # noqa: E402
-from realtime.run.cli import main  # noqa: E402
+from liveaffect import placing as live_placing
+from liveaffect.cli import main
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.model import presets
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, LABELS, crop_matrix
+from liveaffect.engines.training import (
+    corpora_faces,
+    evaluate_face,
+    loop,
+    train_face,
+)
+from liveaffect.engines.training.augment_faces import Strength, grey_crops, placed, seen
+from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.learn_faces import FaceTask, Recipe
+from liveaffect.engines.training.placings import PLACINGS, placings, where_found
+from liveaffect.engines.training.teacher_faces import opinions, read_before
+from liveaffect.engines.training.train_face import LIVE, TEACHER, FaceOptions
+from liveaffect.realtime.crop import cut_out
+from liveaffect.realtime.faces.blazeface import Found
 
 Matrix = NDArray[np.float64]
 SIDE = 48
@@ -247,7 +252,7 @@ def test_a_training_goes_out_from_one_before_it_and_says_so(
     monkeypatch.setattr(train_face, "quantize", lambda path, batches: None)
     plan = train_face.schedule_of(epochs=1, threads=1)
     checkpoint = _checkpoint(tmp_path / loop.CHECKPOINT, presets.build("face", "live", seed=4).state_dict())
-    order = Order(place=lambda one: moved(2), after=checkpoint)
+    order = FaceOptions(place=lambda one: moved(2), after=checkpoint)
     made = train_face.main_run(tmp_path, tmp_path / "made", order, schedule=plan)
     assert made is not None
     told = manifests.read(made).training

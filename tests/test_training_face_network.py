@@ -13,18 +13,23 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor, nn
 
-from engines import manifest as manifests  # noqa: E402
-from engines.model import presets  # noqa: E402
-from engines.protocol import EngineFileError  # noqa: E402
-from engines.recipe import LABELS  # noqa: E402
-from engines.training import corpora_faces, evaluate_face, loop, train_face  # noqa: E402
-from engines.training.corpora_faces import Faces  # noqa: E402
-from engines.training.learn_faces import FaceTask, Recipe, drawing_chances, log_frequencies  # noqa: E402
-from engines.training.scores import score  # noqa: E402
-from engines.training.sided_faces import sided  # noqa: E402
-from engines.training.train_face import Order, quantising_batches  # noqa: E402
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.model import presets
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import (
+    corpora_faces,
+    evaluate_face,
+    loop,
+    train_face,
+)
+from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.learn_faces import FaceTask, Recipe, drawing_chances, log_frequencies
+from liveaffect.engines.training.scores import score
+from liveaffect.engines.training.sided_faces import sided
+from liveaffect.engines.training.train_face import FaceOptions, quantising_batches
 
 SMALL = Recipe(batch=16)
 
@@ -157,7 +162,7 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
     corpora = corpora_faces.find(shared_data)
     monkeypatch.setattr(corpora_faces, "find", lambda data: corpora)  # Read once.
     plan = train_face.schedule_of(smoke=True, epochs=2, threads=1)
-    whole = train_face.main_run(shared_data, tmp_path / "whole", Order(smoke=True), schedule=plan)
+    whole = train_face.main_run(shared_data, tmp_path / "whole", FaceOptions(smoke=True), schedule=plan)
     assert whole is not None
     learnt, calls = FaceTask.loss, [0]
 
@@ -170,8 +175,8 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
     with monkeypatch.context() as patch:
         patch.setattr(FaceTask, "loss", dying)
         with pytest.raises(Killed):
-            train_face.main_run(shared_data, tmp_path / "killed", Order(smoke=True), schedule=plan)
-    resumed = train_face.main_run(shared_data, tmp_path / "killed", Order(smoke=True), schedule=plan)
+            train_face.main_run(shared_data, tmp_path / "killed", FaceOptions(smoke=True), schedule=plan)
+    resumed = train_face.main_run(shared_data, tmp_path / "killed", FaceOptions(smoke=True), schedule=plan)
     assert resumed is not None
     assert list(_curve(resumed.parent)) == list(_curve(whole.parent))
     assert manifests.read(resumed).files == manifests.read(whole).files

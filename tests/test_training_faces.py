@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.protocol import EngineFileError
-from engines.recipe import CORPUS_LABELS, CROP_SIZE, LABELS
-from engines.training import corpora_faces, splits
-from engines.training.corpora_faces import FERPLUS, find, read_plain, soft_labels
-from engines.training.corpora_voices import CorpusError
-from engines.training.sided_faces import sided
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import CORPUS_LABELS, CROP_SIZE, LABELS
+from liveaffect.engines.training import corpora_faces, splits
+from liveaffect.engines.training.corpora_faces import FERPLUS, find, read_plain, soft_labels
+from liveaffect.engines.training.corpora_voices import CorpusError
+from liveaffect.engines.training.sided_faces import sided
 
 COLUMNS = tuple(CORPUS_LABELS[FERPLUS])
 

@@ -13,13 +13,13 @@ pytest.importorskip("torch", reason="fusions are learnt with torch: pip install 
 import torch
 from numpy.typing import NDArray
 
-from engines.model.fusion import LateMaskedFusion
-from engines.recipe import LABELS
-from engines.training import ablate_fusion, fit_fusion, pairs, stand_in, voice_answers
-from engines.training.corpora_voices import CorpusError
-from engines.training.fit_fusion import BOTH, FACE, VOICE, Plan, evidence_of, fit, probabilities
-from engines.training.scores import accuracy
-from engines.training.stand_in import FoldAnswers, Said, as_fused
+from liveaffect.engines.model.fusion import LateMaskedFusion
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import ablate_fusion, fit_fusion, pairs, stand_in, voice_answers
+from liveaffect.engines.training.corpora_voices import CorpusError
+from liveaffect.engines.training.fit_fusion import BOTH, FACE, VOICE, Plan, evidence_of, fit, probabilities
+from liveaffect.engines.training.scores import accuracy
+from liveaffect.engines.training.stand_in import FoldAnswers, Said, as_fused
 
 torch.set_num_threads(1)
 ACTORS, EACH = 20, 7

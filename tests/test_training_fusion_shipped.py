@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.load import load
-from engines.protocol import FUSION_INPUTS, Engine
-from engines.recipe import LABELS
-from engines.training import splits
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.load import load
+from liveaffect.engines.protocol import FUSION_INPUTS, Engine
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import splits
 
 FACE, VOICE, BOTH = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.0)
 

@@ -13,11 +13,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor, nn
 
-from engines.protocol import EngineFileError  # noqa: E402
-from engines.training import loop  # noqa: E402
-from engines.training.loop import Schedule, optimiser_of, rate_at, train  # noqa: E402
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.training import loop
+from liveaffect.engines.training.loop import Schedule, optimiser_of, rate_at, train
 
 
 class Line:

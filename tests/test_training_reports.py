@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("torch", reason="reports belong to training, which needs torch")
 
-from engines.recipe import LABELS
-from engines.training import draw, loop, reports
-from engines.training.evaluate_fusion import Inputs, Verdict
-from engines.training.scores import score
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import draw, loop, reports
+from liveaffect.engines.training.evaluate_fusion import Inputs, Verdict
+from liveaffect.engines.training.scores import score
 
 
 def test_the_darkest_cell_of_a_row_is_what_it_was_mostly_called() -> None:

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from engines.recipe import LABELS
-from engines.training.scores import area_under_curve, confusion, macro_f1, score, to_markdown
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training.scores import area_under_curve, confusion, macro_f1, score, to_markdown
 
 TRUTH = np.array([0, 0, 0, 0, 1, 1, 2, 2])
 SAID = np.array([0, 0, 0, 1, 1, 2, 2, 2])

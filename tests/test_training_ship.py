@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from engines import manifest as manifests
-from engines.protocol import EngineFileError
-from engines.training import splits
-from engines.training.ship import ship
-from engines.training.source import source_commit
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.training import splits
+from liveaffect.engines.training.ship import ship
+from liveaffect.engines.training.source import source_commit
 
 
 def trained(folder: Path, *, members: int = 3, without: str = "") -> Path:

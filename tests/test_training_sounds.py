@@ -10,12 +10,12 @@ pytest.importorskip("torch", reason="networks are trained with torch: pip instal
 
 import torch
 
-from engines import probe
-from engines.model import presets
-from engines.recipe import LOG_FLOOR, MEL_BANDS, SAMPLE_RATE
-from engines.training import augment_sound, synthetic_sounds
-from engines.training.augment_sound import NONE, Strength, heard, masked, reverberated
-from engines.training.replay_statistics import Replay, speech_frames
+from liveaffect.engines import probe
+from liveaffect.engines.model import presets
+from liveaffect.engines.recipe import LOG_FLOOR, MEL_BANDS, SAMPLE_RATE
+from liveaffect.engines.training import augment_sound, synthetic_sounds
+from liveaffect.engines.training.augment_sound import NONE, Strength, heard, masked, reverberated
+from liveaffect.engines.training.replay_statistics import Replay, speech_frames
 
 torch.set_num_threads(1)
 SECONDS = 2.0

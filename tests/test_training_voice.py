@@ -14,20 +14,19 @@ pytest.importorskip("torch", reason="networks are trained with torch: pip instal
 
 import torch
 
-from engines import probe
-from engines.model import presets
-from engines.model.heads import VoiceAnswer
-from engines.model.network import VoiceNetwork
-from engines.model.voice_fcn import LocalNorm
-from engines.recipe import HOP, LABELS, LOG_FLOOR, MEL_BANDS, PIECE, SAMPLE_RATE, SpeakerStatistics
-from engines.training import synthetic_sounds, voice_loss
-from engines.training.augment_sound import NONE, Strength
-from engines.training.corpora_voices import Take
-from engines.training.listen import asking, listen
-from engines.training.quick_norm import QuickLocalNorm, quicken
-from engines.training.replay_statistics import Replay, speech_frames
-from engines.training.taught_voice import replaying
-from engines.training.voice_batches import (
+from liveaffect.engines import probe
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.heads import VoiceAnswer, VoiceNetwork
+from liveaffect.engines.model.voice_fcn import LocalNorm
+from liveaffect.engines.recipe import HOP, LABELS, LOG_FLOOR, MEL_BANDS, PIECE, SAMPLE_RATE, SpeakerStatistics
+from liveaffect.engines.training import synthetic_sounds, voice_loss
+from liveaffect.engines.training.augment_sound import NONE, Strength
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.listen import asking, listen
+from liveaffect.engines.training.quick_norm import QuickLocalNorm, quicken
+from liveaffect.engines.training.replay_statistics import Replay, speech_frames
+from liveaffect.engines.training.taught_voice import replaying
+from liveaffect.engines.training.voice_batches import (
     NO_LABEL,
     Batches,
     Drawing,
@@ -36,11 +35,11 @@ from engines.training.voice_batches import (
     recorded,
     unspoken,
 )
-from realtime.audio_ring import AudioRing
-from realtime.frame import AudioBlock
-from realtime.hearing import Hearing
-from realtime.pooling import Evidence, pool, weighted_score
-from realtime.window import PieceGrid
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.pooling import Evidence, pool, weighted_score
+from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
+from liveaffect.realtime.window import PieceGrid
 
 torch.set_num_threads(1)
 SECONDS = 2.0
@@ -88,12 +87,12 @@ def network(preset: str = "live") -> VoiceNetwork:
 def live(sound: Sound, ask: AllIsSpeech, grid: PieceGrid) -> list[dict[str, NDArray[Any]]]:
     """What the live path gives the network for this sound, 20 ms at a time."""
     ring = AudioRing(len(sound))
-    hearing = Hearing("microphone:0", ring, grid)
+    voice_analyzer = VoiceAnalyzer("microphone:0", ring, grid)
     for start in range(0, len(sound) - 319, 320):
         ring.push(AudioBlock("microphone:0", start, start * 62_500, sound[start : start + 320].copy()))
-        for piece in hearing.due(hop_doubled=False):
-            answer = ask({name: array[None] for name, array in hearing.inputs(piece).items()})
-            hearing.take(piece, {name: array[0] for name, array in answer.items()})
+        for piece in voice_analyzer.due(hop_doubled=False):
+            answer = ask({name: array[None] for name, array in voice_analyzer.inputs(piece).items()})
+            voice_analyzer.take(piece, {name: array[0] for name, array in answer.items()})
     return ask.given
 
 

@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from engines.recipe import CORPUS_LABELS, LABELS, SAMPLE_RATE
-from engines.training import corpora_voices, sound_store
-from engines.training.corpora_voices import CorpusError, Take, find, read, read_bytes
+from liveaffect.engines.recipe import CORPUS_LABELS, LABELS, SAMPLE_RATE
+from liveaffect.engines.training import corpora_voices, sound_store
+from liveaffect.engines.training.corpora_voices import CorpusError, Take, find, read, read_bytes
 
 RATE_HZ = 48_000
 

@@ -13,17 +13,17 @@ pytest.importorskip("torch", reason="networks are trained with torch: pip instal
 
 import torch
 
-from engines import manifest, probe
-from engines.model import presets
-from engines.model.network import VoiceNetwork
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineFileError
-from engines.recipe import LABELS, SAMPLE_RATE
-from engines.training import evaluate_voice, loop, splits, train_voice
-from engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, few, found_in, sided, voices
-from engines.training.taught_voice import replaying
-from engines.training.train_voice import VoiceTask
-from engines.training.voice_batches import VoiceBatch
+from liveaffect.engines import manifest, probe
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.heads import VoiceNetwork
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.training import evaluate_voice, loop, splits, train_voice
+from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, few, found_in, sided, voices
+from liveaffect.engines.training.taught_voice import replaying
+from liveaffect.engines.training.train_voice import VoiceTask
+from liveaffect.engines.training.voice_batches import VoiceBatch
 
 torch.set_num_threads(1)
 LENGTH_S = 0.9

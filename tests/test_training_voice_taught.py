@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.model.heads import VoiceAnswer
-from engines.protocol import EngineFileError
-from engines.recipe import LABELS
-from engines.training import loop
-from engines.training.taught_voice import Teachers, taught, teacher_seed
-from engines.training.voice_batches import NO_LABEL, VoiceBatch
-from engines.training.voice_loss import SPEECH_WEIGHT, TAUGHT, loss, opinions, speech_loss
+from liveaffect.engines.model.heads import VoiceAnswer
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import loop
+from liveaffect.engines.training.taught_voice import Teachers, taught, teacher_seed
+from liveaffect.engines.training.voice_batches import NO_LABEL, VoiceBatch
+from liveaffect.engines.training.voice_loss import SPEECH_WEIGHT, TAUGHT, loss, opinions, speech_loss
 
 torch.set_num_threads(1)
 HAVE = torch.tensor([[True] * 7, [True] * 5 + [False, True], [True] * 7])

@@ -12,17 +12,17 @@ pytest.importorskip("torch", reason="networks are trained with torch: pip instal
 
 import torch
 
-from engines import probe
-from engines.model import presets
-from engines.model.frontend import SoundFront
-from engines.model.network import VoiceNetwork
-from engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
-from engines.training import folds_voice, synthetic_sounds, voice_loss
-from engines.training.corpora_voices import Take
-from engines.training.replay_statistics import Replay
-from engines.training.rooms import Rooms
-from engines.training.voice_batches import NO_LABEL, Recording, VoiceBatch, recorded, unspoken
-from engines.training.voice_windows import WideBatches, Windows
+from liveaffect.engines import probe
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.frontend import SoundFront
+from liveaffect.engines.model.heads import VoiceNetwork
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
+from liveaffect.engines.training import folds_voice, synthetic_sounds, voice_loss
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.replay_statistics import Replay
+from liveaffect.engines.training.rooms import Rooms
+from liveaffect.engines.training.voice_batches import NO_LABEL, Recording, VoiceBatch, recorded, unspoken
+from liveaffect.engines.training.voice_windows import WideBatches, Windows
 
 torch.set_num_threads(1)
 NOWHERE = Rooms(warp=0.0, coloured=0.0, gain=0.0, band_limit=0.0, noise=0.0, echo=0.0)

@@ -9,11 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.recipe import LABELS
-from realtime.drawing.glyphs import BOLD, REGULAR, fit_text, plain, text_mask, text_width_px, wrap_text
-from realtime.drawing.paint import LABEL_COLOURS, PANEL, PANEL_COVER, QUIET, Canvas, Colour, paste
-from realtime.drawing.panels import Measures
-from realtime.drawing.strokes import STROKES
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.drawing.glyphs import (
+    BOLD,
+    REGULAR,
+    fit_text,
+    plain,
+    text_mask,
+    text_width_px,
+    wrap_text,
+)
+from liveaffect.realtime.drawing.paint import LABEL_COLOURS, PANEL, PANEL_COVER, QUIET, Canvas, Colour, paste
+from liveaffect.realtime.drawing.panels import Measures
+from liveaffect.realtime.drawing.strokes import STROKES
 
 # Legibility.
 

@@ -8,11 +8,11 @@ import av
 import numpy as np
 import pytest
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND
-from realtime.frame import AudioBlock
-from realtime.sinks.video_file import VideoFile
-from realtime.testing.scenes import frame
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.sinks.video_file import VideoFile
+from liveaffect.realtime.testing.scenes import frame
 
 # The video.
 

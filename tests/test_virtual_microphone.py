@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import SECOND, MonotonicClock
-from realtime.errors import SourceNotFound
-from realtime.frame import AudioBlock
-from realtime.microphone import Microphone
-from realtime.testing.pulse import missing, virtual_microphone
-from realtime.testing.source_contract import check_source
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND, MonotonicClock
+from liveaffect.realtime.errors import SourceNotFound
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.microphone import Microphone
+from liveaffect.realtime.testing.pulse import missing, virtual_microphone
+from liveaffect.realtime.testing.source_contract import check_source
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,16 +10,16 @@ import pytest
 
 pytest.importorskip("torch", reason="the readers of voices need torch: pip install liveaffect[train]")
 
-from calibration import voice_samples
-from calibration.voice_samples import CLOSE, CONDITIONS, FAR, ROOM, under, voices
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import Done, Pending, Tensors
-from engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
-from engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, found_in, sided
-from engines.training.splits import side_of
-from realtime.testing import tiny_networks
+from liveaffect.calibration import voice_samples
+from liveaffect.calibration.voice_samples import CLOSE, CONDITIONS, FAR, ROOM, under, voices
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import Done, Pending, Tensors
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
+from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, found_in, sided
+from liveaffect.engines.training.splits import side_of
+from liveaffect.realtime.testing import tiny_networks
 
 TAKES = 8
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.clock import MS
-from realtime.window import FUSION_STEP_NS, Due, PieceGrid, grid_due
+from liveaffect.realtime.clock import MS
+from liveaffect.realtime.window import FUSION_STEP_NS, Due, PieceGrid, grid_due
 
 piece_grids = st.integers(1, 50).flatmap(
     lambda length: st.builds(PieceGrid, st.just(length), st.integers(1, length))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from realtime.errors import MissingLibrary, SinkError
-from realtime.sinks import window
+from liveaffect.realtime.errors import MissingLibrary, SinkError
+from liveaffect.realtime.sinks import window
 
 # The window.
 
@@ -37,7 +37,7 @@ def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyP
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr("realtime.sinks.window.ctypes.CDLL", missing)
+    monkeypatch.setattr("liveaffect.realtime.sinks.window.ctypes.CDLL", missing)
     with pytest.raises(MissingLibrary, match="apt-get install libxcb1"):
         window.Window()
 
@@ -47,12 +47,12 @@ def test_without_the_library_that_leaves_events_to_the_window_none_is_opened(
 ) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("only X11 needs libX11-xcb")
-    monkeypatch.setattr("realtime.sinks.window._no_display", lambda: None)
+    monkeypatch.setattr("liveaffect.realtime.sinks.window._no_display", lambda: None)
 
     def missing(name: str, mode: int) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr("realtime.sinks.window.ctypes.CDLL", missing)
+    monkeypatch.setattr("liveaffect.realtime.sinks.window.ctypes.CDLL", missing)
     with pytest.raises(MissingLibrary, match="apt-get install libx11-xcb1"):
         window.Window()
 
@@ -62,10 +62,10 @@ import subprocess, sys, time
 import numpy as np
 from functools import partial
 from pathlib import Path
-from realtime.sinks.window import Window
-from realtime.testing.golden import load
-from realtime.testing.scenes import crowd
-from realtime.overlay import draw
+from liveaffect.realtime.sinks.window import Window
+from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.scenes import crowd
+from liveaffect.realtime.overlay import draw
 
 view = crowd(640, 480, 1)
 picture = draw(view)
@@ -100,7 +100,7 @@ WHO_TAKES_EVENTS = """
 import sys
 from ctypes import CDLL, c_char_p, c_int, c_long, c_ulong, c_void_p
 from pathlib import Path
-from realtime.sinks.window import Window
+from liveaffect.realtime.sinks.window import Window
 
 window = Window()
 everybody = CDLL(None)

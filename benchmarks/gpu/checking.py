@@ -12,13 +12,13 @@ import sys
 from typing import Any
 
 from gpu.card import Watch
-from gpu.lanes import Path as Way
+from gpu.lanes import Path as GpuPath
 from gpu.measuring import Run
 from gpu.networks import ROOT, Network, Recorded
 
-from engines import parity
-from engines.parity import EXACT, QUANTISED, Tolerance
-from engines.protocol import EngineError
+from liveaffect.engines import parity
+from liveaffect.engines.parity import EXACT, QUANTISED, Tolerance
+from liveaffect.engines.protocol import EngineError
 
 TOLERANCES = {
     "fp32": EXACT,
@@ -32,7 +32,7 @@ TESTS = ROOT / "tests" / "gpu"
 TESTS_TIMEOUT_S = 240
 
 
-def parity_of(run: Run, watch: Watch, network: Network, way: Way) -> dict[str, Any]:
+def parity_of(run: Run, watch: Watch, network: Network, way: GpuPath) -> dict[str, Any]:
     """Every precision of one network against ONNX Runtime in fp32; INT8 also against its own INT8."""
     rows: list[dict[str, Any]] = []
     late = 0
@@ -54,7 +54,7 @@ def parity_of(run: Run, watch: Watch, network: Network, way: Way) -> dict[str, A
     return {"path": way.name, "rows": rows, "not_reached": late}
 
 
-def _row(run: Run, network: Network, way: Way, engine: Any, precision: str, truth: str) -> dict[str, Any]:
+def _row(run: Run, network: Network, way: GpuPath, engine: Any, precision: str, truth: str) -> dict[str, Any]:
     most = engine.spec.max_batch
     report = parity.compare(
         Recorded(network, truth),

@@ -22,13 +22,13 @@ from gpu.equipment import Machine
 from gpu.networks import LIST, Network
 from gpu.tensorrt_path import Builder
 
-from engines import scripted_tensorrt
-from engines.build.plan import BuiltPlan
-from engines.device.host import HostMemory
-from engines.device_memory import DeviceError
-from engines.gpu_driver import Gpu
-from engines.protocol import EngineUnavailable
-from engines.tensorrt_backend import Backend
+from liveaffect.engines.build.plan import BuiltPlan
+from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.engines.tensorrt_backend import Backend
+from liveaffect.realtime.testing import scripted_tensorrt
 
 GPU = Gpu(0, "no GPU (dry run)", (0, 0), (0, 0), 0)
 NETWORKS = ("face-live", "voice-live-fcn")

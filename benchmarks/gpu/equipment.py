@@ -15,15 +15,15 @@ from typing import Any
 from gpu import first_start
 from gpu.card import Nvml
 from gpu.first_start import Starter
-from gpu.lanes import Path as Way
+from gpu.lanes import Path as GpuPath
 from gpu.samples import Effort
 from gpu.tensorrt_path import Builder, Plans, TensorRTPath, builder, starter
 
-from engines import device_memory, gpu_driver, plans, tensorrt_backend
-from engines.device_memory import DeviceMemory
-from engines.gpu_driver import Gpu
-from engines.protocol import EngineError, EngineUnavailable
-from engines.tensorrt_backend import Backend
+from liveaffect.engines import device_memory, gpu_driver, plans, tensorrt_backend
+from liveaffect.engines.device_memory import DeviceMemory
+from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.protocol import EngineError, EngineUnavailable
+from liveaffect.engines.tensorrt_backend import Backend
 
 
 def torch_card() -> Any:
@@ -103,7 +103,7 @@ def outer_starter(machine: Machine, networks: Path) -> Starter:
     return first_start.in_a_process(script, options, machine.execute)
 
 
-def tensorrt_ways(machine: Machine, found: Found, effort: Effort) -> list[Way]:
+def tensorrt_ways(machine: Machine, found: Found, effort: Effort) -> list[GpuPath]:
     """TensorRT with and without CUDA graphs, on one context."""
     if found.backend is None:
         return []
@@ -118,7 +118,7 @@ def tensorrt_ways(machine: Machine, found: Found, effort: Effort) -> list[Way]:
     return [TensorRTPath(stored, memory, graph) for graph in (True, False)]
 
 
-def torch_ways(machine: Machine, found: Found, effort: Effort) -> list[Way]:
+def torch_ways(machine: Machine, found: Found, effort: Effort) -> list[GpuPath]:
     """Torch as a CUDA graph and eager, where it is installed and sees the card."""
     try:
         card = machine.torch_card()

@@ -23,7 +23,7 @@ from gpu.card import Watch
 from gpu.measuring import Run
 from gpu.networks import Network
 
-from engines.protocol import EngineError, Tensors
+from liveaffect.engines.protocol import EngineError, Tensors
 
 MARK = "first start: "
 CALLS = 20

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gpu.networks import Network
 
-from engines.protocol import Engine
+from liveaffect.engines.protocol import Engine
 
 
 class Lane(Protocol):

@@ -17,11 +17,11 @@ from typing import Any
 from gpu import samples
 from gpu.card import Nvml, Watch
 from gpu.lanes import Lane, Opened
-from gpu.lanes import Path as Way
+from gpu.lanes import Path as GpuPath
 from gpu.networks import Network, Prepared
 from gpu.samples import Effort
 
-from engines.protocol import EngineError, Tensors
+from liveaffect.engines.protocol import EngineError, Tensors
 
 ROTATED = 4
 """Different inputs that take turns, so that no two calls in a row are given the same."""
@@ -39,14 +39,14 @@ class Run:
     effort: Effort
     nvml: Nvml
     out: Path
-    ways: list[Way]
+    ways: list[GpuPath]
     """Usable ones, the measured one first."""
     deadline_ns: int
     is_dry: bool
     say: Callable[[str], None]
     now: samples.Now = time.perf_counter_ns
 
-    def precisions(self, way: Way) -> list[str]:
+    def precisions(self, way: GpuPath) -> list[str]:
         """What is measured on this path, in order of importance."""
         return [one for one in way.precisions if one in self.effort.precisions]
 
@@ -56,7 +56,7 @@ class Run:
         return self.now() < self.deadline_ns
 
 
-def latency(run: Run, watch: Watch, network: Network, way: Way, batches: Sequence[int]) -> dict[str, Any]:
+def latency(run: Run, watch: Watch, network: Network, way: GpuPath, batches: Sequence[int]) -> dict[str, Any]:
     """Every precision and batch of one network on one path, as many cells as the time allows."""
     cells: list[Cell] = []
     refused: list[str] = []
@@ -152,7 +152,7 @@ class Pair:
         self.voice.close()
 
 
-def opened_pair(run: Run, way: Way, precision: str) -> Pair:
+def opened_pair(run: Run, way: GpuPath, precision: str) -> Pair:
     """Both networks, warm. Raises EngineError."""
     face = way.open(run.prepared.first("face"), precision)
     try:
@@ -165,7 +165,7 @@ def opened_pair(run: Run, way: Way, precision: str) -> Pair:
     return pair
 
 
-def ticks(run: Run, watch: Watch, way: Way) -> dict[str, Any]:
+def ticks(run: Run, watch: Watch, way: GpuPath) -> dict[str, Any]:
     """A tick of so many faces and one piece of sound, in every precision."""
     cells: list[Cell] = []
     refused: list[str] = []

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from engines.protocol import Done, EngineError, EngineFileError, EngineSpec, Pending, Tensors
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.protocol import Done, EngineError, EngineFileError, EngineSpec, Pending, Tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = "prepared.json"

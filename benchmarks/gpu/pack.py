@@ -26,7 +26,7 @@ from typing import Any
 BENCHMARKS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(BENCHMARKS))
 
-from gpu.unpack import LIST, sha256_of  # noqa: E402  (a script finds its siblings only after the line above)
+from gpu.unpack import LIST, sha256_of
 
 PART_BYTES = 45_000_000
 WHEELS = (

@@ -25,13 +25,13 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(BENCHMARKS)]
 sys.path.append(str(BENCHMARKS.parent))
 
-from gpu import networks  # noqa: E402  (a script finds its siblings only after the lines above)
-from harness import machine  # noqa: E402
+from gpu import networks
+from harness import machine
 
-from engines import manifest as manifests  # noqa: E402
-from engines import probe  # noqa: E402
-from engines.build.half import to_half  # noqa: E402
-from engines.onnx_engine import OnnxEngine  # noqa: E402
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.build.half import to_half
+from liveaffect.engines.onnx_engine import OnnxEngine
 
 CHOICES = ("face-live", "voice-live-fcn", "voice-live", "face-fv2es", "voice-amfbp", "voice-fv2es")
 """Behind those that are shipped, which the budgets are about. Published ones come last."""
@@ -97,9 +97,9 @@ def _write(kind: str, preset: str, place: Path, largest_mb: float, *, shipped: b
         for name in (own.name, *manifests.read(own).files):
             shutil.copyfile(own.with_name(name), place / name)
         return None
-    from engines.build.export_onnx import export
-    from engines.build.quantize import quantize
-    from engines.model import presets
+    from liveaffect.engines.build.export_onnx import export
+    from liveaffect.engines.build.quantize import quantize
+    from liveaffect.engines.model import presets
 
     weights = presets.deploy(presets.build(kind, preset)).parameters()
     size_mb = sum(weight.numel() for weight in weights) * 4 / 1e6

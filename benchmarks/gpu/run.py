@@ -29,15 +29,15 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(BENCHMARKS)]
 sys.path.append(str(BENCHMARKS.parent))
 
-from gpu import checking, equipment, first_start, measuring, networks, report, samples, streams  # noqa: E402
-from gpu.card import Watch  # noqa: E402
-from gpu.equipment import Found, Machine  # noqa: E402
-from gpu.lanes import Path as Way  # noqa: E402
-from gpu.measuring import Run  # noqa: E402
-from harness import RESULTS, machine  # noqa: E402
+from gpu import checking, equipment, first_start, measuring, networks, report, samples, streams
+from gpu.card import Watch
+from gpu.equipment import Found, Machine
+from gpu.lanes import Path as GpuPath
+from gpu.measuring import Run
+from harness import RESULTS, machine
 
-from engines import device_memory  # noqa: E402
-from engines.protocol import EngineError  # noqa: E402
+from liveaffect.engines import device_memory
+from liveaffect.engines.protocol import EngineError
 
 FIRST = "first use"
 MOODS = ("works", "refuses", "limps", "bare")
@@ -114,16 +114,16 @@ def parts(run: Run) -> list[Part]:
     return out
 
 
-def _latency(run: Run, network: networks.Network, way: Way, batches: Sequence[int]) -> Part:
+def _latency(run: Run, network: networks.Network, way: GpuPath, batches: Sequence[int]) -> Part:
     name = f"latency {network.name}, {way.name}"
     return name, lambda watch: measuring.latency(run, watch, network, way, batches)
 
 
-def _parity(run: Run, network: networks.Network, way: Way) -> Part:
+def _parity(run: Run, network: networks.Network, way: GpuPath) -> Part:
     return f"parity {network.name}, {way.name}", lambda watch: checking.parity_of(run, watch, network, way)
 
 
-def _ticks(run: Run, way: Way) -> Part:
+def _ticks(run: Run, way: GpuPath) -> Part:
     return f"ticks, {way.name}", lambda watch: measuring.ticks(run, watch, way)
 
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 from gpu.card import Watch
-from gpu.lanes import Path as Way
+from gpu.lanes import Path as GpuPath
 from gpu.measuring import Pair, Run, opened_pair
 from numpy.typing import NDArray
 
-from engines.protocol import Tensors
+from liveaffect.engines.protocol import Tensors
 
 FPS = 30
 LIMIT_MS = 33.0
 NS = 1_000_000_000
 
 
-def streams(run: Run, watch: Watch, way: Way, precision: str = "fp16") -> dict[str, Any]:
+def streams(run: Run, watch: Watch, way: GpuPath, precision: str = "fp16") -> dict[str, Any]:
     """The largest number of streams, each with a face 30 times a second and its sound, at p99 <= 33 ms."""
     pair = opened_pair(run, way, precision)
     trials: list[dict[str, Any]] = []

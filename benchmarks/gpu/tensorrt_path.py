@@ -15,13 +15,13 @@ from typing import Any
 from gpu.first_start import Starter, Steps, run_first
 from gpu.networks import Network
 
-from engines import plans
-from engines.build.plan import BuiltPlan, build_plan
-from engines.device_memory import DeviceError, DeviceMemory
-from engines.gpu_driver import Gpu
-from engines.protocol import EngineFailed, Tensors
-from engines.tensorrt_backend import Backend
-from engines.tensorrt_engine import RunOptions, TensorRTEngine
+from liveaffect.engines import plans
+from liveaffect.engines.build.plan import BuiltPlan, build_plan
+from liveaffect.engines.device_memory import DeviceError, DeviceMemory
+from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.protocol import EngineFailed, Tensors
+from liveaffect.engines.tensorrt_backend import Backend
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 
 PRECISIONS = ("fp16", "fp32", "int8", "fp32-tf32")
 Builder = Callable[[Network, str, Sequence[int]], BuiltPlan]

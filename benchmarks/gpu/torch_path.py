@@ -18,10 +18,10 @@ import torch
 from gpu.networks import Network
 from torch import Tensor, nn
 
-from engines.model import presets
-from engines.model.voice_fcn import LocalNorm
-from engines.protocol import EngineError, EngineFailed, EngineSpec, Pending, Tensors, check_inputs
-from engines.torch_engine import open_weights
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.voice_fcn import LocalNorm
+from liveaffect.engines.protocol import EngineError, EngineFailed, EngineSpec, Pending, Tensors, check_inputs
+from liveaffect.engines.torch_engine import open_weights
 
 PRECISIONS = ("fp16", "fp32", "fp32-tf32")
 _HALVED = (nn.Conv2d, nn.Linear, nn.LayerNorm)

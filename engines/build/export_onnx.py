@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engines import manifest as manifests
-from engines import probe
-from engines.build.validity import check_graph
-from engines.manifest import Manifest
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineFileError
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.build.onnx_graph import check_graph
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineFileError
 
 OPSET = 17
 """The first with LayerNormalization as one operator; ONNX Runtime and TensorRT know all of it."""
@@ -45,7 +45,7 @@ def export(
     `state` is the training form's; without it the weights are random from `seed`. `training` says what
     the weights were trained on; without it they count as untrained.
     """
-    from engines.model import presets
+    from liveaffect.engines.model import presets
 
     module = presets.build(kind, preset, seed=seed)
     if state is not None:
@@ -56,7 +56,7 @@ def export(
 
 def _describe(kind: str, preset: str, module: nn.Module) -> Manifest:
     """A voice network's sound front end says how long its pieces are and how far apart."""
-    from engines.model.frontend import SoundFront
+    from liveaffect.engines.model.frontend import SoundFront
 
     for part in module.modules():
         if isinstance(part, SoundFront):
@@ -130,9 +130,7 @@ def refuse_training_form(module: nn.Module, name: str) -> None:
     left = [path for path, part in module.named_modules() if isinstance(part, _BatchNorm)]
     if module.training or left:
         what = f"it still holds {len(left)} BatchNorm layers, {left[0]} for one" if left else "it is training"
-        raise ValueError(
-            f"'{name}' is in its training form ({what}); export engines.model.presets.deploy(module) instead"
-        )
+        raise ValueError(f"'{name}' is in its training form ({what}); export presets.deploy(module) instead")
 
 
 def _state_inputs(graph: onnx.ModelProto, manifest: Manifest) -> None:

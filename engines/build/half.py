@@ -19,11 +19,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.build.folding import folded
-from engines.build.front_end import PRODUCTS, front_end
-from engines.build.validity import check_graph
-from engines.onnx_engine import RUNTIME_ERRORS
-from engines.protocol import EngineFileError
+from liveaffect.engines.build.onnx_graph import PRODUCTS, check_graph, folded, front_end
+from liveaffect.engines.onnx_engine import RUNTIME_ERRORS
+from liveaffect.engines.protocol import EngineFileError
 
 PLAIN = frozenset(
     {

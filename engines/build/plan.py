@@ -10,14 +10,14 @@ TensorRT-RTX builds without a GPU, and its plans are finished by the card that l
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engines import stopwatch
-from engines.build.plan_watch import listener, monitor
-from engines.protocol import EngineFileError, EngineUnavailable
-from engines.tensorrt_backend import Backend
+from liveaffect.engines import stopwatch
+from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
+from liveaffect.engines.tensorrt_backend import Backend
 
 PRECISIONS = ("fp32", "fp32-tf32", "fp16", "int8")
 PORTABLE = "portable"
@@ -124,7 +124,7 @@ def batch_ranges(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 def _half(content: bytes) -> bytes:
     try:
-        from engines.build.half import to_half
+        from liveaffect.engines.build.half import to_half
     except ImportError as err:
         raise EngineUnavailable(
             f"half precision is made with the package onnx ({err}); pip install onnx, or build int8"
@@ -205,3 +205,62 @@ def _target(trt: Any, config: Any, capability: str, backend: Backend) -> None:
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(target, 0):
         raise EngineUnavailable(f"{backend} refuses to build for compute capability {capability}")
+
+
+_PARTS = 3
+"""How deep the phase lies that is gone through once for every profile."""
+
+
+def listener(trt: Any) -> Any:
+    """A logger with `lines`, everything from the information level up, and `complaint()`."""
+
+    class Listener(trt.ILogger):  # type: ignore[misc]
+        """Keeps what is said; prints nothing."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines: list[str] = []
+            self._errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            level = severity.name
+            if level == "VERBOSE":
+                return
+            self.lines.append(f"{level} {msg}")
+            if level in ("ERROR", "INTERNAL_ERROR"):
+                self._errors.append(msg)
+
+        def complaint(self) -> str:
+            """The errors, or that there were none."""
+            return "; ".join(self._errors) or "it does not say why"
+
+    return Listener()
+
+
+def monitor(trt: Any, report: Callable[[str], None]) -> Any:
+    """A progress monitor that reports each of the outer phases once, and the long one part by part."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Phases nest and repeat; what repeats under one parent is done once for every profile."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._depth: dict[str | None, int] = {None: -1}
+            self._first: dict[str | None, str] = {}
+            self._parts: Counter[str | None] = Counter()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            depth = self._depth[phase_name] = self._depth.get(parent_phase, -1) + 1
+            if depth < _PARTS:
+                report(phase_name)
+            elif depth == _PARTS and self._first.setdefault(parent_phase, phase_name) == phase_name:
+                self._parts[parent_phase] += 1
+                report(f"{parent_phase}, part {self._parts[parent_phase]}")
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return True  # False would stop the build.
+
+        def phase_finish(self, phase_name: str) -> None:
+            pass
+
+    return Monitor()

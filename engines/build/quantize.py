@@ -19,18 +19,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.build import ranges
+from liveaffect.engines.build.onnx_graph import PRODUCTS, check_graph, folded, front_end
+from liveaffect.engines.build.ranges import METHODS, Observed
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.protocol import Tensors
+
+# isort: split
+# Behind ours, which tells the library to send nothing before it is loaded.
 from onnxruntime.quantization import CalibrationMethod, QuantType  # type: ignore[import-untyped]
 from onnxruntime.quantization.calibrate import TensorsData  # type: ignore[import-untyped]
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # type: ignore[import-untyped]
-
-from engines import manifest as manifests
-from engines.build import ranges
-from engines.build.folding import folded
-from engines.build.front_end import PRODUCTS, front_end
-from engines.build.ranges import METHODS, Observed
-from engines.build.validity import check_graph
-from engines.manifest import Manifest
-from engines.protocol import Tensors
 
 RECIPE = "qdq-s8s8-per-channel"
 OP_TYPES = PRODUCTS

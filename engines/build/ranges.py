@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from engines.onnx_engine import PROVIDER, session_options
-from engines.protocol import EngineInputError, Tensors, TensorSpec
+from liveaffect.engines.onnx_engine import PROVIDER, session_options
+from liveaffect.engines.onnx_runtime import ort
+from liveaffect.engines.protocol import EngineInputError, Tensors, TensorSpec
 
 BINS = 2048
 LEVELS = 127
@@ -144,7 +144,7 @@ def _session(graph: onnx.ModelProto, names: Sequence[str]) -> Any:
         if name not in known:
             watched.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     content = watched.SerializeToString()
-    return onnxruntime.InferenceSession(content, session_options(1), providers=[PROVIDER])
+    return ort.InferenceSession(content, session_options(1), providers=[PROVIDER])
 
 
 def _everything(counts: Counts) -> float:

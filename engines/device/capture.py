@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 
-from engines.device_memory import DeviceError
-from engines.gpu_driver import LIBRARY
+from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines.gpu_driver import LIBRARY
 
 _THREAD_LOCAL = 1
 """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating meanwhile."""

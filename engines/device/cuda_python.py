@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device.capture import CapturingMemory, DriverGraphs
-from engines.device_memory import DeviceError
+from liveaffect.engines.device.capture import CapturingMemory, DriverGraphs
+from liveaffect.engines.device_memory import DeviceError
 
 driver: Any = import_module("cuda.bindings.driver")
 

@@ -17,8 +17,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import stopwatch
-from engines.device_memory import DeviceError
+from liveaffect.engines import stopwatch
+from liveaffect.engines.device_memory import DeviceError
 
 Work = Callable[[], None]
 _handles = itertools.count(0x1000)

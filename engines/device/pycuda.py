@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device.capture import CapturingMemory, DriverGraphs
-from engines.device_memory import DeviceError
+from liveaffect.engines.device.capture import CapturingMemory, DriverGraphs
+from liveaffect.engines.device_memory import DeviceError
 
 cuda: Any = import_module("pycuda.driver")
 _NON_BLOCKING = 1

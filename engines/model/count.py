@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engines.model.blocks import SelfAttention
-from engines.model.frontend import SoundFront
+from liveaffect.engines.model.blocks import SelfAttention
+from liveaffect.engines.model.frontend import SoundFront
 
 
 @dataclass(slots=True)

@@ -10,11 +10,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from engines.model.blocks import ConvNorm, RepVggBlock
-from engines.model.frontend import CropFront
-from engines.model.heads import Answer, AskedWeight, Classifier, FlattenedVector, PooledVector
-from engines.model.network import Network
-from engines.protocol import FACE_INPUTS, FACE_OUTPUTS
+from liveaffect.engines.model.blocks import ConvNorm, RepVggBlock
+from liveaffect.engines.model.frontend import CropFront
+from liveaffect.engines.model.heads import (
+    Answer,
+    AskedWeight,
+    Classifier,
+    FlattenedVector,
+    Network,
+    PooledVector,
+)
+from liveaffect.engines.protocol import FACE_INPUTS, FACE_OUTPUTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.recipe import (
+from liveaffect.engines.recipe import (
     CROP_SIZE,
     HOP,
     LOG_FLOOR,

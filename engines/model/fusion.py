@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.model.network import Network
-from engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS, VECTOR
-from engines.recipe import LABELS
+from liveaffect.engines.model.heads import Network
+from liveaffect.engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS, VECTOR
+from liveaffect.engines.recipe import LABELS
 
 _LEAST_SAY = 0.01
 """So that the weights of two who know nothing are still shares of one."""

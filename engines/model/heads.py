@@ -6,13 +6,15 @@ logits, so evidence gathered over time never contradicts its own pieces.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from engines.protocol import VECTOR
-from engines.recipe import LABELS, MEL_BANDS
+from liveaffect.engines.model.frontend import SoundPreset
+from liveaffect.engines.protocol import VECTOR, VOICE_INPUTS, VOICE_OUTPUTS, TensorSpec
+from liveaffect.engines.recipe import CROP, LABELS, MEL_BANDS, SAMPLE_RATE
 
 
 class Answer(NamedTuple):
@@ -90,3 +92,32 @@ class SpeechHead(nn.Module):
         # Log-mel runs from -13.8 to about 9: a fixed scale keeps the first layer's inputs near one.
         seen = torch.cat([vector, mel_mean / 8.0 + 0.75, mel_spread / 2.0], dim=1)
         return torch.sigmoid(self.decide(self.look(seen).relu()))
+
+
+class Network(nn.Module):
+    """A module whose `forward` takes the tensors of `inputs` and returns those of `outputs`, in order."""
+
+    def __init__(
+        self, kind: str, name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.name = name
+        self.inputs = inputs
+        self.outputs = outputs
+
+    def recipe(self) -> dict[str, int]:
+        """What the manifest's recipe says of this network; face: the crop template."""
+        return {"crop": CROP} if self.kind == "face" else {}
+
+
+class VoiceNetwork(Network):
+    """A network for sound, with the piece and hop it wants."""
+
+    def __init__(self, name: str, sound: SoundPreset) -> None:
+        samples, *statistics = VOICE_INPUTS
+        super().__init__("voice", name, (replace(samples, shape=(sound.piece,)), *statistics), VOICE_OUTPUTS)
+        self.sound = sound
+
+    def recipe(self) -> dict[str, int]:
+        return {"sample_rate": SAMPLE_RATE, "piece": self.sound.piece, "hop": self.sound.hop}

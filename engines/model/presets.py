@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import torch
 
-from engines.model.face import FaceNet, FacePreset, Stage
-from engines.model.frontend import SoundPreset
-from engines.model.fusion import BilinearFusion, FusionPreset, LateFusion, LateMaskedFusion
-from engines.model.network import Network
-from engines.model.reparam import deploy
-from engines.model.voice_fcn import FcnPreset, VoiceFcn
-from engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
-from engines.model.voice_wide import VoiceWide, WidePreset, WideStage
+from liveaffect.engines.model.face import FaceNet, FacePreset, Stage
+from liveaffect.engines.model.frontend import SoundPreset
+from liveaffect.engines.model.fusion import BilinearFusion, FusionPreset, LateFusion, LateMaskedFusion
+from liveaffect.engines.model.heads import Network
+from liveaffect.engines.model.reparam import deploy
+from liveaffect.engines.model.voice_fcn import FcnPreset, VoiceFcn
+from liveaffect.engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
+from liveaffect.engines.model.voice_wide import VoiceWide, WidePreset, WideStage
 
 FACE_LIVE = FacePreset(
     name="live",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.model.blocks import ConvNorm, FoldedConv, RepVggBlock
+from liveaffect.engines.model.blocks import ConvNorm, FoldedConv, RepVggBlock
 
 M = TypeVar("M", bound=nn.Module)
 

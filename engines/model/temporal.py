@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from engines.model.blocks import FeedForward, SelfAttention
+from liveaffect.engines.model.blocks import FeedForward, SelfAttention
 
 
 def attention_pool(vectors: Tensor, scores: Tensor, ages_s: Tensor, half_life_s: float) -> Tensor:

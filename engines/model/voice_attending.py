@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from engines.model.frontend import SoundFront
-from engines.model.heads import Classifier, PooledVector, SpeechHead, VoiceAnswer
-from engines.model.network import VoiceNetwork
+from liveaffect.engines.model.frontend import SoundFront
+from liveaffect.engines.model.heads import Classifier, PooledVector, SpeechHead, VoiceAnswer, VoiceNetwork
 
 
 class AttendingVoice(VoiceNetwork):

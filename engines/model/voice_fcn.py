@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.model.blocks import ConvNorm
-from engines.model.frontend import SoundFront, SoundPreset
-from engines.model.heads import Classifier, PooledVector, SpeechHead
-from engines.model.voice_attending import AttendingVoice
+from liveaffect.engines.model.blocks import ConvNorm
+from liveaffect.engines.model.frontend import SoundFront, SoundPreset
+from liveaffect.engines.model.heads import Classifier, PooledVector, SpeechHead
+from liveaffect.engines.model.voice_attending import AttendingVoice
 
 SOFTENING = 0.3
 """Scores are scaled by this before the exponential: flatter weights."""

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engines.model.blocks import DropPath, FeedForward, SelfAttention, init_transformer
-from engines.model.frontend import SoundFront, SoundPreset
-from engines.model.heads import (
+from liveaffect.engines.model.blocks import DropPath, FeedForward, SelfAttention, init_transformer
+from liveaffect.engines.model.frontend import SoundFront, SoundPreset
+from liveaffect.engines.model.heads import (
     AskedWeight,
     Classifier,
     FlattenedVector,
     PooledVector,
     SpeechHead,
     VoiceAnswer,
+    VoiceNetwork,
 )
-from engines.model.network import VoiceNetwork
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engines.model.blocks import ConvNorm
-from engines.model.frontend import SoundFront, SoundPreset
-from engines.model.heads import Classifier, PooledVector, SpeechHead
-from engines.model.voice_attending import AttendingVoice
+from liveaffect.engines.model.blocks import ConvNorm
+from liveaffect.engines.model.frontend import SoundFront, SoundPreset
+from liveaffect.engines.model.heads import Classifier, PooledVector, SpeechHead
+from liveaffect.engines.model.voice_attending import AttendingVoice
 
 
 @dataclass(frozen=True, slots=True)

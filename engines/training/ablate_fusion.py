@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.manifest import write_whole
-from engines.recipe import LABELS
-from engines.training import fit_fusion, pairs, stand_in, voice_answers
-from engines.training.fit_fusion import BLANKED_SHARE, BOTH, CONDITIONS, LEARNT, Plan, evidence_of
-from engines.training.pairs import FOLDS, Pairs
-from engines.training.source import source_commit
-from engines.training.stand_in import FoldAnswers, as_fused
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import fit_fusion, pairs, stand_in, voice_answers
+from liveaffect.engines.training.fit_fusion import BLANKED_SHARE, BOTH, CONDITIONS, LEARNT, Plan, evidence_of
+from liveaffect.engines.training.pairs import FOLDS, Pairs
+from liveaffect.engines.training.source import source_commit
+from liveaffect.engines.training.stand_in import FoldAnswers, as_fused
 
 SEEDS = (0, 1, 2)
 CALLED, TAKES = "called.csv", "takes.csv"

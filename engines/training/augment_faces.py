@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import CROP_SIZE
+from liveaffect.engines.recipe import CROP_SIZE
 
 Grey = NDArray[np.float32]
 Grey8 = NDArray[np.uint8]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LOG_FLOOR, SAMPLE_RATE, STFT_STEP
+from liveaffect.engines.recipe import LOG_FLOOR, SAMPLE_RATE, STFT_STEP
 
 Power = NDArray[np.float32]
 """(bands, frames), linear."""

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import CORPUS_LABELS, CROP_SIZE, LABELS
-from engines.training.corpora_voices import CorpusError
+from liveaffect.engines.recipe import CORPUS_LABELS, CROP_SIZE, LABELS
+from liveaffect.engines.training.corpora_voices import CorpusError
 
 FERPLUS, PLAIN = "fer+", "plain"
 FERPLUS_FILE = "faces/fer2013plus.npz"

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from engines.protocol import EngineError
-from engines.recipe import CORPUS_LABELS, LABELS
+from liveaffect.engines.protocol import EngineError
+from liveaffect.engines.recipe import CORPUS_LABELS, LABELS
 
 SOUND_ENDINGS = (".wav", ".opus", ".ogg", ".flac", ".mp3", ".m4a", ".mp4", ".webm", ".flv")
 PLAIN = "plain"

@@ -10,8 +10,8 @@ import json
 import re
 from pathlib import Path
 
-from engines.training import voice_tables
-from engines.training.results_tables import Maker, table
+from liveaffect.engines.training import voice_tables
+from liveaffect.engines.training.results_tables import Maker, table
 
 FOLDER = "designs"
 _TAUGHT = re.compile(r"taught by [1-9]")

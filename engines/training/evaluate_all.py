@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.manifest import write_whole
-from engines.onnx_engine import OnnxEngine
-from engines.recipe import LABELS
-from engines.training import (
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import (
     corpora_faces,
     evaluate_face,
     evaluate_fusion,
@@ -29,11 +29,11 @@ from engines.training import (
     splits,
     voice_tables,
 )
-from engines.training.augment_faces import grey_crops
-from engines.training.corpora_faces import Faces
-from engines.training.results_page import DOCS, Difference
-from engines.training.results_tables import CONDITIONS, FACE, rows_of
-from engines.training.sided_faces import sided
+from liveaffect.engines.training.augment_faces import grey_crops
+from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.results_page import DOCS, Difference
+from liveaffect.engines.training.results_tables import CONDITIONS, FACE, rows_of
+from liveaffect.engines.training.sided_faces import sided
 
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)

@@ -20,15 +20,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import Engine, EngineFileError
-from engines.recipe import CROP_SIZE, LABELS
-from engines.training import corpora_faces, splits
-from engines.training.augment_faces import grey_crops
-from engines.training.scores import Scores, score, to_markdown, two_figures
-from engines.training.sided_faces import Sided, sided
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import Engine, EngineFileError
+from liveaffect.engines.recipe import CROP_SIZE, LABELS
+from liveaffect.engines.training import corpora_faces, splits
+from liveaffect.engines.training.augment_faces import grey_crops
+from liveaffect.engines.training.scores import Scores, score, to_markdown, two_figures
+from liveaffect.engines.training.sided_faces import Sided, sided
 
 Crops = NDArray[np.uint8]
 Report = Callable[[str], None]

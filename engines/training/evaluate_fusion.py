@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import FUSION_INPUTS, EngineFileError
-from engines.recipe import LABELS
-from engines.training import corpora_voices, pairs, splits, stand_in, voice_answers
-from engines.training.fit_fusion import CONDITIONS, fitted_temperature
-from engines.training.pairs import Pairs
-from engines.training.scores import Scores, score, to_markdown
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import FUSION_INPUTS, EngineFileError
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import corpora_voices, pairs, splits, stand_in, voice_answers
+from liveaffect.engines.training.fit_fusion import CONDITIONS, fitted_temperature
+from liveaffect.engines.training.pairs import Pairs
+from liveaffect.engines.training.scores import Scores, score, to_markdown
 
 Logits = NDArray[np.float32]
 Report = Callable[[str], None]

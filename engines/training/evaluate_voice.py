@@ -15,19 +15,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.manifest import Manifest
-from engines.model import presets
-from engines.model.network import VoiceNetwork
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineFileError
-from engines.recipe import LABELS, SpeakerStatistics
-from engines.training import sound_store, splits, synthetic_sounds
-from engines.training.listen import SPEECH, Heard, listen
-from engines.training.replay_statistics import Replay
-from engines.training.scores import Scores, accuracy, score, to_markdown, unweighted_recall
-from engines.training.sided_voices import UNHEARD, Voices, found_in, of_corpora, pooled_scores, sided, voices
-from engines.training.voice_batches import Recording, unspoken
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.heads import VoiceNetwork
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import LABELS, SpeakerStatistics
+from liveaffect.engines.training import sound_store, splits, synthetic_sounds
+from liveaffect.engines.training.listen import SPEECH, Heard, listen
+from liveaffect.engines.training.replay_statistics import Replay
+from liveaffect.engines.training.scores import Scores, accuracy, score, to_markdown, unweighted_recall
+from liveaffect.engines.training.sided_voices import (
+    UNHEARD,
+    Voices,
+    found_in,
+    of_corpora,
+    pooled_scores,
+    sided,
+    voices,
+)
+from liveaffect.engines.training.voice_batches import Recording, unspoken
 
 SPEECH_S = (1.0, 2.0, 4.0)
 NOISES_EACH, NOISES_SEED = 8, 99

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.model import presets
-from engines.model.fusion import (
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.fusion import (
     BilinearFusion,
     Evidence,
     Fusion,
@@ -24,9 +24,9 @@ from engines.model.fusion import (
     FusionPreset,
     LateMaskedFusion,
 )
-from engines.protocol import VECTOR
-from engines.recipe import LABELS
-from engines.training.stand_in import Said, class_weights
+from liveaffect.engines.protocol import VECTOR
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training.stand_in import Said, class_weights
 
 BOTH, FACE, VOICE = (1.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 CONDITIONS = {"both": BOTH, "voice blanked": FACE, "face blanked": VOICE}

@@ -4,7 +4,7 @@ A fold leaves out a fifth of every corpus's speakers, in the order of their name
 together with two speakers of nEMO. `CORPUS>` trains on one corpus alone and judges the others. What each
 network said about each recording it never heard is kept as a table, from which all figures can be made again.
 
-    python -m engines.training.folds_voice --data DIR --out OUT [--runs 0 1 2 3 4 'nemo>'] [--seed 0]
+    python -m liveaffect.engines.training.folds_voice --data DIR --out OUT [--runs 0 1 'nemo>'] [--seed 0]
 
 A run that was stopped goes on where it was; one that is finished is not repeated.
 """
@@ -22,19 +22,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.manifest import write_whole
-from engines.model import presets
-from engines.model.network import VoiceNetwork
-from engines.recipe import LABELS
-from engines.training import loop, sound_store
-from engines.training.corpora_voices import Take
-from engines.training.listen import Heard
-from engines.training.replay_statistics import Replay
-from engines.training.sided_voices import UNHEARD, found_in, pooled_scores
-from engines.training.source import source_commit
-from engines.training.taught_voice import TEACHERS, ready, taught, teacher_seed
-from engines.training.train_voice import AVERAGE, EPOCHS, RATE, WARM_UP, VoiceTask, heard, recipe_for
-from engines.training.voice_batches import Recording, recorded
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.heads import VoiceNetwork
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import loop, sound_store
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.listen import Heard
+from liveaffect.engines.training.replay_statistics import Replay
+from liveaffect.engines.training.sided_voices import UNHEARD, found_in, pooled_scores
+from liveaffect.engines.training.source import source_commit
+from liveaffect.engines.training.taught_voice import TEACHERS, ready, taught, teacher_seed
+from liveaffect.engines.training.train_voice import (
+    AVERAGE,
+    EPOCHS,
+    RATE,
+    WARM_UP,
+    VoiceTask,
+    heard,
+    recipe_for,
+)
+from liveaffect.engines.training.voice_batches import Recording, recorded
 
 FOLDS = 5
 AFTER_S = (1.0, 2.0)
@@ -197,7 +205,9 @@ def _together(paths: Sequence[Path], out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m engines.training.folds_voice", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m liveaffect.engines.training.folds_voice", description=__doc__
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", default=[str(fold) for fold in range(FOLDS)])

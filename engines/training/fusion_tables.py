@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LABELS
-from engines.training.ablate_fusion import (
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training.ablate_fusion import (
     CALLED,
     NONE_BLANKED,
     TAKES,
@@ -20,8 +20,8 @@ from engines.training.ablate_fusion import (
     read_called,
     read_takes,
 )
-from engines.training.results_tables import Maker, rows_of, table
-from engines.training.scores import score, to_markdown, two_figures
+from liveaffect.engines.training.results_tables import Maker, rows_of, table
+from liveaffect.engines.training.scores import score, to_markdown, two_figures
 
 FOLDER, TEST = "fusion", "test.csv"
 ORDER = (

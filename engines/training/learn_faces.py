@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.model.presets import deploy
-from engines.training.augment_faces import Strength, grey_crops, seen, tinted
-from engines.training.corpora_faces import Faces
-from engines.training.placings import where_found
-from engines.training.scores import two_figures
-from engines.training.teacher_faces import answers, opinions
+from liveaffect.engines.model.presets import deploy
+from liveaffect.engines.training.augment_faces import Strength, grey_crops, seen, tinted
+from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.placings import where_found
+from liveaffect.engines.training.scores import two_figures
+from liveaffect.engines.training.teacher_faces import answers, opinions
 
 BAG = 4
 SHARES = (0.0, 0.1, 0.2, 0.3)

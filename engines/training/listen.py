@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.model.network import VoiceNetwork
-from engines.recipe import SAMPLE_RATE, STFT_STEP, SpeakerStatistics
-from engines.training.replay_statistics import Picture
+from liveaffect.engines.model.heads import VoiceNetwork
+from liveaffect.engines.recipe import SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.engines.training.replay_statistics import Picture
 
 Ask = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """A batch of voice inputs to the voice outputs."""

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.manifest import write_whole
-from engines.protocol import EngineFileError
-from engines.stopwatch import wall_ns
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.stopwatch import wall_ns
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 CHECKPOINT_FORMAT = 1
@@ -96,7 +96,7 @@ class Outcome:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """For `engines.build.export_onnx.export`."""
+        """For `liveaffect.engines.build.export_onnx.export`."""
         return {
             name: value.float().cpu() if value.is_floating_point() else value.cpu()
             for name, value in self.network.state_dict().items()

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import CORPUS_LABELS, LABELS
-from engines.training import splits
-from engines.training.corpora_voices import PATTERNS, CorpusError
-from engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE
+from liveaffect.engines.recipe import CORPUS_LABELS, LABELS
+from liveaffect.engines.training import splits
+from liveaffect.engines.training.corpora_voices import PATTERNS, CorpusError
+from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE
 
 PLACE = "av/au_mfcc.npz"
 FOLDS = 5

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.manifest import write_whole
-from engines.protocol import EngineFileError
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.protocol import EngineFileError
 
 PLACINGS = "placings.npz"
 Pictures = NDArray[np.uint8]

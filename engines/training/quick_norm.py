@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.model.voice_fcn import LocalNorm
+from liveaffect.engines.model.voice_fcn import LocalNorm
 
 
 class _Normalise(torch.autograd.Function):

@@ -15,8 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.model.frontend import SoundFront, SoundPreset
-from engines.recipe import MEL_BANDS, STFT_FRAMES, STFT_STEP, SpeakerStatistics
+from liveaffect.engines.model.frontend import SoundFront, SoundPreset
+from liveaffect.engines.recipe import MEL_BANDS, STFT_FRAMES, STFT_STEP, SpeakerStatistics
 
 Picture = NDArray[np.float32]
 """(bands, frames): natural logarithm of band power of a whole recording."""

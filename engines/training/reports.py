@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engines.manifest import write_whole
-from engines.recipe import LABELS
-from engines.training import draw, loop
-from engines.training.results_page import DOCS
-from engines.training.results_tables import CURVE
-from engines.training.scores import Scores
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import draw, loop
+from liveaffect.engines.training.results_page import DOCS
+from liveaffect.engines.training.results_tables import CURVE
+from liveaffect.engines.training.scores import Scores
 
 
 def write(kind: str, verdict: Any, weights: Path | None, out: Path) -> list[Path]:

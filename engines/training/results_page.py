@@ -11,9 +11,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.manifest import write_whole
-from engines.training import design_tables, fusion_tables, results_tables, seed_tables, voice_tables
-from engines.training.results_tables import Maker
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.training import (
+    design_tables,
+    fusion_tables,
+    results_tables,
+    seed_tables,
+    voice_tables,
+)
+from liveaffect.engines.training.results_tables import Maker
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("results.md", "results-voice.md")

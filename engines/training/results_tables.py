@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.recipe import LABELS
-from engines.training import evaluate_face
-from engines.training.scores import score, to_markdown, two_figures
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import evaluate_face
+from liveaffect.engines.training.scores import score, to_markdown, two_figures
 
 FACE, CONDITIONS, LIVE_CROP, CURVE = (
     "face.csv",

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.recipe import LOG_FLOOR, MEL_BANDS, SAMPLE_RATE, STFT_STEP
+from liveaffect.engines.recipe import LOG_FLOOR, MEL_BANDS, SAMPLE_RATE, STFT_STEP
 
 _FRAME_S = STFT_STEP / SAMPLE_RATE
 _KNOTS = 6

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS
 
 Labels = NDArray[np.int64]
 

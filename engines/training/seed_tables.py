@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.training.results_tables import Maker, table
-from engines.training.voice_tables import Run, judged, recall, runs
+from liveaffect.engines.training.results_tables import Maker, table
+from liveaffect.engines.training.voice_tables import Run, judged, recall, runs
 
 CORPORA = ("ravdess", "nemo")
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from engines import manifest as manifests
-from engines.manifest import SHIPPED, write_whole
-from engines.protocol import EngineFileError
-from engines.training import splits
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import SHIPPED, write_whole
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.training import splits
 
 
 def ship(kind: str, folder: Path, *, to: Path = SHIPPED, frozen: Path = splits.FROZEN) -> Path:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.training import splits
-from engines.training.augment_faces import grey_crops
-from engines.training.corpora_faces import Faces
+from liveaffect.engines.training import splits
+from liveaffect.engines.training.augment_faces import grey_crops
+from liveaffect.engines.training.corpora_faces import Faces
 
 KEPT_BACK = 0.1
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LABELS
-from engines.training import corpora_voices, sound_store, splits
-from engines.training.corpora_voices import Take
-from engines.training.listen import Heard
-from engines.training.replay_statistics import Replay
-from engines.training.scores import unweighted_recall
-from engines.training.voice_batches import Recording, recorded
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import corpora_voices, sound_store, splits
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.listen import Heard
+from liveaffect.engines.training.replay_statistics import Replay
+from liveaffect.engines.training.scores import unweighted_recall
+from liveaffect.engines.training.voice_batches import Recording, recorded
 
 CALIBRATE_SHARE, TEST_SHARE = 0.15, 0.15
 SMOKE_SPEAKERS, SMOKE_TAKES = 2, 24

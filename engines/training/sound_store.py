@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.manifest import write_whole
-from engines.recipe import SAMPLE_RATE
-from engines.training.corpora_voices import CorpusError, Take, read_bytes
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.engines.training.corpora_voices import CorpusError, Take, read_bytes
 
 Samples = NDArray[np.float16]
 LEAST_S = 0.2

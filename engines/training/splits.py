@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.manifest import write_whole
-from engines.protocol import EngineFileError
+from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.protocol import EngineFileError
 
 SIDES = ("train", "calibrate", "test")
 FORMAT = 1

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.protocol import VECTOR
-from engines.recipe import LABELS
-from engines.training.pairs import FOLDS
+from liveaffect.engines.protocol import VECTOR
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training.pairs import FOLDS
 
 _HIDDEN, _EPOCHS, _BATCH = 128, 40, 64
 _FAR = 5.0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
+from liveaffect.engines.recipe import SAMPLE_RATE
 
 Samples = NDArray[np.float32]
 LENGTH_S = 4.0

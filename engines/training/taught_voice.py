@@ -17,14 +17,14 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from engines.model import presets
-from engines.model.network import VoiceNetwork
-from engines.stopwatch import wall_ns
-from engines.training import loop
-from engines.training.quick_norm import quicken
-from engines.training.replay_statistics import ReadyFront, Replay
-from engines.training.voice_batches import VoiceBatch
-from engines.training.voice_loss import Told, opinions
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.heads import VoiceNetwork
+from liveaffect.engines.stopwatch import wall_ns
+from liveaffect.engines.training import loop
+from liveaffect.engines.training.quick_norm import quicken
+from liveaffect.engines.training.replay_statistics import ReadyFront, Replay
+from liveaffect.engines.training.voice_batches import VoiceBatch
+from liveaffect.engines.training.voice_loss import Told, opinions
 
 TEACHERS = 3
 Report = Callable[[str], None]

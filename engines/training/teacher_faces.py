@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines.model import presets
-from engines.protocol import EngineFileError
-from engines.training.augment_faces import grey_crops
-from engines.training.corpora_faces import Faces
-from engines.training.loop import read_checkpoint
-from engines.training.placings import where_found
+from liveaffect.engines.model import presets
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.training.augment_faces import grey_crops
+from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.loop import read_checkpoint
+from liveaffect.engines.training.placings import where_found
 
 Crops = NDArray[np.uint8]
 _CHUNK = 256

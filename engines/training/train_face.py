@@ -19,20 +19,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines import manifest as manifests
-from engines.build.export_onnx import export
-from engines.build.quantize import quantize
-from engines.model import presets
-from engines.protocol import Tensors
-from engines.recipe import LABELS
-from engines.training import corpora_faces, evaluate_face, loop
-from engines.training.augment_faces import Strength, grey_crops, seen, tinted
-from engines.training.corpora_faces import Faces
-from engines.training.learn_faces import FaceTask, Recipe, log_frequencies
-from engines.training.placings import PLACINGS, Place, placings
-from engines.training.sided_faces import Sided, sided
-from engines.training.source import source_commit
-from engines.training.teacher_faces import Before, read_before
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.build.export_onnx import export
+from liveaffect.engines.build.quantize import quantize
+from liveaffect.engines.model import presets
+from liveaffect.engines.protocol import Tensors
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import corpora_faces, evaluate_face, loop
+from liveaffect.engines.training.augment_faces import Strength, grey_crops, seen, tinted
+from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.learn_faces import FaceTask, Recipe, log_frequencies
+from liveaffect.engines.training.placings import PLACINGS, Place, placings
+from liveaffect.engines.training.sided_faces import Sided, sided
+from liveaffect.engines.training.source import source_commit
+from liveaffect.engines.training.teacher_faces import Before, read_before
 
 QUANTISE_EACH = 24
 """Pictures of each label that INT8 is calibrated on."""
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class FaceOptions:
     """What is to be trained, and with which guides."""
 
     preset: str = "live"
@@ -74,7 +74,7 @@ def schedule_of(
 def main_run(
     data: Path,
     out: Path,
-    order: Order = Order(),
+    order: FaceOptions = FaceOptions(),
     *,
     schedule: loop.Schedule | None = None,
     report: Report = _log.info,

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import manifest as manifests
-from engines.build.export_onnx import export
-from engines.model.fusion import LateMaskedFusion
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import EngineFileError
-from engines.training import (
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.build.export_onnx import export
+from liveaffect.engines.model.fusion import LateMaskedFusion
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.training import (
     ablate_fusion,
     corpora_faces,
     corpora_voices,
@@ -37,12 +37,12 @@ from engines.training import (
     stand_in,
     voice_answers,
 )
-from engines.training.augment_faces import grey_crops
-from engines.training.fit_fusion import BOTH, Plan, evidence_of, fit, fitted_temperature
-from engines.training.sided_faces import sided as sided_faces
-from engines.training.sided_voices import found_in, sided
-from engines.training.source import source_commit
-from engines.training.stand_in import FoldAnswers, Said
+from liveaffect.engines.training.augment_faces import grey_crops
+from liveaffect.engines.training.fit_fusion import BOTH, Plan, evidence_of, fit, fitted_temperature
+from liveaffect.engines.training.sided_faces import sided as sided_faces
+from liveaffect.engines.training.sided_voices import found_in, sided
+from liveaffect.engines.training.source import source_commit
+from liveaffect.engines.training.stand_in import FoldAnswers, Said
 
 PRESET = "late-masked"
 EPOCHS, SMOKE_EPOCHS = 40, 5

@@ -19,22 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.build.export_onnx import export
-from engines.build.quantize import quantize
-from engines.model.network import VoiceNetwork
-from engines.protocol import Tensors
-from engines.recipe import LABELS
-from engines.training import loop, sound_store, splits, synthetic_sounds
-from engines.training.augment_sound import Strength
-from engines.training.corpora_voices import LICENCES
-from engines.training.listen import Heard, asking, listen
-from engines.training.replay_statistics import Replay
-from engines.training.sided_voices import Voices, few, found_in, recalls, sided, voices
-from engines.training.source import source_commit
-from engines.training.taught_voice import TEACHERS, Teachers, ready, taught
-from engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
-from engines.training.voice_loss import class_weights, loss
-from engines.training.voice_windows import WideBatches, Windows
+from liveaffect.engines.build.export_onnx import export
+from liveaffect.engines.build.quantize import quantize
+from liveaffect.engines.model.heads import VoiceNetwork
+from liveaffect.engines.protocol import Tensors
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import loop, sound_store, splits, synthetic_sounds
+from liveaffect.engines.training.augment_sound import Strength
+from liveaffect.engines.training.corpora_voices import LICENCES
+from liveaffect.engines.training.listen import Heard, asking, listen
+from liveaffect.engines.training.replay_statistics import Replay
+from liveaffect.engines.training.sided_voices import Voices, few, found_in, recalls, sided, voices
+from liveaffect.engines.training.source import source_commit
+from liveaffect.engines.training.taught_voice import TEACHERS, Teachers, ready, taught
+from liveaffect.engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
+from liveaffect.engines.training.voice_loss import class_weights, loss
+from liveaffect.engines.training.voice_windows import WideBatches, Windows
 
 NOISES_EACH = 12
 """Made sounds without speech, of every kind."""

@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.model import presets
-from engines.model.network import VoiceNetwork
-from engines.onnx_engine import OnnxEngine
-from engines.protocol import VECTOR
-from engines.recipe import LABELS
-from engines.training import sound_store
-from engines.training.corpora_voices import CorpusError, Take
-from engines.training.listen import listen
-from engines.training.pairs import FOLDS, Pairs
-from engines.training.replay_statistics import Replay
-from engines.training.sided_voices import sided, voices
-from engines.training.stand_in import FoldAnswers
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.heads import VoiceNetwork
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import VECTOR
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import sound_store
+from liveaffect.engines.training.corpora_voices import CorpusError, Take
+from liveaffect.engines.training.listen import listen
+from liveaffect.engines.training.pairs import FOLDS, Pairs
+from liveaffect.engines.training.replay_statistics import Replay
+from liveaffect.engines.training.sided_voices import sided, voices
+from liveaffect.engines.training.stand_in import FoldAnswers
 
 
 @dataclass(frozen=True, slots=True, eq=False)

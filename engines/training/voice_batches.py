@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.recipe import LABELS, SpeakerStatistics
-from engines.training.augment_sound import Strength, heard, masked
-from engines.training.corpora_voices import Take
-from engines.training.listen import SPEECH
-from engines.training.replay_statistics import Picture, Pieces, Replay
+from liveaffect.engines.recipe import LABELS, SpeakerStatistics
+from liveaffect.engines.training.augment_sound import Strength, heard, masked
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.listen import SPEECH
+from liveaffect.engines.training.replay_statistics import Picture, Pieces, Replay
 
 NO_LABEL = -1
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engines.model.heads import VoiceAnswer
-from engines.recipe import LABELS
-from engines.training.voice_batches import NO_LABEL, VoiceBatch
+from liveaffect.engines.model.heads import VoiceAnswer
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training.voice_batches import NO_LABEL, VoiceBatch
 
 SMOOTHING = 0.1
 EACH_PIECE = 0.3

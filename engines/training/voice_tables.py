@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import manifest as manifests
-from engines.recipe import LABELS
-from engines.training.results_tables import Maker, table
-from engines.training.scores import Scores, score, to_markdown
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training.results_tables import Maker, table
+from liveaffect.engines.training.scores import Scores, score, to_markdown
 
 FOLDER, TEST = "voice", "test.csv"
 _NAME = re.compile(r"fold-(?P<run>.+)-seed(?P<seed>\d+)")

@@ -16,11 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.recipe import LABELS, LOG_FLOOR, MEL_BANDS, PRIOR_MEAN, PRIOR_VARIANCE, SpeakerStatistics
-from engines.training import rooms
-from engines.training.listen import SPEECH
-from engines.training.replay_statistics import Replay
-from engines.training.voice_batches import NO_LABEL, Recording, VoiceBatch
+from liveaffect.engines.recipe import (
+    LABELS,
+    LOG_FLOOR,
+    MEL_BANDS,
+    PRIOR_MEAN,
+    PRIOR_VARIANCE,
+    SpeakerStatistics,
+)
+from liveaffect.engines.training import rooms
+from liveaffect.engines.training.listen import SPEECH
+from liveaffect.engines.training.replay_statistics import Replay
+from liveaffect.engines.training.voice_batches import NO_LABEL, Recording, VoiceBatch
 
 SILENT = float(np.log(LOG_FLOOR))
 _PRIOR = SpeakerStatistics.cold().weight

@@ -21,9 +21,9 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.capture.resample import Resampler
-from realtime.clock import SECOND
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.capture.resample import Resampler
+from liveaffect.realtime.clock import SECOND
 
 BLOCK = 320
 """Samples in a block of sound: 20 ms, as a microphone gives them."""

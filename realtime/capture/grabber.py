@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from realtime.clock import MS, SECOND, Clock, MonotonicClock
-from realtime.errors import SourceError, SourceLost
+from liveaffect.realtime.clock import MS, SECOND, Clock, MonotonicClock
+from liveaffect.realtime.errors import SourceError, SourceLost
 
 _BUFFERS = 2
 """The driver fills one while the other is read; with a single one every second picture would be lost."""
@@ -38,7 +38,7 @@ class Capture(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class CaptureFormat:
     """What is asked of the camera; it gives the nearest it can."""
 
     size: tuple[int, int] = (640, 480)
@@ -57,7 +57,7 @@ class Shot:
 class Grabber(threading.Thread):
     """Owns one `Capture` from opening to release, and holds the newest picture."""
 
-    def __init__(self, name: str, make: Callable[[], Capture], clock: Clock, wish: Wish) -> None:
+    def __init__(self, name: str, make: Callable[[], Capture], clock: Clock, wish: CaptureFormat) -> None:
         super().__init__(name=f"reader of {name}", daemon=True)
         self._make = make
         self._clock = clock

@@ -7,15 +7,20 @@ list is made anew before each opening, as long as no stream of ours is running.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.errors import SourceBusy, SourceError, SourceNotFound
-from realtime.microphone import BLOCK_S, FormatRefused, Heard
-from realtime.run.devices import Device, microphones, portaudio
+from liveaffect.realtime.devices import Device, microphones, portaudio
+from liveaffect.realtime.errors import SourceBusy, SourceError, SourceNotFound
 
+BLOCK_S = 0.04
+"""Length of the blocks asked of the device. Every block wakes a thread, so half as many cost half; a voice is
+judged over a second, and nobody notices 20 ms more."""
+Heard = Callable[[NDArray[np.float32], float, bool], None]
+"""Takes samples (n, channels), how many seconds ago the first was captured, whether sound was lost before."""
 _REFUSED_FORMAT = (-9998, -9997)
 """paInvalidChannelCount, paInvalidSampleRate."""
 _BUSY = (-9985,)
@@ -24,6 +29,43 @@ _LATENCY_S = 0.04
 
 _running: set[int] = set()
 _lock = threading.Lock()
+
+
+class FormatRefused(SourceError):
+    """The device does not do this rate or number of channels; another may do."""
+
+
+class Stream(Protocol):
+    """A running input."""
+
+    @property
+    def active(self) -> bool:
+        """False when the device is gone."""
+        ...
+
+    def close(self) -> None:
+        """Stop and let go."""
+        ...
+
+
+class SoundSystem(Protocol):
+    """The part of PortAudio that is used."""
+
+    def inputs(self) -> list[Device]:
+        """All inputs."""
+        ...
+
+    def default(self) -> Device | None:
+        """The input the system prefers."""
+        ...
+
+    def own_format(self, device: Device) -> tuple[int, int]:
+        """Rate in Hz and channels that the device does in any case."""
+        ...
+
+    def start(self, device: Device, rate_hz: int, channels: int, heard: Heard) -> Stream:
+        """Begin to listen. Raises FormatRefused, or another SourceError."""
+        ...
 
 
 class PortAudio:

@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
+from liveaffect.engines.recipe import SAMPLE_RATE
 
 Samples = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ otherwise the earlier stamps were wrong: PulseAudio was seen to be 0.6 s off for
 
 from __future__ import annotations
 
-from realtime.clock import MS, SECOND
+from liveaffect.realtime.clock import MS, SECOND
 
 _STAMP_NOISE_S = 0.005
 """How far single stamps scatter."""

@@ -8,11 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LABELS
-from realtime.clock import SECOND
-from realtime.cue import MODALITIES, NOT_SURE
-from realtime.drawing.glyphs import BOLD, fit_text, text_width_px
-from realtime.drawing.paint import INK, LABEL_COLOURS, QUIET, TRACK, Canvas, Colour, label_colour, paste
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.cue import MODALITIES, NOT_SURE
+from liveaffect.realtime.drawing.glyphs import BOLD, fit_text, text_width_px
+from liveaffect.realtime.drawing.paint import (
+    INK,
+    LABEL_COLOURS,
+    QUIET,
+    TRACK,
+    Canvas,
+    Colour,
+    label_colour,
+    paste,
+)
 
 WIDTH_PX = 1600
 _LEFT, _RIGHT, _TOP = 190, 24, 58

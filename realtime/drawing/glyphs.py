@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.drawing.strokes import MISSING, STROKES
+from liveaffect.realtime.drawing.strokes import MISSING, STROKES
 
 Mask = NDArray[np.uint16]
 """Coverage 0..256."""

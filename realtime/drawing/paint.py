@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.cue import NOT_SURE
-from realtime.drawing.glyphs import REGULAR, Mask, ascent_px, text_mask
+from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.drawing.glyphs import REGULAR, Mask, ascent_px, text_mask
 
 Colour = tuple[int, int, int]
 FULL = 256

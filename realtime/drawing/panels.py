@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from engines.recipe import LABELS
-from realtime.cue import NOT_SURE
-from realtime.drawing.glyphs import BOLD, fit_text, text_width_px, wrap_text
-from realtime.drawing.paint import FULL, INK, QUIET, TRACK, WARN, Canvas, Sprite, label_colour
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.drawing.glyphs import BOLD, fit_text, text_width_px, wrap_text
+from liveaffect.realtime.drawing.paint import FULL, INK, QUIET, TRACK, WARN, Canvas, Sprite, label_colour
 
 SHORT_NAMES = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise")
 THREE_LETTERS = tuple(label[:3] for label in LABELS)

@@ -20,7 +20,7 @@ _MAIN = (("full", "label"), ("bars", "label"), ("slim", "label"))
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class PanelPlace:
     """Where the panel of a track stands: hand it back with the next picture and it stays there."""
 
     track: int
@@ -32,7 +32,7 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
+class WantedPanel:
     """A face that wants a panel, with the size of each form."""
 
     track: int
@@ -62,7 +62,7 @@ def face_room(box: Rect) -> Rect:
 
 
 @dataclass(slots=True)
-class Room:
+class FreeSpace:
     """The picture and what already stands in it."""
 
     width: int
@@ -100,7 +100,9 @@ class Room:
         return [(across[name[1]], down[name[0]], w, h) for name in order]
 
 
-def places(box: Rect, size: Size, gap: int, room: Room, *, flat: bool) -> Iterator[tuple[str, str, Rect]]:
+def places(
+    box: Rect, size: Size, gap: int, room: FreeSpace, *, flat: bool
+) -> Iterator[tuple[str, str, Rect]]:
     """Every place for a panel around a face, best first, pushed inside the picture along the face's side."""
     x, y, w, h = box
     pw, ph = size
@@ -128,9 +130,9 @@ def places(box: Rect, size: Size, gap: int, room: Room, *, flat: bool) -> Iterat
     yield from (*upright, *beside) if flat else (*beside, *upright)
 
 
-def seat_all(
-    guests: Sequence[Guest], room: Room, gap: int, before: Sequence[Seat] = ()
-) -> list[tuple[Seat, Rect]]:
+def place_panels(
+    guests: Sequence[WantedPanel], room: FreeSpace, gap: int, before: Sequence[PanelPlace] = ()
+) -> list[tuple[PanelPlace, Rect]]:
     """A seat for every guest, largest face first; whom no form fits gets none.
 
     Takes the first scheme in which everybody finds a place. A panel only becomes larger than it was when
@@ -138,7 +140,7 @@ def seat_all(
     """
     guests = sorted(guests, key=lambda g: (-g.box[2] * g.box[3], g.track))
     known = {seat.track: seat for seat in before}
-    best: list[tuple[Seat, Rect]] = []
+    best: list[tuple[PanelPlace, Rect]] = []
     for first, others in _schemes(guests):
         seated = _try_scheme(guests, (first, others), room, gap, known)
         if len(seated) == len(guests):
@@ -147,7 +149,7 @@ def seat_all(
     return best
 
 
-def _schemes(guests: Sequence[Guest]) -> list[tuple[str, str]]:
+def _schemes(guests: Sequence[WantedPanel]) -> list[tuple[str, str]]:
     """The form of the largest face and of all others, best first."""
     schemes = [(form, form) for form in FORMS]
     areas = [guest.box[2] * guest.box[3] for guest in guests[:2]]
@@ -157,9 +159,13 @@ def _schemes(guests: Sequence[Guest]) -> list[tuple[str, str]]:
 
 
 def _try_scheme(
-    guests: Sequence[Guest], forms: tuple[str, str], room: Room, gap: int, known: Mapping[int, Seat]
-) -> list[tuple[Seat, Rect]]:
-    trial = Room(room.width, room.height, room.margin, list(room.taken))
+    guests: Sequence[WantedPanel],
+    forms: tuple[str, str],
+    room: FreeSpace,
+    gap: int,
+    known: Mapping[int, PanelPlace],
+) -> list[tuple[PanelPlace, Rect]]:
+    trial = FreeSpace(room.width, room.height, room.margin, list(room.taken))
     out = []
     last_scheme = forms == ("name", "name")
     for index, guest in enumerate(guests):
@@ -175,7 +181,9 @@ def _try_scheme(
     return out
 
 
-def _inside(guest: Guest, guests: Sequence[Guest], room: Room) -> tuple[Seat, Rect] | None:
+def _inside(
+    guest: WantedPanel, guests: Sequence[WantedPanel], room: FreeSpace
+) -> tuple[PanelPlace, Rect] | None:
     """The last resort where a face fills the picture: a corner of its box that the face does not reach."""
     x, y, w, h = guest.box
     pw, ph = guest.sizes["name"]
@@ -188,27 +196,29 @@ def _inside(guest: Guest, guests: Sequence[Guest], room: Room) -> tuple[Seat, Re
         for py in (y, y + h - ph):
             rect = px, py, pw, ph
             if room.holds(rect) and not any(overlap(rect, other) for other in standing):
-                return Seat(guest.track, "name", "inside", align), rect
+                return PanelPlace(guest.track, "name", "inside", align), rect
     return None
 
 
-def _try_guest(guest: Guest, form: str, room: Room, gap: int, was: Seat | None) -> tuple[Seat, Rect] | None:
+def _try_guest(
+    guest: WantedPanel, form: str, room: FreeSpace, gap: int, was: PanelPlace | None
+) -> tuple[PanelPlace, Rect] | None:
     growing = was is not None and FORMS.index(form) < FORMS.index(was.form)
     spare = 2 * gap if growing else 0
-    found: tuple[Seat, Rect] | None = None
+    found: tuple[PanelPlace, Rect] | None = None
     for side, align, rect in places(guest.box, guest.sizes[form], gap, room, flat=form in ("label", "name")):
         stays = was is not None and (was.side, was.align) == (side, align)
         if (found is not None and not stays) or not room.is_free(rect):
             continue
         if spare and not _has_spare(rect, side, spare, room, face_room(guest.box)):
             continue
-        found = Seat(guest.track, form, side, align), rect
+        found = PanelPlace(guest.track, form, side, align), rect
         if stays or was is None:
             return found
     return found
 
 
-def _has_spare(rect: Rect, side: str, spare: int, room: Room, own: Rect) -> bool:
+def _has_spare(rect: Rect, side: str, spare: int, room: FreeSpace, own: Rect) -> bool:
     """Whether a panel would fit even if the face moved this much towards the panel's side."""
     x, y, w, h = rect
     wide = (x - spare, y, w + 2 * spare, h) if side in ("right", "left") else (x, y - spare, w, h + 2 * spare)

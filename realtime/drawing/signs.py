@@ -6,9 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from realtime.clock import MS, SECOND
-from realtime.drawing.glyphs import BOLD, sweep, text_width_px, wrap_text
-from realtime.drawing.paint import (
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.drawing.glyphs import BOLD, sweep, text_width_px, wrap_text
+from liveaffect.realtime.drawing.paint import (
     FULL,
     GOOD,
     INK,
@@ -21,8 +21,8 @@ from realtime.drawing.paint import (
     Sprite,
     label_colour,
 )
-from realtime.drawing.panels import NO_AGE, Measures
-from realtime.drawing.view import Health
+from liveaffect.realtime.drawing.panels import NO_AGE, Measures
+from liveaffect.realtime.drawing.view import Health
 
 TIMELINE_S = 10
 _HOLD_NS = 300 * MS

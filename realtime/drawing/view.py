@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from realtime.cue import Cue
-from realtime.frame import Box, VideoFrame
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.frame import Box, VideoFrame
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""What `search`, `track` and `sight` are made of: the detector, motion, assignment, steady boxes."""
+"""What `search`, `track` and `face_analyzer` are made of: the detector, motion, assignment, steady boxes."""

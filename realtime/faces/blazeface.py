@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.errors import MissingFile, MissingLibrary
-from realtime.frame import Box
+from liveaffect.realtime.errors import MissingFile, MissingLibrary
+from liveaffect.realtime.frame import Box
 
 POINTS = 6
 OVERLAP = 0.3

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.frame import Box
+from liveaffect.realtime.frame import Box
 
 GLANCE_WIDTH = 160
 COARSE = (32, 24)

@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.cue import Cue
-from realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
 
 
 class Sink(Protocol):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from realtime.errors import SinkError
-from realtime.sinks import Sink
+from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.sinks import Sink
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".mov")
 SHEET_ENDING = ".sheet.png"
@@ -26,25 +26,25 @@ def open_sink(name: str) -> Sink:
     """The opened output. Raises SinkError for a name that means nothing or a file that cannot be written."""
     ending = Path(name).suffix.lower()
     if name == "window":
-        from realtime.sinks.window import Window
+        from liveaffect.realtime.sinks.window import Window
 
         return Window()
     if name == "-" or ending == ".jsonl":
-        from realtime.sinks.jsonl import JsonLines
+        from liveaffect.realtime.sinks.jsonl import JsonLines
 
         return JsonLines(name)
     if ending == ".csv":
-        from realtime.sinks.csv_file import CsvFile
+        from liveaffect.realtime.sinks.csv_file import CsvFile
 
         return CsvFile(name)
     if ending in VIDEO_ENDINGS:
-        from realtime.sinks.video_file import VideoFile
+        from liveaffect.realtime.sinks.video_file import VideoFile
 
         return VideoFile(name)
     if name.lower().endswith(SHEET_ENDING):
         return open_sheet(name)
     if ending == ".png":
-        from realtime.sinks.timeline import Timeline
+        from liveaffect.realtime.sinks.timeline import Timeline
 
         return Timeline(name)
     raise SinkError(f"no output is called '{name}'. There are: " + "; ".join(KINDS))
@@ -54,6 +54,6 @@ def open_sheet(name: str) -> Sink:
     """A contact sheet, whatever else a .png might be. Raises SinkError."""
     if Path(name).suffix.lower() != ".png":
         raise SinkError(f"a contact sheet is a .png file, and '{name}' is none")
-    from realtime.sinks.contact_sheet import ContactSheet
+    from liveaffect.realtime.sinks.contact_sheet import ContactSheet
 
     return ContactSheet(name)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.clock import MS, SECOND
-from realtime.cue import Cue
-from realtime.drawing.paint import INK, Canvas, paste
-from realtime.errors import SinkError
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.sinks.disk import Replacing
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.drawing.paint import INK, Canvas, paste
+from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks.disk import Replacing
 
 Tile = tuple[int, str, NDArray[np.uint8]]
 """When it was captured, by which source, and the small picture."""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LABELS
-from realtime.cue import MODALITIES, Cue
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.sinks.disk import Lines
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.cue import MODALITIES, Cue
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks.disk import Lines
 
 DISTRIBUTIONS = ("fused", "raw", *MODALITIES)
 COLUMNS = (

@@ -11,7 +11,7 @@ import errno
 import os
 from pathlib import Path
 
-from realtime.errors import SinkError
+from liveaffect.realtime.errors import SinkError
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or name another place",

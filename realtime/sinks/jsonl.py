@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.cue import Cue
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.sinks.disk import Lines
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks.disk import Lines
 
 
 class JsonLines:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.cue import Cue
-from realtime.drawing.chart import Entry, Lane, chart
-from realtime.errors import SinkError
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.sinks.contact_sheet import png
-from realtime.sinks.disk import Replacing
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.drawing.chart import Entry, Lane, chart
+from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks.contact_sheet import png
+from liveaffect.realtime.sinks.disk import Replacing
 
 LANES = 8
 """Most lanes on the picture."""

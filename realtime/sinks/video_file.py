@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import SECOND
-from realtime.cue import Cue
-from realtime.errors import MissingLibrary, SinkError
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.sinks.disk import Replacing, refusal
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.errors import MissingLibrary, SinkError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks.disk import Replacing, refusal
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.cue import Cue
-from realtime.errors import MissingLibrary, SinkError
-from realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.errors import MissingLibrary, SinkError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
 
 TITLE = "liveaffect"
 _QUIT = frozenset({"q", "\x1b"})

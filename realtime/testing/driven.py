@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.camera import Camera
-from realtime.clock import SECOND, Clock
-from realtime.errors import SourceNotFound
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.microphone import Microphone
-from realtime.run.devices import Device
-from realtime.testing.faults import (
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.camera import Camera
+from liveaffect.realtime.clock import SECOND, Clock
+from liveaffect.realtime.devices import Device
+from liveaffect.realtime.errors import SourceNotFound
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.microphone import Microphone
+from liveaffect.realtime.testing.faults import (
     Drop,
     Fault,
     FormatChange,
@@ -32,7 +32,7 @@ from realtime.testing.faults import (
     TimeGoesBack,
     Unplug,
 )
-from realtime.testing.synthetic import FakeCamera, FakeSound
+from liveaffect.realtime.testing.synthetic import FakeCamera, FakeSound
 
 _GRAB_S = 2.0
 """Real time within which the camera's thread takes a picture that is there."""

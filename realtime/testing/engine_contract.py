@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.protocol import Engine, EngineError, EngineInputError, EngineSpec, Tensors, TensorSpec
+from liveaffect.engines.protocol import Engine, EngineError, EngineInputError, EngineSpec, Tensors, TensorSpec
 
 Make = Callable[[], Engine]
 Inputs = Callable[[int], Tensors]

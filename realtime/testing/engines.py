@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from engines.protocol import (
+from liveaffect.engines.protocol import (
     FACE_INPUTS,
     FACE_OUTPUTS,
     FUSION_INPUTS,
@@ -30,8 +30,8 @@ from engines.protocol import (
     Tensors,
     check_inputs,
 )
-from engines.recipe import LABELS
-from realtime.clock import Clock
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import Clock
 
 _TENSORS = {
     "face": (FACE_INPUTS, FACE_OUTPUTS),

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.faces.blazeface import Found
+from liveaffect.realtime.faces.blazeface import Found
 
 PATTERN = 8
 """Cells across the pattern that each actor's face is made of."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import SECOND, Clock
-from realtime.errors import EndOfStream, SourceChanged, SourceError, SourceLost, SourceNotFound
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.run.supervisor import Item, Source
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND, Clock
+from liveaffect.realtime.errors import EndOfStream, SourceChanged, SourceError, SourceLost, SourceNotFound
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.source import Item, Source
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LABELS
-from realtime.clock import MS
-from realtime.cue import NOT_SURE
-from realtime.drawing.chart import Entry, Lane, chart
-from realtime.drawing.glyphs import BOLD, REGULAR
-from realtime.drawing.paint import INK, PANEL, Canvas, paste
-from realtime.drawing.strokes import STROKES
-from realtime.drawing.view import View
-from realtime.errors import RealtimeError
-from realtime.overlay import draw
-from realtime.testing import scenes
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import MS
+from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.drawing.chart import Entry, Lane, chart
+from liveaffect.realtime.drawing.glyphs import BOLD, REGULAR
+from liveaffect.realtime.drawing.paint import INK, PANEL, Canvas, paste
+from liveaffect.realtime.drawing.strokes import STROKES
+from liveaffect.realtime.drawing.view import View
+from liveaffect.realtime.errors import RealtimeError
+from liveaffect.realtime.overlay import draw
+from liveaffect.realtime.testing import scenes
 
 Picture = NDArray[np.uint8]
 

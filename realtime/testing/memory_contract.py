@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device_memory import DeviceError, DeviceMemory
+from liveaffect.engines.device_memory import DeviceError, DeviceMemory
 
 Make = Callable[[], DeviceMemory]
 _SIZE = 4096

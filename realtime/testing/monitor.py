@@ -12,11 +12,11 @@ import threading
 from collections import Counter
 from typing import Any
 
-from engines.recipe import SAMPLE_RATE
-from realtime.audio_ring import AudioRing
-from realtime.clock import MS, SECOND
-from realtime.frame import AudioBlock, Sighting, VideoFrame
-from realtime.ring import Ring
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.ring import Ring
 
 _SLACK_NS = 50 * MS
 """How far a sound stamp may stray from the sample count: clocks drift, and stamps jitter."""

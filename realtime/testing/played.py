@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND
-from realtime.errors import EndOfStream
-from realtime.frame import VideoFrame
-from realtime.portrait import Portraits
-from realtime.replay import MediaFile
-from realtime.run.supervisor import Item, Source, SourceState
-from realtime.testing.clock import TickingClock
-from realtime.testing.driven import DrivenCamera, DrivenMicrophone, World
-from realtime.testing.faces import Actor
-from realtime.testing.faults import Fault, FaultLine, FaultySource
-from realtime.testing.stepped import Stepped
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import EndOfStream
+from liveaffect.realtime.frame import VideoFrame
+from liveaffect.realtime.portrait import Portraits
+from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.source import Item, Source, SourceState
+from liveaffect.realtime.testing.clock import TickingClock
+from liveaffect.realtime.testing.driven import DrivenCamera, DrivenMicrophone, World
+from liveaffect.realtime.testing.faces import Actor
+from liveaffect.realtime.testing.faults import Fault, FaultLine, FaultySource
+from liveaffect.realtime.testing.stepped import Stepped
 
 SOURCES = ("portraits", "video file", "sound file", "camera", "microphone")
 PERIOD_NS = {"picture": SECOND // 25, "sound": 20 * MS}

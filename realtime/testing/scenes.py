@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import LABELS
-from realtime.clock import MS, SECOND
-from realtime.cue import NOT_SURE, Cue
-from realtime.drawing.view import Health, Mark, View
-from realtime.frame import Box, VideoFrame
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import NOT_SURE, Cue
+from liveaffect.realtime.drawing.view import Health, Mark, View
+from liveaffect.realtime.frame import Box, VideoFrame
 
 SKINS = ((236, 188, 152), (172, 120, 84), (110, 74, 52), (216, 160, 120))
 

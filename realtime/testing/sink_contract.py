@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS
-from realtime.errors import SinkError
-from realtime.frame import AudioBlock
-from realtime.sinks import Sink
-from realtime.testing.scenes import background, cue, frame
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS
+from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.sinks import Sink
+from liveaffect.realtime.testing.scenes import background, cue, frame
 
 _STEP_NS = 40 * MS
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from realtime.errors import EndOfStream, SourceError
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.run.supervisor import CountsLosses, Source
+from liveaffect.realtime.errors import EndOfStream, SourceError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.source import CountsLosses, Source
 
 _TRIES = 600
 """Reads of 20 ms without an item after which a source counts as silent."""

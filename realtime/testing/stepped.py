@@ -1,6 +1,6 @@
 """A live run whose threads are played by the test: one thread, a clock that the test moves, no waiting.
 
-The same `LiveRun`, `Brain` and stations as live; only who calls them differs, so an hour passes in seconds
+The same `LiveRun`, `Analysis` and stations as live; only who calls them differs, so an hour passes in seconds
 and every run is the same. Faces are those of a script, see `faces`.
 """
 
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from realtime.clock import Clock
-from realtime.cue import Cue
-from realtime.frame import VideoFrame
-from realtime.networks import Networks
-from realtime.run.live import Feed, LiveRun
-from realtime.run.outputs import Outputs
-from realtime.run.supervisor import Item, Source
-from realtime.run.wiring import Rings, Wiring
-from realtime.scheduler import Board
-from realtime.sinks import Sink
-from realtime.testing.engines import ConstantEngine
-from realtime.testing.faces import Actor, ScriptedFinder
-from realtime.testing.monitor import Monitors
+from liveaffect.realtime.clock import Clock
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.feeds import Feed
+from liveaffect.realtime.frame import VideoFrame
+from liveaffect.realtime.live import LiveRun
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.scheduler import Snapshot
+from liveaffect.realtime.sinks import Sink
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.source import Item, Source
+from liveaffect.realtime.testing.engines import ConstantEngine
+from liveaffect.realtime.testing.faces import Actor, ScriptedFinder
+from liveaffect.realtime.testing.monitor import Monitors
+from liveaffect.realtime.wiring import Rings, Wiring
 
 Make = Callable[[], Source]
 Script = Callable[[VideoFrame], Sequence[Actor]]
@@ -65,7 +66,7 @@ class Stepped:
         ]
         self.run = LiveRun(feeds, self._wire, self.outputs, clock, overlay="late")
         self.run.watch(self.monitors.at)
-        self.wiring = self.run.brain.load()
+        self.wiring = self.run.analysis.load()
 
     def deliver(self, item: Item) -> None:
         """What a source brings."""
@@ -79,12 +80,12 @@ class Stepped:
         for finder in self._finders:
             finder.show(newest.image, self._actors(newest))
             finder.calls.clear()
-        return self.run.brain.look(self.wiring, source)
+        return self.run.analysis.look(self.wiring, source)
 
-    def think(self) -> Board:
+    def think(self) -> Snapshot:
         """One step of the scheduler."""
-        self.run.brain.think(self.wiring)
-        newest = self.run.brain.boards.newest()
+        self.run.analysis.think(self.wiring)
+        newest = self.run.analysis.snapshots.newest()
         assert newest is not None
         return newest[1]
 

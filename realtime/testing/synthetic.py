@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.clock import MS, Clock
-from realtime.errors import EndOfStream, SourceError
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.microphone import FormatRefused, Heard
-from realtime.run.devices import Device
+from liveaffect.realtime.capture.portaudio import FormatRefused, Heard
+from liveaffect.realtime.clock import MS, Clock
+from liveaffect.realtime.devices import Device
+from liveaffect.realtime.errors import EndOfStream, SourceError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
 
 Mode = Literal["frames", "hang", "zeros", "undecodable", "unplugged"]
 _POS_MSEC = 0

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import SECOND
-from realtime.errors import EndOfStream
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.testing.faces import Actor, ScriptedFinder, scene
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.errors import EndOfStream
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.testing.faces import Actor, ScriptedFinder, scene
 
 SIZE = (320, 180)
 FACE = 96

@@ -15,9 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engines import manifest as manifests
-from engines import recipe
-from engines.protocol import VECTOR, TensorSpec
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import recipe
+from liveaffect.engines.protocol import VECTOR, TensorSpec
 
 PRESET = "tiny"
 _OPSET = 17

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import device_memory, gpu_driver
-from engines.device.host import HostMemory
-from engines.device_memory import NAMES, DeviceError, open_memory, why_not
-from engines.protocol import EngineUnavailable
-from realtime.testing import stand_in_driver
-from realtime.testing.memory_contract import check_memory
+from liveaffect.engines import device_memory, gpu_driver
+from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.device_memory import NAMES, DeviceError, open_memory, why_not
+from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.realtime.testing import stand_in_driver
+from liveaffect.realtime.testing.memory_contract import check_memory
 
 PACKAGES = {"cuda-python": "cuda", "pycuda": "pycuda"}
 PROGRAM = """
 import ctypes, sys
-from engines.device_memory import open_memory
-from realtime.testing.memory_contract import check_memory
+from liveaffect.engines.device_memory import open_memory
+from liveaffect.realtime.testing.memory_contract import check_memory
 check_memory(lambda: open_memory(sys.argv[1]))
 driver = ctypes.CDLL("libcuda.so.1")
 print("left behind:", driver.standInLive(), driver.standInUsers())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engines.protocol import (
+from liveaffect.engines.protocol import (
     FACE_INPUTS,
     FUSION_INPUTS,
     VOICE_INPUTS,
@@ -22,12 +22,18 @@ from engines.protocol import (
     Tensors,
     TensorSpec,
 )
-from engines.recipe import LABELS, PIECE, SAMPLE_RATE
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice, log_mel
-from realtime.clock import MS
-from realtime.testing.clock import FakeClock
-from realtime.testing.engine_contract import check_engine
-from realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine, NanEngine, SlowEngine
+from liveaffect.engines.recipe import LABELS, PIECE, SAMPLE_RATE
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice, log_mel
+from liveaffect.realtime.clock import MS
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.engine_contract import check_engine
+from liveaffect.realtime.testing.engines import (
+    ConstantEngine,
+    CountingEngine,
+    FailingEngine,
+    NanEngine,
+    SlowEngine,
+)
 
 
 def rows_for(tensors: tuple[TensorSpec, ...]) -> Callable[[int], Tensors]:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from engines import manifest as manifests
-from engines import probe, scripted_tensorrt
-from engines.build.quantize import quantize
-from engines.device.host import HostMemory
-from engines.load import load
-from engines.protocol import Engine, Tensors
-from engines.tensorrt_engine import RunOptions, TensorRTEngine
-from realtime.testing import tiny_networks
-from realtime.testing.engine_contract import check_engine
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import probe
+from liveaffect.engines.build.quantize import quantize
+from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.load import load
+from liveaffect.engines.protocol import Engine, Tensors
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
+from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
+from liveaffect.realtime.testing.engine_contract import check_engine
 
 INT8_STEP = 0.05
 """In another batch a sum may round to the next of 255 steps, and that error goes on through the layers."""
@@ -34,7 +34,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch", reason="exports the live presets and needs torch for it")
-    from engines.build import export_onnx
+    from liveaffect.engines.build import export_onnx
 
     torch.set_num_threads(1)  # More of them spin while they wait for one another.
     folder = tmp_path_factory.mktemp("live")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from realtime.cue import Cue
-from realtime.errors import SinkError
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.sinks import Sink
-from realtime.sinks.catalogue import open_sink
-from realtime.sinks.window import Window, display_is_there
-from realtime.testing.sink_contract import check_sink
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks import Sink
+from liveaffect.realtime.sinks.catalogue import open_sink
+from liveaffect.realtime.sinks.window import Window, display_is_there
+from liveaffect.realtime.testing.sink_contract import check_sink
 
 
 @pytest.mark.parametrize(

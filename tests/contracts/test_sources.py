@@ -11,16 +11,17 @@ import av
 import numpy as np
 import pytest
 
-from realtime.camera import Camera
-from realtime.clock import MonotonicClock
-from realtime.microphone import Heard, Microphone
-from realtime.portrait import Portraits
-from realtime.replay import MediaFile, Paced
-from realtime.run.devices import Device
-from realtime.run.supervisor import Source
-from realtime.testing.clock import FakeClock
-from realtime.testing.source_contract import check_source
-from realtime.testing.synthetic import FakeCamera, FakeSound, ScriptedSource, picture, tone
+from liveaffect.realtime.camera import Camera
+from liveaffect.realtime.capture.portaudio import Heard
+from liveaffect.realtime.clock import MonotonicClock
+from liveaffect.realtime.devices import Device
+from liveaffect.realtime.microphone import Microphone
+from liveaffect.realtime.portrait import Portraits
+from liveaffect.realtime.replay import MediaFile, Paced
+from liveaffect.realtime.source import Source
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.source_contract import check_source
+from liveaffect.realtime.testing.synthetic import FakeCamera, FakeSound, ScriptedSource, picture, tone
 
 VIDEO, AUDIO, BOTH = frozenset({"video"}), frozenset({"audio"}), frozenset({"video", "audio"})
 

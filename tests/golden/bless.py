@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from realtime.testing.golden import GOLDEN, load, save
+from liveaffect.realtime.testing.golden import GOLDEN, load, save
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import gpu_load, manifest, plans
-from engines.gpu_load import GpuTools
-from engines.manifest import SHIPPED, Manifest
-from engines.protocol import EngineUnavailable
-from realtime.testing import scripted_gpu
+from liveaffect.engines import gpu_load, manifest, plans
+from liveaffect.engines.gpu_load import GpuTools
+from liveaffect.engines.manifest import SHIPPED, Manifest
+from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
 
 IS_SCRIPTED = bool(os.environ.get("LIVEAFFECT_SCRIPTED_GPU"))
 

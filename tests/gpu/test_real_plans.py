@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import device_memory, gpu_load, parity, plans, probe
-from engines.build.plan import SIZES
-from engines.device_memory import open_memory, why_not
-from engines.fallback import FallbackEngine
-from engines.gpu_load import GpuTools
-from engines.load import load
-from engines.manifest import Manifest
-from engines.protocol import EngineFileError
-from engines.tensorrt_engine import RunOptions, TensorRTEngine
-from realtime.testing.engine_contract import check_engine
-from realtime.testing.memory_contract import check_memory
+from liveaffect.engines import device_memory, gpu_load, parity, plans, probe
+from liveaffect.engines.build.plan import SIZES
+from liveaffect.engines.device_memory import open_memory, why_not
+from liveaffect.engines.fallback import FallbackEngine
+from liveaffect.engines.gpu_load import GpuTools
+from liveaffect.engines.load import load
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
+from liveaffect.realtime.testing.engine_contract import check_engine
+from liveaffect.realtime.testing.memory_contract import check_memory
 
 pytestmark = pytest.mark.gpu
 
@@ -129,7 +129,7 @@ def test_auto_takes_the_gpu_and_a_required_one_is_never_replaced(
     card: GpuTools, found: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime", reason="compares the GPU with ONNX Runtime")
-    monkeypatch.setattr("engines.load.why_no_tensorrt", lambda: None)
+    monkeypatch.setattr("liveaffect.engines.load.why_no_tensorrt", lambda: None)
     monkeypatch.setattr(gpu_load, "find_tools", lambda: card)
     said: list[str] = []
     engine = load(found.kind, report=said.append)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import gpu_load, manifest, plans, probe
-from engines.device_memory import DeviceError, DeviceMemory
-from engines.fallback import LOST, FallbackEngine
-from engines.gpu_load import GpuTools
-from engines.load import load
-from engines.manifest import SHIPPED, Manifest
-from engines.tensorrt_engine import RunOptions, TensorRTEngine
-from realtime.networks import Networks, Row
+from liveaffect.engines import gpu_load, manifest, plans, probe
+from liveaffect.engines.device_memory import DeviceError, DeviceMemory
+from liveaffect.engines.fallback import LOST, FallbackEngine
+from liveaffect.engines.gpu_load import GpuTools
+from liveaffect.engines.load import load
+from liveaffect.engines.manifest import SHIPPED, Manifest
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
+from liveaffect.realtime.networks import Networks, Row
 
 pytestmark = pytest.mark.gpu
 

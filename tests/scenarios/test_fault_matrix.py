@@ -15,13 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND
-from realtime.frame import AudioBlock
-from realtime.replay import MediaFile
-from realtime.run.supervisor import Item, Supervisor
-from realtime.testing.clock import TickingClock
-from realtime.testing.faults import (
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.source import Item
+from liveaffect.realtime.supervisor import Supervisor
+from liveaffect.realtime.testing.clock import TickingClock
+from liveaffect.realtime.testing.faults import (
     Drop,
     Fault,
     FaultLine,
@@ -35,7 +36,7 @@ from realtime.testing.faults import (
     Unplug,
     scripts,
 )
-from realtime.testing.played import END_NS, PERIOD_NS, SOURCES, VOICE, Case
+from liveaffect.realtime.testing.played import END_NS, PERIOD_NS, SOURCES, VOICE, Case
 
 AT_S, AWAY_NS = 1, 2 * SECOND
 FAULTS: dict[str, Callable[[int], list[Fault]]] = {

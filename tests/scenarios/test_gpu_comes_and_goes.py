@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.fallback import LOST, FallbackEngine
-from engines.load import load
-from engines.protocol import Engine
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from engines.tensorrt_engine import RunOptions, TensorRTEngine
-from realtime.clock import MS
-from realtime.frame import VideoFrame
-from realtime.networks import Networks
-from realtime.run.gpu_start import NOTICE
-from realtime.scheduler import Board
-from realtime.testing import scripted_gpu, tiny_networks
-from realtime.testing.clock import FakeClock
-from realtime.testing.faces import Actor, scene
-from realtime.testing.scripted_gpu import LosableMemory
-from realtime.testing.stepped import Stepped, never
+from liveaffect.engines.fallback import LOST, FallbackEngine
+from liveaffect.engines.gpu_start import NOTICE
+from liveaffect.engines.load import load
+from liveaffect.engines.protocol import Engine
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
+from liveaffect.realtime.clock import MS
+from liveaffect.realtime.frame import VideoFrame
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.scheduler import Snapshot
+from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
+from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.faces import Actor, scene
+from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory
+from liveaffect.realtime.testing.stepped import Stepped, never
 
 CAMERA = "camera:test"
 PEOPLE = (Actor(200, 200, 120, who=1), Actor(440, 200, 120, who=2))
@@ -56,21 +57,21 @@ class Run:
         engine.warm_up()
         return engine
 
-    def step(self, times: int = 1) -> Board:
-        board = Board(at_ns=self.clock.now_ns())
+    def step(self, times: int = 1) -> Snapshot:
+        snapshot = Snapshot(at_ns=self.clock.now_ns())
         for _ in range(times):
             self.stage.deliver(VideoFrame(CAMERA, self._seq, self.clock.now_ns(), self._image.copy()))
             self._seq += 1
             self.stage.look(CAMERA)
-            board = self.stage.think()
+            snapshot = self.stage.think()
             self.stage.turn()
             self.clock.advance(FRAME_NS)
-        return board
+        return snapshot
 
 
-def judged(board: Board) -> int:
+def judged(snapshot: Snapshot) -> int:
     """How many people have a fresh reading of their face."""
-    return sum(cue.face is not None and (cue.age_ms[0] or 0) < 200 for cue in board.cues)
+    return sum(cue.face is not None and (cue.age_ms[0] or 0) < 200 for cue in snapshot.cues)
 
 
 def test_the_networks_move_and_fall_back_between_two_steps_and_nobody_is_left_unjudged(
@@ -78,23 +79,23 @@ def test_the_networks_move_and_fall_back_between_two_steps_and_nobody_is_left_un
 ) -> None:
     run = Run(tmp_path)
     run.engine.notice = NOTICE
-    board = run.step(10)
-    assert judged(board) == len(PEOPLE)
-    assert NOTICE in board.notices
+    snapshot = run.step(10)
+    assert judged(snapshot) == len(PEOPLE)
+    assert NOTICE in snapshot.notices
     assert run.engine.spec.name == "face-tiny/onnx"
 
     run.engine.offer(run.open_gpu)
     for _ in range(10):
-        board = run.step()
-        assert judged(board) == len(PEOPLE)
-        assert not {NOTICE, LOST} & set(board.notices)
+        snapshot = run.step()
+        assert judged(snapshot) == len(PEOPLE)
+        assert not {NOTICE, LOST} & set(snapshot.notices)
     assert run.engine.spec.name == "face-tiny/tensorrt-rtx-fp16"
 
     run.card.lost = True
     for _ in range(10):
-        board = run.step()
-        assert judged(board) == len(PEOPLE)
-        assert board.notices.count(LOST) == 1
+        snapshot = run.step()
+        assert judged(snapshot) == len(PEOPLE)
+        assert snapshot.notices.count(LOST) == 1
     assert run.engine.spec.name == "face-tiny/onnx"
     assert run.stage.networks.failures["face"] == 0
     run.stage.networks.close()
@@ -105,8 +106,8 @@ def test_a_gpu_that_cannot_be_opened_leaves_the_run_on_the_cpu(tmp_path: Path) -
     run.card.lost = True
     run.step(5)
     run.engine.offer(run.open_gpu)
-    board = run.step(5)
-    assert judged(board) == len(PEOPLE)
+    snapshot = run.step(5)
+    assert judged(snapshot) == len(PEOPLE)
     assert run.engine.spec.name == "face-tiny/onnx"
     run.stage.networks.close()
 

@@ -10,28 +10,29 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.clock import MS, SECOND, MonotonicClock
-from realtime.cue import Cue
-from realtime.drawing.view import View
-from realtime.errors import MissingFile, MissingLibrary, SourceNotFound
-from realtime.faces.blazeface import Found
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.networks import Networks
-from realtime.portrait import Portraits, packaged_portraits
-from realtime.replay import MediaFile, Paced, load_picture
-from realtime.run import brain
-from realtime.run.demo import tone_voice, write_wav
-from realtime.run.finders import make_finder
-from realtime.run.health import in_words
-from realtime.run.live import Feed, LiveRun
-from realtime.run.outputs import Outputs
-from realtime.run.screen import NO_CAMERA, Around, Screen
-from realtime.run.supervisor import Source
-from realtime.run.wiring import Rings, Wiring
-from realtime.scheduler import Board
-from realtime.testing.faces import ScriptedFinder
-from realtime.testing.monitor import Monitors
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime import analysis as analysis
+from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.drawing.view import View
+from liveaffect.realtime.errors import MissingFile, MissingLibrary, SourceNotFound
+from liveaffect.realtime.faces.blazeface import Found
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.feeds import Feed
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.health import in_words
+from liveaffect.realtime.live import LiveRun
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.portrait import Portraits, packaged_portraits
+from liveaffect.realtime.replay import MediaFile, Paced, load_picture
+from liveaffect.realtime.scheduler import Snapshot
+from liveaffect.realtime.screen import NO_CAMERA, RunStatus, Screen
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.source import Source
+from liveaffect.realtime.speech import tone_voice, write_wav
+from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.testing.monitor import Monitors
+from liveaffect.realtime.wiring import Rings, Wiring
 
 SIZE = (320, 240)
 Publish = Callable[[tuple[Cue, ...]], None]
@@ -71,8 +72,10 @@ class Noted(Screen):
         super().__init__(source, "starting")
         self.views: list[View] = []
 
-    def compose(self, frame: VideoFrame, sighting: object, board: Board | None, around: Around) -> View:
-        view = super().compose(frame, sighting, board, around)  # type: ignore[arg-type]
+    def compose(
+        self, frame: VideoFrame, sighting: object, snapshot: Snapshot | None, around: RunStatus
+    ) -> View:
+        view = super().compose(frame, sighting, snapshot, around)  # type: ignore[arg-type]
         self.views.append(view)
         return view
 
@@ -157,7 +160,7 @@ def test_pictures_come_at_once_and_say_starting_until_faces_are_there(tmp_path: 
     assert show.sink.samples >= 2 * 16_000
     report = show.run.report()
     assert f"{ledger.captured} pictures captured, {ledger.shown} drawn" in report
-    costs = {cost.name: cost for cost in show.run.brain.costs()}
+    costs = {cost.name: cost for cost in show.run.analysis.costs()}
     assert set(costs) == {f"look {show.camera}", "step"}
     assert all(cost.calls > 20 and 0 < cost.busy_ms <= cost.worst_ms for cost in costs.values())
 
@@ -260,7 +263,7 @@ def test_stopping_while_everything_still_loads_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who closes the window at once does not wait for the networks; they are freed when they come."""
-    monkeypatch.setattr(brain, "JOIN_S", 0.1)
+    monkeypatch.setattr(analysis, "JOIN_S", 0.1)
     begin, closed = threading.Event(), threading.Event()
 
     class Closing(Networks):

@@ -14,18 +14,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.errors import MissingFile
-from realtime.networks import Networks
-from realtime.portrait import Portraits, packaged_portraits
-from realtime.replay import load_picture
-from realtime.run.analyze import Wanted, analyse_files
-from realtime.run.demo import tone_voice, write_wav
-from realtime.run.finders import make_finder
-from realtime.run.loading import Tools
-from realtime.run.lockstep import Summary
-from realtime.run.wiring import Finders
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.files import Wanted, analyse_files
+from liveaffect.realtime.errors import MissingFile
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.lockstep import Summary
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.portrait import Portraits, packaged_portraits
+from liveaffect.realtime.replay import load_picture
+from liveaffect.realtime.speech import tone_voice, write_wav
+from liveaffect.realtime.wiring import Finders, Tools
 
 Cue = dict[str, Any]
 SIZE = (320, 240)

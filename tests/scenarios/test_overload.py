@@ -13,21 +13,27 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import MS, SECOND
-from realtime.cue import Cue
-from realtime.errors import SinkError, SourceNotFound
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.networks import Networks
-from realtime.relief import LEVELS
-from realtime.run.demo import tone_voice
-from realtime.run.supervisor import Source
-from realtime.scheduler import Board
-from realtime.testing.clock import TickingClock
-from realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine, NanEngine, SlowEngine
-from realtime.testing.faces import Actor, scene
-from realtime.testing.stepped import Stepped, never
-from realtime.testing.synthetic import ScriptedSource
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.errors import SinkError, SourceNotFound
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.load_shedder import LEVELS
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.scheduler import Snapshot
+from liveaffect.realtime.source import Source
+from liveaffect.realtime.speech import tone_voice
+from liveaffect.realtime.testing.clock import TickingClock
+from liveaffect.realtime.testing.engines import (
+    ConstantEngine,
+    CountingEngine,
+    FailingEngine,
+    NanEngine,
+    SlowEngine,
+)
+from liveaffect.realtime.testing.faces import Actor, scene
+from liveaffect.realtime.testing.stepped import Stepped, never
+from liveaffect.realtime.testing.synthetic import ScriptedSource
 
 CAMERA, MICROPHONE = "camera:0", "mic:0"
 PERIOD_NS = 40 * MS
@@ -78,7 +84,7 @@ class Desk:
             actors=lambda _: [ACTOR],
             sinks=sinks,
         )
-        self.boards: list[Board] = []
+        self.snapshots: list[Snapshot] = []
         self.clock.tick = self._tick
         self._image = scene((96, 80), [ACTOR])
         self._seq = 0
@@ -95,12 +101,12 @@ class Desk:
         while self.clock.now_ns() < until_ns:
             began_ns = self.clock.now_ns()
             self.stage.look(CAMERA)
-            self.boards.append(self.stage.think())
+            self.snapshots.append(self.stage.think())
             self.clock.wait_until(max(began_ns + PERIOD_NS, self.clock.now_ns()), self.clock.over)
 
     def notices(self) -> list[str]:
         """What the board said, each once, in order."""
-        return list(dict.fromkeys(text for board in self.boards for text in board.notices))
+        return list(dict.fromkeys(text for snapshot in self.snapshots for text in snapshot.notices))
 
     def _tick(self) -> None:
         now_ns = self.clock.now_ns()
@@ -122,10 +128,10 @@ def test_relief_comes_in_its_order_and_goes_again_while_every_picture_is_drawn(d
     desk.work(20 * SECOND)
     assert desk.notices() == [f"machine is late: {level}" for level in LEVELS[1:]]
     network.delay_ns = 0
-    desk.boards.clear()
+    desk.snapshots.clear()
     desk.work(45 * SECOND)
     assert desk.notices() == [f"machine is late: {level}" for level in reversed(LEVELS[1:])]
-    assert desk.boards[-1].notices == ()
+    assert desk.snapshots[-1].notices == ()
     ledger = desk.stage.run.health.ledger(CAMERA)
     desk.stage.check()
     assert ledger.shown == ledger.captured == desk.clock.now_ns() // PERIOD_NS
@@ -137,10 +143,10 @@ def test_under_overload_the_newest_picture_is_looked_at_and_the_rest_is_counted(
     desk.work(10 * SECOND)
     looked_at = desk.stage.monitors.seen[f"sightings of {CAMERA}"]
     left_out = desk.stage.wiring.health.left_out["pictures not looked at"]
-    in_flight = desk.stage.run.rings.frames[CAMERA].written - desk.stage.run.brain._cursors[CAMERA]
+    in_flight = desk.stage.run.rings.frames[CAMERA].written - desk.stage.run.analysis._cursors[CAMERA]
     assert looked_at + left_out + in_flight == desk.stage.run.rings.frames[CAMERA].written
     assert left_out > looked_at
-    assert max(b.at_ns - desk.boards[i - 1].at_ns for i, b in enumerate(desk.boards) if i) <= 260 * MS
+    assert max(b.at_ns - desk.snapshots[i - 1].at_ns for i, b in enumerate(desk.snapshots) if i) <= 260 * MS
 
 
 def test_halved_cadence_and_doubled_hop_really_save_work() -> None:
@@ -171,7 +177,7 @@ def test_a_network_that_fails_in_the_middle_is_named_and_the_others_go_on(
     asked = getattr(desk.stage.networks, f"_{kind}")
     asked.engine = fault(asked.engine)
     desk.work(12 * SECOND)
-    last = desk.boards[-1]
+    last = desk.snapshots[-1]
     assert any(text.startswith(f"{kind} network failed") for text in last.notices)
     assert last.cues[0].track == 1
     assert (last.cues[0].face is None) == (kind == "face")
@@ -198,7 +204,7 @@ def test_without_any_output_the_path_runs_and_the_ledger_balances() -> None:
     desk = Desk()
     desk.work(3 * SECOND)
     desk.stage.check()
-    assert desk.boards[-1].cues
+    assert desk.snapshots[-1].cues
     ledger = desk.stage.run.health.ledger(CAMERA)
     assert ledger.shown == ledger.captured > 0
 
@@ -210,11 +216,11 @@ def test_with_all_sources_unplugged_cues_end_and_the_display_still_draws() -> No
     desk.work(3 * SECOND)
     desk.clock.tick = desk.stage.turn
     drawn = len(sink.seqs)
-    desk.boards.clear()
+    desk.snapshots.clear()
     desk.work(9 * SECOND)
-    ended_ns = next(board.at_ns for board in desk.boards if not board.cues)
+    ended_ns = next(snapshot.at_ns for snapshot in desk.snapshots if not snapshot.cues)
     assert ended_ns <= 3 * SECOND + 2100 * MS
-    assert all(not board.cues for board in desk.boards if board.at_ns >= ended_ns)
+    assert all(not snapshot.cues for snapshot in desk.snapshots if snapshot.at_ns >= ended_ns)
     again = sink.seqs[drawn:]
     assert len(again) >= 10
     assert set(again) == {3 * SECOND // PERIOD_NS - 1}
@@ -231,7 +237,7 @@ def test_sources_that_come_and_go_together_leave_nothing_behind() -> None:
     desk.clock.tick = pause
     desk._seq += 5 * SECOND // PERIOD_NS
     desk.work(14 * SECOND)
-    (cue,) = [cue for cue in desk.boards[-1].cues if cue.track is not None]
+    (cue,) = [cue for cue in desk.snapshots[-1].cues if cue.track is not None]
     assert cue.face is not None
     assert list(desk.stage.wiring.scheduler._people) == [cue.track]
     desk.stage.check()

@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.load import load
-from engines.protocol import Done, Engine, Pending, Tensors
-from engines.recipe import HOP, PIECE, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
-from engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from realtime.clock import SECOND
-from realtime.crop import quality
-from realtime.errors import EndOfStream, MissingFile
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.hearing import SPEECH
-from realtime.networks import Networks
-from realtime.pooling import (
+from liveaffect.engines.load import load
+from liveaffect.engines.protocol import Done, Engine, Pending, Tensors
+from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.crop import quality
+from liveaffect.realtime.errors import EndOfStream, MissingFile
+from liveaffect.realtime.face_analyzer import FaceAnalyzer
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.lockstep import analyse, watch
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.pooling import (
     FACE_WINDOW_NS,
     LONG_HALF_LIFE_NS,
     VOICE_WINDOW_NS,
@@ -26,15 +28,12 @@ from realtime.pooling import (
     pool,
     weighted_score,
 )
-from realtime.replay import MediaFile
-from realtime.run.analyze import analyse, watch
-from realtime.run.finders import make_finder
-from realtime.run.loading import Tools
-from realtime.run.outputs import Outputs
-from realtime.run.wiring import Finders
-from realtime.scheduler import Board, Scheduler
-from realtime.sight import Sight
-from realtime.testing.engines import AroundEngine
+from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.scheduler import Scheduler, Snapshot
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.testing.engines import AroundEngine
+from liveaffect.realtime.voice_analyzer import SPEECH
+from liveaffect.realtime.wiring import Finders, Tools
 
 pytestmark = pytest.mark.slow
 
@@ -63,8 +62,8 @@ class AllIsSpeech(AroundEngine):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch", reason="needs torch to make networks with random weights")
-    from engines.build.export_onnx import export
-    from engines.model import presets
+    from liveaffect.engines.build.export_onnx import export
+    from liveaffect.engines.model import presets
 
     folder = tmp_path_factory.mktemp("weights")
     for kind in ("face", "voice"):
@@ -96,11 +95,11 @@ def stream(
     steps: list[int] = []
     step = Scheduler.step
 
-    def noting(scheduler: Scheduler, now_ns: int) -> Board:
-        board = step(scheduler, now_ns)
-        if board.cues:
+    def noting(scheduler: Scheduler, now_ns: int) -> Snapshot:
+        snapshot = step(scheduler, now_ns)
+        if snapshot.cues:
             steps.append(now_ns)
-        return board
+        return snapshot
 
     monkeypatch.setattr(Scheduler, "step", noting)
     media = MediaFile(path)
@@ -126,7 +125,7 @@ def test_faces_of_a_real_clip(shared_data: Path, weights: Path, monkeypatch: pyt
     fusion = Recording()
     end_ns = stream(clip, Networks(engine, ScriptedVoice(), fusion), make_finder, monkeypatch)
 
-    sight = Sight("whole clip", *make_finder())
+    sight = FaceAnalyzer("whole clip", *make_finder())
     sightings = [sight.step(frame) for frame in items(clip) if isinstance(frame, VideoFrame)]
     looks = [(s.captured_ns, face) for s in sightings for face in s.faces]
     assert {face.track for _, face in looks} == {1}

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.recipe import SAMPLE_RATE
-from realtime.attribution import Attribution, Voice
-from realtime.clock import MS, SECOND
-from realtime.errors import EndOfStream, MissingFile
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.replay import MediaFile
-from realtime.run.finders import make_finder
-from realtime.sight import Sight
-from realtime.signs import SpeechEnergy, mouth_motion
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.attribution import Attribution, Voice
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import EndOfStream, MissingFile
+from liveaffect.realtime.face_analyzer import FaceAnalyzer
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
 
 TALKERS, PICTURES = 11, 75
 SAMPLES = 3 * SAMPLE_RATE
@@ -33,7 +33,7 @@ ONSET_NS = 300 * MS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Talkers:
-    """Eleven clips of three seconds, looked at by the real `Sight`, two at a time side by side."""
+    """Eleven clips of three seconds, looked at by the real `FaceAnalyzer`, two at a time side by side."""
 
     sounds: NDArray[np.float32]
     """(talker, sample)"""
@@ -59,7 +59,7 @@ def pictures_and_sound(clip: Path) -> tuple[list[NDArray[np.uint8]], NDArray[np.
 
 def watch(left: list[NDArray[np.uint8]], right: list[NDArray[np.uint8]]) -> tuple[Motion, Motion]:
     """Mouth motion of the talker on the left and of the one on the right, as the real path sees them."""
-    sight = Sight("camera:test", *make_finder())
+    sight = FaceAnalyzer("camera:test", *make_finder())
     crops: dict[int, NDArray[np.uint8]] = {}
     motions: tuple[Motion, Motion] = ([], [])
     for seq, (a, b) in enumerate(zip(left, right, strict=True)):

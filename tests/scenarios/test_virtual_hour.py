@@ -1,7 +1,7 @@
 """An hour of camera and microphone on the fake clock: nothing lost uncounted, nothing grows.
 
 Everything is as in a live run except the threads, the networks (constant) and the face finder (scripted);
-`Sight`, tracking, attribution and smoothing are the real ones. Analysis is slower than the cameras: it
+`FaceAnalyzer`, tracking, attribution and smoothing are the real ones. Analysis is slower than the cameras: it
 looks at every ninth picture, as a slow machine does.
 """
 
@@ -17,19 +17,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.protocol import Done, Pending, Tensors
-from engines.recipe import SAMPLE_RATE
-from realtime.clock import SECOND
-from realtime.cue import Cue
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.networks import Networks
-from realtime.run.continuity import Numbering
-from realtime.run.demo import tone_voice
-from realtime.run.supervisor import Item
-from realtime.testing.clock import FakeClock
-from realtime.testing.engines import ConstantEngine
-from realtime.testing.faces import Actor, scene
-from realtime.testing.faults import (
+from liveaffect.engines.protocol import Done, Pending, Tensors
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.source import Item
+from liveaffect.realtime.speech import tone_voice
+from liveaffect.realtime.supervisor import Numbering
+from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.engines import ConstantEngine
+from liveaffect.realtime.testing.faces import Actor, scene
+from liveaffect.realtime.testing.faults import (
     Delivery,
     Drop,
     Fault,
@@ -41,8 +41,8 @@ from realtime.testing.faults import (
     Unplug,
     deliveries,
 )
-from realtime.testing.stepped import Stepped, never
-from realtime.window import FUSION_STEP_NS
+from liveaffect.realtime.testing.stepped import Stepped, never
+from liveaffect.realtime.window import FUSION_STEP_NS
 
 CAMERA, MICROPHONE = "camera:0", "mic:0"
 HOUR_S = int(__import__("os").environ.get("HH", "3600"))
@@ -204,9 +204,9 @@ class Hour:
         if picture % LOOK_EVERY == 0:
             self.stage.look(CAMERA)
         if picture % STEP_EVERY == 0:
-            board = self.stage.think()
-            point = board.at_ns // FUSION_STEP_NS
-            self.empty += point > self.last_point and not board.cues
+            snapshot = self.stage.think()
+            point = snapshot.at_ns // FUSION_STEP_NS
+            self.empty += point > self.last_point and not snapshot.cues
             self.last_point = point
 
     def _actors(self, frame: VideoFrame) -> Sequence[Actor]:
@@ -243,9 +243,9 @@ def test_an_hour_balances_and_nothing_grows() -> None:
 
     assert scheduler._people == {}
     assert scheduler._nobody == {}, "the last voice was a minute ago"
-    (hearing,) = stage.wiring.hearings
-    assert list(hearing._statistics) == [None]
-    assert not hearing._waiting
+    (voice_analyzer,) = stage.wiring.voice_analyzers
+    assert list(voice_analyzer._statistics) == [None]
+    assert not voice_analyzer._waiting
 
     third = hour.blocks[len(hour.blocks) // 3 : -1]
     grown = np.median(third[-5:]) - np.median(third[:5])

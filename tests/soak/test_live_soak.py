@@ -18,19 +18,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from realtime.clock import MS, SECOND, MonotonicClock, process_cpu_ns
-from realtime.cue import Cue
-from realtime.errors import MissingFile
-from realtime.frame import AudioBlock, VideoFrame
-from realtime.portrait import Portraits, packaged_portraits
-from realtime.replay import MediaFile, Paced, load_picture
-from realtime.run.demo import make_speech
-from realtime.run.live import Feed, LiveRun
-from realtime.run.loading import load_tools
-from realtime.run.outputs import Outputs
-from realtime.run.settings import Settings
-from realtime.run.supervisor import Source
-from realtime.run.wiring import Rings, Wiring
+from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, process_cpu_ns
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.errors import MissingFile
+from liveaffect.realtime.feeds import Feed
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.live import LiveRun
+from liveaffect.realtime.portrait import Portraits, packaged_portraits
+from liveaffect.realtime.replay import MediaFile, Paced, load_picture
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.source import Source
+from liveaffect.realtime.speech import make_speech
+from liveaffect.realtime.wiring import Rings, Wiring
+from liveaffect.settings import Settings
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soak_live.jsonl"
 EVERY_NS = 2 * SECOND
@@ -110,7 +110,7 @@ def make_run(folder: Path, gauge: Gauge, clock: MonotonicClock) -> LiveRun:
         return Paced(MediaFile(speech, loop=True), clock)
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = load_tools(Settings(), lambda _: None)
+        tools = Settings().load_tools(lambda _: None)
         return Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
 
     feeds = [
@@ -136,7 +136,7 @@ def test_nothing_grows_in_a_live_run(tmp_path: Path) -> None:
     cpu_ns = process_cpu_ns() - cpu_ns
     run.check_ledger()
     (ledger,) = run.health.ledgers.values()
-    wiring = run.brain.wiring
+    wiring = run.analysis.wiring
     assert wiring is not None
     record = {
         "name": "soak/live",
@@ -166,7 +166,7 @@ def test_nothing_grows_in_a_live_run(tmp_path: Path) -> None:
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("w", encoding="utf-8") as file:
             file.write(line + "\n")
-    assert run.brain.failed is None
+    assert run.analysis.failed is None
     assert gauge.with_face > 0
     assert gauge.blocks > 0
     assert slope_an_hour(gauge.at_s, gauge.rss_mb) <= MOST_MB_AN_HOUR

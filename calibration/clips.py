@@ -1,0 +1,246 @@
+"""The clips on which confidence is fitted, each sent through the live path: faces, voices, and both together.
+
+Pictures of faces are enlarged, moved as by a hand, found, followed and cut out like anybody before a camera.
+Voices are heard through the same microphone stream as live. Of both together there are no films: the voice is
+heard as always, whose it is is told, and what the face network would say is played (see `pairs_watched`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from liveaffect.calibration.clip_trace import ClipTrace, Recorder, watch_of
+from liveaffect.engines.protocol import FACE_INPUTS, FACE_OUTPUTS, Done, Engine, EngineSpec, Pending, Tensors
+from liveaffect.engines.recipe import CROP_SIZE, SAMPLE_RATE
+from liveaffect.realtime.attribution import Attribution, Voice
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.errors import EndOfStream
+from liveaffect.realtime.frame import AudioBlock, Face, Sighting
+from liveaffect.realtime.lockstep import Watched, analyse
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.portrait import Portraits
+from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.scheduler import Scheduler
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
+from liveaffect.realtime.window import FUSION_STEP_NS, PieceGrid
+from liveaffect.realtime.wiring import Finders, Tools
+
+PICTURE_PX, CANVAS_PX = 160, 320
+"""A picture of a face is enlarged to this side, in the middle of a canvas of that side."""
+FPS, PICTURES = 10.0, 10
+BLOCK = SAMPLE_RATE // 20
+SOUND = "sound"
+_CAMERA, _TRACK = "camera:played", 1
+_POINTS = np.array([[80, 90], [120, 90], [100, 110], [100, 130], [60, 95], [140, 95]], np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engines:
+    """The engines of all clips, loaded once."""
+
+    face: Engine
+    voice: Engine
+    fusion: Engine
+    finders: Finders
+    pieces: PieceGrid
+
+    def tools(self, recorder: Recorder) -> Tools:
+        """What one clip's run uses."""
+        networks = Networks(self.face, self.voice, self.fusion, recorder)
+        return Tools(networks, lambda: self.finders, self.pieces)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """A picture (grey) or a sound (16 kHz), and what is known of it."""
+
+    name: str
+    group: str
+    side: str
+    truth: int
+    content: NDArray[np.uint8] | NDArray[np.floating]
+    face_logits: NDArray[np.float32] | None = None
+    """For a sound: what the face network would say of the same take."""
+
+
+def first_by_hash(names: Sequence[str], most: int) -> list[int]:
+    """Which of them are used where there are more than enough: a choice that nobody made."""
+    order = sorted(range(len(names)), key=lambda k: hashlib.sha256(names[k].encode()).digest())
+    return sorted(order[:most])
+
+
+def enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A grey picture of a face in colour and as large as it is shown."""
+    wide = cv2.resize(picture, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_CUBIC)
+    return np.repeat(np.asarray(wide, np.uint8)[..., None], 3, axis=2)
+
+
+def faces_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | None]:
+    """One for every picture; None where the finder saw no face, or not for long enough."""
+    for clip in clips:
+        portrait = enlarged(np.asarray(clip.content, np.uint8))
+        seed = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:4], "big")
+        source = Portraits([portrait], (CANVAS_PX, CANVAS_PX), FPS, seed=seed, frames=PICTURES)
+        source.open()
+        recorder = Recorder()
+        analyse(Watched(source, source.name, None), cast.tools(recorder), Outputs([]), _ignore)
+        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+
+
+def voices_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | None]:
+    """One for every sound; None where no speech was heard in it, or not for long enough."""
+    for clip in clips:
+        recorder = Recorder()
+        reader = _Sound(np.asarray(clip.content, np.float32))
+        analyse(Watched(reader, None, SOUND), cast.tools(recorder), Outputs([]), _ignore)
+        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+
+
+def pairs_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | None]:
+    """Sounds whose speaker is in view: the face's logits are played, everything after them is the live path.
+
+    The played face is a good one in every picture, and the voice is known to be this person's, because there
+    is no film in which a mouth could be seen to move.
+    """
+    for clip in clips:
+        if clip.face_logits is None:
+            raise ValueError(f"{clip.name} has no face to play")
+        recorder = Recorder()
+        _play(clip, _Played(clip.face_logits), cast, recorder)
+        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+
+
+def _play(clip: Clip, face: Engine, cast: Engines, recorder: Recorder) -> None:
+    samples = np.asarray(clip.content, np.float32)
+    face_analyzers: Ring[Sighting] = Ring(8)
+    sound = AudioRing(max(len(samples), SAMPLE_RATE))
+    trained = cast.voice.spec.trained
+    voice_analyzer = VoiceAnalyzer(SOUND, sound, cast.pieces, believe_speech=trained, attribution=_Told())
+    scheduler = Scheduler(
+        Networks(face, cast.voice, cast.fusion, recorder),
+        face_analyzers={_CAMERA: face_analyzers},
+        voice_analyzers=[voice_analyzer],
+        publish=_ignore,
+    )
+    step = FUSION_STEP_NS * SAMPLE_RATE // SECOND
+    for point in range(len(samples) // step + 1):
+        now_ns = point * FUSION_STEP_NS
+        if point:
+            begin = (point - 1) * step
+            block = samples[begin : begin + step]
+            sound.push(AudioBlock(SOUND, begin, now_ns - FUSION_STEP_NS, block))
+        seen = Face(_TRACK, (50, 50, 100, 100), _POINTS, (0.0, 0.0), now_ns, 0.9, _CROP)
+        face_analyzers.push(Sighting(_CAMERA, point, now_ns, (640, 480), (seen,)))
+        scheduler.step(now_ns)
+
+
+class Remembering:
+    """A voice network that is asked once about each piece, however many runs a take passes through.
+
+    Only the same samples in the same statistics are the same piece, so no answer differs from a fresh one.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.spec = engine.spec
+        self._engine = engine
+        self._known: dict[bytes, dict[str, NDArray[Any]]] = {}
+
+    def submit(self, inputs: Tensors) -> Pending:
+        """Hand in one batch."""
+        rows = [
+            {name: array[k : k + 1] for name, array in inputs.items()} for k in range(len(inputs["mean"]))
+        ]
+        answers = [self._answer(row) for row in rows]
+        return Done({name: np.concatenate([one[name] for one in answers]) for name in answers[0]})
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """`submit` and wait."""
+        return self.submit(inputs).result()
+
+    def warm_up(self) -> None:
+        """As the network does."""
+        self._engine.warm_up()
+
+    def close(self) -> None:
+        """As the network does."""
+        self._engine.close()
+
+    def _answer(self, row: Tensors) -> dict[str, NDArray[Any]]:
+        key = hashlib.sha256(b"".join(row[name].tobytes() for name in sorted(row))).digest()
+        if key not in self._known:
+            self._known[key] = dict(self._engine.infer(row))
+        return self._known[key]
+
+
+class _Sound:
+    """Samples as a source of blocks."""
+
+    def __init__(self, samples: NDArray[np.float32]) -> None:
+        self._samples = samples
+        self._next = 0
+
+    def read(self, timeout_s: float) -> AudioBlock:
+        """The next block."""
+        first, self._next = self._next, self._next + BLOCK
+        if first >= len(self._samples):
+            raise EndOfStream(f"{SOUND} is at its end")
+        return AudioBlock(
+            SOUND, first, first * SECOND // SAMPLE_RATE, self._samples[first : first + BLOCK].copy()
+        )
+
+
+class _Told(Attribution):
+    """Knows whose voice it is whenever somebody speaks."""
+
+    def decide(self, now_ns: int) -> Voice:
+        """As told."""
+        heard = super().decide(now_ns)
+        return heard if heard.state == "nobody speaks" else Voice("track", _TRACK, 1.0)
+
+
+class _Played:
+    """Stands in the place of a face network and says the same of every crop."""
+
+    def __init__(self, logits: NDArray[np.float32]) -> None:
+        self.spec = EngineSpec("face/played", FACE_INPUTS, FACE_OUTPUTS, 64, "played", True)
+        self._logits = logits
+
+    def submit(self, inputs: Tensors) -> Pending:
+        """The logits for every row; vectors are zero, so a fusion of vectors cannot be judged with it."""
+        count = len(inputs["crop"])
+        out = {tensor.name: np.zeros((count, *tensor.shape), np.float32) for tensor in FACE_OUTPUTS}
+        out["logits"][:] = self._logits
+        return Done(out)
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """`submit` and wait."""
+        return self.submit(inputs).result()
+
+    def warm_up(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def _crop() -> NDArray[np.uint8]:
+    """A crop with light and detail, so that a played face is a good one."""
+    grain = np.random.default_rng(0).normal(128, 40, (CROP_SIZE, CROP_SIZE, 1))
+    return np.repeat(np.clip(grain, 0, 255), 3, axis=2).astype(np.uint8)
+
+
+def _ignore(cues: object) -> None:
+    """Everything worth knowing is with the recorder."""
+
+
+_CROP = _crop()
+Watching = Callable[[Sequence[Clip], Engines], Iterator[ClipTrace | None]]

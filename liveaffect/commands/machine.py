@@ -1,0 +1,96 @@
+"""Commands about this machine and its engines: fetch, doctor, export, build, engines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from liveaffect.commands import command, say
+from liveaffect.settings import Settings
+
+
+def add(commands: Any) -> None:
+    """Their names and flags."""
+    fetch = command(commands, "fetch", _fetch, "bring the face detector's files, once")
+    fetch.add_argument("--to", type=Path, help="folder, instead of the user's cache")
+
+    doctor = command(commands, "doctor", _doctor, "what works here, what does not, and what mends it")
+    doctor.add_argument("--json", action="store_true", help="machine-readable")
+
+    export = command(commands, "export", _export, "write a network as ONNX with its manifest")
+    export.add_argument("kind", choices=("face", "voice", "fusion"))
+    export.add_argument("--preset", default="live")
+    export.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR")
+    export.add_argument("--seed", type=int, default=0, help="of the random weights")
+
+    build = command(commands, "build", _build, "make the faster forms of the networks for this machine")
+    build.add_argument(
+        "--precision",
+        default="int8",
+        help="several with commas, of: int8 fp16 fp32 fp32-tf32 (default: int8)",
+    )
+
+    engines = commands.add_parser("engines", help="list or compare engines, remove plans")
+    tools = engines.add_subparsers(required=True, metavar="list|compare|clean")
+    command(tools, "list", _engines_list, "the engines that work here, and why the others do not; all plans")
+    command(tools, "clean", _engines_clean, "remove all plans of TensorRT from the user's cache")
+    compare = command(tools, "compare", _engines_compare, "largest difference of two engines, and a verdict")
+    compare.add_argument("a", metavar="A", help="the truth: an engine such as onnx, or FOLDER:onnx")
+    compare.add_argument("b", metavar="B", help="the engine to judge, such as onnx-int8 or FOLDER:onnx-int8")
+    compare.add_argument("--kind", choices=("face", "voice", "fusion"), default="face")
+    compare.add_argument("--items", type=int, default=64, help="inputs to compare on")
+
+
+def _fetch(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.fetch import fetch
+
+    say(f"the face detector's files are in {fetch(given.to)}")
+    return 0
+
+
+def _doctor(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.doctor import doctor
+
+    return doctor(as_json=given.json, settings=settings)
+
+
+def _export(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.engines.build.export_onnx import export
+
+    say(f"written: {export(given.kind, given.preset, given.out, seed=given.seed)}")
+    return 0
+
+
+def _build(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.engines.build.forms import build
+
+    build([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
+    return 0
+
+
+def _engines_list(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.engines.overview import engine_lines, plan_lines
+
+    weights = settings.weights_folder
+    for line in chain(engine_lines(weights), plan_lines(weights)):
+        sys.stdout.write(line + "\n")
+    return 0
+
+
+def _engines_clean(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.engines import plans
+
+    count, freed = plans.clean()
+    say(f"removed {count} files, {freed / 1e6:.1f} MB, from {plans.plans_dir()}")
+    return 0
+
+
+def _engines_compare(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.engines.overview import compare_named
+
+    report = compare_named(given.kind, given.a, given.b, weights=settings.weights_folder, items=given.items)
+    sys.stdout.write("\n".join(report.lines()) + "\n")
+    return 0 if report.alike else 1

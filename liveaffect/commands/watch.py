@@ -1,0 +1,110 @@
+"""Commands that watch and listen: demo, live, analyze, predict."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from liveaffect.commands import command, say
+from liveaffect.realtime.errors import RealtimeError
+from liveaffect.settings import OVERLAY_MODES, Settings
+
+
+def add(commands: Any) -> None:
+    """Their names and flags."""
+    demo = command(commands, "demo", _demo, "the whole path without camera or microphone")
+    demo.add_argument("--seconds", type=float, help="length of the demo; 12 if not given")
+    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for video and contact sheet")
+    demo.add_argument("--window", choices=("auto", "yes", "no"), default="auto", help="open a window")
+    _overlay_flags(demo)
+
+    live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
+    live.add_argument("--camera", action="append", help="index, name, device, file, URL or none; repeatable")
+    live.add_argument("--mic", action="append", help="default, index, name or none; repeatable")
+    live.add_argument("--size", help="picture size to ask for, such as 1280x720")
+    live.add_argument("--fps", type=float, help="pictures a second to ask for")
+    live.add_argument(
+        "--sink",
+        action="append",
+        help="window, a .mp4 .jsonl .csv .png file, or - for cues on stdout; repeatable",
+    )
+    live.add_argument("--seconds", type=float, help="stop after so many seconds")
+    _personal_flags(live)
+    _overlay_flags(live)
+
+    analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
+    analyze.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    analyze.add_argument(
+        "--cues", metavar="OUT.jsonl", help="every cue, one JSON object a line; - for stdout"
+    )
+    analyze.add_argument("--csv", metavar="OUT.csv", help="the same as a table")
+    analyze.add_argument(
+        "--overlay", dest="overlay_video", metavar="OUT.mp4", help="the picture with overlay"
+    )
+    analyze.add_argument("--plot", metavar="OUT.png", help="a timeline of all tracks")
+    analyze.add_argument("--sheet", metavar="OUT.png", help="a contact sheet of drawn pictures")
+
+    _personal_flags(analyze)
+
+    predict = command(commands, "predict", _predict, "pictures, sound, videos, folders: one line per file")
+    predict.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    predict.add_argument("--json", action="store_true", help="one JSON object a line")
+    predict.add_argument("--cropped", action="store_true", help="the pictures are face crops already")
+
+
+def _demo(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.demo import run_demo
+
+    return run_demo(settings, seconds=settings.seconds or 12.0, out=given.out, window=given.window, say=say)
+
+
+def _live(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.webcam import run_live
+
+    return run_live(settings, say)
+
+
+def _analyze(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.files import Wanted, analyse_files
+
+    paths = tuple(p for p in (given.cues, given.csv, given.overlay_video, given.plot) if p)
+    wanted = Wanted(paths, given.sheet)
+    wanted.check(given.files)
+    tools = settings.load_tools(say)
+    results = analyse_files(given.files, wanted, tools, later_ns=settings.av_offset_ns or 0)
+    for file, summary in results.items():
+        say(f"{file}: {summary.line()}")
+    return 1 if any(summary.failures for summary in results.values()) else 0
+
+
+def _predict(given: argparse.Namespace, settings: Settings) -> int:
+    import json
+
+    from liveaffect.predict import expand, predict, sentence
+
+    tools = settings.load_tools(say)
+    failed = 0
+    for path in expand(given.paths):
+        try:
+            line = predict(path, tools, cropped=given.cropped)
+        except RealtimeError as error:
+            failed += 1
+            say(f"liveaffect: {error}")
+            continue
+        sys.stdout.write((json.dumps(line) if given.json else sentence(line)) + "\n")
+    return 1 if failed else 0
+
+
+def _personal_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", metavar="NAME", help="personal profile of the only or largest face")
+    parser.add_argument("--av-offset", metavar="MS", help="how much later sound is stamped than its picture")
+
+
+def _overlay_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overlay", choices=OVERLAY_MODES, help="wait for results (locked) or not (late)")
+    parser.add_argument("--mirror", action="store_const", const=True, help="show the picture as in a mirror")
+    parser.add_argument(
+        "--require-gpu", action="store_const", const=True, help="refuse to fall back to the CPU"
+    )

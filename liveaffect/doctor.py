@@ -1,0 +1,314 @@
+"""`liveaffect doctor`: what works on this machine, what does not, and the command that mends each.
+
+Every section looks for itself and imports what it needs only then, so that one missing library hides
+nothing else. Absent is not broken: a machine without a camera or a GPU is healthy. Only what keeps
+installed parts from working makes the exit status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TextIO
+
+from liveaffect.findings import Finding, Section, State, cure_of, report_json, report_text
+from liveaffect.settings import Settings, resolve
+
+
+def doctor(
+    as_json: bool = False,
+    settings: Settings | None = None,
+    out: TextIO | None = None,
+    sections: Sequence[Section] | None = None,
+) -> int:
+    """Write the report to `out` (default: standard output); 0 if nothing is broken, else 1.
+
+    Engines, weights and detectors are those of `settings`; without, those a run without flags would take.
+    """
+    if sections is None:
+        sections = all_sections(settings or resolve({}))
+    stream: TextIO = sys.stdout if out is None else out
+    if as_json:
+        return report_json(stream, sections)
+    return report_text(stream, sections)
+
+
+PACKAGES = ("numpy", "cv2", "ai_edge_litert.interpreter", "onnxruntime", "av", "sounddevice", "mediapipe")
+"""Import names of what every installation has."""
+MB = 1_000_000
+
+
+def libraries() -> Iterator[Finding]:
+    """System libraries first, then whether each Python package can be imported with them."""
+    from liveaffect.libraries import PROGRAMS, install_command, missing
+
+    absent = missing()
+    for needed in absent:
+        state: State = "absent" if needed in PROGRAMS else "broken"
+        yield Finding(needed.name, state, f"not here; {needed.purpose} needs it", install_command([needed]))
+    if not absent:
+        yield Finding("system libraries", "ok", "all here")
+    with suppress(ImportError, OSError):
+        import_module("liveaffect.engines.onnx_runtime")  # first, so that the library sends nothing
+    for name in PACKAGES:
+        try:
+            module = import_module(name)
+        except (ImportError, OSError) as error:
+            yield Finding(name, "broken", str(error).splitlines()[0], cure_of(error) or "uv sync --inexact")
+        else:
+            yield Finding(name, "ok", str(getattr(module, "__version__", "installed")))
+
+
+def cameras() -> Iterator[Finding]:
+    """What `--camera` could name."""
+    from liveaffect.realtime.devices import cameras as list_cameras
+
+    found = list_cameras()
+    for device in found:
+        readable = not device.path or os.access(device.path, os.R_OK | os.W_OK)
+        if readable:
+            yield Finding(str(device.index), "ok", f"{device.name} {device.path}".strip())
+        else:
+            cure = 'sudo usermod -aG video "$USER", then log in again'
+            yield Finding(str(device.index), "broken", f"{device.name} {device.path} may not be opened", cure)
+    if not found:
+        detail = "none found" if sys.platform == "linux" else "this platform gives no list; try --camera 0"
+        yield Finding(
+            "cameras", "absent", detail, "plug one in, or use a file: liveaffect live --camera FILE"
+        )
+
+
+def microphones() -> Iterator[Finding]:
+    """What `--mic` could name."""
+    from liveaffect.realtime.devices import microphones as list_microphones
+
+    found = list_microphones()
+    for device in found:
+        yield Finding(str(device.index), "ok", f"{device.name} ({device.path})")
+    if not found:
+        yield Finding("microphones", "absent", "none found", "plug one in, or go without: --mic none")
+
+
+def sound_and_picture() -> Iterator[Finding]:
+    """What `liveaffect calibrate av` measured."""
+    from liveaffect.realtime.device_pairs import CURE, load_pairs
+    from liveaffect.realtime.errors import CalibrationRefused
+
+    try:
+        pairs = load_pairs()
+    except CalibrationRefused as refusal:
+        yield Finding("offsets", "broken", str(refusal), CURE)
+        return
+    for pair in pairs:
+        yield Finding("offset", "ok", str(pair))
+    if not pairs:
+        detail = "no pair of camera and microphone was measured; they are taken to agree"
+        yield Finding("offsets", "absent", detail, "liveaffect calibrate av --camera 0 --mic default")
+
+
+def sound_server(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """PulseAudio or PipeWire, through which most microphones are reached on Linux."""
+    if not sys.platform.startswith("linux"):
+        return
+    runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    places = {"PulseAudio": runtime / "pulse" / "native", "PipeWire": runtime / "pipewire-0"}
+    for name, place in places.items():
+        if answers(place):
+            yield Finding(name, "ok", f"answers at {place}")
+            return
+    if given := environ.get("PULSE_SERVER"):
+        yield Finding("PulseAudio", "ok", f"PULSE_SERVER names {given}; not tried")
+        return
+    detail = "no PulseAudio or PipeWire answers; microphones of ALSA alone are used"
+    yield Finding("sound server", "absent", detail, "pulseaudio --start")
+
+
+def display(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Where a window could open."""
+    if not sys.platform.startswith("linux"):
+        yield Finding("display", "ok", "the platform's own")
+        return
+    without = "without one, write files: liveaffect live --sink out.mp4"
+    name = environ.get("DISPLAY", "")
+    number = name.partition(":")[2].partition(".")[0]
+    if name.startswith(":") and number:
+        if answers(Path(f"/tmp/.X11-unix/X{number}")):
+            yield Finding("display", "ok", f"X server {name}")
+        else:
+            yield Finding("display", "broken", f"DISPLAY is {name}, and no X server answers there", without)
+    elif name:
+        yield Finding("display", "ok", f"X server {name}; not tried")
+    elif wayland := environ.get("WAYLAND_DISPLAY"):
+        yield Finding("display", "ok", f"Wayland {wayland}")
+    else:
+        yield Finding("display", "absent", "DISPLAY and WAYLAND_DISPLAY are not set", without)
+
+
+def files(settings: Settings) -> Iterator[Finding]:
+    """The fetched detectors, each checked against its SHA-256."""
+    import hashlib
+
+    from liveaffect.realtime.faces.files import COMMAND, FILES, files_dir
+
+    folder = files_dir(Path(settings.face_model) if settings.face_model else None)
+    for file in FILES:
+        path = folder / file.name
+        if not path.is_file():
+            yield Finding(file.name, "broken", f"not in {folder}", COMMAND)
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
+            yield Finding(file.name, "broken", f"{path} is damaged: its SHA-256 differs", COMMAND)
+        else:
+            yield Finding(file.name, "ok", str(path))
+
+
+def disk() -> Iterator[Finding]:
+    """What the installation takes."""
+    from liveaffect.engines.manifest import SHIPPED
+
+    packages = Path(sysconfig.get_paths()["purelib"])
+    yield Finding("Python packages", "ok", f"{size_of(packages) / MB:.0f} MB in {packages}")
+    yield Finding("weights", "ok", f"{size_of(SHIPPED) / MB:.1f} MB in {SHIPPED}")
+
+
+def size_of(folder: Path) -> int:
+    """Bytes on disk below `folder`, every file once however many links lead to it."""
+    sizes: dict[tuple[int, int], int] = {}
+    for path, _, names in os.walk(folder):
+        for name in names:
+            status = os.lstat(os.path.join(path, name))
+            sizes[status.st_dev, status.st_ino] = getattr(status, "st_blocks", 0) * 512 or status.st_size
+    return sum(sizes.values())
+
+
+def answers(place: Path) -> bool:
+    """Whether a server accepts connections at this Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.settimeout(1.0)
+        try:
+            caller.connect(str(place))
+        except OSError:
+            return False
+    return True
+
+
+def engines(settings: Settings) -> Iterator[Finding]:
+    """Every engine once; imported only when its turn comes."""
+    from liveaffect import self_test
+
+    yield from self_test.engines(settings)
+
+
+def known_face(settings: Settings) -> Iterator[Finding]:
+    """A face that must be found."""
+    from liveaffect import self_test
+
+    yield from self_test.known_face(settings)
+
+
+def known_voice(settings: Settings) -> Iterator[Finding]:
+    """A voice that must be heard."""
+    from liveaffect import self_test
+
+    yield from self_test.known_voice(settings)
+
+
+def all_sections(settings: Settings) -> tuple[Section, ...]:
+    """Everything there is to look at, in the order in which one thing needs another."""
+    return (
+        ("libraries", libraries),
+        ("files", partial(files, settings)),
+        ("cameras", cameras),
+        ("microphones", microphones),
+        ("sound and picture", sound_and_picture),
+        ("sound server", sound_server),
+        ("display", display),
+        ("GPU", gpu),
+        ("engines", partial(engines, settings)),
+        ("self-test: face", partial(known_face, settings)),
+        ("self-test: voice", partial(known_voice, settings)),
+        ("size on disk", disk),
+    )
+
+
+DRIVER = "install NVIDIA's driver for the card; the CPU needs nothing"
+PACKAGE = "uv sync --inexact --extra rtx"
+PYCUDA = "sh benchmarks/gpu/build_pycuda.sh"
+GIB = 1 << 30
+
+
+def gpu() -> Iterator[Finding]:
+    """Everything that a plan needs to run here, in the order in which one thing needs another."""
+    yield from cards()
+    yield tensorrt()
+    yield from memory()
+    yield kept_plans()
+
+
+def cards() -> Iterator[Finding]:
+    """The driver and what it offers."""
+    from liveaffect.engines.gpu_driver import gpus, why_no_gpu
+
+    if why := why_no_gpu():
+        yield Finding("GPU", "absent", why, DRIVER)
+        return
+    found = gpus()
+    if not found:
+        yield Finding(
+            "GPU", "broken", "the driver counts a GPU and cannot describe it", "restart the machine"
+        )
+        return
+    yield Finding("driver", "ok", "offers CUDA {}.{}".format(*found[0].driver))
+    for card in found:
+        about = f"{card.name}, compute capability {card.sm}, {card.memory / GIB:.1f} GiB"
+        yield Finding(f"GPU {card.index}", "ok", about)
+
+
+def tensorrt() -> Finding:
+    """Which TensorRT is installed, and whether the driver is new enough for it."""
+    from liveaffect.engines.gpu_driver import TENSORRT_MODULES, oldest_driver, why_too_old
+    from liveaffect.engines.protocol import EngineUnavailable
+    from liveaffect.engines.tensorrt_backend import find_backend
+
+    try:
+        backend = find_backend()
+    except EngineUnavailable as err:
+        is_there = any(find_spec(name) for name in TENSORRT_MODULES)
+        return Finding("TensorRT", "broken" if is_there else "absent", str(err), PACKAGE)
+    if why := why_too_old(backend.flavour):
+        return Finding("TensorRT", "absent", f"{backend}, but {why}", DRIVER)
+    (major, minor), release = oldest_driver(backend.flavour)
+    needs = f"needs a driver for CUDA {major}.{minor} (release {release} on Linux)"
+    return Finding("TensorRT", "ok", f"{backend}; {needs}")
+
+
+def memory() -> Iterator[Finding]:
+    """Each way to the memory of a card; one of them is enough."""
+    from liveaffect.engines.device_memory import why_not
+    from liveaffect.engines.gpu_driver import why_no_gpu
+
+    without_driver = why_no_gpu()
+    for name, cure in (("cuda-python", PACKAGE), ("pycuda", PYCUDA)):
+        why = why_not(name)
+        if why is None:
+            yield Finding(name, "ok", "works")
+        else:
+            yield Finding(name, "absent", why, DRIVER if why == without_driver else cure)
+
+
+def kept_plans() -> Finding:
+    """How many plans were built for this user."""
+    from liveaffect.engines import plans
+
+    found = plans.listed()
+    size = sum(plan.size for plan in found)
+    where = plans.plans_dir()
+    about = f"{len(found)}, {size / 1e6:.1f} MB in {where}" if found else f"none in {where}"
+    return Finding("plans", "ok", f"{about}; see 'liveaffect engines list'")

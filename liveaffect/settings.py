@@ -1,0 +1,189 @@
+"""Every tunable of a run in one frozen dataclass. Flag over environment over config file over default.
+
+`resolve` does that ranking for all fields alike; the command line only names them. Environment names are
+`LIVEAFFECT_` and the field in capitals; the config file is TOML with the fields as keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from liveaffect.realtime.errors import SettingsError
+
+if TYPE_CHECKING:
+    from liveaffect.realtime.wiring import Say, Tools
+
+ENVIRONMENT_PREFIX = "LIVEAFFECT_"
+OVERLAY_MODES = ("auto", "locked", "late")
+ENGINE_CHOICES = ("auto", "tensorrt", "onnx", "onnx-int8", "torch", "scripted")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run. The meaning of each field is the string under it."""
+
+    camera: tuple[str, ...] = ("0",)
+    """Cameras: index, part of a name, device, file, URL, or 'none'. Several are analysed together."""
+    mic: tuple[str, ...] = ("default",)
+    """Microphones: 'default', index, part of a name, or 'none'."""
+    size: str = "640x480"
+    """Picture size asked of the camera, WIDTHxHEIGHT."""
+    fps: float = 30.0
+    """Pictures a second asked of the camera."""
+    sink: tuple[str, ...] = ()
+    """Outputs: 'window', or a file whose ending says what it is (.mp4, .jsonl, .csv, .png)."""
+    engine: str = "auto"
+    """Which back end runs the networks: auto, tensorrt, onnx, onnx-int8, torch, scripted."""
+    require_gpu: bool = False
+    """Refuse to start rather than fall back to the CPU."""
+    overlay: str = "auto"
+    """'locked' draws result N on picture N, 'late' the newest on the newest; 'auto' measures."""
+    mirror: bool = False
+    """Show the picture as in a mirror; boxes in cues stay unmirrored."""
+    threads: int = 1
+    """Processor threads of each network."""
+    face_model: str = ""
+    """Folder with the face detector's files, instead of the user's cache."""
+    seconds: float = 0.0
+    """Stop after this many seconds; 0 runs until stopped."""
+    weights: str = ""
+    """Folder with other networks than the ones that come with the program."""
+    av_offset: str = "stored"
+    """How much later sound is stamped than its picture: 'stored' (measured before), or milliseconds."""
+    profile: str = ""
+    """Personal profile of the only or largest face; see `liveaffect calibrate baseline`."""
+    log_level: str = "warning"
+    """debug, info, warning or error; logs go to standard error."""
+
+    def __post_init__(self) -> None:
+        _ = self.picture_size, self.av_offset_ns  # refuse a bad one here, not at the device
+        _one_of("overlay", self.overlay, OVERLAY_MODES)
+        _one_of("engine", self.engine, ENGINE_CHOICES)
+        _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
+        if not 1 <= self.fps <= 1000:
+            raise SettingsError(f"fps is {self.fps}; a camera gives 1 to 1000 pictures a second")
+        if not 1 <= self.threads <= 64:
+            raise SettingsError(f"threads is {self.threads}; 1 to 64 make sense")
+        if self.seconds < 0:
+            raise SettingsError(f"seconds is {self.seconds}; it is 0 (no end) or a positive number")
+
+    @property
+    def av_offset_ns(self) -> int | None:
+        """The offset as it was named; None where it is the stored one."""
+        if self.av_offset == "stored":
+            return None
+        try:
+            ms = float(self.av_offset)
+        except ValueError:
+            ms = math.nan
+        if not abs(ms) <= 1000:
+            raise SettingsError(
+                f"av_offset is '{self.av_offset}'; it is 'stored' or milliseconds from -1000 to 1000"
+            )
+        return round(ms * 1_000_000)
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height."""
+        width, _, height = self.size.partition("x")
+        if not (width.isdecimal() and height.isdecimal() and int(width) >= 16 and int(height) >= 16):
+            raise SettingsError(f"size is '{self.size}'; it is written WIDTHxHEIGHT, such as 640x480")
+        return int(width), int(height)
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """Where the networks are; None for the package's own."""
+        return Path(self.weights) if self.weights else None
+
+    @property
+    def face_files(self) -> Path | None:
+        """Where the face detectors are; None for the user's cache."""
+        return Path(self.face_model) if self.face_model else None
+
+    def load_tools(self, say: Say) -> Tools:
+        """Networks, finders and profile as these settings name them, warmed up."""
+        from liveaffect.realtime.profile import profile_of
+        from liveaffect.realtime.wiring import load_tools
+
+        tools = load_tools(
+            say,
+            engine=self.engine,
+            weights=self.weights_folder,
+            threads=self.threads,
+            require_gpu=self.require_gpu,
+            face_files=self.face_files,
+        )
+        profile = profile_of(self.profile, tools.networks, self.weights_folder)
+        return dataclasses.replace(tools, profile=profile)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"{name} is '{value}'; it is one of {', '.join(allowed)}")
+
+
+def resolve(
+    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, config: Path | None = None
+) -> Settings:
+    """Flag over environment over config file over default; a name nobody knows is refused."""
+    known = {field.name for field in dataclasses.fields(Settings)}
+    chosen: dict[str, Any] = {}
+    if config is not None:
+        chosen |= _from_file(config, known)
+    for name in known:
+        text = (os.environ if environment is None else environment).get(ENVIRONMENT_PREFIX + name.upper())
+        if text is not None:
+            chosen[name] = _parse(name, text)
+    for name, value in flags.items():
+        if name in known and value is not None:
+            chosen[name] = tuple(value) if isinstance(value, list) else value
+    return Settings(**chosen)
+
+
+def _from_file(path: Path, known: set[str]) -> dict[str, Any]:
+    try:
+        entries = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the config file {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the config file {path} is not TOML: {error}") from error
+    if unknown := sorted(set(entries) - known):
+        raise SettingsError(
+            f"the config file {path} sets {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    return {name: _checked(name, value) for name, value in entries.items()}
+
+
+def _checked(name: str, value: Any) -> Any:
+    wanted = get_type_hints(Settings)[name]
+    if wanted == tuple[str, ...]:
+        items = value if isinstance(value, list) else [value]
+        return tuple(str(item) for item in items)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+        raise SettingsError(f"{name} is {value!r}; it wants a {wanted.__name__}")
+    return value
+
+
+def _parse(name: str, text: str) -> Any:
+    wanted = get_type_hints(Settings)[name]
+    if wanted == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if wanted is bool:
+        if text.lower() not in ("0", "1", "true", "false", "yes", "no"):
+            raise SettingsError(f"{ENVIRONMENT_PREFIX}{name.upper()} is '{text}'; it wants 1 or 0")
+        return text.lower() in ("1", "true", "yes")
+    try:
+        return wanted(text)
+    except ValueError as error:
+        raise SettingsError(
+            f"{ENVIRONMENT_PREFIX}{name.upper()} is '{text}'; it wants a {wanted.__name__}"
+        ) from error

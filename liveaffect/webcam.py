@@ -1,0 +1,103 @@
+"""`liveaffect live`: names of cameras, microphones and outputs become feeds and sinks of a live run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from liveaffect.engines.gpu_start import GpuStart
+from liveaffect.realtime.clock import MonotonicClock, epoch_ns
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.device_pairs import stored_offset_ns
+from liveaffect.realtime.errors import MissingLibrary, SettingsError, SinkError
+from liveaffect.realtime.feeds import Feed, camera_feed, microphone_feed
+from liveaffect.realtime.live import LiveRun
+from liveaffect.realtime.sinks import Sink
+from liveaffect.realtime.sinks.catalogue import open_sink
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks.window import Window
+from liveaffect.realtime.wiring import Rings, Wiring
+from liveaffect.settings import Settings
+
+Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
+
+
+def run_live(settings: Settings, say: Say) -> int:
+    """Cameras and microphones as the settings name them, until the user stops it."""
+    clock = MonotonicClock()
+    feeds = feeds_of(settings, clock)
+    if not feeds:
+        raise SettingsError(
+            "neither a camera nor a microphone: both are 'none', so there is nothing to watch"
+        )
+    return run_feeds(feeds, settings, clock, say)
+
+
+def feeds_of(settings: Settings, clock: MonotonicClock) -> list[Feed]:
+    """The cameras, then the microphones, as the settings name them."""
+    given_ns = settings.av_offset_ns or 0
+    size, fps = settings.picture_size, settings.fps
+    cameras = [name for name in settings.camera if name != "none"]
+    microphones = [name for name in settings.mic if name != "none"]
+    return [
+        *(camera_feed(name, clock, size=size, fps=fps, later_ns=given_ns) for name in cameras),
+        *(microphone_feed(name, clock, _offset_ns(name, settings)) for name in microphones),
+    ]
+
+
+def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say: Say) -> int:
+    """A live run over these feeds with the outputs of the settings."""
+    sinks = open_outputs(settings, say)
+    windows = [sink for sink in sinks if isinstance(sink, Window)]
+    gpu = GpuStart(say)
+
+    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
+        tools = settings.load_tools(say)
+        gpu.start(tools.awaiting)
+        wiring = Wiring(
+            rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
+        )
+        wiring.scheduler.adopt(tools.profile)
+        return wiring
+
+    outputs = Outputs(sinks)
+    run = LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
+    for window in windows:
+        window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
+    try:
+        run.run(seconds=settings.seconds, wants_stop=lambda: any(window.wants_stop for window in windows))
+    except KeyboardInterrupt:
+        say(run.report())
+        raise
+    finally:
+        gpu.stop()
+    say(run.report())
+    for report in run.analysis.costs():
+        _LOG.info(
+            "%s: %d times, %.1f ms each, %.1f ms at worst, %d times too long",
+            report.name,
+            report.calls,
+            report.busy_ms,
+            report.worst_ms,
+            report.overruns,
+        )
+    return 1 if outputs.failures or run.analysis.failed is not None else 0
+
+
+def open_outputs(settings: Settings, say: Say) -> list[Sink]:
+    """The sinks the settings name; without any, a window, or an explanation."""
+    if settings.sink:
+        return [open_sink(name) for name in settings.sink]
+    try:
+        return [Window()]
+    except (SinkError, MissingLibrary) as error:
+        raise SinkError(f"{error} Or name an output: --sink out.mp4, --sink cues.jsonl") from error
+
+
+def _offset_ns(mic: str, settings: Settings) -> int:
+    """How much later this microphone's sound is stamped than the pictures of the first camera."""
+    camera = next((name for name in settings.camera if name != "none"), None)
+    if settings.av_offset_ns is not None or camera is None:
+        return settings.av_offset_ns or 0
+    return stored_offset_ns(camera, mic)

@@ -1,0 +1,89 @@
+"""Names become sources: a camera, a microphone or a file, and whether it lives or ends.
+
+A feed can make its source anew at any time, because a source that failed is never repaired.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from liveaffect.realtime.clock import Clock
+from liveaffect.realtime.devices import cameras
+from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.replay import PICTURES, MediaFile, Paced
+from liveaffect.realtime.source import Restamped, Source
+
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One source of a live run."""
+
+    name: str
+    make: Callable[[], Source]
+    pictures: bool
+    sound: bool
+    live: bool
+    """False: its end is the end; True: it is opened again for ever."""
+    watch: Callable[[], object] | None = None
+    """Changes when devices come or go, so that a device that is back is noticed at once."""
+
+
+def camera_feed(
+    name: str, clock: Clock, *, size: tuple[int, int] = (640, 480), fps: float = 30.0, later_ns: int = 0
+) -> Feed:
+    """A camera by index, name or device, a URL, or a file as if live (`later_ns` as in `Restamped`)."""
+    from liveaffect.realtime.camera import Camera
+    from liveaffect.realtime.capture.grabber import CaptureFormat
+
+    if _is_file(name):
+        return file_feed(Path(name), clock, later_ns)
+
+    asked = CaptureFormat(size, fps)
+
+    def make() -> Source:
+        return Camera(name, clock, asked)
+
+    # A URL is not in the list of devices; its pauses just run out.
+    watch = None if _URL.match(name) else cameras
+    return Feed(make().name, make, pictures=True, sound=False, live=True, watch=watch)
+
+
+def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
+    """A microphone by index or name, its stamps set right; or a sound file played as if live."""
+    from liveaffect.realtime.microphone import Microphone
+
+    if _is_file(name):
+        return file_feed(Path(name), clock, later_ns)
+
+    def make() -> Source:
+        microphone = Microphone(name, clock)
+        return Restamped(microphone, later_ns) if later_ns else microphone
+
+    return Feed(make().name, make, pictures=False, sound=True, live=True)
+
+
+def file_feed(path: Path, clock: Clock, later_ns: int = 0) -> Feed:
+    """A file played once as if it were live; `later_ns` as in `Restamped`."""
+
+    if path.suffix.lower() in PICTURES:
+        raise SettingsError(
+            f"{path} is a picture, and live wants a camera or a video. "
+            f"For pictures: liveaffect predict {path}"
+        )
+    media = MediaFile(path)
+    media.open()
+    media.close()
+
+    def make() -> Source:
+        return Paced(Restamped(MediaFile(path), later_ns), clock)
+
+    return Feed(media.name, make, pictures=media.has_video, sound=media.has_audio, live=False)
+
+
+def _is_file(name: str) -> bool:
+    return not _URL.match(name) and not name.startswith("/dev/") and Path(name).is_file()

@@ -1,0 +1,185 @@
+"""Files, as fast as the machine can and without losing anything: one thread, the media clock, no skipping.
+
+The next picture is read only when everybody has finished with the last one. Before a picture, all grid
+points that lie before it are stepped, with exactly the sound and the pictures captured until then, so two
+runs are identical and live use is imitated without its haste.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND, MediaClock
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.errors import EndOfStream, RealtimeError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.scheduler import Snapshot
+from liveaffect.realtime.screen import RunStatus, Screen
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.source import Restamped
+from liveaffect.realtime.window import FUSION_STEP_NS
+from liveaffect.realtime.wiring import Rings, Tools, Wiring
+
+Progress = Callable[[float], None]
+"""Called with the media time in seconds."""
+
+
+class Reader(Protocol):
+    """What lock-step needs of a source: items in the order of their time, then EndOfStream."""
+
+    def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
+        """The next item."""
+        ...
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run over one file came to."""
+
+    pictures: int = 0
+    media_s: float = 0.0
+    cues: int = 0
+    tracks: set[int] = field(default_factory=set)
+    labels: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """What outputs failed at."""
+
+    def line(self) -> str:
+        """One line for the person at the keyboard."""
+        most = sorted(self.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
+        shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
+        people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
+        return f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues" + (
+            f": {shares}" if shares else ""
+        )
+
+    def count(self, cues: tuple[Cue, ...]) -> None:
+        """Take published cues in."""
+        self.cues += len(cues)
+        for cue in cues:
+            self.labels[cue.label] = self.labels.get(cue.label, 0) + 1
+            if cue.track is not None:
+                self.tracks.add(cue.track)
+
+
+class LockStep:
+    """Drives the stations over one source. Single-threaded by design."""
+
+    def __init__(self, wiring: Wiring, screen: Screen | None, outputs: Outputs) -> None:
+        self._wiring = wiring
+        self._screen = screen
+        self._outputs = outputs
+        self._clock = MediaClock()
+        self._next_point = 0
+        self._early: deque[AudioBlock] = deque()
+        self._notices = () if (caveat := wiring.networks.caveat) is None else (caveat,)
+        self.pictures = 0
+
+    def run(self, reader: Reader, progress: Progress = lambda _: None) -> float:
+        """Everything the source has; returns the media time in seconds. Raises if something was skipped."""
+        while True:
+            try:
+                item = reader.read(1.0)
+            except EndOfStream:
+                break
+            if isinstance(item, AudioBlock):
+                self._hear(item)
+            elif item is not None:
+                self._see(item)
+                progress(item.captured_ns / SECOND)
+        end_ns = max([self._clock.now_ns(), *(_end_ns(block) for block in self._early)])
+        self._catch_up(end_ns + 1)
+        self._check_nothing_was_skipped()
+        return end_ns / SECOND
+
+    def _hear(self, block: AudioBlock) -> None:
+        """Sound counts from when its last sample is captured; until then it waits."""
+        self._outputs.hear(block)
+        self._early.append(block)
+        if not self._wiring.rings.frames:
+            self._catch_up(_end_ns(block))
+
+    def _see(self, frame: VideoFrame) -> None:
+        self._catch_up(frame.captured_ns)
+        self._wiring.rings.take(frame)
+        sighting = self._wiring.look(frame)
+        snapshot = self._step(frame.captured_ns)
+        ledger = self._wiring.health.ledger(frame.source)
+        ledger.captured += 1
+        if self._screen is not None and self._outputs.want_pictures:
+            around = RunStatus(frame.captured_ns, "locked", notices=self._notices)
+            self._outputs.show(self._screen.draw(frame, sighting, snapshot, around), frame)
+        ledger.shown += 1
+        self.pictures += 1
+
+    def _catch_up(self, until_ns: int) -> None:
+        """Step every grid point before `until_ns`."""
+        while (point_ns := self._next_point * FUSION_STEP_NS) < until_ns:
+            self._step(point_ns)
+
+    def _step(self, now_ns: int) -> Snapshot:
+        self._clock.advance_to(now_ns)
+        while self._early and _end_ns(self._early[0]) <= now_ns:
+            self._wiring.rings.take(self._early.popleft())
+        self._next_point = max(self._next_point, now_ns // FUSION_STEP_NS + 1)
+        return self._wiring.scheduler.step(now_ns)
+
+    def _check_nothing_was_skipped(self) -> None:
+        skipped = self._wiring.scheduler.skipped
+        if skipped["grid points"] or skipped["looks"]:
+            raise RealtimeError(f"lock-step skipped {dict(skipped)}; this is a defect of the program")
+        for ledger in self._wiring.health.ledgers.values():
+            ledger.check(in_flight=0)
+
+
+def _end_ns(block: AudioBlock) -> int:
+    return block.captured_ns + len(block.samples) * SECOND // SAMPLE_RATE
+
+
+@dataclass(slots=True)
+class Watched:
+    """A source that was opened, and what it delivers."""
+
+    reader: Reader
+    camera: str | None
+    microphone: str | None
+
+
+def analyse(
+    watched: Watched,
+    tools: Tools,
+    outputs: Outputs,
+    on_cues: Callable[[tuple[Cue, ...]], None],
+    progress: Callable[[float], None] = lambda _: None,
+) -> Summary:
+    """One source from its beginning to its end in lock-step; the caller opened it and closes it."""
+    summary = Summary()
+
+    def publish(cues: tuple[Cue, ...]) -> None:
+        summary.count(cues)
+        outputs.tell(cues)
+        on_cues(cues)
+
+    cameras = [watched.camera] if watched.camera else []
+    rings = Rings.plain(cameras, [watched.microphone] if watched.microphone else [])
+    wiring = Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
+    wiring.scheduler.adopt(tools.profile)
+    screen = Screen(watched.camera, tools.networks.name) if watched.camera else None
+    run = LockStep(wiring, screen, outputs)
+    summary.media_s = run.run(watched.reader, progress)
+    summary.pictures = run.pictures
+    return summary
+
+
+def watch(media: MediaFile, later_ns: int = 0) -> Watched:
+    """What an opened file delivers."""
+    return Watched(
+        reader=Restamped(media, later_ns) if later_ns else media,
+        camera=media.name if media.has_video else None,
+        microphone=media.name if media.has_audio else None,
+    )

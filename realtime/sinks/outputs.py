@@ -1,0 +1,80 @@
+"""All sinks of a run as one: what one of them fails at is said once, and the others go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks import Sink
+
+_LOG = logging.getLogger(__name__)
+
+
+class Outputs:
+    """Hands pictures, cues and sound to every sink. One caller."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = list(sinks)
+        self.failures: list[str] = []
+        """What sinks failed at, in words for the user; the sink was closed."""
+
+    @property
+    def want_pictures(self) -> bool:
+        """False: nothing need be drawn."""
+        return any(sink.wants_pictures for sink in self._sinks)
+
+    @property
+    def want_sound(self) -> bool:
+        """False: nobody listens."""
+        return any(sink.wants_sound for sink in self._sinks)
+
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+        """A drawn picture to every sink that wants pictures."""
+        for sink in [s for s in self._sinks if s.wants_pictures]:
+            try:
+                sink.show(picture, frame)
+            except SinkError as error:
+                self._drop(sink, error)
+
+    def tell(self, cues: Sequence[Cue]) -> None:
+        """The cues of one grid point to every sink."""
+        for sink in list(self._sinks):
+            try:
+                sink.tell(cues)
+            except SinkError as error:
+                self._drop(sink, error)
+
+    def hear(self, block: AudioBlock) -> None:
+        """A stretch of sound to every sink that wants it."""
+        for sink in [s for s in self._sinks if s.wants_sound]:
+            try:
+                sink.hear(block)
+            except SinkError as error:
+                self._drop(sink, error)
+
+    def close(self) -> None:
+        """Finish every output; safe to call twice."""
+        for sink in list(self._sinks):
+            self._sinks.remove(sink)
+            try:
+                sink.close()
+            except SinkError as error:
+                self._note(error)
+
+    def _drop(self, sink: Sink, error: SinkError) -> None:
+        self._note(error)
+        self._sinks.remove(sink)
+        try:
+            sink.close()
+        except SinkError as second:
+            _LOG.debug("closing a failed output failed, too: %s", second)
+
+    def _note(self, error: SinkError) -> None:
+        self.failures.append(str(error))
+        _LOG.error("%s", error)

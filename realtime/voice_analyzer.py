@@ -1,0 +1,223 @@
+"""Listens to one microphone: which pieces of sound are due, in whose statistics, and whose voice it is.
+
+The counterpart of `face_analyzer`. A piece passes the voice network once; what comes back updates the
+speaker's running statistics *afterwards*, so the network never sees its own future. While it is undecided who
+speaks, evidence waits for the decision instead of being given to the wrong person.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liveaffect.engines.recipe import SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.realtime.attribution import Attribution, SpeechEnergy, Voice
+from liveaffect.realtime.audio_ring import AudioRing, Stretch
+from liveaffect.realtime.clarity import ClarityMeter
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.pooling import Evidence, weighted_score
+from liveaffect.realtime.window import PieceGrid
+
+MOST_PIECES = 2
+"""Pieces of one microphone in one step; older ones are skipped and counted."""
+_WAIT_NS = 2 * SECOND
+"""Evidence whose owner is still undecided after this time is dropped."""
+_ALONE_NS = 700 * MS
+"""A voice belongs to nobody in view when that was so for this long: a cut or a doubt is shorter."""
+_LOST_SHARE = 0.25
+"""A piece that lost more of its samples than this says nothing."""
+SPEECH = 0.5
+"""From this probability on a piece counts as speech."""
+_METER_FLOOR_DB = -60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A piece of sound that is due."""
+
+    index: int
+    stretch: Stretch
+
+    @property
+    def captured_ns(self) -> int:
+        """When its last sample was captured: the age of a voice reading counts from there."""
+        return self.stretch.captured_ns + len(self.stretch.samples) * SECOND // SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """Evidence with its owner: a track, or None for nobody in view."""
+
+    track: int | None
+    evidence: Evidence
+    covers_ns: int
+    """How much speech it stands for."""
+
+
+class VoiceAnalyzer:
+    """One microphone's stream. One caller."""
+
+    def __init__(
+        self,
+        source: str,
+        ring: AudioRing,
+        grid: PieceGrid,
+        *,
+        believe_speech: bool = False,
+        attribution: Attribution | None = None,
+    ) -> None:
+        """`believe_speech`: the network was trained to tell speech from noise; attribution may ask it."""
+        self.source = source
+        self.skipped = 0
+        """Pieces left out because the machine was late or the sound was lost."""
+        self.undecided = 0
+        """Pieces of speech that were dropped because nobody could say whose they are."""
+        self.level = 0.0
+        """Loudness of the newest sound for the meter, 0..1."""
+        self.clarity = ClarityMeter()
+        """How far speech stands out of the noise, and whether it is clipped."""
+        self.voice = Voice("nobody speaks", None, 1.0)
+        """Whose voice it is, as of the last decision."""
+        self._ring = ring
+        self._grid = grid
+        self._believe_speech = believe_speech
+        self._next_index = 0
+        self._begin: int | None = None
+        """The first sample that was there to be heard; silence is put in the place of those before."""
+        self._energy = SpeechEnergy()
+        self._energy_end = 0
+        self._attribution = attribution or Attribution()
+        self._statistics: dict[int | None, SpeakerStatistics] = {None: SpeakerStatistics.cold()}
+        self._speaker: int | None = None
+        self._alone_since_ns: int | None = None
+        self._waiting: deque[tuple[Evidence, int]] = deque()
+
+    def due(self, *, hop_doubled: bool) -> list[Piece]:
+        """Pieces that are complete and were not analysed yet; lost and skipped ones are counted."""
+        oldest, end = self._ring.start, self._ring.end
+        if self._begin is None and end > oldest:
+            self._begin = oldest
+        if oldest == self._begin:
+            oldest -= self._grid.lead
+        wanted, skipped = self._grid.due(
+            next_index=self._next_index, oldest=oldest, end=end, most=MOST_PIECES
+        )
+        self.skipped += skipped
+        pieces: list[Piece] = []
+        for index in wanted:
+            self._next_index = index + 1
+            stretch = self._read(index * self._grid.hop - self._grid.lead)
+            unwanted = hop_doubled and index % 2 == 1
+            if stretch is None or unwanted or stretch.lost > _LOST_SHARE * self._grid.length:
+                self.skipped += 1
+                continue
+            pieces.append(Piece(index, stretch))
+        return pieces
+
+    def _read(self, first: int) -> Stretch | None:
+        """A piece's samples, after silence for those before the stream began."""
+        silent = max(0, (self._begin or 0) - first)
+        found = self._ring.read(first + silent, self._grid.length - silent)
+        if found is None or not silent:
+            return found
+        samples = np.concatenate([np.zeros(silent, np.float32), found.samples])
+        return Stretch(first, samples, found.captured_ns - silent * SECOND // SAMPLE_RATE, found.lost)
+
+    def inputs(self, piece: Piece) -> dict[str, NDArray[Any]]:
+        """The voice network's inputs for one piece, in the present speaker's statistics."""
+        mean, istd = self._statistics[self._speaker].normaliser()
+        return {"samples": piece.stretch.samples, "mean": mean, "istd": istd}
+
+    def take(self, piece: Piece, answer: Mapping[str, NDArray[Any]]) -> None:
+        """The network's answer for one piece: update the speaker, keep the evidence until `assign`."""
+        speech = float(answer["speech"][0])
+        self._statistics[self._speaker].add(
+            answer["mel_sum"],
+            answer["mel_sumsq"],
+            speech=speech,
+            frames=self._grid.hop / STFT_STEP,
+        )
+        self.clarity.hear(piece.stretch.samples, self._grid.hop, speech=speech >= SPEECH)
+        if self._believe_speech:
+            heard_before_ns = self._grid.lead * SECOND // SAMPLE_RATE
+            begin_ns = piece.stretch.captured_ns + heard_before_ns
+            self._attribution.judge(begin_ns, piece.captured_ns, speech)
+        evidence = Evidence(
+            captured_ns=piece.captured_ns,
+            vector=answer["vector"],
+            logits=answer["logits"],
+            score=weighted_score(float(answer["score"][0]), speech),
+        )
+        covers_ns = round(speech * self._grid.hop * SECOND / SAMPLE_RATE)
+        if speech >= SPEECH:
+            self._waiting.append((evidence, covers_ns))
+
+    def watch(self, track: int, captured_ns: int, mouth_motion: float) -> None:
+        """How far a person's mouth opened between two pictures, in crop pixels."""
+        self._attribution.move(captured_ns, track, mouth_motion)
+
+    def know(self, track: int | None, statistics: SpeakerStatistics) -> None:
+        """Begin with what is known of that person's voice; None: of nobody in view."""
+        self._statistics[track] = statistics.copy()
+
+    def present_statistics(self) -> SpeakerStatistics:
+        """Those of whoever is taken to speak."""
+        return self._statistics[self._speaker].copy()
+
+    def forget(self, track: int) -> None:
+        """A track ended; its state dies with it."""
+        self._attribution.end(track)
+        self._statistics.pop(track, None)
+        if self._speaker == track:
+            self._speaker = None
+            self._statistics[None] = SpeakerStatistics.cold()
+
+    def assign(self, now_ns: int, *, anyone_in_view: bool) -> list[Heard]:
+        """Decide whose voice it is, and hand out the evidence whose owner is known now.
+
+        Evidence waits while it is undecided who speaks; what is still undecided after that is dropped.
+        """
+        self._follow_energy()
+        self.voice = self._attribution.decide(now_ns)
+        alone = self.voice.state == "nobody in view" or not anyone_in_view
+        self._alone_since_ns = (self._alone_since_ns or now_ns) if alone else None
+        nobody = alone and now_ns - (self._alone_since_ns or now_ns) >= _ALONE_NS
+        if self.voice.state == "track":
+            self._change_speaker(self.voice.track)
+        while self._waiting and self._waiting[0][0].captured_ns <= now_ns - _WAIT_NS:
+            self._waiting.popleft()
+            self.undecided += 1
+        if self.voice.state != "track" and not nobody:
+            return []
+        heard = [Heard(self.voice.track, evidence, covers) for evidence, covers in self._waiting]
+        self._waiting.clear()
+        return heard
+
+    def _change_speaker(self, track: int | None) -> None:
+        if track == self._speaker:
+            return
+        if track not in self._statistics:
+            # Until somebody is named, what was heard is taken for the first one who is.
+            stranger = self._speaker is None
+            self._statistics[track] = self._statistics[None].copy() if stranger else SpeakerStatistics.cold()
+        self._speaker = track
+
+    def _follow_energy(self) -> None:
+        """Feed the speech envelope of all new sound to attribution and to the meter."""
+        begin, end = max(self._energy_end, self._ring.start), self._ring.end
+        if end - begin < SAMPLE_RATE // 50:
+            return
+        stretch = self._ring.read(begin, end - begin)
+        if stretch is None:
+            return
+        self._energy_end = end
+        self._attribution.hear(self._energy.add(stretch.captured_ns, stretch.samples))
+        tail = stretch.samples[-SAMPLE_RATE // 10 :]
+        power = float(np.mean(np.square(tail, dtype=np.float64)))
+        loud_db = 10 * float(np.log10(power + 1e-12))
+        self.level = min(max(1 - loud_db / _METER_FLOOR_DB, 0.0), 1.0)

@@ -1,0 +1,208 @@
+"""The stations between the sources and the snapshot, wired for lists of cameras and microphones.
+
+Live runs and files in lock-step use the same object; they differ only in who calls whom and when. Every
+source has its own ring, every camera its own `FaceAnalyzer`, every microphone its own `VoiceAnalyzer`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.confidence import READING, SUBSETS, Calibrated, OtherWeights, parse
+from liveaffect.engines.fallback import FallbackEngine
+from liveaffect.engines.load import load, manifest_path, recipe_numbers
+from liveaffect.engines.manifest import KINDS
+from liveaffect.engines.protocol import Engine
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.confidence import Confidence
+from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.face_analyzer import FaceAnalyzer
+from liveaffect.realtime.faces.blazeface import FaceFinder
+from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.health import HealthBook
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.people import Profile
+from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.scheduler import Scheduler
+from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
+from liveaffect.realtime.window import PIECES, PieceGrid
+
+Finders = tuple[FaceFinder, FaceFinder]
+"""The far one for tiles and the near one for close looks; a camera has its own."""
+Watcher = Callable[[object], None]
+"""Is shown every item of a hand-over; tests watch them all."""
+FRAMES = 8
+"""Pictures a camera's ring holds: more would be memory without use, 64 at 1080p are 400 MB."""
+SIGHTINGS = 32
+SOUND_S = 20
+
+
+@dataclass(slots=True, eq=False)
+class Rings:
+    """All hand-overs of a run. Tests make monitored ones."""
+
+    frames: dict[str, Ring[VideoFrame]] = field(default_factory=dict)
+    sightings: dict[str, Ring[Sighting]] = field(default_factory=dict)
+    sounds: dict[str, AudioRing] = field(default_factory=dict)
+
+    @classmethod
+    def plain(
+        cls, cameras: Sequence[str], microphones: Sequence[str], watch: Callable[[str], Watcher] | None = None
+    ) -> Rings:
+        """The rings of a run, by name of their source; `watch` gives each hand-over a watcher."""
+        return cls(
+            frames={c: Ring(FRAMES, on_push=watch and watch(f"frames of {c}")) for c in cameras},
+            sightings={c: Ring(SIGHTINGS, on_push=watch and watch(f"sightings of {c}")) for c in cameras},
+            sounds={
+                m: AudioRing(SOUND_S * SAMPLE_RATE, on_push=watch and watch(f"sound of {m}"))
+                for m in microphones
+            },
+        )
+
+    def take(self, item: VideoFrame | AudioBlock) -> None:
+        """Put a source's item where it belongs."""
+        if isinstance(item, VideoFrame):
+            self.frames[item.source].push(item)
+        else:
+            self.sounds[item.source].push(item)
+
+
+class Wiring:
+    """Rings, sights, hearings, scheduler and health of one run."""
+
+    def __init__(
+        self,
+        rings: Rings,
+        networks: Networks,
+        make_finders: Callable[[], Finders],
+        publish: Callable[[tuple[Cue, ...]], None],
+        *,
+        pieces: PieceGrid = PIECES,
+        epoch_ns: Callable[[], int] | None = None,
+    ) -> None:
+        # OpenCV's own threads cost a quarter more processor time and gain nothing on pictures this small.
+        cv2.setNumThreads(1)
+        self.rings = rings
+        self.networks = networks
+        self.health = HealthBook()
+        ids = itertools.count(1)
+        self.face_analyzers = {name: FaceAnalyzer(name, *make_finders(), ids=ids) for name in rings.frames}
+        self.voice_analyzers = [
+            VoiceAnalyzer(name, ring, pieces, believe_speech=networks.trained("voice"))
+            for name, ring in rings.sounds.items()
+        ]
+        self.scheduler = Scheduler(
+            networks,
+            face_analyzers=rings.sightings,
+            voice_analyzers=self.voice_analyzers,
+            publish=publish,
+            epoch_ns=epoch_ns,
+        )
+
+    def look(self, frame: VideoFrame) -> Sighting:
+        """Look at one picture and hand the sighting on."""
+        sighting = self.face_analyzers[frame.source].step(frame)
+        self.rings.sightings[frame.source].push(sighting)
+        return sighting
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every run uses; loaded once for all of them."""
+
+    networks: Networks
+    make_finders: Callable[[], Finders]
+    pieces: PieceGrid = PIECES
+    """What the voice network takes, from its manifest."""
+    profile: Profile | None = None
+    """The personal profile that was asked for."""
+    awaiting: Mapping[Path, FallbackEngine] = field(default_factory=dict)
+    """Engines that would move to the GPU if it had plans, by the manifest of their network."""
+
+
+def load_tools(
+    say: Say,
+    *,
+    engine: str = "auto",
+    weights: Path | None = None,
+    threads: int = 1,
+    require_gpu: bool = False,
+    face_files: Path | None = None,
+) -> Tools:
+    """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it."""
+
+    def one(kind: str) -> Engine:
+        return load(
+            kind,
+            choice=engine,
+            weights=weights,
+            threads=threads,
+            require_gpu=require_gpu and kind != "fusion",
+            report=say,
+        )
+
+    engines = {kind: one(kind) for kind in KINDS}
+    trained = [kind for kind, each in engines.items() if each.spec.trained]
+    networks = Networks(
+        engines["face"], engines["voice"], engines["fusion"], confidence_of(weights, trained, say)
+    )
+    networks.warm_up()
+    numbers = recipe_numbers("voice", choice=engine, weights=weights)
+    awaiting = {
+        manifest_path(kind, weights): each
+        for kind, each in engines.items()
+        if isinstance(each, FallbackEngine) and each.wants_gpu
+    }
+    pieces = PieceGrid(numbers.piece, numbers.hop, numbers.lead)
+    return Tools(networks, lambda: make_finder(face_files), pieces, awaiting=awaiting)
+
+
+NOT_CALIBRATED = "confidence not calibrated"
+
+
+def confidence_of(weights: Path | None, trained: Collection[str], say: Callable[[str], None]) -> Confidence:
+    """What the manifests say of those networks that were trained; the others have none.
+
+    Raises EngineFileError for a damaged one.
+    """
+    found = {kind: manifests.read(manifest_path(kind, weights)) for kind in trained}
+    parts: dict[str, dict[str, Calibrated]] = {}
+    for kind, manifest in found.items():
+        try:
+            parts[kind] = parse(manifest, found)
+        except OtherWeights as err:
+            say(f"{NOT_CALIBRATED}: {err}")
+            parts[kind] = {}
+    readings = {kind: one[READING] for kind, one in parts.items() if READING in one}
+    # A fusion of plain rules hands on what stands alone, so that is believed as it was by itself.
+    fused = parts.get("fusion", readings)
+    lacking = [
+        subset
+        for subset in SUBSETS
+        if set(subset.split("+")) <= set(trained)
+        and (subset not in fused or ("+" not in subset and subset not in readings))
+    ]
+    return Confidence(
+        readings={name: one.temperature for name, one in readings.items()},
+        fused={name: one.temperature for name, one in fused.items()},
+        thresholds={name: one.threshold for name, one in fused.items()},
+        picture_threshold=readings["face"].threshold if "face" in readings else None,
+        caveat=_caveat(lacking, whole=not readings),
+    )
+
+
+def _caveat(lacking: list[str], *, whole: bool) -> str | None:
+    if not lacking:
+        return None
+    return NOT_CALIBRATED if whole else f"{NOT_CALIBRATED}: {', '.join(lacking)}"
