@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.protocol import EngineFileError
+from liveaffect.engines.protocol import EngineFileError
 
 FILE = "model.bin"
 _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}

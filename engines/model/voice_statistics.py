@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engines.model.network import Network
-from engines.model.whisper_front import STEP, WhisperFront, WhisperSound, heard_share
-from engines.protocol import VECTOR, VOICE_INPUTS, VOICE_OUTPUTS
-from engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.model.heads import Network
+from liveaffect.engines.model.whisper_front import BANDS, STEP, WhisperFront, WhisperSound, heard_share
+from liveaffect.engines.protocol import VECTOR, VOICE_INPUTS, VOICE_OUTPUTS
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 
 _FARTHEST = 6.0
 """A statistic counts at most this many of the speaker's deviations."""
@@ -69,7 +69,6 @@ class SpeechJudge(nn.Module):
 
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(features, affine=False)
         self.look = nn.Linear(features, hidden)
         self.decide = nn.Linear(hidden, 1)
 
@@ -102,7 +101,7 @@ class StatisticsVoice(Network):
         self.sound = sound
         self.front = WhisperFront(sound)
         self.head = StatisticsHead(self.width, head)
-        self.speech = SpeechJudge(widths[-1] + 80, head.speech_hidden)
+        self.speech = SpeechJudge(widths[-1] + BANDS, head.speech_hidden)
 
     def recipe(self) -> dict[str, int]:
         """What the manifest says of the sound."""

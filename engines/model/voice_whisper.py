@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.model.voice_statistics import HeadPreset, StatisticsVoice
-from engines.model.whisper_front import BANDS, WhisperSound
-from engines.whisper import KNOWN, WhisperModel
+from liveaffect.engines.model.voice_statistics import HeadPreset, StatisticsVoice
+from liveaffect.engines.model.whisper_front import BANDS, WhisperSound
+from liveaffect.engines.whisper import KNOWN, WhisperModel
 
 _POSITIONS = 1500
 FOREIGN = "ears."

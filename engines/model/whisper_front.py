@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.recipe import SAMPLE_RATE
+from liveaffect.engines.recipe import SAMPLE_RATE
 
 BANDS = 80
 WINDOW, STEP = 400, 160
