@@ -21,6 +21,7 @@ from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 _FARTHEST = 6.0
 """A statistic counts at most this many of the speaker's deviations."""
 _LEAST_VARIANCE = 1e-6
+_LEAST_DEVIATION = 1e-3
 
 
 class StatisticsAnswer(NamedTuple):
@@ -100,8 +101,17 @@ class StatisticsVoice(Network):
         super().__init__("voice", name, inputs, outputs)
         self.sound = sound
         self.front = WhisperFront(sound)
+        self.prior_mean: Tensor
+        self.prior_istd: Tensor
+        self.register_buffer("prior_mean", torch.zeros(self.width))
+        self.register_buffer("prior_istd", torch.ones(self.width))
         self.head = StatisticsHead(self.width, head)
         self.speech = SpeechJudge(widths[-1] + BANDS, head.speech_hidden)
+
+    def believe(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take over what the statistics of the corpora are: the prior of every speaker."""
+        self.prior_mean.copy_(mean)
+        self.prior_istd.copy_(1.0 / deviation.clamp(min=_LEAST_DEVIATION))
 
     def recipe(self) -> dict[str, int]:
         """What the manifest says of the sound."""
@@ -126,7 +136,14 @@ class StatisticsVoice(Network):
         return StatisticsAnswer(vector, score, logits, speech, found, found * found)
 
     def statistics(self, log_mel: Tensor, features: tuple[Tensor, ...]) -> Tensor:
-        """(n, width): mean and deviation over what is heard of the piece."""
+        """(n, width): mean and deviation over what is heard of the piece.
+
+        In the measure of the corpora: a speaker nobody has heard yet has mean zero and deviation one.
+        """
+        return (self.raw_statistics(log_mel, features) - self.prior_mean) * self.prior_istd
+
+    def raw_statistics(self, log_mel: Tensor, features: tuple[Tensor, ...]) -> Tensor:
+        """(n, width): the same in the features' own measure."""
         share = heard_share(log_mel)[:, :, None]
         return torch.cat([part for one in features for part in _moments(one, share)], dim=1)
 
