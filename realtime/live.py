@@ -127,7 +127,7 @@ class LiveRun:
         captured = sum(ledger.captured for ledger in ledgers)
         wiring = self.analysis.wiring
         skipped = 0 if wiring is None else wiring.scheduler.skipped["grid points"]
-        left_out = {} if wiring is None else wiring.health.left_out
+        left_out = {} if wiring is None else wiring.health.left_out + wiring.scheduler.lost_sound()
         return (
             f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
             f"{captured - shown - self.health.dropped()} in flight; {skipped} grid points skipped"

@@ -17,11 +17,13 @@ from liveaffect.realtime.clock import SECOND, MediaClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.health import in_words
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Restamped
+from liveaffect.realtime.voice_analyzer import LATE, SHED
 from liveaffect.realtime.window import FUSION_STEP_NS
 from liveaffect.realtime.wiring import Rings, Tools, Wiring
 
@@ -46,6 +48,8 @@ class Summary:
     cues: int = 0
     tracks: set[int] = field(default_factory=set)
     labels: dict[str, int] = field(default_factory=dict)
+    lost_sound: dict[str, int] = field(default_factory=dict)
+    """Pieces of sound that say nothing about anybody, by cause."""
     failures: list[str] = field(default_factory=list)
     """What outputs failed at."""
 
@@ -54,9 +58,8 @@ class Summary:
         most = sorted(self.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
         shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
         people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
-        return f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues" + (
-            f": {shares}" if shares else ""
-        )
+        line = f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
+        return line + (f": {shares}" if shares else "") + in_words(self.lost_sound)
 
     def count(self, cues: tuple[Cue, ...]) -> None:
         """Take published cues in."""
@@ -94,6 +97,8 @@ class LockStep:
                 progress(item.captured_ns / SECOND)
         end_ns = max([self._clock.now_ns(), *(_end_ns(block) for block in self._early)])
         self._catch_up(end_ns + 1)
+        # The end seldom lies on a grid point, and what was said after the last one counts too.
+        self._step(end_ns)
         self._check_nothing_was_skipped()
         return end_ns / SECOND
 
@@ -130,9 +135,17 @@ class LockStep:
         return self._wiring.scheduler.step(now_ns)
 
     def _check_nothing_was_skipped(self) -> None:
-        skipped = self._wiring.scheduler.skipped
-        if skipped["grid points"] or skipped["looks"]:
-            raise RealtimeError(f"lock-step skipped {dict(skipped)}; this is a defect of the program")
+        scheduler = self._wiring.scheduler
+        lost = scheduler.lost_sound()
+        skipped = {
+            **scheduler.skipped,
+            LATE: lost[LATE],
+            SHED: lost[SHED],
+            "blocks of sound that were never taken in": len(self._early),
+            "pieces of sound that were never heard": scheduler.unheard(),
+        }
+        if any(skipped.values()):
+            raise RealtimeError(f"lock-step skipped {skipped}; this is a defect of the program")
         for ledger in self._wiring.health.ledgers.values():
             ledger.check(in_flight=0)
 
@@ -173,6 +186,7 @@ def analyse(
     run = LockStep(wiring, screen, outputs)
     summary.media_s = run.run(watched.reader, progress)
     summary.pictures = run.pictures
+    summary.lost_sound = dict(wiring.scheduler.lost_sound())
     return summary
 
 
