@@ -17,7 +17,7 @@ from liveaffect.realtime.clock import SECOND, MediaClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.health import in_words
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
@@ -31,7 +31,7 @@ Progress = Callable[[float], None]
 """Called with the media time in seconds."""
 
 
-class Reader(Protocol):
+class ItemReader(Protocol):
     """What lock-step needs of a source: items in the order of their time, then EndOfStream."""
 
     def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
@@ -59,7 +59,7 @@ class Summary:
         shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
         people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
         line = f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
-        return line + (f": {shares}" if shares else "") + in_words(self.lost_sound)
+        return line + (f": {shares}" if shares else "") + losses_in_words(self.lost_sound)
 
     def count(self, cues: tuple[Cue, ...]) -> None:
         """Take published cues in."""
@@ -83,7 +83,7 @@ class LockStep:
         self._notices = () if (caveat := wiring.networks.caveat) is None else (caveat,)
         self.pictures = 0
 
-    def run(self, reader: Reader, progress: Progress = lambda _: None) -> float:
+    def run(self, reader: ItemReader, progress: Progress = lambda _: None) -> float:
         """Everything the source has; returns the media time in seconds. Raises if something was skipped."""
         while True:
             try:
@@ -158,7 +158,7 @@ def _end_ns(block: AudioBlock) -> int:
 class Watched:
     """A source that was opened, and what it delivers."""
 
-    reader: Reader
+    reader: ItemReader
     camera: str | None
     microphone: str | None
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.decode import Opened, pictures, probe, sound
+from liveaffect.realtime.capture.decode import Opened, probe, read_pictures, read_sound
 from liveaffect.realtime.clock import SECOND, Clock
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
@@ -127,11 +127,11 @@ class MediaFile:
         return heapq.merge(*readers, key=lambda item: item.captured_ns)
 
     def _video(self, found: Opened) -> Iterator[VideoFrame]:
-        for seq, (at_ns, image) in enumerate(pictures(self._path, found, self._losses)):
+        for seq, (at_ns, image) in enumerate(read_pictures(self._path, found, self._losses)):
             yield VideoFrame(self.name, seq, at_ns, image)
 
     def _audio(self, found: Opened) -> Iterator[AudioBlock]:
-        for first, at_ns, samples in sound(self._path, found, self._losses):
+        for first, at_ns, samples in read_sound(self._path, found, self._losses):
             yield AudioBlock(self.name, first, at_ns, samples)
 
 

@@ -25,7 +25,7 @@ from liveaffect.realtime.people import FACE_EXPIRES_NS, Moment, Person, Profile,
 from liveaffect.realtime.pooling import Evidence, weighted_score
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.smoothing import Circumstances
-from liveaffect.realtime.voice_analyzer import NOBODY, Heard, Piece, VoiceAnalyzer
+from liveaffect.realtime.voice_analyzer import NOBODY, OwnedEvidence, SoundPiece, VoiceAnalyzer
 from liveaffect.realtime.window import FUSION_STEP_NS, Due, grid_due
 
 FUSE_AGAIN_NS = 50 * MS
@@ -184,7 +184,7 @@ class Scheduler:
         for track in [t for t, p in self._people.items() if now_ns - p.seen_ns > _FORGET_UNSEEN_NS]:
             self._forget(track)
 
-    def _pieces(self) -> list[tuple[VoiceAnalyzer, Piece]]:
+    def _pieces(self) -> list[tuple[VoiceAnalyzer, SoundPiece]]:
         hop_doubled = self._relief.does(HOP_DOUBLED)
         return [(heard, piece) for heard in self._hearings for piece in heard.due(hop_doubled=hop_doubled)]
 
@@ -198,7 +198,7 @@ class Scheduler:
         """Complete pieces of sound that no step has taken yet."""
         return sum(heard.unheard for heard in self._hearings)
 
-    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, Piece]]) -> None:
+    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, SoundPiece]]) -> None:
         """Submit all faces and all pieces, wait once, remember the answers."""
         if not looks and not pieces:
             return
@@ -239,7 +239,7 @@ class Scheduler:
             elif voice_analyzer.source in self._nobody:
                 self._nobody[voice_analyzer.source].speaking = voice_analyzer.voice.state == "nobody in view"
 
-    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: Heard) -> Person | None:
+    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: OwnedEvidence) -> Person | None:
         """Whose evidence it is; None for a voice that was there before the person came, or has left."""
         if heard.track is None:
             return self._nobody.setdefault(voice_analyzer.source, self._somebody(voice_analyzer.source, None))

@@ -42,7 +42,7 @@ NOBODY = "pieces of speech dropped because the speaker was not known yet or had 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Piece:
+class SoundPiece:
     """A piece of sound that is due."""
 
     index: int
@@ -55,7 +55,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class OwnedEvidence:
     """Evidence with its owner: a track, or None for nobody in view."""
 
     track: int | None
@@ -100,13 +100,13 @@ class VoiceAnalyzer:
         self._alone_since_ns: int | None = None
         self._waiting: deque[tuple[Evidence, int]] = deque()
 
-    def due(self, *, hop_doubled: bool) -> list[Piece]:
+    def due(self, *, hop_doubled: bool) -> list[SoundPiece]:
         """Pieces that are complete and were not analysed yet; lost and skipped ones are counted."""
         wanted, skipped = self._complete()
         for index in range(self._next_index, self._next_index + skipped):
             # What reaches into a gap is complete only when the gap ends; no machine could be in time.
             self.lost[BROKEN if self._lost_in(index) else LATE] += 1
-        pieces: list[Piece] = []
+        pieces: list[SoundPiece] = []
         for index in wanted:
             self._next_index = index + 1
             stretch = self._read(index * self._grid.hop - self._grid.lead)
@@ -117,7 +117,7 @@ class VoiceAnalyzer:
             elif stretch.lost > _LOST_SHARE * self._grid.length:
                 self.lost[BROKEN] += 1
             else:
-                pieces.append(Piece(index, stretch))
+                pieces.append(SoundPiece(index, stretch))
         return pieces
 
     def _lost_in(self, index: int) -> int:
@@ -148,12 +148,12 @@ class VoiceAnalyzer:
         samples = np.concatenate([np.zeros(silent, np.float32), found.samples])
         return Stretch(first, samples, found.captured_ns - silent * SECOND // SAMPLE_RATE, found.lost)
 
-    def inputs(self, piece: Piece) -> dict[str, NDArray[Any]]:
+    def inputs(self, piece: SoundPiece) -> dict[str, NDArray[Any]]:
         """The voice network's inputs for one piece, in the present speaker's statistics."""
         mean, istd = self._statistics[self._speaker].normaliser()
         return {"samples": piece.stretch.samples, "mean": mean, "istd": istd}
 
-    def take(self, piece: Piece, answer: Mapping[str, NDArray[Any]]) -> None:
+    def take(self, piece: SoundPiece, answer: Mapping[str, NDArray[Any]]) -> None:
         """The network's answer for one piece: update the speaker, keep the evidence until `assign`."""
         speech = float(answer["speech"][0])
         self._statistics[self._speaker].add(
@@ -197,7 +197,7 @@ class VoiceAnalyzer:
             self._speaker = None
             self._statistics[None] = SpeakerStatistics.cold()
 
-    def assign(self, now_ns: int, *, anyone_in_view: bool) -> list[Heard]:
+    def assign(self, now_ns: int, *, anyone_in_view: bool) -> list[OwnedEvidence]:
         """Decide whose voice it is, and hand out the evidence whose owner is known now.
 
         Evidence waits while it is undecided who speaks; what is still undecided after that is dropped.
@@ -214,7 +214,7 @@ class VoiceAnalyzer:
             self.lost[UNDECIDED] += 1
         if self.voice.state != "track" and not nobody:
             return []
-        heard = [Heard(self.voice.track, evidence, covers) for evidence, covers in self._waiting]
+        heard = [OwnedEvidence(self.voice.track, evidence, covers) for evidence, covers in self._waiting]
         self._waiting.clear()
         return heard
 

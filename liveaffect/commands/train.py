@@ -17,7 +17,7 @@ from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
 
-def add(commands: Any) -> None:
+def add_training(commands: Any) -> None:
     """Their names and flags."""
     train = command(commands, "train", _train, "train a network; needs the extra 'train'")
     train.add_argument("kind", choices=("face", "voice", "fusion"))
