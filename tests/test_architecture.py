@@ -28,7 +28,17 @@ GROUPS = {
     "evidence": {"pooling", "fusion", "smoothing", "confidence"},
     "judging": {"scheduler", "voice_analyzer", "people", "networks", "load_shedder"},
     "drawing": {"overlay", "drawing"},
-    "sources": {"source", "devices", "capture", "camera", "microphone", "replay", "portrait", "speech"},
+    "sources": {
+        "source",
+        "devices",
+        "capture",
+        "camera",
+        "microphone",
+        "replay",
+        "picture",
+        "portrait",
+        "speech",
+    },
     "sinks": {"sinks"},
     "web": {"web"},
     "running": {
