@@ -86,7 +86,7 @@ class Screen:
         self.engine = engine
         self._rate = Rate()
         self._history: deque[tuple[int, str, float]] = deque(maxlen=HISTORY)
-        self._seats: tuple[PanelPlace, ...] = ()
+        self._places: tuple[PanelPlace, ...] = ()
         self._health: tuple[int, Health] | None = None
 
     def draw(
@@ -94,8 +94,8 @@ class Screen:
     ) -> NDArray[np.uint8]:
         """The drawn picture; panels stay on their side of the face from one picture to the next."""
         view = self.compose(frame, sighting, snapshot, around)
-        layout = lay_out(view, self._seats)
-        self._seats = layout.seats
+        layout = lay_out(view, self._places)
+        self._places = layout.places
         return paint(view, layout)
 
     def compose(
