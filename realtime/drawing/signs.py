@@ -153,6 +153,18 @@ def notice_panel(notices: tuple[str, ...], width_px: int, m: Measures) -> tuple[
 
 
 @lru_cache(maxsize=16)
+def help_panel(text: str, width_px: int, m: Measures, opacity: int) -> Sprite:
+    """What can be done, within so many pixels."""
+    lines = wrap_text(text, width_px - 2 * m.pad, m.cap, lines=_NOTICE_LINES)
+    wide = max(text_width_px(line, m.cap) for line in lines)
+    canvas = Canvas(wide + 2 * m.pad, 2 * m.gap + m.cap + (len(lines) - 1) * m.line)
+    canvas.plate(m.radius)
+    for index, line in enumerate(lines):
+        canvas.text((m.pad, m.gap + m.cap + index * m.line), line, m.cap, INK)
+    return canvas.sprite(opacity)
+
+
+@lru_cache(maxsize=16)
 def timeline(history: tuple[tuple[int, str, float], ...], width: int, m: Measures) -> Sprite:
     """The last seconds: colour is the label, height the confidence, a hole where nothing was known."""
     tall = 3 * m.cap
