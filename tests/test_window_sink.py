@@ -160,6 +160,35 @@ window.close()
 """
 
 
+ON_A_DENSE_SCREEN = """
+import subprocess, sys, time
+import numpy as np
+from pathlib import Path
+from liveaffect.realtime.sinks.window import HELP_NS, Window, display_is_there
+from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.scenes import frame
+
+assert display_is_there()  # which holds a connection, or the server would forget what it is told next
+subprocess.run(["xrdb", "-merge"], input=b"Xft.dpi: 192", check=True)
+window, fine = Window(), np.zeros((960, 1280, 3), np.uint8)
+fine[:, ::2] = 255
+small = np.zeros((480, 640, 3), np.uint8)
+for turn in range(20):
+    for _ in range(8):
+        if turn == 0:
+            window.show(small, frame(small))  # 640x480 as Qt counts, 1280x960 on the screen
+            window._open["camera:0"].picture = (1280, 960)  # so that it stays so large
+        else:
+            window.show(fine, frame(fine, captured_ns=turn * HELP_NS))
+        time.sleep(0.02)
+    subprocess.run(["import", "-window", "root", sys.argv[1]], check=True, capture_output=True)
+    if np.array_equal(load(Path(sys.argv[1]))[:960, :1280], fine):
+        break
+else:
+    sys.exit(f"lines of one pixel are not shown as they are: {window._screen} {window._open}")
+"""
+
+
 WHO_TAKES_EVENTS = """
 import sys
 from ctypes import CDLL, c_char_p, c_int, c_long, c_ulong, c_void_p
@@ -219,11 +248,17 @@ def test_the_window_follows_the_shape_of_the_picture_and_shows_its_keys(tmp_path
     on_a_display(IN_ITS_SHAPE, str(tmp_path / "shot.png"), size, size=size)
 
 
-def test_a_dense_screen_gets_a_larger_window_with_larger_text() -> None:
-    plain, dense = window.DisplaySize(3840, 2160), window.DisplaySize(3840, 2160, 2.0)
-    assert window.opening_size((640, 480), plain) == (640, 480)
-    assert window.opening_size((640, 480), dense) == (1280, 960)
-    assert Measures.of(1280, 720, 2.0).cap == 14 > Measures.of(1280, 720).cap
+def test_text_grows_where_the_picture_is_shown_smaller_than_it_is() -> None:
+    usual, halved = Measures.of(1280, 720), Measures.of(1280, 720, 2.0)
+    assert halved.cap == 14 > usual.cap
+    assert Measures.of(1280, 720, 0.5) == usual
+
+
+@pytest.mark.slow
+def test_on_a_dense_screen_the_window_is_filled_to_the_last_pixel(tmp_path: Path) -> None:
+    if shutil.which("xrdb") is None:
+        pytest.skip("needs xrdb: apt-get install x11-xserver-utils")
+    on_a_display(ON_A_DENSE_SCREEN, str(tmp_path / "shot.png"), size="1920x1200")
 
 
 def test_the_help_of_the_commands_names_every_key_of_the_window() -> None:

@@ -58,11 +58,12 @@ _NO_DISPLAY = (
 
 @dataclass(frozen=True, slots=True)
 class DisplaySize:
-    """How many pixels the screen has, and how many of them make one of a plain screen."""
+    """How large the screen is to Qt, which counts several pixels as one where the screen is dense."""
 
     width: int
     height: int
-    density: float = 1.0
+    density: int = 1
+    """How many pixels across Qt counts as one."""
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ class Window:
         try:
             shown = self._open.get(frame.source) or self._new(frame.source)
             self._follow(shown, (picture.shape[1], picture.shape[0]))
-            fitting = self._fitting(picture, shown.area)
+            fitting = self._fitting(picture, shown.area)  # in real pixels, so that text stays sharp
             self._draw_help(fitting, shown, frame.captured_ns)
             cv2.imshow(shown.name, cv2.cvtColor(fitting, cv2.COLOR_RGB2BGR))
             # Not pollKey(): with Qt it never paints the window.
@@ -127,13 +128,13 @@ class Window:
     def text_scale(self, source: str) -> float:
         """How much larger than usual text must be drawn on the pictures of a source to be read here.
 
-        1 where pictures are shown as they are on a plain screen, 2 where they are shown at half their size.
+        1 where pictures are shown in their size, 2 where they are shown in half of it.
         """
         shown = self._open.get(source)
         if shown is None or 0 in (*shown.picture, *shown.area):
             return 1.0
         (width, height), (area_width, area_height) = shown.picture, shown.area
-        return self._screen.density / min(area_width / width, area_height / height)
+        return 1 / min(area_width / width, area_height / height)
 
     def tell(self, cues: Sequence[Cue]) -> None:
         """Nothing to do: what cues say is drawn on the pictures."""
@@ -175,6 +176,7 @@ class Window:
     def _fitting(self, picture: NDArray[np.uint8], area: tuple[int, int]) -> NDArray[np.uint8]:
         """The picture as large as the window allows, between black bars where the shapes differ."""
         height, width = picture.shape[:2]
+        area = area[0] * self._screen.density, area[1] * self._screen.density
         if area == (width, height):
             return picture.copy()
         scale = min(area[0] / width, area[1] / height)
@@ -194,7 +196,7 @@ class Window:
         left_ns = min(shown.help_until_ns - now_ns, _FADE_NS)
         if left_ns <= 0:
             return
-        width, height = shown.area
+        height, width = picture.shape[:2]
         known = {*KEYS} - {"m", "l"} | {*self.on_key}
         text = " · ".join(f"{key} {what}" for key, what in KEYS.items() if key in known)
         m = Measures.of(width, height, self._screen.density)
@@ -227,7 +229,7 @@ def opening_size(picture: tuple[int, int], screen: DisplaySize) -> tuple[int, in
     """Of a new window: the picture's own where the screen has room for it, else the largest in its shape."""
     width, height = picture
     room = _ON_SCREEN[0] * screen.width / width, _ON_SCREEN[1] * screen.height / height
-    scale = min(screen.density, *room)
+    scale = min(1.0, *room)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
@@ -281,8 +283,9 @@ def _display_size() -> DisplaySize:
         return DisplaySize(*_OTHERWISE_PX)
     try:
         dpi = float(xlib.XGetDefault(display, b"Xft", b"dpi") or _PLAIN_DPI)
-        density = min(4.0, max(1.0, dpi / _PLAIN_DPI))
-        return DisplaySize(xlib.XDisplayWidth(display, 0), xlib.XDisplayHeight(display, 0), density)
+        density = max(1, int(dpi / _PLAIN_DPI + 0.5))  # as Qt reckons it
+        width, height = xlib.XDisplayWidth(display, 0), xlib.XDisplayHeight(display, 0)
+        return DisplaySize(width // density, height // density, density)
     except ValueError:  # a resource that is no number
         return DisplaySize(*_OTHERWISE_PX)
     finally:
