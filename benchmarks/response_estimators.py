@@ -1,4 +1,4 @@
-"""Ways to say what a face shows from its looks: what the path does, what it did before, and nothing at all."""
+"""Ways to say what a face shows from its looks: what the path does, what it did before, and none."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.confidence import SUBSETS
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.realtime import expression
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.confidence import Confidence

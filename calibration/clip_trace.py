@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.confidence import SUBSETS
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.estimate import Estimate
 from liveaffect.realtime.labelling import LabelSettings, is_little

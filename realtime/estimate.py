@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.confidence import SUBSETS
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.realtime import freshness
 from liveaffect.realtime.cue import NOT_SURE, Scores
 from liveaffect.realtime.pooling import Pooled

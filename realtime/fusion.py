@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.confidence import SUBSETS
 from liveaffect.engines.protocol import FUSION_INPUTS, Tensors
+from liveaffect.engines.recipe import SUBSETS
 from liveaffect.realtime.estimate import Estimate
 
 LEAST_SAY = 0.02

@@ -23,8 +23,7 @@ from liveaffect.calibration.clips import (
 from liveaffect.calibration.confidence_tables import BEGIN, END, Findings, Seen, Shown, between_marks, write
 from liveaffect.calibration.held_out import Fused, Reading, find_out, folds
 from liveaffect.calibration.temperature import UnfitSamples, tempered
-from liveaffect.engines.confidence import SUBSETS
-from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.engines.training.archive import read_tables
 from liveaffect.realtime.confidence import Confidence

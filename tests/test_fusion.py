@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveaffect.engines.confidence import SUBSETS
 from liveaffect.engines.protocol import check_inputs
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFusion
 from liveaffect.realtime.estimate import UNKNOWN, Estimate, Opinion, softmax
 from liveaffect.realtime.fusion import fuse, fusion_inputs

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from liveaffect.engines.confidence import SUBSETS
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Scores
 from liveaffect.realtime.estimate import Circumstances, Estimate, Opinion
