@@ -8,6 +8,7 @@ to the main thread, so this loop is it.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from liveaffect.realtime.analysis import Analysis
@@ -23,6 +24,7 @@ from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStat
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
+from liveaffect.realtime.watchdog import Watchdog
 from liveaffect.realtime.wiring import Rings, Watcher, Wiring
 
 _IDLE_S = 0.05
@@ -62,6 +64,7 @@ class LiveRun:
         self._outputs = outputs
         self._fresh = threading.Event()
         self.analysis = Analysis(lambda: make_wiring(self.rings, self.cues.push), clock)
+        self.watchdog = Watchdog(self.analysis, self.cues, clock)
         self.supervisors = [
             Supervisor(f.make, clock, self.deliver, live=f.live, watch=f.watch) for f in feeds
         ]
@@ -82,6 +85,7 @@ class LiveRun:
         """
         started_ns = self._clock.now_ns()
         self.analysis.start()
+        self.watchdog.start()
         for supervisor in self.supervisors:
             supervisor.start()
         try:
@@ -102,6 +106,7 @@ class LiveRun:
         """
         self._fresh.wait(wait_s)
         self._fresh.clear()
+        self.watchdog.turned()
         for name in self.screens:
             self._draw_newest(name)
         self._hand_on()
@@ -127,11 +132,14 @@ class LiveRun:
         captured = sum(ledger.captured for ledger in ledgers)
         wiring = self.analysis.wiring
         skipped = 0 if wiring is None else wiring.scheduler.skipped["grid points"]
+        failures = self.health.failures if wiring is None else self.health.failures + wiring.health.failures
         left_out = {} if wiring is None else wiring.health.left_out
         return (
             f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
-            f"{captured - shown - self.health.dropped()} in flight; {skipped} grid points skipped"
-        ) + in_words(*(s.state.losses for s in self.supervisors), left_out, self.health.failures)
+            f"{captured - shown - self.health.dropped()} in flight; {skipped} answers skipped"
+        ) + in_words(
+            sum((Counter(s.state.losses) for s in self.supervisors), Counter[str]()), left_out, failures
+        )
 
     def check_ledger(self) -> None:
         """Raise AssertionError unless every captured picture is accounted for. Call after `run`."""
@@ -256,9 +264,8 @@ class LiveRun:
             for state in (supervisor.state for supervisor in self.supervisors)
             if state.phase != "running"
         ]
-        if self.analysis.failed is not None:
-            notices.append(f"analysis stopped: {self.analysis.failed}")
-        elif self.analysis.wiring is None:
+        notices.extend(self.watchdog.notices)
+        if self.analysis.wiring is None:
             notices.append("starting")
         elif (caveat := self.analysis.wiring.networks.caveat) is not None:
             notices.append(caveat)
@@ -274,6 +281,7 @@ class LiveRun:
         return all(supervisor.state.phase == "ended" for supervisor in self.supervisors)
 
     def _close(self) -> None:
+        self.watchdog.stop()
         for supervisor in self.supervisors:
             supervisor.stop()
         self.analysis.stop()

@@ -19,7 +19,7 @@ from liveaffect.realtime.crop import Quality, quality
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.fusion import ask_fusion
-from liveaffect.realtime.load_shedder import LEVELS, LoadShedder
+from liveaffect.realtime.load_shedder import LoadShedder
 from liveaffect.realtime.networks import Networks, Row
 from liveaffect.realtime.people import FACE_EXPIRES_NS, Moment, Person, Profile, ProfileOwner, make_cue
 from liveaffect.realtime.pooling import Evidence, weighted_score
@@ -34,6 +34,8 @@ _LONGEST_LOOK_NS = 100 * MS
 """The time that one crop stands for at most."""
 _JUDGE_EVERY = 3
 """Size, light, blur and turn of a face change slowly; every third look judges them."""
+_OLD_NS = 250 * MS
+"""A picture that is so old when its faces are found means that the machine is late."""
 _FORGET_NOBODY_NS = 2_000 * MS
 _FORGET_UNSEEN_NS = 10_000 * MS
 """Longer than any track waits for its face to come back."""
@@ -86,7 +88,7 @@ class Scheduler:
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
-        self._relief = LoadShedder()
+        self.shedder = LoadShedder(len(face_analyzers))
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
         self._fused_ns = -FUSE_AGAIN_NS
@@ -99,9 +101,13 @@ class Scheduler:
         if not self._sights:
             self._habit.tell(None, self._hearings)
 
+    def retire(self) -> None:
+        """Publish nothing more, whatever a step that hangs may still come to: another took its place."""
+        self._publish = _to_nobody
+
     def step(self, now_ns: int) -> Snapshot:
         """One tick at `now_ns`."""
-        looks, late = self._look()
+        looks, late = self._look(now_ns)
         self._forget_the_unseen(now_ns)
         self._ask(looks, [(h, p) for h in self._hearings for p in self._due(h)])
         in_view = [p for p in self._people.values() if 0 <= now_ns - p.seen_ns <= FACE_EXPIRES_NS]
@@ -110,7 +116,7 @@ class Scheduler:
             # Whose voice it is changes over tenths of a second; asking with every picture would be waste.
             self._hand_out_voices(now_ns, in_view)
         skipped = due.skipped if due is not None and self._last_index >= 0 else 0
-        self._relief.note(now_ns, late=late or skipped > 0)
+        self.shedder.note(now_ns, late=late or skipped > 0)
         people = [*in_view, *self._voices_of_nobody(now_ns)]
         cues = self._fuse(now_ns, people, skipped) if self._fusion_is_due(now_ns, people, due) else self._cues
         self._cues = cues
@@ -131,7 +137,7 @@ class Scheduler:
         self._fused_ns = now_ns
         return True
 
-    def _look(self) -> tuple[list[_Look], bool]:
+    def _look(self, now_ns: int) -> tuple[list[_Look], bool]:
         """New faces of all cameras: every picture moves the mouths on, only the newest asks the network."""
         looks: list[_Look] = []
         late = False
@@ -140,6 +146,7 @@ class Scheduler:
             self._cursors[source] = batch.cursor
             left_out = batch.missed + max(len(batch.items) - 1, 0)
             late = late or left_out > 0
+            late = late or any(now_ns - s.captured_ns > _OLD_NS for s in batch.items[-1:])
             self.skipped["looks"] += left_out
             for sighting in batch.items:
                 found = self._take(sighting)
@@ -165,7 +172,7 @@ class Scheduler:
                 seen = quality(face.crop, face.points)
             covers_ns = min(sighting.captured_ns - person.seen_ns, _LONGEST_LOOK_NS) if person.looks else 0
             person.see(sighting, face, seen)
-            if not (self._relief.face_cadence_halved and person.looks % 2 == 0):
+            if not (self.shedder.face_cadence_halved and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
         if self._habit.settle(sighting, self._people):
             self._habit.tell(self._habit.track, self._hearings)
@@ -183,7 +190,7 @@ class Scheduler:
 
     def _due(self, voice_analyzer: VoiceAnalyzer) -> list[Piece]:
         before = voice_analyzer.skipped
-        pieces = voice_analyzer.due(hop_doubled=self._relief.voice_hop_doubled)
+        pieces = voice_analyzer.due(hop_doubled=self.shedder.voice_hop_doubled)
         self.skipped["pieces"] += voice_analyzer.skipped - before
         return pieces
 
@@ -269,7 +276,11 @@ class Scheduler:
         return Person(source, track, self._networks.confidence.steady(), profile=self._habit.given(track))
 
     def _notices(self) -> tuple[str, ...]:
-        load_shedder = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()
+        load_shedder = (f"too much for this machine: {self.shedder.says()}",) if self.shedder.level else ()
         caveat = self._networks.confidence.caveat
         networks = self._networks
         return (*networks.failing.values(), *networks.notices, *load_shedder, *([caveat] if caveat else []))
+
+
+def _to_nobody(_: tuple[Cue, ...]) -> None:
+    """Where the cues of a scheduler go that was replaced."""

@@ -34,6 +34,7 @@ GROUPS = {
     "running": {
         "live",
         "analysis",
+        "watchdog",
         "lockstep",
         "supervisor",
         "feeds",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.load_shedder import LEVELS, LoadShedder
+from liveaffect.realtime.load_shedder import LEVELS, RATES_HZ, LoadShedder
 
 STEP_NS = 33 * MS
 
@@ -57,3 +57,41 @@ def test_five_calm_seconds_bring_one_level_back() -> None:
         now_ns = run(load_shedder, 5.1, late_every=0, start_ns=now_ns)
         levels.append(load_shedder.level)
     assert levels == [2, 1, 0, 0]
+
+
+def test_several_cameras_are_looked_at_less_often_before_any_is_left_out() -> None:
+    load_shedder = LoadShedder(cameras=4)
+    now_ns, seen = 0, []
+    for _ in range(12):
+        now_ns = run(load_shedder, 1.1, late_every=2, start_ns=now_ns)
+        period_ns = load_shedder.look_period_ns
+        seen.append((SECOND // period_ns if period_ns else 0, load_shedder.cameras))
+    assert seen == [(0, 4)] * 3 + [(rate, 4) for rate in RATES_HZ] + [(6, 3), (6, 2)] + [(6, 1)] * 4
+
+
+def test_it_is_said_how_many_cameras_are_analysed_and_how_often() -> None:
+    load_shedder = LoadShedder(cameras=8)
+    load_shedder.level = len(LEVELS)
+    assert load_shedder.says() == "each camera is analysed 15 times a second"
+    load_shedder.level += len(RATES_HZ)
+    said = "7 of 8 cameras are analysed, 6 times a second; the last one is only shown"
+    assert load_shedder.says() == said
+    load_shedder.level += 1
+    said = "6 of 8 cameras are analysed, 6 times a second; the last 2 are only shown"
+    assert load_shedder.says() == said
+
+
+def test_who_falls_back_at_once_waits_longer_before_the_next_try() -> None:
+    load_shedder = LoadShedder(cameras=2)
+    now_ns = run(load_shedder, 1.2, late_every=1)
+    tries = []
+    for _ in range(6):
+        began_ns, level = now_ns, load_shedder.level
+        while load_shedder.level == level:
+            now_ns = run(load_shedder, 0.1, late_every=0, start_ns=now_ns)
+        tries.append(round((now_ns - began_ns) / SECOND))
+        while load_shedder.level < level:
+            now_ns = run(load_shedder, 0.1, late_every=1, start_ns=now_ns)
+    assert tries[0] <= 6
+    assert tries[-1] >= 55
+    assert sorted(tries) == tries
