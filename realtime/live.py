@@ -55,6 +55,7 @@ class LiveRun:
         mirrored: bool = False,
     ) -> None:
         cameras = [feed.name for feed in feeds if feed.pictures]
+        self._feeds = tuple(feeds)
         self.rings = Rings.plain(cameras, [feed.name for feed in feeds if feed.sound])
         self.health = HealthBook()
         self.cues: Ring[tuple[Cue, ...]] = Ring(CUES)
@@ -84,13 +85,19 @@ class LiveRun:
         Raises what kept the analysis from loading, because a run without any is not what was asked for.
         """
         started_ns = self._clock.now_ns()
-        self.analysis.start()
-        self.watchdog.start()
-        for supervisor in self.supervisors:
-            supervisor.start()
+        # A film waits for the networks; what a camera shows meanwhile is shown without them.
+        waiting = [s for s, feed in zip(self.supervisors, self._feeds, strict=True) if not feed.live]
         try:
+            self.analysis.start()
+            self.watchdog.start()
+            for supervisor in self.supervisors:
+                if supervisor not in waiting:
+                    supervisor.start()
             while not wants_stop():
                 self.turn()
+                if self.analysis.wiring is not None:
+                    while waiting:
+                        waiting.pop().start()
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
                 self._refuse_what_was_never_there()
@@ -278,7 +285,10 @@ class LiveRun:
             raise SourceNotFound("; ".join(dict.fromkeys(str(error) for error in errors if error)))
 
     def _ended(self) -> bool:
-        return all(supervisor.state.phase == "ended" for supervisor in self.supervisors)
+        """With a film its end is the end, also where a microphone could go on for ever."""
+        both = list(zip(self.supervisors, self._feeds, strict=True))
+        decisive = [s for s, feed in both if feed.pictures] or self.supervisors
+        return all(supervisor.state.phase == "ended" for supervisor in decisive)
 
     def _close(self) -> None:
         self.watchdog.stop()

@@ -17,11 +17,12 @@ from liveaffect.realtime.clock import SECOND, MediaClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.health import in_words
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Restamped
+from liveaffect.realtime.source import CountsLosses, Restamped
 from liveaffect.realtime.window import FUSION_STEP_NS
 from liveaffect.realtime.wiring import Rings, Tools, Wiring
 
@@ -46,6 +47,8 @@ class Summary:
     cues: int = 0
     tracks: set[int] = field(default_factory=set)
     labels: dict[str, int] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
+    """What of the file could not be used, by cause."""
     failures: list[str] = field(default_factory=list)
     """What outputs failed at."""
 
@@ -54,8 +57,10 @@ class Summary:
         most = sorted(self.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
         shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
         people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
-        return f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues" + (
-            f": {shares}" if shares else ""
+        return (
+            f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
+            + (f": {shares}" if shares else "")
+            + in_words(self.losses)
         )
 
     def count(self, cues: tuple[Cue, ...]) -> None:
@@ -171,8 +176,12 @@ def analyse(
     wiring.scheduler.adopt(tools.profile)
     screen = Screen(watched.camera, tools.networks.name) if watched.camera else None
     run = LockStep(wiring, screen, outputs)
+    # What went wrong with the file before says nothing about this one.
+    tools.networks.forgive()
     summary.media_s = run.run(watched.reader, progress)
     summary.pictures = run.pictures
+    if isinstance(watched.reader, CountsLosses):
+        summary.losses = {cause: count for cause, count in watched.reader.losses.items() if count}
     return summary
 
 

@@ -243,10 +243,10 @@ def small_corpus(folder: Path, each: int) -> Path:
 def trained_on(data: Path, folder: Path) -> Path:
     """A tiny face network whose manifest says that it was trained on the train side of a corpus."""
     from liveaffect.engines.training import corpora_faces
-    from liveaffect.engines.training.sided_faces import sided
+    from liveaffect.engines.training.corpora_faces import load_split
 
     path = tiny_networks.write(folder, "face")
-    sides = sided(corpora_faces.find(data), folder / "splits.json")
+    sides = load_split(corpora_faces.find(data), folder / "splits.json")
     training = {"corpora": list(sides.corpora), "splits": sides.digest}
     manifests.write(manifests.extended(manifests.read(path), training=training), path)
     return path

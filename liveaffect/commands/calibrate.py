@@ -99,7 +99,7 @@ def _device_names(settings: Settings) -> tuple[str, str]:
     from liveaffect.realtime.device_pairs import camera_name, microphone_name
 
     cameras = [name for name in settings.camera if name != "none"]
-    microphones = [name for name in settings.mic if name != "none"]
+    microphones = settings.microphones
     if len(cameras) != 1 or len(microphones) != 1:
         raise SettingsError(
             "an offset is between one camera and one microphone; name one each: --camera 0 --mic default"
@@ -181,7 +181,7 @@ def _one_person(settings: Settings, seconds: float) -> tuple[Recording, list[str
     from liveaffect.webcam import feeds_of
 
     cameras = [name for name in settings.camera if name != "none"][:1]
-    microphones = [name for name in settings.mic if name != "none"][:1]
+    microphones = settings.microphones[:1]
     if not cameras and not microphones:
         raise SettingsError("neither a camera nor a microphone: both are 'none', so nobody can be measured")
     clock = MonotonicClock()
