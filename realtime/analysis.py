@@ -30,7 +30,7 @@ _GRACE_NS = 40 * MS
 """A grid point waits this long for the next sighting, which then serves both: one step instead of two."""
 BOARDS = 8
 JOIN_S = 2.0
-"""How long `stop` waits for a thread; one that still loads frees what it loaded when it is done."""
+"""How long `stop` waits for all threads; one that still loads frees what it loaded when it is done."""
 STILL_NS = 1500 * MS
 """A thread that did not come round for so long stands still: it does so every tenth of a second."""
 GIVEN_UP_NS = 4 * SECOND
@@ -91,8 +91,9 @@ class Analysis:
         """End all threads and free the networks."""
         self._stop.set()
         self._wake.set()
+        until_ns = self._clock.now_ns() + round(JOIN_S * SECOND)
         for worker in list(self._workers.values()):
-            worker.thread.join(JOIN_S)
+            worker.thread.join(max(0.0, (until_ns - self._clock.now_ns()) / SECOND))
         # A thread that is still in the middle of a call closes them itself when it is done.
         scheduler = self._workers.get(SCHEDULER)
         if self.wiring is not None and not (scheduler and scheduler.thread.is_alive()):

@@ -292,8 +292,14 @@ class LiveRun:
 
     def _close(self) -> None:
         self.watchdog.stop()
+        # Each may take a moment; together they take no longer than the slowest.
         for supervisor in self.supervisors:
-            supervisor.stop()
+            supervisor.ask_to_stop()
+        closers = [threading.Thread(target=s.stop, name=f"closing {s.state.name}") for s in self.supervisors]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join()
         self.analysis.stop()
         self._hand_on()
         self._outputs.close()
