@@ -118,6 +118,11 @@ def write_report(out: Path, results: Path, weights: Path | None, say: Callable[[
     except CalibrationRefused as err:
         say(f"left out: {err}")
         pairs = []
+    if not pairs and not (results.is_dir() and any(results.iterdir())):
+        raise CalibrationRefused(
+            f"there is nothing to report: no tables in {results}, and no offset was measured. Measure first "
+            "(liveaffect calibrate confidence, int8, av), or name the folder: --results DIR"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, report_page(ReportInputs(results, networks, pairs)).encode())
     say(f"written: {out}")

@@ -89,8 +89,13 @@ def cameras() -> Iterator[Finding]:
 def microphones() -> Iterator[Finding]:
     """What `--mic` could name."""
     from liveaffect.realtime.devices import list_microphones
+    from liveaffect.realtime.errors import SourceError
 
-    found = list_microphones()
+    try:
+        found = list_microphones()
+    except SourceError as error:
+        yield Finding("microphones", "broken", str(error), "restart the sound server")
+        return
     for device in found:
         yield Finding(str(device.index), "ok", f"{device.name} ({device.path})")
     if not found:

@@ -45,6 +45,7 @@ GROUPS = {
     "running": {
         "live",
         "analysis",
+        "watchdog",
         "lockstep",
         "supervisor",
         "feeds",
