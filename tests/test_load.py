@@ -238,9 +238,9 @@ def test_with_a_gpu_but_no_package_the_package_is_named(monkeypatch: pytest.Monk
 def test_running_a_network_needs_neither_torch_nor_onnx(quantised: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from liveaffect.engines.load import load; from liveaffect.engines.protocol import blank\n"
+        "from liveaffect.engines.load import load; from liveaffect.engines.protocol import zeros_for\n"
         "for kind in ('face', 'voice', 'fusion'):\n"
-        "    engine = load(kind, weights=Path(sys.argv[1])); engine.infer(blank(engine.spec))\n"
+        "    engine = load(kind, weights=Path(sys.argv[1])); engine.infer(zeros_for(engine.spec))\n"
         "print([name for name in ('torch', 'onnx') if name in sys.modules])"
     )
     run = subprocess.run(
