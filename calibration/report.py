@@ -168,7 +168,7 @@ def _answers_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["answers"] for row in rows))
 
 
-def _sides_of(rows: Sequence[Row], answers: str) -> list[str]:
+def _sides_in(rows: Sequence[Row], answers: str) -> list[str]:
     return list(dict.fromkeys(row["side"] for row in rows if row["answers"] == answers))
 
 
@@ -182,7 +182,7 @@ def _reliability(sources: ReportInputs) -> str:
         )
         parts = []
         for answers in _answers_of(rows):
-            for side in _sides_of(rows, answers):
+            for side in _sides_in(rows, answers):
                 mine = [r for r in rows if (r["answers"], r["side"], r["level"]) == (answers, side, "cues")]
                 states = {
                     state: [
@@ -232,7 +232,7 @@ def _risk_part(sources: ReportInputs) -> str:
         )
         parts = []
         for answers in _answers_of(rows):
-            sides = _sides_of(rows, answers)
+            sides = _sides_in(rows, answers)
             lines = {
                 side: [
                     (float(r["coverage"]), float(r["risk"]))
