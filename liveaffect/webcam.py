@@ -16,7 +16,7 @@ from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.catalogue import open_sink
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.sinks.window import Window
-from liveaffect.realtime.wiring import Rings, Wiring
+from liveaffect.realtime.wiring import Rings, Tools, Wiring
 from liveaffect.settings import Settings
 
 Say = Callable[[str], None]
@@ -51,18 +51,8 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     sinks = open_outputs(settings, say)
     windows = [sink for sink in sinks if isinstance(sink, Window)]
     gpu = GpuStart(say)
-
-    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(say)
-        gpu.start(tools.awaiting)
-        wiring = Wiring(
-            rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
-        )
-        wiring.scheduler.adopt(tools.profile)
-        return wiring
-
     outputs = Outputs(sinks)
-    run = LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
+    run = make_run(feeds, settings, clock, outputs, gpu, lambda: settings.load_tools(say))
     for window in windows:
         window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
     try:
@@ -83,6 +73,28 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
             report.overruns,
         )
     return 1 if outputs.failures or run.analysis.failed is not None else 0
+
+
+def make_run(
+    feeds: list[Feed],
+    settings: Settings,
+    clock: MonotonicClock,
+    outputs: Outputs,
+    gpu: GpuStart,
+    load: Callable[[], Tools],
+) -> LiveRun:
+    """A live run that is not started yet; it calls `load` in a thread of its own. The caller stops `gpu`."""
+
+    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
+        tools = load()
+        gpu.start(tools.awaiting)
+        wiring = Wiring(
+            rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
+        )
+        wiring.scheduler.adopt(tools.profile)
+        return wiring
+
+    return LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
 
 
 def open_outputs(settings: Settings, say: Say) -> list[Sink]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines import LABELS
 from liveaffect.realtime.clock import MS, SECOND
 
 VERSION = 1
@@ -70,11 +70,16 @@ class Cue:
     epoch_ns: int | None = None
     """Wall-clock time, when live."""
 
+    @property
+    def t(self) -> float:
+        """`t_ns` in seconds, as the wire form has it."""
+        return round(self.t_ns / SECOND, 6)
+
     def to_json(self) -> dict[str, Any]:
         """The wire form: plain types only, keys in a fixed order."""
         out: dict[str, Any] = {
             "v": VERSION,
-            "t": round(self.t_ns / SECOND, 6),
+            "t": self.t,
             "source": self.source,
             "frame": None if self.frame is None else list(self.frame),
             "track": self.track,

@@ -8,7 +8,8 @@ to the main thread, so this loop is it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 from liveaffect.realtime.analysis import Analysis
 from liveaffect.realtime.clock import MS, SECOND, Clock
@@ -81,17 +82,26 @@ class LiveRun:
         Raises what kept the analysis from loading, because a run without any is not what was asked for.
         """
         started_ns = self._clock.now_ns()
-        self.analysis.start()
-        for supervisor in self.supervisors:
-            supervisor.start()
+        with closing(self.turns()) as turns:
+            for ended in turns:
+                if ended or wants_stop() or 0 < seconds * SECOND <= self._clock.now_ns() - started_ns:
+                    break
+
+    def turns(self) -> Generator[bool]:
+        """Start, and take a turn whenever asked for the next; True once every source has ended.
+
+        Raises as `run` does. Closing the generator ends threads, sources and outputs.
+        """
         try:
-            while not wants_stop():
+            self.analysis.start()
+            for supervisor in self.supervisors:
+                supervisor.start()
+            while True:
                 self.turn()
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
                 self._refuse_what_was_never_there()
-                if 0 < seconds * SECOND <= self._clock.now_ns() - started_ns or self._ended():
-                    break
+                yield self._ended()
         finally:
             self._close()
 

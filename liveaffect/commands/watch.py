@@ -82,18 +82,18 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
 def _predict(given: argparse.Namespace, settings: Settings) -> int:
     import json
 
-    from liveaffect.predict import expand, predict, sentence
+    from liveaffect.prediction import expand, predict_file
 
     tools = settings.load_tools(say)
     failed = 0
     for path in expand(given.paths):
         try:
-            line = predict(path, tools, cropped=given.cropped)
+            found = predict_file(path, tools, cropped=given.cropped)
         except RealtimeError as error:
             failed += 1
             say(f"liveaffect: {error}")
             continue
-        sys.stdout.write((json.dumps(line) if given.json else sentence(line)) + "\n")
+        sys.stdout.write((json.dumps(found.to_json()) if given.json else str(found)) + "\n")
     return 1 if failed else 0
 
 
