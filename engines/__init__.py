@@ -6,5 +6,5 @@ cues needs them and should not have to load NumPy for seven words.
 
 from __future__ import annotations
 
-LABELS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
+LABELS: tuple[str, ...] = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 """The seven labels, everywhere in this order."""

@@ -40,6 +40,15 @@ if TYPE_CHECKING:
     from liveaffect.prediction import PredictedFace, Prediction
     from liveaffect.realtime.sinks import Sink
     from liveaffect.settings import Settings
+else:
+
+    def __getattr__(name: str) -> object:
+        # Type checkers are not shown this: they would take any misspelt name for one that is loaded later.
+        if name not in _LATER:
+            raise AttributeError(f"module 'liveaffect' has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_LATER[name]), name)
+        return found
+
 
 __all__ = [
     "LABELS",
@@ -82,13 +91,6 @@ _LATER = {
     "watch": "liveaffect.api",
 }
 """What is loaded when it is first asked for, because it brings NumPy, OpenCV and ONNX Runtime along."""
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LATER:
-        raise AttributeError(f"module 'liveaffect' has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_LATER[name]), name)
-    return found
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ class Analyzer:
         """How many pictures have been analysed."""
         return self._run.pictures
 
-    def push_frame(self, image: NDArray[np.uint8], t: float, *, bgr: bool = False) -> None:
+    def push_frame(self, image: NDArray[Any], t: float, *, bgr: bool = False) -> None:
         """A picture, captured at `t` in seconds from your own zero. It is copied.
 
         uint8 of shape (height, width, 3), RGB unless `bgr` says that it comes from OpenCV. Raises
@@ -134,7 +135,7 @@ class Analyzer:
             self._seq, self._size = self._seq + 1, frame.size
             self._hand_over(frame)
 
-    def push_sound(self, samples: NDArray[np.number], t: float, rate: int) -> None:
+    def push_sound(self, samples: NDArray[Any], t: float, rate: int) -> None:
         """Sound whose first sample was captured at `t` in seconds, with `rate` samples a second.
 
         float within -1..1, int16 or int32; shape (samples,) or (samples, channels). What does not join on to
@@ -162,7 +163,7 @@ class Analyzer:
             raise self._failed
         return tuple(cue for cues in batch.items for cue in cues)
 
-    def draw(self, image: NDArray[np.uint8], *, bgr: bool = False) -> NDArray[np.uint8]:
+    def draw(self, image: NDArray[Any], *, bgr: bool = False) -> NDArray[np.uint8]:
         """A copy of `image` with the newest answer drawn on it, in the same order of colours.
 
         It has the size of the pictures that were pushed last, and is as a rule the last of them.

@@ -87,8 +87,8 @@ def predict(
     threads wait for each other.
 
     >>> found = predict("portrait.jpg")
-    >>> found.kind, len(found.faces), found.faces[0].label
-    ('picture', 1, 'happy')
+    >>> found.kind, len(found.faces), found.voice
+    ('picture', 1, None)
     """
     with _predicting:
         tools = _tools_of(settings or Settings())

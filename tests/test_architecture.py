@@ -81,7 +81,7 @@ def files(*folders: str) -> list[Path]:
 
 
 SOURCES = files(*PACKAGES)
-EVERYTHING = files(*PACKAGES, "tests", "benchmarks")
+EVERYTHING = files(*PACKAGES, "tests", "benchmarks", "examples")
 
 
 def name_of(path: Path) -> str:
