@@ -11,22 +11,23 @@ import dataclasses
 import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
 
+from liveaffect.analyzer import UNFETCHED
 from liveaffect.caller_input import SoundStream, checked_picture, checked_rate, checked_sound
 from liveaffect.engines.gpu_start import GpuStart
 from liveaffect.prediction import Prediction, predict_file, predict_picture, predict_sound
 from liveaffect.realtime.clock import MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import InputRefused, SettingsError, SinkError
-from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.lockstep import watch as delivered
 from liveaffect.realtime.replay import PICTURES, MediaFile
@@ -47,9 +48,17 @@ class Cues(Iterator[Cue]):
     holds it any longer. A failure is raised where the next cue was wanted.
     """
 
-    def __init__(self, cues: Generator[Cue], outputs: Outputs) -> None:
+    def __init__(
+        self, cues: Generator[Cue], outputs: Outputs, losses: Callable[[], Mapping[str, int]]
+    ) -> None:
         self._cues = cues
         self._outputs = outputs
+        self._losses = losses
+
+    @property
+    def losses(self) -> Mapping[str, int]:
+        """What was lost so far, by cause: damaged pictures of a file; live, what came too fast."""
+        return {cause: count for cause, count in self._losses().items() if count}
 
     def __iter__(self) -> Cues:
         return self
@@ -121,7 +130,7 @@ def analyze(file: File, *, sinks: Sequence[Sink] = (), settings: Settings | None
     media = MediaFile(path)
     media.open()
     outputs = Outputs(sinks)
-    return Cues(_file_cues(media, outputs, settings or Settings()), outputs)
+    return Cues(_file_cues(media, outputs, settings or Settings()), outputs, lambda: media.losses)
 
 
 def watch(
@@ -147,8 +156,38 @@ def watch(
     feeds = feeds_of(chosen, clock)
     if not feeds:
         raise SettingsError("watch() of neither a camera nor a microphone has nothing to watch")
-    outputs = Outputs(sinks)
-    return Cues(_live_cues(feeds, chosen, clock, outputs), outputs)
+    outputs, gpu = Outputs(sinks), GpuStart(_LOG.info)
+    load = cache(lambda: chosen.load_tools(_LOG.info))
+    run = make_run(feeds, chosen, clock, outputs, gpu, load)
+    unfetched = Counter[str]()
+
+    def cues() -> Generator[Cue]:
+        # Before anything is opened: there is no display that has to show a picture meanwhile, and a film
+        # would be half over.
+        load()
+        cursor = 0
+        try:
+            with closing(run.turns()) as turns:
+                for ended in turns:
+                    batch = run.cues.read_since(cursor)
+                    cursor = batch.cursor
+                    unfetched[UNFETCHED] += batch.missed
+                    yield from (cue for group in batch.items for cue in group)
+                    _raise_failure(outputs, run.analysis.failed)
+                    if ended:
+                        return
+        finally:
+            gpu.stop()
+
+    def losses() -> Mapping[str, int]:
+        found = unfetched.copy()
+        for supervisor in run.supervisors:
+            found.update(supervisor.state.losses)
+        if run.analysis.wiring is not None:
+            found.update(run.analysis.wiring.health.left_out)
+        return found
+
+    return Cues(cues(), outputs, losses)
 
 
 def _file_cues(media: MediaFile, outputs: Outputs, settings: Settings) -> Generator[Cue]:
@@ -170,28 +209,6 @@ def _file_cues(media: MediaFile, outputs: Outputs, settings: Settings) -> Genera
             run.finish()
             yield from ready
     _raise_failure(outputs)
-
-
-def _live_cues(
-    feeds: list[Feed], settings: Settings, clock: MonotonicClock, outputs: Outputs
-) -> Generator[Cue]:
-    # Loaded before anything is opened: there is no display that has to show a picture meanwhile, and a film
-    # would be half over.
-    tools = settings.load_tools(_LOG.info)
-    gpu = GpuStart(_LOG.info)
-    run = make_run(feeds, settings, clock, outputs, gpu, lambda: tools)
-    cursor = 0
-    try:
-        with closing(run.turns()) as turns:
-            for ended in turns:
-                batch = run.cues.read_since(cursor)
-                cursor = batch.cursor
-                yield from (cue for group in batch.items for cue in group)
-                _raise_failure(outputs, run.analysis.failed)
-                if ended:
-                    return
-    finally:
-        gpu.stop()
 
 
 def _raise_failure(outputs: Outputs, failed: Exception | None = None) -> None:

@@ -230,3 +230,25 @@ def test_an_own_output_that_fails_is_an_error_where_the_next_cue_was_wanted(live
     ):
         list(cues)
     assert sink.closed
+
+
+def test_a_loop_that_lets_cues_wait_too_long_is_told_how_many_it_missed(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liveaffect.realtime.live.CUES", 3)
+    with liveaffect.watch(str(media / "talk.mp4"), None, settings=SCRIPTED) as cues:
+        first = next(cues)
+        threading.Event().wait(1.5)
+        rest = list(cues)
+    gap = rest[-1].t - first.t
+    assert cues.losses["grid points whose cues nobody fetched"] >= 10 * gap - len(rest) - 1 > 3
+
+
+def test_what_is_damaged_in_a_file_is_counted(media: Path, tmp_path: Path) -> None:
+    film = bytearray((media / "talk.mp4").read_bytes())
+    film[20_000:40_000:500] = bytes(40)
+    (tmp_path / "hurt.mp4").write_bytes(film)
+    with liveaffect.analyze(tmp_path / "hurt.mp4", settings=SCRIPTED) as cues:
+        assert cues.losses == {}
+        list(cues)
+    assert sum(cues.losses.values()) > 0
