@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from liveaffect.calibration.samples import Exam, Places, Samples, draw, freeze, left_over
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.training import corpora_faces
-from liveaffect.engines.training.augment_faces import Strength, grey_crops, seen, tinted
-from liveaffect.engines.training.corpora_faces import Faces
-from liveaffect.engines.training.evaluate_face import Crops, refuse_other_sides
-from liveaffect.engines.training.sided_faces import sided
+from liveaffect.engines.training import corpora_faces, splits
+from liveaffect.engines.training.augment_faces import FaceChanges, grey_crops, seen, tinted
+from liveaffect.engines.training.corpora_faces import Faces, load_split
+from liveaffect.engines.training.evaluate_face import Crops
 
 EACH = 32
 BATCH = 32
@@ -28,8 +27,8 @@ def faces(data: Path, found: Manifest, *, sides: Path, frozen: Path) -> tuple[Sa
     `sides` and `frozen` are the files in which the sides and the samples are frozen.
     """
     cv2.setNumThreads(1)
-    everything = sided(corpora_faces.find(data), sides, add=False)
-    refuse_other_sides(found, everything)
+    everything = load_split(corpora_faces.find(data), sides, add=False)
+    splits.refuse_other_sides(found, everything.corpora, everything.digest)
     side = everything.calibrate
     picks = draw(side.label, side.groups, EACH, CONDITIONS)
     digest = freeze(frozen, "face", everything.corpora, side.names, picks)
@@ -48,7 +47,7 @@ def faces(data: Path, found: Manifest, *, sides: Path, frozen: Path) -> tuple[Sa
 
 def _crops(side: Faces, at: Places, webcam: NDArray[np.bool_], seed: int) -> Crops:
     crops = grey_crops(side.pictures[at])
-    rng, strength = np.random.default_rng(seed), Strength()
+    rng, strength = np.random.default_rng(seed), FaceChanges()
     anyhow = np.stack([seen(side.pictures[place], rng, strength) for place in at[webcam]])
     crops[webcam] = tinted(anyhow, rng, strength)
     return crops

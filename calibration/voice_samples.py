@@ -17,9 +17,8 @@ from liveaffect.calibration.samples import Exam, Places, Samples, draw, freeze, 
 from liveaffect.engines.manifest import Manifest, RecipeNumbers
 from liveaffect.engines.protocol import Engine, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
-from liveaffect.engines.training import sound_store, synthetic_sounds
+from liveaffect.engines.training import sound_store, splits, synthetic_sounds
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.evaluate_voice import refuse_other_sides
 from liveaffect.engines.training.listen import Heard, listen
 from liveaffect.engines.training.sided_voices import found_in, sided
 
@@ -47,7 +46,7 @@ def voices(
     """
     takes = found_in(data)
     of_speaker, digest = sided(takes, sides, add=False)
-    refuse_other_sides(found, tuple(takes), digest)
+    splits.refuse_other_sides(found, tuple(takes), digest)
     held, sounds = _decoded(
         {c: [t for t in these if of_speaker[t.speaker] == "calibrate"] for c, these in takes.items()}, report
     )

@@ -14,7 +14,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,10 +26,12 @@ from liveaffect.engines.gpu_start import GpuStart
 from liveaffect.prediction import Prediction, predict_file, predict_picture, predict_sound
 from liveaffect.realtime.clock import MonotonicClock
 from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import InputRefused, SettingsError, SinkError
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.lockstep import watch as delivered
-from liveaffect.realtime.replay import PICTURES, MediaFile
+from liveaffect.realtime.picture import Picture
+from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.wiring import Tools
@@ -104,7 +105,7 @@ def predict(
         if isinstance(what, str | os.PathLike):
             return predict_file(Path(what), tools, cropped=cropped)
         if rate is None:
-            return predict_picture(checked_picture(what, bgr=bgr), tools, cropped=cropped)
+            return predict_picture(Picture(checked_picture(what, bgr=bgr)), tools, cropped=cropped)
         stream = SoundStream("sound")
         blocks = [*stream.push(checked_sound(what), 0, checked_rate(rate)), *stream.finish()]
         if not blocks:
@@ -157,14 +158,10 @@ def watch(
     if not feeds:
         raise SettingsError("watch() of neither a camera nor a microphone has nothing to watch")
     outputs, gpu = Outputs(sinks), GpuStart(_LOG.info)
-    load = cache(lambda: chosen.load_tools(_LOG.info))
-    run = make_run(feeds, chosen, clock, outputs, gpu, load)
+    run = make_run(feeds, chosen, clock, outputs, gpu, _LOG.info)
     unfetched = Counter[str]()
 
     def cues() -> Generator[Cue]:
-        # Before anything is opened: there is no display that has to show a picture meanwhile, and a film
-        # would be half over.
-        load()
         cursor = 0
         try:
             with closing(run.turns()) as turns:
@@ -183,8 +180,9 @@ def watch(
         found = unfetched.copy()
         for supervisor in run.supervisors:
             found.update(supervisor.state.losses)
-        if run.analysis.wiring is not None:
-            found.update(run.analysis.wiring.health.left_out)
+        wiring = run.analysis.wiring
+        if wiring is not None:
+            found.update(wiring.health.left_out + wiring.scheduler.lost_sound())
         return found
 
     return Cues(cues(), outputs, losses)
@@ -207,6 +205,7 @@ def _file_cues(media: MediaFile, outputs: Outputs, settings: Settings) -> Genera
                 while ready:
                     yield ready.popleft()
             run.finish()
+            run.check_nothing_was_skipped()
             yield from ready
     _raise_failure(outputs)
 

@@ -6,6 +6,8 @@ causal path as live use; the answer is the mean over its cues, weighted by how m
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,31 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
+from liveaffect.progress import ProgressBar
 from liveaffect.realtime.cue import NOT_SURE, VERSION, Cue, Scores, distribution
-from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
+from liveaffect.realtime.endings import PICTURES
+from liveaffect.realtime.errors import (
+    EndOfStream,
+    RealtimeError,
+    SourceError,
+    SourceNotFound,
+    SourceRefused,
+)
 from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.fusion import softmax
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.lockstep import Watched, analyse, watch
-from liveaffect.realtime.replay import PICTURES, MediaFile, load_picture
+from liveaffect.realtime.picture import Picture, read_picture
+from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.smoothing import SmoothingSettings
 from liveaffect.realtime.wiring import Tools
-
-SOUNDS = (".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac")
-VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts")
-
-
-def expand(paths: Sequence[Path]) -> Iterator[Path]:
-    """Files as they are, folders as all media in them, sorted by name."""
-    for path in paths:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES + SOUNDS + VIDEOS)
-            if not found:
-                raise SourceNotFound(f"there is no picture, sound or video in the folder {path}")
-            yield from found
-        else:
-            yield path
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +79,8 @@ class Prediction:
     """How likely the label is right; with 'not sure', of the label that would have been said."""
     reason: str | None
     """Why the label is 'not sure'."""
+    damage: str | None = None
+    """What of the file could not be used, although there is an answer; not in the JSON form."""
 
     def to_json(self) -> dict[str, Any]:
         """The object that `liveaffect predict --json` writes."""
@@ -109,10 +108,14 @@ class Prediction:
 
 def predict_file(path: Path, tools: Tools, *, cropped: bool = False) -> Prediction:
     """The answer for one file. Raises SourceError if it cannot be read."""
-    if not path.is_file():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise SourceRefused(f"'{path}' cannot be read: {error.strerror}") from error
+    if not there:
         raise SourceNotFound(f"there is no file {path}")
     if path.suffix.lower() in PICTURES:
-        return predict_picture(load_picture(path), tools, cropped=cropped, path=str(path))
+        return predict_picture(read_picture(path), tools, cropped=cropped, path=str(path))
     media = MediaFile(path)
     media.open()
     try:
@@ -121,19 +124,44 @@ def predict_file(path: Path, tools: Tools, *, cropped: bool = False) -> Predicti
         media.close()
 
 
+def predict_files(
+    paths: Sequence[Path], tools: Tools, *, cropped: bool = False, as_json: bool = False
+) -> dict[Path, str]:
+    """An answer on standard output for each; returns those that failed, with the reason."""
+    failed: dict[Path, str] = {}
+    bar = ProgressBar("", len(paths), "files")
+    for number, path in enumerate(paths):
+        bar.name = str(path)
+        bar.show(number)
+        try:
+            found = predict_file(path, tools, cropped=cropped)
+        except RealtimeError as error:
+            failed[path] = str(error)
+            continue
+        if found.damage is not None:
+            bar.say(f"'{path}': {found.damage}")
+        bar.clear()
+        sys.stdout.write((json.dumps(found.to_json()) if as_json else str(found)) + "\n")
+        sys.stdout.flush()
+    bar.clear()
+    return failed
+
+
 def predict_picture(
-    image: NDArray[np.uint8], tools: Tools, *, cropped: bool = False, path: str | None = None
+    picture: Picture, tools: Tools, *, cropped: bool = False, path: str | None = None
 ) -> Prediction:
-    """The answer for an RGB picture, which is a face and nothing else if it is `cropped`."""
+    """The answer for a picture, which is a face and nothing else if it is `cropped`."""
+    image, shrunk = picture.image, picture.shrunk
     if cropped:
-        whole_box: tuple[int, ...] = (0, 0, image.shape[1], image.shape[0])
+        whole_box: tuple[int, ...] = (0, 0, image.shape[1] * shrunk, image.shape[0] * shrunk)
         whole = cv2.resize(image, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
         found = [(whole_box, np.asarray(whole, np.uint8))]
     else:
         found = [
-            (tuple(round(v) for v in face.box), face.crop)
+            (tuple(round(v * shrunk) for v in face.box), face.crop)
             for face in find_in_picture(*tools.make_finders(), image)
         ]
+    tools.networks.forgive()
     confidence = tools.networks.confidence
     threshold = confidence.picture_threshold or SmoothingSettings().threshold
     answers, _ = tools.networks.ask([{"crop": crop} for _, crop in found], [])
@@ -146,7 +174,7 @@ def predict_picture(
     faces.sort(key=lambda face: -face.box[2] * face.box[3])
     main = faces[0].face if faces else None
     verdict = _verdict(main, "no face found", threshold)
-    return Prediction(path, "picture", tuple(faces), None, main, *verdict)
+    return Prediction(path, "picture", tuple(faces), None, main, *verdict, picture.damage)
 
 
 def predict_sound(blocks: Sequence[AudioBlock], tools: Tools) -> Prediction:
@@ -227,7 +255,8 @@ def _predict_media(watched: Watched, tools: Tools, path: str | None) -> Predicti
             tallies.setdefault(cue.track, _Tally()).add(cue)
             everyone.add(cue)
 
-    analyse(watched, tools, Outputs([]), collect)
+    summary = analyse(watched, tools, Outputs([]), collect)
+    damage = losses_in_words(summary.losses).removeprefix("; ") or None
     needed, plain = tools.networks.confidence.thresholds, SmoothingSettings().threshold
     faces = []
     for track, tally in sorted(tallies.items(), key=lambda pair: -pair[1].cues):
@@ -240,4 +269,4 @@ def _predict_media(watched: Watched, tools: Tools, path: str | None) -> Predicti
     reason = tools.networks.caveat or "no face and no speech found"
     verdict = _verdict(fused, reason, needed.get(subset, plain))
     kind: Literal["sound", "video"] = "sound" if watched.camera is None else "video"
-    return Prediction(path, kind, tuple(faces), voice, fused, *verdict)
+    return Prediction(path, kind, tuple(faces), voice, fused, *verdict, damage)

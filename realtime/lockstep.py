@@ -17,11 +17,13 @@ from liveaffect.realtime.clock import SECOND, MediaClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Restamped
+from liveaffect.realtime.source import CountsLosses, Restamped
+from liveaffect.realtime.voice_analyzer import LATE, SHED
 from liveaffect.realtime.window import FUSION_STEP_NS
 from liveaffect.realtime.wiring import Rings, Tools, Wiring
 
@@ -29,7 +31,7 @@ Progress = Callable[[float], None]
 """Called with the media time in seconds."""
 
 
-class Reader(Protocol):
+class ItemReader(Protocol):
     """What lock-step needs of a source: items in the order of their time, then EndOfStream."""
 
     def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
@@ -46,6 +48,10 @@ class Summary:
     cues: int = 0
     tracks: set[int] = field(default_factory=set)
     labels: dict[str, int] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
+    """What of the file could not be used, by cause."""
+    lost_sound: dict[str, int] = field(default_factory=dict)
+    """Pieces of sound that say nothing about anybody, by cause."""
     failures: list[str] = field(default_factory=list)
     """What outputs failed at."""
 
@@ -54,8 +60,10 @@ class Summary:
         most = sorted(self.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
         shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
         people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
-        return f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues" + (
-            f": {shares}" if shares else ""
+        return (
+            f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
+            + (f": {shares}" if shares else "")
+            + losses_in_words({**self.losses, **self.lost_sound})
         )
 
     def count(self, cues: tuple[Cue, ...]) -> None:
@@ -92,6 +100,8 @@ class LockStep:
         publish: Callable[[tuple[Cue, ...]], None],
     ) -> LockStep:
         """With stations for sources of these names, wired and ready."""
+        # What went wrong with the file before says nothing about this one.
+        tools.networks.forgive()
         rings = Rings.plain([camera] if camera else [], [microphone] if microphone else [])
         wiring = Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
         wiring.scheduler.adopt(tools.profile)
@@ -102,16 +112,18 @@ class LockStep:
         """How far it has come."""
         return self._clock.now_ns()
 
-    def run(self, reader: Reader, progress: Progress = lambda _: None) -> float:
+    def run(self, reader: ItemReader, progress: Progress = lambda _: None) -> float:
         """Everything the source has; returns the media time in seconds. Raises if something was skipped."""
         for media_s in self.steps(reader):
             progress(media_s)
-        return self.finish()
+        media_s = self.finish()
+        self.check_nothing_was_skipped()
+        return media_s
 
-    def steps(self, reader: Reader) -> Iterator[float]:
+    def steps(self, reader: ItemReader) -> Iterator[float]:
         """Take one item after the other, giving the caller a turn after each; yields the media time reached.
 
-        `finish` belongs behind the last of them.
+        `finish` and `check_nothing_was_skipped` belong behind the last of them.
         """
         while True:
             try:
@@ -126,10 +138,11 @@ class LockStep:
                 yield item.captured_ns / SECOND
 
     def finish(self) -> float:
-        """Step all that is left; returns the media time in seconds. Raises if something was skipped."""
+        """Step all that is left; returns the media time in seconds."""
         end_ns = max([self._clock.now_ns(), *(_end_ns(block) for block in self._early)])
         self.catch_up(end_ns + 1)
-        self._check_nothing_was_skipped()
+        # The end seldom lies on a grid point, and what was said after the last one counts too.
+        self._step(end_ns)
         return end_ns / SECOND
 
     def hear(self, block: AudioBlock) -> None:
@@ -166,10 +179,23 @@ class LockStep:
         self._next_point = max(self._next_point, now_ns // FUSION_STEP_NS + 1)
         return self._wiring.scheduler.step(now_ns)
 
-    def _check_nothing_was_skipped(self) -> None:
-        skipped = self._wiring.scheduler.skipped
-        if skipped["grid points"] or skipped["looks"]:
-            raise RealtimeError(f"lock-step skipped {dict(skipped)}; this is a defect of the program")
+    def lost_sound(self) -> dict[str, int]:
+        """Pieces of sound that said nothing about anybody, by cause."""
+        return dict(self._wiring.scheduler.lost_sound())
+
+    def check_nothing_was_skipped(self) -> None:
+        """Raise RealtimeError if a file was not analysed to its last sample."""
+        scheduler = self._wiring.scheduler
+        lost = scheduler.lost_sound()
+        skipped = {
+            **scheduler.skipped,
+            LATE: lost[LATE],
+            SHED: lost[SHED],
+            "blocks of sound that were never taken in": len(self._early),
+            "pieces of sound that were never heard": scheduler.unheard(),
+        }
+        if any(skipped.values()):
+            raise RealtimeError(f"lock-step skipped {skipped}; this is a defect of the program")
         for ledger in self._wiring.health.ledgers.values():
             ledger.check(in_flight=0)
 
@@ -182,7 +208,7 @@ def _end_ns(block: AudioBlock) -> int:
 class Watched:
     """A source that was opened, and what it delivers."""
 
-    reader: Reader
+    reader: ItemReader
     camera: str | None
     microphone: str | None
 
@@ -205,6 +231,9 @@ def analyse(
     run = LockStep.of(watched.camera, watched.microphone, tools, outputs, publish)
     summary.media_s = run.run(watched.reader, progress)
     summary.pictures = run.pictures
+    if isinstance(watched.reader, CountsLosses):
+        summary.losses = {cause: count for cause, count in watched.reader.losses.items() if count}
+    summary.lost_sound = run.lost_sound()
     return summary
 
 

@@ -184,7 +184,7 @@ def test_cues_that_nobody_fetches_are_bounded_and_counted(
     with Analyzer(wait=True, settings=SCRIPTED) as analyzer:
         for item in items_of(film):
             push(analyzer, item)
-        assert len(analyzer.cues()) == 5
+        assert len({cue.t for cue in analyzer.cues()}) == 5
         assert analyzer.losses[UNFETCHED] > 5
 
 

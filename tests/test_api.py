@@ -241,7 +241,8 @@ def test_a_loop_that_lets_cues_wait_too_long_is_told_how_many_it_missed(
         threading.Event().wait(1.5)
         rest = list(cues)
     gap = rest[-1].t - first.t
-    assert cues.losses["grid points whose cues nobody fetched"] >= 10 * gap - len(rest) - 1 > 3
+    fetched = len({cue.t for cue in rest})
+    assert cues.losses["grid points whose cues nobody fetched"] >= 10 * gap - fetched - 1 > 3
 
 
 def test_what_is_damaged_in_a_file_is_counted(media: Path, tmp_path: Path) -> None:

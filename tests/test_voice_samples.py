@@ -59,7 +59,7 @@ class SureOfSpeech(OnnxEngine):
 
 
 def trained(data: Path, folder: Path) -> tuple[Manifest, OnnxEngine]:
-    path = tiny_networks.write(folder, "voice")
+    path = tiny_networks.write_tiny(folder, "voice")
     takes = found_in(data)
     training = {"corpora": list(takes), "splits": sided(takes, folder / "splits.json")[1]}
     manifests.write(manifests.extended(manifests.read(path), training=training), path)

@@ -57,10 +57,10 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
     if given.list:
         sys.stdout.write("".join(f"{line}\n" for line in av.listing()))
     elif given.erase == "all":
-        device_pairs.erase(None, None)
+        device_pairs.erase_pair(None, None)
         say("all offsets are erased")
     elif given.erase:
-        gone = device_pairs.erase(*_device_names(settings))
+        gone = device_pairs.erase_pair(*_device_names(settings))
         say(f"erased: {gone} of this pair")
     elif given.file is not None:
         finders = None if given.clap else make_finder(settings.face_files)
@@ -90,7 +90,7 @@ def _measure_devices(settings: Settings, *, clap: bool) -> str:
     say(f"for {seconds:.0f} seconds: {doing}")
     with opened(Recording(feeds, clock, seconds)) as recording:
         offset = av.measure(recording, finders, clap=clap)
-    device_pairs.store(device_pairs.Pair(*names, offset.ns, offset.method, round(offset.confidence, 3)))
+    device_pairs.store_pair(device_pairs.Pair(*names, offset.ns, offset.method, round(offset.confidence, 3)))
     return f"{av.in_words(offset)}; kept for {names[0]} with {names[1]}"
 
 
@@ -99,7 +99,7 @@ def _device_names(settings: Settings) -> tuple[str, str]:
     from liveaffect.realtime.device_pairs import camera_name, microphone_name
 
     cameras = [name for name in settings.camera if name != "none"]
-    microphones = [name for name in settings.mic if name != "none"]
+    microphones = settings.microphones
     if len(cameras) != 1 or len(microphones) != 1:
         raise SettingsError(
             "an offset is between one camera and one microphone; name one each: --camera 0 --mic default"
@@ -118,7 +118,9 @@ def opened(source: Openable) -> Iterator[Openable]:
 
 
 def _int8_flags(parts: Any) -> None:
-    int8 = command(parts, "int8", _int8, "the best INT8 form of the networks; needs the extra 'train'")
+    int8 = command(
+        parts, "int8", _calibrate_int8, "the best INT8 form of the networks; needs the extra 'train'"
+    )
     int8.add_argument("--data", type=Path, required=True, help="folder with the corpora")
     int8.add_argument("--kind", choices=("face", "voice"), help="one of them instead of both")
     int8.add_argument("--out", type=Path, metavar="DIR", help="folder for tables")
@@ -126,7 +128,7 @@ def _int8_flags(parts: Any) -> None:
         int8.add_argument(f"--limit-{name.replace('_', '-')}", type=float, help=text)
 
 
-def _int8(given: argparse.Namespace, settings: Settings) -> int:
+def _calibrate_int8(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.calibration.int8_command import KINDS, Wanted, calibrate
 
     limits = {name: getattr(given, f"limit_{name}") for name in INT8_LIMITS}
@@ -153,7 +155,7 @@ def _baseline_flags(parts: Any) -> None:
 
 def _baseline(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.calibration.baseline import SECONDS, in_words, measured
-    from liveaffect.realtime.profile import network_names, save
+    from liveaffect.realtime.profile import network_names, save_profile
     from liveaffect.realtime.replay import MediaFile
 
     if not settings.profile:
@@ -169,7 +171,7 @@ def _baseline(given: argparse.Namespace, settings: Settings) -> int:
         recording, wanted = _one_person(settings, settings.seconds or SECONDS)
         with opened(recording):
             baseline = measured(recording, tools, networks, wanted)
-    path = save(settings.profile, baseline)
+    path = save_profile(settings.profile, baseline)
     sys.stdout.write(f"profile '{settings.profile}' is kept in {path}: {in_words(baseline)}\n")
     return 0
 
@@ -181,7 +183,7 @@ def _one_person(settings: Settings, seconds: float) -> tuple[Recording, list[str
     from liveaffect.webcam import feeds_of
 
     cameras = [name for name in settings.camera if name != "none"][:1]
-    microphones = [name for name in settings.mic if name != "none"][:1]
+    microphones = settings.microphones[:1]
     if not cameras and not microphones:
         raise SettingsError("neither a camera nor a microphone: both are 'none', so nobody can be measured")
     clock = MonotonicClock()
@@ -195,14 +197,14 @@ def _one_person(settings: Settings, seconds: float) -> tuple[Recording, list[str
 def _profile_list(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.realtime import profile as profiles
 
-    sys.stdout.write("".join(f"{line}\n" for line in profiles.listing()))
+    sys.stdout.write("".join(f"{line}\n" for line in profiles.profiles_in_words()))
     return 0
 
 
 def _profile_erase(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.realtime import profile as profiles
 
-    profiles.erase(given.name)
+    profiles.erase_profile(given.name)
     say(f"profile '{given.name}' is erased")
     return 0
 
@@ -253,7 +255,7 @@ PARTS: tuple[Callable[[Any], None], ...] = (
 """Add the parts of `calibrate`, each to the same sub-parsers."""
 
 
-def add(commands: Any) -> None:
+def add_calibration(commands: Any) -> None:
     """Their names and flags."""
     calibrate = commands.add_parser("calibrate", help="make scores mean something: see its parts")
     parts = calibrate.add_subparsers(required=True, metavar="PART")

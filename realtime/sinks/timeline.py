@@ -75,20 +75,21 @@ class Timeline:
     def hear(self, block: AudioBlock) -> None:
         """Nothing to do."""
 
-    def close(self) -> None:
-        """Draw and write the picture; safe to call twice. Without any cue no file is left."""
+    def close(self) -> str | None:
+        """Draw and write the picture; safe to call twice. Without any cue no file is left, which is said."""
         if self._closed:
-            return
+            return None
         self._closed = True
         if not self._kept:
             self._file.discard()
-            return
+            return f"{self._file.path}: there was no cue to draw, so it is not written"
         longest = sorted(self._kept, key=lambda who: -self._kept[who].seen)[:LANES]
         shown = [who for who in self._kept if who in longest]
         several = len({source for source, _ in shown}) > 1
         lanes = [Lane(_name(who, several), tuple(self._kept[who].entries)) for who in shown]
         left_out = self._left_out + len(self._kept) - len(shown)
         self._file.write_whole(png(chart(lanes, left_out)))
+        return None
 
 
 def _name(who: tuple[str, int | None], several: bool) -> str:
