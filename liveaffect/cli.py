@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -27,6 +28,7 @@ from liveaffect.settings import resolve
 
 LIBRARIES = {"OPENCV_LOG_LEVEL": "FATAL", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
 """What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
+_OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 GROUPS = (add_watching, add_machine, add_training, add_calibration)
 
 
@@ -63,7 +65,8 @@ def _run(given: argparse.Namespace) -> int:
         _forget_standard_output()
         return 0
     except OSError as error:
-        if not _standard_output_fails():
+        # Every other file is written by an output, which says its name.
+        if error.filename is not None or error.errno not in _OUTPUT_FAILS:
             raise
         _forget_standard_output()
         say(f"liveaffect: cannot write standard output: {error.strerror}")
@@ -75,14 +78,6 @@ def _print_any_name() -> None:
     """Names of files may hold bytes that are no text; they are printed escaped instead of ending the run."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _standard_output_fails() -> bool:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
 
 
 def _forget_standard_output() -> None:

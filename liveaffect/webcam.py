@@ -61,6 +61,7 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     run = make_run(feeds, settings, clock, outputs, gpu, say)
     for window in windows:
         window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
+        run.text_scale = window.text_scale
     try:
         run.run(seconds=settings.seconds, wants_stop=lambda: any(window.wants_stop for window in windows))
     except KeyboardInterrupt:
