@@ -65,7 +65,7 @@ import numpy as np
 from functools import partial
 from pathlib import Path
 from liveaffect.realtime.sinks.window import HELP_NS, Window
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 from liveaffect.realtime.overlay import draw
 
@@ -80,7 +80,7 @@ for turn in range(20):
         window.show(picture, frame(view.frame.image, captured_ns=turn * HELP_NS))
         time.sleep(0.02)
     run(["import", "-window", "root", shot])
-    if np.array_equal(load(Path(shot))[:480, :640], picture):
+    if np.array_equal(load_golden(Path(shot))[:480, :640], picture):
         break
 else:
     sys.exit("the screen never showed the picture")
@@ -104,7 +104,7 @@ import numpy as np
 from pathlib import Path
 from liveaffect.realtime.overlay import lay_out, paint
 from liveaffect.realtime.sinks.window import HELP_NS, Window, _display_size, opening_size
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 
 window, shot = Window(), sys.argv[1]
@@ -123,7 +123,7 @@ def screen(view, turn, wanted):
             break
     assert window._open["camera:0"].area == wanted, (window._open, wanted)
     subprocess.run(["import", "-window", "root", "-quality", "11", shot], check=True, capture_output=True)
-    return load(Path(shot))[: wanted[1], : wanted[0]], scale
+    return load_golden(Path(shot))[: wanted[1], : wanted[0]], scale
 
 def skin(picture):
     '''Width and height of the face, whose box is square.'''
@@ -165,7 +165,7 @@ import subprocess, sys, time
 import numpy as np
 from pathlib import Path
 from liveaffect.realtime.sinks.window import HELP_NS, Window, display_is_there
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import frame
 
 assert display_is_there()  # which holds a connection, or the server would forget what it is told next
@@ -182,7 +182,7 @@ for turn in range(20):
             window.show(fine, frame(fine, captured_ns=turn * HELP_NS))
         time.sleep(0.02)
     subprocess.run(["import", "-window", "root", sys.argv[1]], check=True, capture_output=True)
-    if np.array_equal(load(Path(sys.argv[1]))[:960, :1280], fine):
+    if np.array_equal(load_golden(Path(sys.argv[1]))[:960, :1280], fine):
         break
 else:
     sys.exit(f"lines of one pixel are not shown as they are: {window._screen} {window._open}")
@@ -263,6 +263,28 @@ def test_on_a_dense_screen_the_window_is_filled_to_the_last_pixel(tmp_path: Path
 
 def test_the_help_of_the_commands_names_every_key_of_the_window() -> None:
     assert all(f"{key} {what}" in WINDOW_KEYS for key, what in window.KEYS.items())
+
+
+AFTER_READING_FILES = """
+import sys
+import {module}
+import av
+from liveaffect.realtime.sinks.window import Window
+from liveaffect.realtime.testing.scenes import crowd
+
+window, view = Window(), crowd(640, 480, 1)
+for _ in range(3):
+    window.show(view.frame.image, view.frame)
+window.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["realtime.capture.decode", "realtime.capture.resample", "realtime.sinks.video_file"]
+)
+def test_a_window_opens_whatever_reads_or_writes_files_beside_it(module: str) -> None:
+    on_a_display(AFTER_READING_FILES.format(module=f"liveaffect.{module}"))
 
 
 @pytest.mark.slow
