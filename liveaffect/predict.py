@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
 from liveaffect.progress import ProgressBar
+from liveaffect.realtime.capture.picture import read_picture
 from liveaffect.realtime.cue import NOT_SURE, VERSION, Cue, Scores, distribution
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import RealtimeError, SourceError, SourceNotFound, SourceRefused
@@ -26,7 +27,6 @@ from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.fusion import softmax
 from liveaffect.realtime.health import in_words
 from liveaffect.realtime.lockstep import analyse, watch
-from liveaffect.realtime.picture import read_picture
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.smoothing import SmoothingSettings

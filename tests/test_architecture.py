@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("engines", "realtime", "calibration", "liveaffect")
 """Each may import itself and those to its left."""
 
-VOCABULARY = ("clock", "errors", "frame", "cue")
+VOCABULARY = ("clock", "errors", "frame", "cue", "endings")
 """Each may import those to its left, and of `engines` only `recipe`."""
 
 GROUPS = {

@@ -14,12 +14,12 @@ import pytest
 
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.predict import predict
+from liveaffect.realtime.capture.picture import damage_of, read_picture, size_of
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import EndOfStream, MissingFile, RealtimeError
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.picture import damage_of, read_picture, size_of
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.testing import damaged
 from liveaffect.realtime.wiring import Tools
@@ -156,7 +156,7 @@ ODD = {
     "no samples.wav": ("refused", "holds no picture and no sound that can be decoded"),
     "one sample.wav": ("answered", ""),
     "silence.wav": ("answered", ""),
-    "1 hertz.wav": ("answered", "seconds that its head promises and it does not hold"),
+    "1 hertz.wav": ("refused", "holds no picture and no sound that can be decoded"),
     "4 gigahertz.wav": ("refused", "no video or sound that FFmpeg can read"),
     "no rate.wav": ("refused", "no video or sound that FFmpeg can read"),
     "200 channels.wav": ("refused", "holds no picture and no sound that can be decoded"),
@@ -170,6 +170,17 @@ def test_every_odd_file_becomes_what_the_table_says(tmp_path: Path, tools: Tools
         found, said = outcome(made[name], tools)
         assert found == how, f"{name}: {found}, {said}"
         assert words in said if words else not said, f"{name}: {said}"
+
+
+def test_the_page_about_bad_input_names_every_odd_file_with_what_it_becomes() -> None:
+    page = Path(__file__).parent.parent / "docs" / "bad-input.md"
+    told: dict[str, str] = {}
+    for line in page.read_text("utf-8").splitlines():
+        if line.startswith("| `") and (names := re.findall(r"`([^`]+\.\w+)`", line.split("|")[1])):
+            told |= dict.fromkeys(names, line.split("|")[2].strip())
+    assert told.keys() >= ODD.keys()
+    for name, (how, _) in ODD.items():
+        assert told[name].startswith(how), f"{name}: the page says {told[name]}"
 
 
 def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
