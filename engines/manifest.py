@@ -133,6 +133,12 @@ def write(manifest: Manifest, path: Path) -> None:
     write_whole(path, (json.dumps({key: out[key] for key in keys}, indent=1) + "\n").encode())
 
 
+def record_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write what judging a network found into the manifest of the files that were judged."""
+    found = read(path)
+    write(extended(found, figures={**found.figures, **figures}), path)
+
+
 def record_file(manifest: Manifest, precision: str, content: bytes) -> Manifest:
     """The manifest with the sum of one more file."""
     name = file_name(manifest.kind, precision)

@@ -16,10 +16,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from liveaffect.commands import Run, machine, say
-from liveaffect.commands import calibrate as calibrating
-from liveaffect.commands import train as learning
-from liveaffect.commands import watch as watching
+from liveaffect.commands import Run, say
+from liveaffect.commands.calibrate import add_calibration
+from liveaffect.commands.machine import add_machine
+from liveaffect.commands.train import add_training
+from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
 from liveaffect.interrupts import ENDED, Interrupts
 from liveaffect.realtime.errors import RealtimeError
@@ -28,7 +29,7 @@ from liveaffect.settings import resolve
 LIBRARIES = {"OPENCV_LOG_LEVEL": "FATAL", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
 """What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
 _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-GROUPS = (watching, machine, learning, calibrating)
+GROUPS = (add_watching, add_machine, add_training, add_calibration)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"liveaffect {version('liveaffect')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in GROUPS:
-        group.add(commands)
+    for add_group in GROUPS:
+        add_group(commands)
     return parser
 
 

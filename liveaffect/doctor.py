@@ -48,9 +48,9 @@ MB = 1_000_000
 
 def libraries() -> Iterator[Finding]:
     """System libraries first, then whether each Python package can be imported with them."""
-    from liveaffect.libraries import PROGRAMS, install_command, missing
+    from liveaffect.libraries import PROGRAMS, install_command, missing_libraries
 
-    absent = missing()
+    absent = missing_libraries()
     for needed in absent:
         state: State = "absent" if needed in PROGRAMS else "broken"
         yield Finding(needed.name, state, f"not here; {needed.purpose} needs it", install_command([needed]))
@@ -69,7 +69,7 @@ def libraries() -> Iterator[Finding]:
 
 def cameras() -> Iterator[Finding]:
     """What `--camera` could name."""
-    from liveaffect.realtime.devices import cameras as list_cameras
+    from liveaffect.realtime.devices import list_cameras
 
     found = list_cameras()
     for device in found:
@@ -88,7 +88,7 @@ def cameras() -> Iterator[Finding]:
 
 def microphones() -> Iterator[Finding]:
     """What `--mic` could name."""
-    from liveaffect.realtime.devices import microphones as list_microphones
+    from liveaffect.realtime.devices import list_microphones
 
     found = list_microphones()
     for device in found:

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
 from liveaffect.progress import ProgressBar
-from liveaffect.realtime.capture.picture import read_picture
 from liveaffect.realtime.cue import NOT_SURE, VERSION, Cue, Scores, distribution
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import RealtimeError, SourceError, SourceNotFound, SourceRefused
 from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.fusion import softmax
-from liveaffect.realtime.health import in_words
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.lockstep import analyse, watch
+from liveaffect.realtime.picture import read_picture
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.smoothing import SmoothingSettings
@@ -188,7 +188,7 @@ def _predict_media(path: Path, tools: Tools, warn: Warn) -> dict[str, Any]:
     finally:
         media.close()
     if summary.losses:
-        warn(f"'{path}'{in_words(summary.losses)}".replace("';", "':", 1))
+        warn(f"'{path}'{losses_in_words(summary.losses)}".replace("';", "':", 1))
     needed, plain = tools.networks.confidence.thresholds, SmoothingSettings().threshold
     faces = []
     for track, tally in sorted(tallies.items(), key=lambda pair: -pair[1].cues):

@@ -19,13 +19,13 @@ from liveaffect.realtime.crop import Quality, quality
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.fusion import ask_fusion
-from liveaffect.realtime.load_shedder import LEVELS, LoadShedder
+from liveaffect.realtime.load_shedder import CADENCE_HALVED, HOP_DOUBLED, LoadShedder
 from liveaffect.realtime.networks import Networks, Row
 from liveaffect.realtime.people import FACE_EXPIRES_NS, Moment, Person, Profile, ProfileOwner, make_cue
 from liveaffect.realtime.pooling import Evidence, weighted_score
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.smoothing import Circumstances
-from liveaffect.realtime.voice_analyzer import Heard, Piece, VoiceAnalyzer
+from liveaffect.realtime.voice_analyzer import NOBODY, OwnedEvidence, SoundPiece, VoiceAnalyzer
 from liveaffect.realtime.window import FUSION_STEP_NS, Due, grid_due
 
 FUSE_AGAIN_NS = 50 * MS
@@ -77,7 +77,8 @@ class Scheduler:
         epoch_ns: Callable[[], int] | None = None,
     ) -> None:
         self.skipped: Counter[str] = Counter()
-        """What was left out, by cause."""
+        """Grid points and looks that were left out."""
+        self._ownerless = 0
         self._networks = networks
         self._sights = dict(face_analyzers)
         self._cursors = dict.fromkeys(face_analyzers, 0)
@@ -86,7 +87,9 @@ class Scheduler:
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
-        self._relief = LoadShedder()
+        self._relief = LoadShedder(
+            [HOP_DOUBLED] * bool(voice_analyzers) + [CADENCE_HALVED] * bool(face_analyzers)
+        )
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
         self._fused_ns = -FUSE_AGAIN_NS
@@ -103,7 +106,7 @@ class Scheduler:
         """One tick at `now_ns`."""
         looks, late = self._look()
         self._forget_the_unseen(now_ns)
-        self._ask(looks, [(h, p) for h in self._hearings for p in self._due(h)])
+        self._ask(looks, self._pieces())
         in_view = [p for p in self._people.values() if 0 <= now_ns - p.seen_ns <= FACE_EXPIRES_NS]
         due = grid_due(FUSION_STEP_NS, last_index=self._last_index, now_ns=now_ns)
         if due is not None:
@@ -165,7 +168,7 @@ class Scheduler:
                 seen = quality(face.crop, face.points)
             covers_ns = min(sighting.captured_ns - person.seen_ns, _LONGEST_LOOK_NS) if person.looks else 0
             person.see(sighting, face, seen)
-            if not (self._relief.face_cadence_halved and person.looks % 2 == 0):
+            if not (self._relief.does(CADENCE_HALVED) and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
         if self._habit.settle(sighting, self._people):
             self._habit.tell(self._habit.track, self._hearings)
@@ -181,13 +184,21 @@ class Scheduler:
         for track in [t for t, p in self._people.items() if now_ns - p.seen_ns > _FORGET_UNSEEN_NS]:
             self._forget(track)
 
-    def _due(self, voice_analyzer: VoiceAnalyzer) -> list[Piece]:
-        before = voice_analyzer.skipped
-        pieces = voice_analyzer.due(hop_doubled=self._relief.voice_hop_doubled)
-        self.skipped["pieces"] += voice_analyzer.skipped - before
-        return pieces
+    def _pieces(self) -> list[tuple[VoiceAnalyzer, SoundPiece]]:
+        hop_doubled = self._relief.does(HOP_DOUBLED)
+        return [(heard, piece) for heard in self._hearings for piece in heard.due(hop_doubled=hop_doubled)]
 
-    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, Piece]]) -> None:
+    def lost_sound(self) -> Counter[str]:
+        """Pieces of sound that say nothing about anybody, by cause."""
+        lost = sum((heard.lost for heard in self._hearings), Counter[str]())
+        lost[NOBODY] += self._ownerless
+        return lost
+
+    def unheard(self) -> int:
+        """Complete pieces of sound that no step has taken yet."""
+        return sum(heard.unheard for heard in self._hearings)
+
+    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, SoundPiece]]) -> None:
         """Submit all faces and all pieces, wait once, remember the answers."""
         if not looks and not pieces:
             return
@@ -214,7 +225,7 @@ class Scheduler:
             for heard in voice_analyzer.assign(now_ns, anyone_in_view=bool(in_view)):
                 owner = self._owner(voice_analyzer, heard)
                 if owner is None:
-                    self.skipped["pieces of nobody known"] += 1
+                    self._ownerless += 1
                 else:
                     owner.say(heard.evidence, heard.covers_ns)
                     owner.clarity = voice_analyzer.clarity.read()
@@ -228,7 +239,7 @@ class Scheduler:
             elif voice_analyzer.source in self._nobody:
                 self._nobody[voice_analyzer.source].speaking = voice_analyzer.voice.state == "nobody in view"
 
-    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: Heard) -> Person | None:
+    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: OwnedEvidence) -> Person | None:
         """Whose evidence it is; None for a voice that was there before the person came, or has left."""
         if heard.track is None:
             return self._nobody.setdefault(voice_analyzer.source, self._somebody(voice_analyzer.source, None))
@@ -269,7 +280,7 @@ class Scheduler:
         return Person(source, track, self._networks.confidence.steady(), profile=self._habit.given(track))
 
     def _notices(self) -> tuple[str, ...]:
-        load_shedder = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()
+        late = (f"machine is late: {self._relief.newest}",) if self._relief.newest else ()
         caveat = self._networks.confidence.caveat
         networks = self._networks
-        return (*networks.failing.values(), *networks.notices, *load_shedder, *([caveat] if caveat else []))
+        return (*networks.failing.values(), *networks.notices, *late, *([caveat] if caveat else []))

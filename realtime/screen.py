@@ -153,7 +153,7 @@ class Screen:
             self._history.append((now_ns, cue.label, cue.confidence))
 
 
-def blank(name: str, now_ns: int) -> VideoFrame:
+def blank_picture(name: str, now_ns: int) -> VideoFrame:
     """What is drawn before the first picture, and without a camera; it is in no ledger."""
     return VideoFrame(source=name, seq=0, captured_ns=now_ns, image=np.full((480, 640, 3), 24, np.uint8))
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("engines", "realtime", "calibration", "liveaffect")
 """Each may import itself and those to its left."""
 
-VOCABULARY = ("clock", "errors", "frame", "cue", "endings")
+VOCABULARY = ("endings", "clock", "errors", "frame", "cue")
 """Each may import those to its left, and of `engines` only `recipe`."""
 
 GROUPS = {
@@ -28,7 +28,17 @@ GROUPS = {
     "evidence": {"pooling", "fusion", "smoothing", "confidence"},
     "judging": {"scheduler", "voice_analyzer", "people", "networks", "load_shedder"},
     "drawing": {"overlay", "drawing"},
-    "sources": {"source", "devices", "capture", "camera", "microphone", "replay", "portrait", "speech"},
+    "sources": {
+        "source",
+        "devices",
+        "capture",
+        "camera",
+        "microphone",
+        "replay",
+        "picture",
+        "portrait",
+        "speech",
+    },
     "sinks": {"sinks"},
     "web": {"web"},
     "running": {

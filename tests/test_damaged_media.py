@@ -14,12 +14,12 @@ import pytest
 
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.predict import predict
-from liveaffect.realtime.capture.picture import damage_of, read_picture, size_of
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import EndOfStream, MissingFile, RealtimeError
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.picture import damage_of, read_picture, size_of
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.testing import damaged
 from liveaffect.realtime.wiring import Tools

@@ -26,7 +26,7 @@ from liveaffect.realtime.drawing.placing import (
 )
 from liveaffect.realtime.overlay import Layout, Mark, PanelPlace, View, draw, lay_out
 from liveaffect.realtime.testing import scenes
-from liveaffect.realtime.testing.golden import GOLDEN, difference, load, save
+from liveaffect.realtime.testing.golden import GOLDEN, difference, load_golden, save_golden
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 LIMIT_BYTES = 400_000
@@ -37,12 +37,12 @@ LIMIT_BYTES = 400_000
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_scene_is_drawn_exactly_as_it_was_blessed(name: str) -> None:
-    got, want = GOLDEN[name](), load(FOLDER / f"{name}.png")
+    got, want = GOLDEN[name](), load_golden(FOLDER / f"{name}.png")
     if np.array_equal(got, want):
         return
     folder = Path(tempfile.mkdtemp(prefix=f"overlay-{name}-"))
     for what, picture in (("got", got), ("want", want), ("difference", difference(got, want))):
-        save(folder / f"{what}.png", picture)
+        save_golden(folder / f"{what}.png", picture)
     pytest.fail(
         f"'{name}' is drawn otherwise than before: see got, want and difference in {folder}. "
         f"If it is right: python tests/golden/bless.py {name}"

@@ -27,7 +27,7 @@ from liveaffect.realtime.sinks.contact_sheet import ContactSheet, Tile, chosen
 from liveaffect.realtime.sinks.csv_file import COLUMNS, CsvFile
 from liveaffect.realtime.sinks.jsonl import JsonLines
 from liveaffect.realtime.sinks.timeline import Timeline
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import background, cue, frame
 
 FILES = ["cues.jsonl", "table.csv", "out.mp4", "run.sheet.png", "run.png"]
@@ -211,7 +211,7 @@ def test_the_sheet_is_evenly_spaced_from_first_to_last_whatever_the_length(
     even = np.diff(times)
     if pictures > 100:
         assert even.max() <= 1.45 * even.mean()
-    assert load(tmp_path / "run.sheet.png").shape[2] == 3
+    assert load_golden(tmp_path / "run.sheet.png").shape[2] == 3
 
 
 def test_a_large_picture_is_kept_small(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def drawn(path: Path, cues: list[Cue]) -> np.ndarray[tuple[int, ...], np.dtype[n
     for said in cues:
         out.tell([said])
     out.close()
-    return load(path)
+    return load_golden(path)
 
 
 def test_the_timeline_shows_each_label_for_as_long_as_it_held(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_long_run_with_many_people_stays_small(tmp_path: Path, monkeypatch: py
     assert lane.seen == 1000
     assert len(set(np.diff([entry.t_ns for entry in lane.entries]))) == 1, "old and new count alike"
     out.close()
-    height = load(tmp_path / "run.png").shape[0]
+    height = load_golden(tmp_path / "run.png").shape[0]
     assert height < 2000, "at most eight lanes are drawn"
 
 

@@ -14,7 +14,7 @@ from liveaffect.realtime.errors import MissingLibrary
 from liveaffect.settings import Settings
 
 
-def add(commands: Any) -> None:
+def add_machine(commands: Any) -> None:
     """Their names and flags."""
     fetch = command(commands, "fetch", _fetch, "bring the face detector's files, once")
     fetch.add_argument("--to", type=Path, help="folder, instead of the user's cache")

@@ -10,7 +10,7 @@ from liveaffect.commands import command, say
 from liveaffect.settings import OVERLAY_MODES, Settings
 
 
-def add(commands: Any) -> None:
+def add_watching(commands: Any) -> None:
     """Their names and flags."""
     demo = command(commands, "demo", _demo, "the whole path without camera or microphone")
     demo.add_argument("--seconds", type=float, help="length of the demo; 12 if not given")

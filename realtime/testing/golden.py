@@ -28,7 +28,7 @@ from liveaffect.realtime.testing import scenes
 Picture = NDArray[np.uint8]
 
 
-def _one(size: tuple[int, int], box: tuple[int, int, int, int], kind: str = "room") -> View:
+def _one_face(size: tuple[int, int], box: tuple[int, int, int, int], kind: str = "room") -> View:
     picture = scenes.background(*size, kind)
     scenes.add_face(picture, box)
     said = scenes.cue("surprised", confidence=0.71, speaking=True)
@@ -42,23 +42,23 @@ def _one(size: tuple[int, int], box: tuple[int, int, int, int], kind: str = "roo
 
 
 def _not_sure() -> View:
-    view = _one((640, 480), (20, 20, 150, 150), "busy")
+    view = _one_face((640, 480), (20, 20, 150, 150), "busy")
     said = scenes.cue(NOT_SURE, confidence=0.3, reason="face and voice disagree")
     notices = ("no trained network yet", "camera:0 lost; trying again")
     return replace(view, marks=(scenes.mark(view.marks[0].box, said),), voice_level=0.0, notices=notices)
 
 
 def _fading() -> View:
-    view = _one((640, 480), (-40, 330, 150, 150), "dark")
+    view = _one_face((640, 480), (-40, 330, 150, 150), "dark")
     return replace(view, marks=(replace(view.marks[0], face_age_ms=600, voice_age_ms=2100),))
 
 
 def _gone() -> View:
-    view = _one((320, 240), (90, 60, 110, 110))
+    view = _one_face((320, 240), (90, 60, 110, 110))
     return replace(view, marks=(replace(view.marks[0], face_age_ms=900, voice_age_ms=2600),), history=())
 
 
-def _nobody() -> View:
+def _empty_room() -> View:
     return View(
         frame=scenes.frame(scenes.background(640, 480)),
         marks=(),
@@ -70,7 +70,7 @@ def _nobody() -> View:
 
 
 def _close_up() -> View:
-    view = _one((480, 360), (90, 15, 300, 330))
+    view = _one_face((480, 360), (90, 15, 300, 330))
     return replace(view, notices=("microphone 'default' lost; trying again",))
 
 
@@ -112,19 +112,19 @@ GOLDEN: dict[str, Callable[[], Picture]] = {
     "four-faces": lambda: draw(scenes.crowd(640, 480, 4)),
     "nine-faces-small": lambda: draw(scenes.crowd(320, 240, 9)),
     "four-faces-1280": lambda: draw(scenes.crowd(1280, 720, 4, "dark")),
-    "face-at-the-edge-bright": lambda: draw(_one((640, 480), (470, 40, 150, 150), "bright")),
-    "mirrored": lambda: draw(replace(_one((320, 240), (200, 30, 90, 90)), mirrored=True)),
+    "face-at-the-edge-bright": lambda: draw(_one_face((640, 480), (470, 40, 150, 150), "bright")),
+    "mirrored": lambda: draw(replace(_one_face((320, 240), (200, 30, 90, 90)), mirrored=True)),
     "not-sure-busy": lambda: draw(_not_sure()),
     "fading": lambda: draw(_fading()),
     "gone": lambda: draw(_gone()),
-    "nobody-in-view": lambda: draw(_nobody()),
+    "nobody-in-view": lambda: draw(_empty_room()),
     "close-up": lambda: draw(_close_up()),
     "typeface": _typeface,
     "timeline": _run,
 }
 
 
-def load(path: Path) -> Picture:
+def load_golden(path: Path) -> Picture:
     """A kept picture."""
     import cv2
 
@@ -134,7 +134,7 @@ def load(path: Path) -> Picture:
     return np.ascontiguousarray(np.asarray(read, np.uint8)[..., ::-1])
 
 
-def save(path: Path, picture: Picture) -> None:
+def save_golden(path: Path, picture: Picture) -> None:
     """Keep a picture, as small as PNG can."""
     import cv2
 
