@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ LOOKS = {
     "test": SECOND,
 }
 """The colour of every line by its name."""
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,

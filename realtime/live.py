@@ -58,6 +58,8 @@ class LiveRun:
         self.health = HealthBook()
         self.cues: Ring[tuple[Cue, ...]] = Ring(CUES)
         self.pace = Pace(overlay)
+        self.text_scale: Callable[[str], float] = lambda source: 1.0
+        """How much larger than usual text on the pictures of a source must be; a window knows."""
         self._sound: Ring[AudioBlock] = Ring(SOUND_BLOCKS)
         self._clock = clock
         self._outputs = outputs
@@ -200,6 +202,7 @@ class LiveRun:
                 dropped=self.health.dropped(),
                 skipped=0 if wiring is None else wiring.scheduler.skipped["grid points"],
                 notices=self._notices(),
+                text_scale=self.text_scale(name),
             ),
         )
         self._outputs.show(picture, frame)

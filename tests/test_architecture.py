@@ -74,7 +74,7 @@ MAY_IMPORT = {
 }
 """Besides its own group."""
 
-OF_ENGINES = {"engines.recipe", "engines.protocol", "engines.user_folders"}
+OF_ENGINES = {"engines.recipe", "engines.protocol", "engines.user_folders", "engines.figures"}
 """All that a station may know of engines; what wires a run knows how to load them."""
 
 TIMEKEEPERS = {"realtime/clock.py", "engines/stopwatch.py"}
