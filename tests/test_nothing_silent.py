@@ -78,13 +78,14 @@ def test_analyze_takes_folders_and_says_what_it_passed_over(tmp_path: Path, caps
     damaged.plain_wav(tmp_path / "a.wav")
     (tmp_path / "below").mkdir()
     damaged.plain_wav(tmp_path / "below" / "b.wav")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "below")
     for name in ("me.heic", "she.HEIC", "it.gif", "x.avif", "old.jp2", "README", ".hidden", "c.jpg", "n.txt"):
         (tmp_path / name).write_bytes(b"x")
     assert run("analyze", tmp_path, "--engine", "scripted") == 0
     said = capsys.readouterr().err
     assert "a.wav: 1.0 s" in said
     assert "b.wav: 1.0 s" in said
-    assert "9 files passed over: " in said
+    assert "10 files passed over: " in said
     for words in (
         "2 HEIC (convert it to JPEG or PNG)",
         "1 GIF (convert",
@@ -92,6 +93,7 @@ def test_analyze_takes_folders_and_says_what_it_passed_over(tmp_path: Path, caps
         "1 JPEG 2000 (convert",
         "1 without an ending",
         "1 hidden",
+        "1 linked folders",
         "1 pictures (predict judges them)",
         "1 .txt, which is no picture, sound or film",
     ):
