@@ -30,8 +30,8 @@ TICKS_HZ = 90_000
 _LATE_SOUND_NS = 2_500_000_000
 """A microphone's first sound can come two seconds after the first picture; what is later still is silence."""
 _CODECS = (
-    # Four pictures wait in the encoder, not thirteen; none at all (zerolatency) would double the file. They are
-    # coded in order, because a file in fragments can take in another one only by shifting all of its times.
+    # Four pictures wait in the encoder, not thirteen; none at all (zerolatency) would double the file.
+    # They are coded in order: fragments can take in any other one only by shifting all of their times.
     (
         "libx264",
         {
