@@ -121,13 +121,15 @@ def test_a_damaged_file_is_answered_or_refused_and_nothing_is_unsaid(
         check(seed, whole, tmp_path, tools)
 
 
-@pytest.mark.parametrize("name", ["whole.mkv", "whole.avi", "whole.wav", "whole.flac"])
+@pytest.mark.parametrize(
+    ("name", "kept"), [("whole.mkv", 0.4), ("whole.avi", 0.6), ("whole.wav", 0.6), ("whole.flac", 0.6)]
+)
 def test_a_file_that_was_cut_off_and_still_decodes_is_said_to_be_shorter_than_its_head_says(
-    name: str, whole: list[Path], tmp_path: Path, tools: Tools
+    name: str, kept: float, whole: list[Path], tmp_path: Path, tools: Tools
 ) -> None:
     data = next(path for path in whole if path.name == name).read_bytes()
     cut = tmp_path / name
-    cut.write_bytes(data[: len(data) * 2 // 5])
+    cut.write_bytes(data[: round(len(data) * kept)])
     how, said = outcome(cut, tools)
     assert (how, "that its head promises and it does not hold" in said) == ("answered", True), said
 
