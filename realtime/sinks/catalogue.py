@@ -31,7 +31,7 @@ WORDS: dict[Kind, str] = {
     "sheet": "a contact sheet",
     "timeline": "a timeline",
 }
-STDOUT = "-"
+STDOUT, WINDOW = "-", "window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def by_flag(kind: Kind, name: str) -> Named:
 
 def open_sink(name: str, *, sound: bool = True) -> Sink:
     """The opened output. Raises SinkError for a name that means nothing or a file that cannot be written."""
-    if name == "window":
+    if name == WINDOW:
         from liveaffect.realtime.sinks.window import Window
 
         return Window()
@@ -107,15 +107,15 @@ def refuse_overwriting(outputs: Sequence[str], inputs: Sequence[Path]) -> None:
     read = {_identity(path): path for path in inputs}
     written: dict[object, str] = {}
     for name in outputs:
-        if name == "window" or _is_device(name):
+        if _is_device(name):
             continue
-        places = [] if name == STDOUT else [Path(name), part_of(Path(name))]
+        places = [] if name in (STDOUT, WINDOW) else [Path(name), part_of(Path(name))]
         for key in map(_identity, places):
             if key in read:
                 raise SinkError(
                     f"'{name}' would overwrite '{read[key]}', which is to be read; name another output"
                 )
-        key = STDOUT if name == STDOUT else _identity(Path(name))
+        key = _identity(Path(name)) if places else name
         if key in written:
             raise SinkError(f"'{written[key]}' and '{name}' are one and the same output; name another one")
         written[key] = name
