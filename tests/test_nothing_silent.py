@@ -250,6 +250,8 @@ def test_a_film_that_is_not_there_is_called_a_file_not_a_camera(make: Callable[[
         (["predict", "x" * 300 + ".jpg"], "File name too long"),
         (["analyze", "a.wav", "--cues", "y" * 300 + ".jsonl"], "the name is longer than this system allows"),
         (["analyze", "a.wav", "--plot", "y" * 300 + ".png"], "the name is longer than this system allows"),
+        (["analyze", "a.wav", "--cues", ""], "that names no file"),
+        (["live", "--camera", "a.wav", "--sink", ""], "no output is called ''"),
         (["predict", "bomb.png"], "more than 100 million pixels"),
         (["predict", "pipe.wav"], "is a device or a pipe; name a file"),
         (["analyze", "/dev/zero"], "is a device or a pipe; name a file"),
@@ -303,6 +305,13 @@ def test_a_full_standard_output_and_a_reader_that_left_are_one_line_or_none(tmp_
     done = in_a_process("predict", sound, "--json", "--engine", "scripted", stdout=writing)
     os.close(writing)
     assert done.returncode == 0, done.stderr
+
+
+def test_closed_streams_end_no_run(tmp_path: Path) -> None:
+    sound, cues = damaged.plain_wav(tmp_path / "a.wav", 3.0), tmp_path / "c.jsonl"
+    command = f"{sys.executable} -m liveaffect analyze {sound} --cues {cues} --engine scripted >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False, timeout=60).returncode == 0
+    assert cues.stat().st_size
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
         ("timeline", given.plot),
         ("sheet", given.sheet),
     )
-    wanted = Wanted(tuple(by_flag(kind, name) for kind, name in flags if name))
+    wanted = Wanted(tuple(by_flag(kind, name) for kind, name in flags if name is not None))
     found = expand(given.files, (*VIDEOS, *SOUNDS))
     wanted.check(found.files)
     if (line := found.line()) is not None:

@@ -75,6 +75,8 @@ def by_ending(name: str) -> Named:
 
 def by_flag(kind: Kind, name: str) -> Named:
     """The output that a flag asks for, unless its name says something else. Raises SinkError."""
+    if not Path(name).name:
+        raise SinkError(f"cannot write {WORDS[kind]} to '{name}': that names no file")
     told = _kind_of(name)
     fits = (
         told == kind
@@ -107,8 +109,8 @@ def refuse_overwriting(outputs: Sequence[str], inputs: Sequence[Path]) -> None:
     read = {_identity(path): path for path in inputs}
     written: dict[object, str] = {}
     for name in outputs:
-        if _is_device(name):
-            continue
+        if _is_device(name) or not Path(name).name:
+            continue  # the one takes everything; the other names nothing, and is refused when it is opened
         places = [] if name in (STDOUT, WINDOW) else [Path(name), part_of(Path(name))]
         for key in map(_identity, places):
             if key in read:
@@ -138,7 +140,7 @@ def _identity(path: Path) -> object:
 
 
 def _is_device(name: str) -> bool:
-    """What takes everything at once, such as /dev/null, can be named twice."""
+    """Whether it takes everything at once, such as /dev/null, which can be named twice."""
     try:
         return name != STDOUT and Path(name).exists() and not Path(name).is_file() and not Path(name).is_dir()
     except (OSError, ValueError):
