@@ -40,6 +40,13 @@ BEFORE = Confidence(fused={"face": 1.0431}, thresholds={"face": 0.6305})
 """As calibrated for the stages that the path had before."""
 
 
+LEGEND = {
+    STACKED: "before: window, then running average",
+    PRESENT: "now: since the last change, by correlation of looks",
+    f"{PRESENT} without rest": "the same without the face's own rest",
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
     """The looks at one person in one film."""
@@ -198,7 +205,7 @@ def draw(curves: dict[str, list[tuple[float, float, str]]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 5), dpi=110)
     for family, points in curves.items():
-        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", label=family)
+        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", label=LEGEND.get(family, family))
         for x, y, name in points:
             axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
     axes.set_xlabel("a smile that comes within 0.3 s to the label happy, median, seconds")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.predict import predict
+from liveaffect.prediction import predict_file
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import EndOfStream, MissingFile, RealtimeError
 from liveaffect.realtime.faces.files import make_finder
@@ -64,14 +64,13 @@ def at_most(seconds: int) -> Iterator[None]:
 
 def outcome(path: Path, tools: Tools) -> tuple[str, str]:
     """'answered' or 'refused', and what was said."""
-    said: list[str] = []
     with at_most(LONGEST_S):
         try:
-            line = predict(path, tools, warn=said.append)
+            found = predict_file(path, tools)
         except RealtimeError as error:
             return "refused", str(error)
-    assert line["label"]
-    return "answered", "; ".join(said)
+    assert found.label
+    return "answered", found.damage or ""
 
 
 def content(path: Path) -> tuple[int, int]:
@@ -212,7 +211,7 @@ def test_a_large_picture_is_read_reduced_and_its_boxes_are_those_of_the_file(
     path.write_bytes(damaged.png(6_000, 5_000))
     picture = read_picture(path)
     assert picture.image.shape == (2_500, 3_000, 3)
-    assert predict(path, tools, cropped=True)["faces"][0]["box"] == [0, 0, 6_000, 5_000]
+    assert predict_file(path, tools, cropped=True).faces[0].box == (0, 0, 6_000, 5_000)
 
 
 def test_a_sample_of_1e20_does_not_reach_what_comes_after_it(tmp_path: Path) -> None:
@@ -260,6 +259,6 @@ def test_a_network_that_a_bad_file_made_fail_is_asked_again_for_the_next(
 ) -> None:
     for asked in tools.networks._all():
         asked.in_a_row, asked.message = 3, "it failed"
-    answer = predict(damaged.plain_wav(tmp_path / "next.wav", 3.0), tools)
-    assert answer["voice"] is not None
+    answer = predict_file(damaged.plain_wav(tmp_path / "next.wav", 3.0), tools)
+    assert answer.voice is not None
     assert not tools.networks.failing

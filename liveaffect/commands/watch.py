@@ -102,7 +102,7 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
 
 def _predict(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.folders import expand, table_of_failures
-    from liveaffect.predict import predict_files
+    from liveaffect.prediction import predict_files
     from liveaffect.realtime.endings import PICTURES, SOUNDS, VIDEOS
 
     found = expand(given.paths, (*PICTURES, *SOUNDS, *VIDEOS))
