@@ -75,7 +75,13 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _print_any_name() -> None:
-    """Names of files may hold bytes that are no text; they are printed escaped instead of ending the run."""
+    """Names of files may hold bytes that are no text; they are printed escaped instead of ending the run.
+
+    Where a stream was closed before the start, Python has none, and what is said goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
