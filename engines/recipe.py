@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from liveaffect.engines import LABELS as LABELS
 
+SUBSETS = ("face", "voice", "face+voice")
+"""Which evidence a fused answer can rest on."""
+
 CORPUS_LABELS: dict[str, dict[str, str | None]] = {
     "ravdess": {
         "01": "neutral",
