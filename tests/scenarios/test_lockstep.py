@@ -160,10 +160,9 @@ SEGMENT_S = 3.0
 
 @pytest.mark.slow
 def test_ten_talkers_in_eleven_cuts_are_never_mixed(shared_data: Path, tmp_path: Path) -> None:
-    """Ten people, three seconds each, cut hard, the first one again: ids, cuts, schema and bytes."""
+    """Ten people, three seconds each, cut hard, the first one again: ids, cuts and schema."""
     clip = shared_data / "clips" / "demo_grid_10speakers.mp4"
-    cues, first, summary = analyse(clip, tmp_path / "a")
-    assert first == analyse(clip, tmp_path / "b")[1]
+    cues, _, summary = analyse(clip, tmp_path / "a")
     schema = json.loads((ROOT / "docs" / "cue.md").read_text("utf-8").split("```json")[2].split("```")[0])
     validator = jsonschema.Draft202012Validator(schema)
     for cue in cues:
