@@ -17,6 +17,7 @@ from liveaffect.calibration.reliability import Reliability, risk_against_coverag
 from liveaffect.engines.confidence import COVERAGE
 from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training.archive import ENDING, write_tables
 from liveaffect.realtime.errors import SettingsError
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -67,8 +68,11 @@ def write(findings: Findings, curves: list[list[Any]], out: Path, page: Path | N
         "clips.csv": [["answers", "side", "clips", "gave_cues"]]
         + [[s.name, s.side, s.clips, s.watched] for s in findings.seen],
     }
-    for name, outcome in findings.outcomes.items():
-        tables[f"answers-{name.replace(' ', '-').replace('+', '-and-')}.csv"] = _answers(outcome)
+    answers = {
+        f"{name.replace(' ', '-').replace('+', '-and-')}.csv": _csv(_answers(outcome)).decode()
+        for name, outcome in findings.outcomes.items()
+    }
+    write_tables(out / f"answers{ENDING}", answers)
     for name, rows in tables.items():
         write_whole(out / name, _csv(rows))
     if page is not None:

@@ -16,16 +16,14 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import (
     corpora_faces,
-    evaluate_face,
     evaluate_fusion,
-    evaluate_voice,
     pairs,
     sided_voices,
     sound_store,
     splits,
 )
+from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.sided_faces import sided as sided_faces
 
 SIDES = ("calibrate", "test")
 PICTURES = {"calibrate": 800, "test": 500}
@@ -43,8 +41,8 @@ def frozen_sides(weights: Path | None) -> Path:
 def pictures(data: Path, weights: Path | None) -> list[Clip]:
     """Pictures of faces; those that people called none of the seven are left out."""
     found = manifests.read((weights or manifests.SHIPPED) / "face.json")
-    sides = sided_faces(corpora_faces.find(data), frozen_sides(weights), add=False)
-    evaluate_face.refuse_other_sides(found, sides)
+    sides = load_split(corpora_faces.find(data), frozen_sides(weights), add=False)
+    splits.refuse_other_sides(found, sides.corpora, sides.digest)
     clips = []
     for side, faces in zip(SIDES, (sides.calibrate, sides.test), strict=True):
         labelled = faces.take(np.flatnonzero(faces.label >= 0))
@@ -59,7 +57,7 @@ def sounds(data: Path, weights: Path | None, say: Say) -> list[Clip]:
     found = manifests.read((weights or manifests.SHIPPED) / "voice.json")
     takes = sided_voices.found_in(data)
     side_of, digest = sided_voices.sided(takes, frozen_sides(weights), add=False)
-    evaluate_voice.refuse_other_sides(found, tuple(takes), digest)
+    splits.refuse_other_sides(found, tuple(takes), digest)
     chosen: list[Take] = []
     for these in takes.values():
         for speaker in sorted({take.speaker for take in these if side_of[take.speaker] in SIDES}):
@@ -71,8 +69,8 @@ def sounds(data: Path, weights: Path | None, say: Say) -> list[Clip]:
 def real_pairs(data: Path, weights: Path | None, say: Say) -> list[Clip]:
     """Takes whose speaker's face is known through action units, with what stands in for the face network."""
     found = manifests.read((weights or manifests.SHIPPED) / "fusion.json")
-    evaluate_fusion.refuse_other_sides(found, frozen_sides(weights))
-    known = pairs.read(data)
+    evaluate_fusion.refuse_other_actors(found, frozen_sides(weights))
+    known = pairs.read_pairs(data)
     logits = evaluate_fusion.at_scale(known.face, known, float(found.training["temperature"]["face"]))
     faces = dict(zip(known.names, logits, strict=True))
     takes = {take.name[3:]: take for take in sided_voices.found_in(data)["ravdess"]}

@@ -133,6 +133,12 @@ def write(manifest: Manifest, path: Path) -> None:
     write_whole(path, (json.dumps({key: out[key] for key in keys}, indent=1) + "\n").encode())
 
 
+def record_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write what judging a network found into the manifest of the files that were judged."""
+    found = read(path)
+    write(extended(found, figures={**found.figures, **figures}), path)
+
+
 def record_file(manifest: Manifest, precision: str, content: bytes) -> Manifest:
     """The manifest with the sum of one more file."""
     name = file_name(manifest.kind, precision)
@@ -183,7 +189,12 @@ def mend(path: Path) -> str:
         return f"bring it back with 'git checkout -- {path}' in a checkout, else reinstall liveaffect"
     if path.name.endswith(PRECISIONS["int8"]):
         return f"write it with 'liveaffect build --precision int8 --weights {path.parent}'"
-    return f"write it with 'liveaffect export {path.name.partition('.')[0]} --out {path.parent}'"
+    if path.exists():
+        # To write it anew would put random weights in the place of what somebody trained.
+        return "copy it again from where it came, or leave --weights out: the program brings its own networks"
+    return (
+        f"write an untrained one with 'liveaffect export {path.name.partition('.')[0]} --out {path.parent}'"
+    )
 
 
 _FIRST = ("name", "kind", "preset", "format")

@@ -6,7 +6,9 @@ causal path as live use; the answer is the mean over its cues, weighted by how m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,51 +18,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
+from liveaffect.progress import ProgressBar
 from liveaffect.realtime.cue import NOT_SURE, VERSION, Cue, Scores, distribution
-from liveaffect.realtime.errors import SourceError, SourceNotFound
+from liveaffect.realtime.endings import PICTURES
+from liveaffect.realtime.errors import RealtimeError, SourceError, SourceNotFound, SourceRefused
 from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.fusion import softmax
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.lockstep import analyse, watch
-from liveaffect.realtime.replay import PICTURES, MediaFile, load_picture
+from liveaffect.realtime.picture import read_picture
+from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.smoothing import SmoothingSettings
 from liveaffect.realtime.wiring import Tools
 
-SOUNDS = (".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac")
-VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts")
+Warn = Callable[[str], None]
+"""Is told what of a file could not be used, although there is an answer."""
 
 
-def expand(paths: Sequence[Path]) -> Iterator[Path]:
-    """Files as they are, folders as all media in them, sorted by name."""
-    for path in paths:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES + SOUNDS + VIDEOS)
-            if not found:
-                raise SourceNotFound(f"there is no picture, sound or video in the folder {path}")
-            yield from found
-        else:
-            yield path
-
-
-def predict(path: Path, tools: Tools, *, cropped: bool = False) -> dict[str, Any]:
+def predict(
+    path: Path,
+    tools: Tools,
+    *,
+    cropped: bool = False,
+    warn: Warn = lambda _: None,
+) -> dict[str, Any]:
     """The JSON line of one file. Raises SourceError if it cannot be read."""
-    if not path.is_file():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise SourceRefused(f"'{path}' cannot be read: {error.strerror}") from error
+    if not there:
         raise SourceNotFound(f"there is no file {path}")
     if path.suffix.lower() in PICTURES:
-        return _predict_picture(path, tools, cropped)
-    return _predict_media(path, tools)
+        return _predict_picture(path, tools, cropped, warn)
+    return _predict_media(path, tools, warn)
 
 
-def _predict_picture(path: Path, tools: Tools, cropped: bool) -> dict[str, Any]:
-    image = load_picture(path)
+def predict_files(
+    paths: Sequence[Path], tools: Tools, *, cropped: bool = False, as_json: bool = False
+) -> dict[Path, str]:
+    """An answer on standard output for each; returns those that failed, with the reason."""
+    failed: dict[Path, str] = {}
+    bar = ProgressBar("", len(paths), "files")
+    for number, path in enumerate(paths):
+        bar.name = str(path)
+        bar.show(number)
+        try:
+            answer = predict(path, tools, cropped=cropped, warn=bar.say)
+        except RealtimeError as error:
+            failed[path] = str(error)
+            continue
+        bar.clear()
+        sys.stdout.write((json.dumps(answer) if as_json else sentence(answer)) + "\n")
+        sys.stdout.flush()
+    bar.clear()
+    return failed
+
+
+def _predict_picture(path: Path, tools: Tools, cropped: bool, warn: Warn) -> dict[str, Any]:
+    picture = read_picture(path)
+    if picture.damage is not None:
+        warn(f"'{path}': {picture.damage}")
+    image = picture.image
     if cropped:
         whole = cv2.resize(image, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
-        found = [([0, 0, image.shape[1], image.shape[0]], np.asarray(whole, np.uint8))]
+        box = [0, 0, image.shape[1] * picture.shrunk, image.shape[0] * picture.shrunk]
+        found = [(box, np.asarray(whole, np.uint8))]
     else:
         found = [
-            ([round(v) for v in face.box], face.crop)
+            ([round(v * picture.shrunk) for v in face.box], face.crop)
             for face in find_in_picture(*tools.make_finders(), image)
         ]
+    tools.networks.forgive()
     confidence = tools.networks.confidence
     threshold = confidence.picture_threshold or SmoothingSettings().threshold
     answers, _ = tools.networks.ask([{"crop": crop} for _, crop in found], [])
@@ -141,7 +171,7 @@ def _freshness(age_ms: int | None, expires_ms: int) -> float:
     return 0.0 if age_ms is None else max(0.0, 1.0 - age_ms / expires_ms)
 
 
-def _predict_media(path: Path, tools: Tools) -> dict[str, Any]:
+def _predict_media(path: Path, tools: Tools, warn: Warn) -> dict[str, Any]:
     tallies: dict[int | None, _Tally] = {}
     everyone = _Tally()
 
@@ -154,9 +184,11 @@ def _predict_media(path: Path, tools: Tools) -> dict[str, Any]:
     media.open()
     try:
         has_pictures = media.has_video
-        analyse(watch(media), tools, Outputs([]), collect)
+        summary = analyse(watch(media), tools, Outputs([]), collect)
     finally:
         media.close()
+    if summary.losses:
+        warn(f"'{path}'{losses_in_words(summary.losses)}".replace("';", "':", 1))
     needed, plain = tools.networks.confidence.thresholds, SmoothingSettings().threshold
     faces = []
     for track, tally in sorted(tallies.items(), key=lambda pair: -pair[1].cues):

@@ -9,18 +9,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from liveaffect.realtime.endings import names_a_file
 from liveaffect.realtime.errors import SettingsError
 
 if TYPE_CHECKING:
     from liveaffect.realtime.wiring import Say, Tools
 
 ENVIRONMENT_PREFIX = "LIVEAFFECT_"
+LONGEST_S = 1e8
+"""Three years: beyond it no clock of ours counts."""
+LEAST_SIDE_PX, MOST_SIDE_PX = 16, 16_384
+_MOST_CONFIG_BYTES = 1_000_000
+_KINDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 OVERLAY_MODES = ("auto", "locked", "late")
 ENGINE_CHOICES = ("auto", "tensorrt", "onnx", "onnx-int8", "torch", "scripted")
 
@@ -31,8 +38,8 @@ class Settings:
 
     camera: tuple[str, ...] = ("0",)
     """Cameras: index, part of a name, device, file, URL, or 'none'. Several are analysed together."""
-    mic: tuple[str, ...] = ("default",)
-    """Microphones: 'default', index, part of a name, or 'none'."""
+    mic: tuple[str, ...] = ("auto",)
+    """Microphones: 'default', index, part of a name, or 'none'; 'auto': the default one, none with a film."""
     size: str = "640x480"
     """Picture size asked of the camera, WIDTHxHEIGHT."""
     fps: float = 30.0
@@ -71,8 +78,10 @@ class Settings:
             raise SettingsError(f"fps is {self.fps}; a camera gives 1 to 1000 pictures a second")
         if not 1 <= self.threads <= 64:
             raise SettingsError(f"threads is {self.threads}; 1 to 64 make sense")
-        if self.seconds < 0:
-            raise SettingsError(f"seconds is {self.seconds}; it is 0 (no end) or a positive number")
+        if not 0 <= self.seconds <= LONGEST_S:
+            raise SettingsError(
+                f"seconds is {self.seconds:g}; it is 0 (no end) or a positive number up to {LONGEST_S:g}"
+            )
 
     @property
     def av_offset_ns(self) -> int | None:
@@ -92,10 +101,23 @@ class Settings:
     @property
     def picture_size(self) -> tuple[int, int]:
         """Width and height."""
-        width, _, height = self.size.partition("x")
-        if not (width.isdecimal() and height.isdecimal() and int(width) >= 16 and int(height) >= 16):
-            raise SettingsError(f"size is '{self.size}'; it is written WIDTHxHEIGHT, such as 640x480")
-        return int(width), int(height)
+        given = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", self.size)
+        if given is None:
+            raise SettingsError(f"size is '{self.size:.40}'; it is written WIDTHxHEIGHT, such as 640x480")
+        size = int(given[1]), int(given[2])
+        if not all(LEAST_SIDE_PX <= side <= MOST_SIDE_PX for side in size):
+            raise SettingsError(
+                f"size is {self.size}; pictures have {LEAST_SIDE_PX} to {MOST_SIDE_PX} pixels a side"
+            )
+        return size
+
+    @property
+    def microphones(self) -> list[str]:
+        """Those to listen to. A film brings its own sound, so 'auto' adds no microphone to one."""
+        cameras = [name for name in self.camera if name != "none"]
+        films = bool(cameras) and all(map(names_a_file, cameras))
+        names = ["none" if films else "default"] if self.mic == ("auto",) else self.mic
+        return [name for name in names if name != "none"]
 
     @property
     def weights_folder(self) -> Path | None:
@@ -149,10 +171,14 @@ def resolve(
 
 def _from_file(path: Path, known: set[str]) -> dict[str, Any]:
     try:
-        entries = tomllib.loads(path.read_text("utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(_MOST_CONFIG_BYTES + 1)
+        if len(content) > _MOST_CONFIG_BYTES:
+            raise SettingsError(f"{path} is larger than a megabyte, or has no end; that is no config file")
+        entries = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read the config file {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text
         raise SettingsError(f"the config file {path} is not TOML: {error}") from error
     if unknown := sorted(set(entries) - known):
         raise SettingsError(
@@ -169,7 +195,7 @@ def _checked(name: str, value: Any) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-        raise SettingsError(f"{name} is {value!r}; it wants a {wanted.__name__}")
+        raise SettingsError(f"{name} is {value!r}; it wants {_KINDS[wanted]}")
     return value
 
 
@@ -185,5 +211,5 @@ def _value_from_text(name: str, text: str) -> Any:
         return wanted(text)
     except ValueError as error:
         raise SettingsError(
-            f"{ENVIRONMENT_PREFIX}{name.upper()} is '{text}'; it wants a {wanted.__name__}"
+            f"{ENVIRONMENT_PREFIX}{name.upper()} is '{text:.40}'; it wants {_KINDS[wanted]}"
         ) from error

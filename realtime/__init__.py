@@ -8,7 +8,8 @@
 `face_analyzer` looks at every picture: `search` finds faces, `track` follows them, `crop` cuts them out.
 `scheduler` is the only caller of engines: `window` says what is due, `attribution` whose voice it is,
 `pooling` sums up evidence over time, `fusion` joins face and voice, `smoothing` steadies the answer.
-`overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `cue` and `errors`.
+`overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `cue` and `errors`; what the ending
+of a file says is in `endings`, and `picture` reads pictures as `replay` reads films.
 
 Beside them stand what the scheduler leans on: `voice_analyzer` for one microphone as `face_analyzer` is for
 one camera, `people` for those in view, `networks` to ask all engines in one go, `confidence` in what they

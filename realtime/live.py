@@ -53,10 +53,13 @@ class LiveRun:
         mirrored: bool = False,
     ) -> None:
         cameras = [feed.name for feed in feeds if feed.pictures]
+        self._feeds = tuple(feeds)
         self.rings = Rings.plain(cameras, [feed.name for feed in feeds if feed.sound])
         self.health = HealthBook()
         self.cues: Ring[tuple[Cue, ...]] = Ring(CUES)
         self.pace = Pace(overlay)
+        self.text_scale: Callable[[str], float] = lambda source: 1.0
+        """How much larger than usual text on the pictures of a source must be; a window knows."""
         self._sound: Ring[AudioBlock] = Ring(SOUND_BLOCKS)
         self._clock = clock
         self._outputs = outputs
@@ -82,11 +85,17 @@ class LiveRun:
         """
         started_ns = self._clock.now_ns()
         self.analysis.start()
+        # A film waits for the networks; what a camera shows meanwhile is shown without them.
+        waiting = [s for s, feed in zip(self.supervisors, self._feeds, strict=True) if not feed.live]
         for supervisor in self.supervisors:
-            supervisor.start()
+            if supervisor not in waiting:
+                supervisor.start()
         try:
             while not wants_stop():
                 self.turn()
+                if self.analysis.wiring is not None:
+                    while waiting:
+                        waiting.pop().start()
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
                 self._refuse_what_was_never_there()
@@ -193,6 +202,7 @@ class LiveRun:
                 dropped=self.health.dropped(),
                 skipped=0 if wiring is None else wiring.scheduler.skipped["grid points"],
                 notices=self._notices(),
+                text_scale=self.text_scale(name),
             ),
         )
         self._outputs.show(picture, frame)
@@ -271,7 +281,10 @@ class LiveRun:
             raise SourceNotFound("; ".join(dict.fromkeys(str(error) for error in errors if error)))
 
     def _ended(self) -> bool:
-        return all(supervisor.state.phase == "ended" for supervisor in self.supervisors)
+        """With a film its end is the end, also where a microphone could go on for ever."""
+        both = list(zip(self.supervisors, self._feeds, strict=True))
+        decisive = [s for s, feed in both if feed.pictures] or self.supervisors
+        return all(supervisor.state.phase == "ended" for supervisor in decisive)
 
     def _close(self) -> None:
         for supervisor in self.supervisors:

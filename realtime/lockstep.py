@@ -22,7 +22,7 @@ from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Restamped
+from liveaffect.realtime.source import CountsLosses, Restamped
 from liveaffect.realtime.voice_analyzer import LATE, SHED
 from liveaffect.realtime.window import FUSION_STEP_NS
 from liveaffect.realtime.wiring import Rings, Tools, Wiring
@@ -48,6 +48,8 @@ class Summary:
     cues: int = 0
     tracks: set[int] = field(default_factory=set)
     labels: dict[str, int] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
+    """What of the file could not be used, by cause."""
     lost_sound: dict[str, int] = field(default_factory=dict)
     """Pieces of sound that say nothing about anybody, by cause."""
     failures: list[str] = field(default_factory=list)
@@ -58,8 +60,11 @@ class Summary:
         most = sorted(self.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
         shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
         people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
-        line = f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
-        return line + (f": {shares}" if shares else "") + losses_in_words(self.lost_sound)
+        return (
+            f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
+            + (f": {shares}" if shares else "")
+            + losses_in_words({**self.losses, **self.lost_sound})
+        )
 
     def count(self, cues: tuple[Cue, ...]) -> None:
         """Take published cues in."""
@@ -184,8 +189,12 @@ def analyse(
     wiring.scheduler.adopt(tools.profile)
     screen = Screen(watched.camera, tools.networks.name) if watched.camera else None
     run = LockStep(wiring, screen, outputs)
+    # What went wrong with the file before says nothing about this one.
+    tools.networks.forgive()
     summary.media_s = run.run(watched.reader, progress)
     summary.pictures = run.pictures
+    if isinstance(watched.reader, CountsLosses):
+        summary.losses = {cause: count for cause, count in watched.reader.losses.items() if count}
     summary.lost_sound = dict(wiring.scheduler.lost_sound())
     return summary
 

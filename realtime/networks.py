@@ -178,6 +178,11 @@ class Networks:
         for asked in self._all():
             asked.engine.warm_up()
 
+    def forgive(self) -> None:
+        """Begin anew: an engine that failed in an earlier run is asked again."""
+        for asked in self._all():
+            asked.in_a_row, asked.message = 0, None
+
     def close(self) -> None:
         """Free everything. Safe to call twice."""
         for asked in self._all():

@@ -25,6 +25,7 @@ from liveaffect.calibration.held_out import Fused, Reading, find_out, folds
 from liveaffect.calibration.temperature import UnfitSamples, tempered
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.engines.training.archive import read_tables
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.errors import SettingsError
@@ -237,8 +238,8 @@ def test_figures_go_between_the_marks_and_can_be_made_again(findings: Findings, 
     assert "old figures" not in written
     assert text in written
     assert "| voice | test side | 40 | 0.750 | 0.200 |" in text
-    with (tmp_path / "out" / "answers-voice.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    packed = read_tables(tmp_path / "out" / "answers.tar.xz")
+    rows = list(csv.DictReader(packed["voice.csv"].splitlines()))
     assert len(rows) == 2000
     assert {row["cues"] for row in rows} == {"4"}
     right = np.mean(

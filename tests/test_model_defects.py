@@ -28,8 +28,7 @@ from liveaffect.engines.model.reparam import deploy
 from liveaffect.engines.model.temporal import ClsTransformer, attention_pool
 from liveaffect.engines.recipe import LABELS, PRIOR_MEAN, SpeakerStatistics
 from liveaffect.engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
-from liveaffect.engines.training.corpora_faces import Faces
-from liveaffect.engines.training.sided_faces import Sided
+from liveaffect.engines.training.corpora_faces import Faces, FaceSplit
 from liveaffect.realtime.testing import tiny_networks
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
@@ -123,25 +122,25 @@ def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pyt
     soft = np.eye(len(LABELS), dtype=np.float32)[label]
     some = Faces("fer+", names, names, pictures, soft, label, (None,) * count)
     sealed: Any = Sealed()
-    faces = Sided(some, some, sealed, ("fer+",), "0" * 64)
+    faces = FaceSplit(some, some, sealed, ("fer+",), "0" * 64)
     scales: list[object] = []
 
-    def judge(found: object, folder: Path, sides: Sided) -> object:
+    def judge(found: object, folder: Path, sides: FaceSplit) -> object:
         assert sides.test is sealed
         raise Finished
 
-    small = learn_faces.Recipe(batch=8)
+    small = learn_faces.FaceRecipe(batch=8)
     for name, stand_in in {
-        "Recipe": lambda **_: small,
-        "sided": lambda found, frozen: faces,
+        "FaceRecipe": lambda **_: small,
+        "load_split": lambda found, frozen: faces,
         "export": lambda *asked, **given: tiny_networks.write_tiny(tmp_path, "face"),
         "quantize": lambda path, batches: scales.extend(batches),
     }.items():
         monkeypatch.setattr(train_face, name, stand_in)
     monkeypatch.setattr(corpora_faces, "find", lambda data: [])
-    monkeypatch.setattr(evaluate_face, "judge", judge)
+    monkeypatch.setattr(evaluate_face, "judge_face", judge)
     with pytest.raises(Finished):
-        train_face.main_run(tmp_path, tmp_path, schedule=loop.Schedule(epochs=1, threads=1, bf16=False))
+        train_face.train_face(tmp_path, tmp_path, schedule=loop.Schedule(epochs=1, threads=1, bf16=False))
     assert len(scales) == len(LABELS)
 
 

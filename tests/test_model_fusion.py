@@ -12,9 +12,9 @@ from torch import Tensor
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.fusion import (
     BilinearFusion,
-    Evidence,
     FactorisedBilinear,
     FusionAnswer,
+    FusionEvidence,
     FusionPreset,
     LateFusion,
     LateMaskedFusion,
@@ -30,20 +30,20 @@ MASKS = [[float(face), float(voice), float(words)] for face in (0, 1) for voice 
 OWN = {0: ("face_short", "face_long", "face_logits"), 1: ("voice_short", "voice_long", "voice_logits")}
 
 
-def evidence(mask: list[float], seed: int = 0, rows: int = 4) -> Evidence:
+def evidence(mask: list[float], seed: int = 0, rows: int = 4) -> FusionEvidence:
     torch.manual_seed(seed)
     tensors = {spec.name: 2 * torch.randn(rows, *spec.shape) for spec in FUSION_INPUTS}
-    return Evidence(**{**tensors, "mask": torch.tensor([mask]).expand(rows, -1)})
+    return FusionEvidence(**{**tensors, "mask": torch.tensor([mask]).expand(rows, -1)})
 
 
-def fuse(preset: str, e: Evidence) -> FusionAnswer:
+def fuse(preset: str, e: FusionEvidence) -> FusionAnswer:
     with torch.no_grad():
         answer: FusionAnswer = presets.build("fusion", preset, seed=1).eval()(*e)
     return answer
 
 
 def test_fields_stand_in_the_order_of_the_contract() -> None:
-    assert Evidence._fields == tuple(spec.name for spec in FUSION_INPUTS)
+    assert FusionEvidence._fields == tuple(spec.name for spec in FUSION_INPUTS)
     assert FusionAnswer._fields == tuple(spec.name for spec in FUSION_OUTPUTS)
 
 
@@ -229,5 +229,5 @@ def test_training_gets_the_global_and_the_local_way_as_well() -> None:
 def test_evidence_of_another_batch_row_does_not_leak() -> None:
     e = evidence([1.0, 1.0, 1.0])
     for preset in ALL:
-        alone = fuse(preset, Evidence._make(x[:1] for x in e))
+        alone = fuse(preset, FusionEvidence._make(x[:1] for x in e))
         torch.testing.assert_close(alone.logits, fuse(preset, e).logits[:1], rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe
 from liveaffect.engines.build import ranges
-from liveaffect.engines.build.quantize import Prepared, prepare
+from liveaffect.engines.build.quantize import PreparedNetwork, prepare
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineInputError
 from liveaffect.realtime.testing import tiny_networks
@@ -61,7 +61,7 @@ def test_the_zeros_of_a_relu_do_not_drive_the_entropy_cut_to_zero() -> None:
     assert ranges.METHODS["entropy"](counted(values)) > 0.4
 
 
-def watched(path: Path, count: int = 32) -> tuple[Prepared, ranges.Observed]:
+def watched(path: Path, count: int = 32) -> tuple[PreparedNetwork, ranges.Observed]:
     prepared = prepare(path)
     return prepared, prepared.observe(probe.split(probe.inputs(prepared.manifest.kind, count), (8,)))
 

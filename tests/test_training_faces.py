@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import CORPUS_LABELS, CROP_SIZE, LABELS
 from liveaffect.engines.training import corpora_faces, splits
-from liveaffect.engines.training.corpora_faces import FERPLUS, find, read_plain, soft_labels
+from liveaffect.engines.training.corpora_faces import FERPLUS, find, load_split, read_plain, soft_labels
 from liveaffect.engines.training.corpora_voices import CorpusError
-from liveaffect.engines.training.sided_faces import sided
 
 COLUMNS = tuple(CORPUS_LABELS[FERPLUS])
 
@@ -216,7 +215,7 @@ def test_what_is_missing_or_damaged_is_named(
 def test_no_group_and_no_name_lies_on_two_sides_and_the_sides_stay(tmp_path: Path) -> None:
     ferplus(tmp_path / corpora_faces.FERPLUS_FILE, count=200, tested=30)
     frozen = tmp_path / "splits.json"
-    first, again = (sided(find(tmp_path), frozen) for _ in range(2))
+    first, again = (load_split(find(tmp_path), frozen) for _ in range(2))
     assert first.digest == again.digest
     parts = (first.train, first.calibrate, first.test)
     assert sum(map(len, parts)) == 200
@@ -232,7 +231,7 @@ def test_persons_of_a_plain_folder_stay_whole(tmp_path: Path) -> None:
             folder = tmp_path / label
             folder.mkdir(exist_ok=True)
             cv2.imwrite(str(folder / f"p{person}_1.png"), picture(person, 64))
-    faces = sided([read_plain(tmp_path)], tmp_path / "splits.json")
+    faces = load_split([read_plain(tmp_path)], tmp_path / "splits.json")
     persons = [set(part.groups) for part in (faces.train, faces.calibrate, faces.test)]
     assert all(persons)
     assert sum(map(len, persons)) == 60
@@ -242,10 +241,10 @@ def test_persons_of_a_plain_folder_stay_whole(tmp_path: Path) -> None:
 def test_changed_data_no_longer_fits_the_frozen_sides(tmp_path: Path) -> None:
     ferplus(tmp_path / corpora_faces.FERPLUS_FILE)
     frozen = tmp_path / "splits.json"
-    sided(find(tmp_path), frozen)
+    load_split(find(tmp_path), frozen)
     ferplus(tmp_path / corpora_faces.FERPLUS_FILE, leak=3)
     with pytest.raises(EngineFileError, match="are not those frozen"):
-        sided(find(tmp_path), frozen)
+        load_split(find(tmp_path), frozen)
 
 
 def test_a_group_on_two_sides_is_refused(tmp_path: Path) -> None:

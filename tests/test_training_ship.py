@@ -10,8 +10,7 @@ import pytest
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.training import splits
-from liveaffect.engines.training.ship import ship
-from liveaffect.engines.training.source import source_commit
+from liveaffect.engines.training.ship import ship, source_commit
 
 
 def trained(folder: Path, *, members: int = 3, without: str = "") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,16 @@ pytest.importorskip("torch", reason="networks are trained with torch: pip instal
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+from accuracy import folds_voice
+
 from liveaffect.engines import probe
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.frontend import SoundFront
 from liveaffect.engines.model.heads import VoiceNetwork
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
-from liveaffect.engines.training import folds_voice, synthetic_sounds, voice_loss
+from liveaffect.engines.training import synthetic_sounds, voice_loss
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.replay_statistics import Replay
 from liveaffect.engines.training.rooms import Rooms

@@ -17,7 +17,10 @@ from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.reparam import deploy
 from liveaffect.engines.model.voice_fcn import FcnPreset, VoiceFcn
 from liveaffect.engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
+from liveaffect.engines.model.voice_student import StudentPreset, VoiceStudent
+from liveaffect.engines.model.voice_whisper import VoiceWhisper, WhisperPreset
 from liveaffect.engines.model.voice_wide import VoiceWide, WidePreset, WideStage
+from liveaffect.engines.model.whisper_front import WhisperSound
 
 FACE_LIVE = FacePreset(
     name="live",
@@ -105,6 +108,12 @@ VOICE_LIVE_WIDE = WidePreset(
     stages=(WideStage(64, (2, 1)), WideStage(64), WideStage(128, (2, 2)), WideStage(128)),
     moments=128,
 )
+_WHISPER_SOUND = WhisperSound(piece=25_600, hop=6_400)
+"""1.6 s every 0.4 s."""
+VOICE_WHISPER = WhisperPreset(name="whisper", sound=_WHISPER_SOUND, whisper="tiny.en", layers=3)
+VOICE_STUDENT = StudentPreset(
+    name="student", sound=_WHISPER_SOUND, stem=128, width=256, dilations=(1, 2, 4, 1, 2)
+)
 LATE = FusionPreset("late")
 LATE_MASKED = FusionPreset("late-masked")
 GFBP = FusionPreset("gfbp")
@@ -120,6 +129,8 @@ _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("voice", "live-wide"): lambda: VoiceWide(VOICE_LIVE_WIDE),
     ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),
     ("voice", "amfbp"): lambda: VoiceFcn(VOICE_AMFBP),
+    ("voice", "whisper"): lambda: VoiceWhisper(VOICE_WHISPER),
+    ("voice", "student"): lambda: VoiceStudent(VOICE_STUDENT),
     ("fusion", "late"): lambda: LateFusion(LATE),
     ("fusion", "late-masked"): lambda: LateMaskedFusion(LATE_MASKED),
     ("fusion", "gfbp"): lambda: BilinearFusion(GFBP),

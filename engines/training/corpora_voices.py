@@ -33,7 +33,7 @@ PATTERNS = {
 PLACES = {
     "ravdess": ("voice/ravdess_speech.tar", "ravdess", "Audio_Speech_Actors_01-24"),
     "nemo": ("voice/nemo.tar", "nemo"),
-    "emodb": ("emodb", "emodb/wav"),
+    "emodb": ("voice/emodb.tar", "emodb", "emodb/wav"),
     "crema-d": ("crema-d", "CREMA-D", "AudioWAV"),
     PLAIN: ("plain",),
 }

@@ -131,6 +131,11 @@ def train(
     return Outcome(run.averaged.eval(), tuple(run.history), run.epoch >= schedule.epochs)
 
 
+def best_device() -> str:
+    """A GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def rate_at(schedule: Schedule, step: int, steps: int) -> float:
     """The learning rate of one step out of all: up in a line, down in a cosine."""
     rising = max(round(schedule.warm_up * steps), 1)

@@ -129,12 +129,18 @@ def to_markdown(scores: Scores, labels: Sequence[str] = LABELS) -> str:
     ]
     for at, label in enumerate(labels):
         cells = [str(cell) for cell in scores.confusion[at]]
-        shares = [_shown(part[at]) for part in (scores.recall, scores.precision, scores.auc)]
+        shares = [_figure(part[at]) for part in (scores.recall, scores.precision, scores.auc)]
         lines.append(f"| {label} | " + " | ".join(cells + shares) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(share: float | None) -> str:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows for people; everything but the first column to the right."""
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]) + "\n"
+
+
+def _figure(share: float | None) -> str:
     return "-" if share is None else f"{share:.3f}"
 
 

@@ -7,6 +7,7 @@ standard output, everything said to the person at the keyboard to standard error
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ Run = Callable[[argparse.Namespace, Settings], int]
 
 def say(line: str) -> None:
     """A line for the person at the keyboard; results go to standard output, everything else here."""
-    sys.stderr.write(line + "\n")
+    with contextlib.suppress(OSError):  # a terminal that is gone must not end a run that could go on
+        sys.stderr.write(line + "\n")
 
 
 def command(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:

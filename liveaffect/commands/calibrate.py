@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from liveaffect.commands import command, say
-from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _device_names(settings: Settings) -> tuple[str, str]:
     from liveaffect.realtime.device_pairs import camera_name, microphone_name
 
     cameras = [name for name in settings.camera if name != "none"]
-    microphones = [name for name in settings.mic if name != "none"]
+    microphones = settings.microphones
     if len(cameras) != 1 or len(microphones) != 1:
         raise SettingsError(
             "an offset is between one camera and one microphone; name one each: --camera 0 --mic default"
@@ -129,17 +129,21 @@ def _int8_flags(parts: Any) -> None:
 
 
 def _calibrate_int8(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.int8_command import KINDS, Wanted, calibrate
-
+    try:
+        from liveaffect.calibration.int8 import KINDS, Int8Options, calibrate_int8
+    except ImportError as err:
+        raise MissingLibrary(
+            f"calibrating INT8 needs the extra 'train': {err}; pip install 'liveaffect[train]'"
+        ) from err
     limits = {name: getattr(given, f"limit_{name}") for name in INT8_LIMITS}
-    wanted = Wanted(
+    options = Int8Options(
         data=given.data,
         kinds=(given.kind,) if given.kind else KINDS,
         weights=settings.weights_folder,
         out=given.out,
         limits={name: limit for name, limit in limits.items() if limit is not None},
     )
-    calibrate(wanted, say)
+    calibrate_int8(options, say)
     return 0
 
 
@@ -183,7 +187,7 @@ def _one_person(settings: Settings, seconds: float) -> tuple[Recording, list[str
     from liveaffect.webcam import feeds_of
 
     cameras = [name for name in settings.camera if name != "none"][:1]
-    microphones = [name for name in settings.mic if name != "none"][:1]
+    microphones = settings.microphones[:1]
     if not cameras and not microphones:
         raise SettingsError("neither a camera nor a microphone: both are 'none', so nobody can be measured")
     clock = MonotonicClock()
@@ -239,9 +243,9 @@ def _report_flags(parts: Any) -> None:
 
 
 def _report(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.report_command import RESULTS, write
+    from liveaffect.calibration.report import RESULTS, write_report
 
-    write(given.out, given.results or RESULTS, settings.weights_folder, say)
+    write_report(given.out, given.results or RESULTS, settings.weights_folder, say)
     return 0
 
 

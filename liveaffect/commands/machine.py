@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from liveaffect.commands import command, say
+from liveaffect.realtime.errors import MissingLibrary
 from liveaffect.settings import Settings
 
 
@@ -58,6 +60,8 @@ def _doctor(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _export(given: argparse.Namespace, settings: Settings) -> int:
+    if lacking := [name for name in ("torch", "onnx") if importlib.util.find_spec(name) is None]:
+        raise MissingLibrary(f"export needs {' and '.join(lacking)}: uv sync --inexact --extra train")
     from liveaffect.engines.build.export_onnx import export
 
     say(f"written: {export(given.kind, given.preset, given.out, seed=given.seed)}")

@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.engines.figures import figure_picture
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import NOT_SURE
-from liveaffect.realtime.drawing.chart import Entry, Lane, chart
-from liveaffect.realtime.drawing.glyphs import BOLD, REGULAR
-from liveaffect.realtime.drawing.paint import INK, PANEL, Canvas, paste
-from liveaffect.realtime.drawing.strokes import STROKES
+from liveaffect.realtime.drawing.canvas import INK, PANEL, Canvas, paste
 from liveaffect.realtime.drawing.view import View
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.overlay import draw
+from liveaffect.realtime.sinks.timeline import PersonOverTime, TimelinePoint, timeline_figure
 from liveaffect.realtime.testing import scenes
 
 Picture = NDArray[np.uint8]
@@ -74,36 +73,42 @@ def _close_up() -> View:
     return replace(view, notices=("microphone 'default' lost; trying again",))
 
 
+_LETTERS = "".join(map(chr, (*range(33, 127), *range(161, 256))))
+_NAMES = ("Büro, Çağrı, Žofie, Łódź", "Βασιλική, Вид из окна", "“…” – — · ± → × °")  # noqa: RUF001  names
+
+
 def _typeface() -> Picture:
-    """Every character in the sizes and weights that are used, on one sheet."""
-    rows = ["".join(STROKES)[i : i + 38] for i in range(0, len(STROKES), 38)]
-    canvas = Canvas(620, 390)
-    canvas.fill(0, 0, 620, 390, PANEL)
+    """The characters of Western Europe and more in the sizes and weights that are used, on one sheet."""
+    rows = [_LETTERS[i : i + 48] for i in range(0, len(_LETTERS), 48)]
+    canvas = Canvas(700, 390)
+    canvas.fill(0, 0, 700, 390, PANEL)
     y = 4
-    for cap, weight in ((7, REGULAR), (8, REGULAR), (8, BOLD), (11, BOLD), (14, REGULAR), (22, BOLD)):
-        for row in rows if cap < 20 else rows[1:2]:
+    for cap, bold in ((7, False), (8, False), (8, True), (11, True), (14, False), (22, True)):
+        for row in rows if cap < 11 else _NAMES if cap < 20 else _NAMES[:1]:
             y += cap + 7 + cap // 3
-            canvas.text((8, y), row, cap, INK, weight)
-    picture = np.zeros((390, 620, 3), np.uint8)
+            canvas.text((8, y), row, cap, INK, bold=bold)
+    picture = np.zeros((390, 700, 3), np.uint8)
     paste(picture, canvas.sprite(), 0, 0)
     return picture
 
 
 def _run() -> Picture:
     """Twelve seconds of two people, one of whom is away for a while."""
-    lanes = []
+    people = []
     names = (*LABELS, NOT_SURE)
     for track in (1, 2):
-        entries = []
+        points = []
         for step in range(120):
             if track == 2 and 40 <= step < 65:
                 continue
             said = scenes.cue(
                 names[(step // 12 + 3 * track) % 8], confidence=0.4 + step * 3 % 50 / 100, speaking=step > 60
             )
-            entries.append(Entry(step * 100 * MS, said.label, said.confidence, said.fused, said.weights))
-        lanes.append(Lane(f"person {track}", tuple(entries)))
-    return chart(lanes, left_out=2)
+            points.append(
+                TimelinePoint(step * 100 * MS, said.label, said.confidence, said.fused, said.weights)
+            )
+        people.append(PersonOverTime(f"person {track}", tuple(points)))
+    return figure_picture(timeline_figure(people, left_out=2))
 
 
 GOLDEN: dict[str, Callable[[], Picture]] = {

@@ -23,6 +23,7 @@ from liveaffect.realtime.lockstep import Summary
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture
+from liveaffect.realtime.sinks.catalogue import by_ending
 from liveaffect.realtime.speech import tone_voice, write_wav
 from liveaffect.realtime.wiring import Finders, Tools
 
@@ -48,9 +49,9 @@ def scripted_tools() -> Tools:
 def analyse(clip: Path, out: Path) -> tuple[list[Cue], bytes, Summary]:
     """One run of its own, with fresh networks and finders."""
     out.mkdir()
-    results = analyse_files([clip], Wanted((str(out / "cues.jsonl"),)), scripted_tools())
+    results = analyse_files([clip], Wanted((by_ending(str(out / "cues.jsonl")),)), scripted_tools())
     written = (out / "cues.jsonl").read_bytes()
-    return [json.loads(line) for line in written.splitlines()], written, results[clip]
+    return [json.loads(line) for line in written.splitlines()], written, results.summaries[clip]
 
 
 @pytest.fixture(scope="module")
