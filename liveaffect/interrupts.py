@@ -48,10 +48,10 @@ class Interrupts:
         if self._count == 2:
             files = f"{', '.join(open_files)} to be finished"
             what = files if open_files else "devices and networks to be freed"
-            _write(f"liveaffect: still waiting for {what}; once more ends at once")
+            _write_line(f"liveaffect: still waiting for {what}; once more ends at once")
             return
         left = f"; not finished, but what there is plays: {', '.join(open_files)}" if open_files else ""
-        _write(f"liveaffect: ended at once{left}")
+        _write_line(f"liveaffect: ended at once{left}")
         os._exit(ENDED)
 
 
@@ -61,7 +61,7 @@ def _unfinished() -> list[str]:
     return disk.unfinished() if disk is not None else []
 
 
-def _write(line: str) -> None:
+def _write_line(line: str) -> None:
     """Past Python's buffers, which the interrupted code may hold; a terminal that is gone is no failure."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))

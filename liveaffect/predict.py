@@ -99,14 +99,14 @@ def _predict_picture(path: Path, tools: Tools, cropped: bool, warn: Warn) -> dic
         if answer is None:
             raise SourceError(f"{path}: {'; '.join(tools.networks.failing.values())}")
         scores = softmax(answer["logits"], confidence.of_reading("face"))
-        faces.append(_face(box, scores, threshold))
+        faces.append(_face_line(box, scores, threshold))
     faces.sort(key=lambda face: -face["box"][2] * face["box"][3])
     line = {"v": VERSION, "path": str(path), "kind": "picture", "faces": faces, "voice": None}
     main = faces[0]["face"] if faces else None
     return line | {"fused": main} | _verdict(main, "no face found", threshold)
 
 
-def _face(box: list[int], scores: Scores, threshold: float) -> dict[str, Any]:
+def _face_line(box: list[int], scores: Scores, threshold: float) -> dict[str, Any]:
     named = distribution(scores)
     return {"box": box, "face": named} | _verdict(named, "", threshold)
 
@@ -194,7 +194,7 @@ def _predict_media(path: Path, tools: Tools, warn: Warn) -> dict[str, Any]:
     for track, tally in sorted(tallies.items(), key=lambda pair: -pair[1].cues):
         scores = tally.face.scores()
         if track is not None and scores is not None:
-            faces.append({"track": track} | _face(tally.box or [], scores, needed.get("face", plain)))
+            faces.append({"track": track} | _face_line(tally.box or [], scores, needed.get("face", plain)))
     fused, voice = distribution(everyone.fused.scores()), distribution(everyone.voice.scores())
     subset = "+".join(["face"] * bool(faces) + ["voice"] * (voice is not None))
     return {

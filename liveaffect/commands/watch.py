@@ -69,7 +69,7 @@ def _live(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _analyze(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.files import Wanted, analyse_files
+    from liveaffect.files import OutputFiles, analyse_files
     from liveaffect.folders import expand, table_of_failures
     from liveaffect.realtime.endings import SOUNDS, VIDEOS
     from liveaffect.realtime.sinks.catalogue import Kind, by_flag
@@ -81,7 +81,7 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
         ("timeline", given.plot),
         ("sheet", given.sheet),
     )
-    wanted = Wanted(tuple(by_flag(kind, name) for kind, name in flags if name))
+    wanted = OutputFiles(tuple(by_flag(kind, name) for kind, name in flags if name))
     found = expand(given.files, (*VIDEOS, *SOUNDS))
     wanted.check(found.files)
     if (line := found.line()) is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.files import Wanted, analyse_files
+from liveaffect.files import OutputFiles, analyse_files
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.lockstep import Summary
@@ -49,7 +49,7 @@ def scripted_tools() -> Tools:
 def analyse(clip: Path, out: Path) -> tuple[list[Cue], bytes, Summary]:
     """One run of its own, with fresh networks and finders."""
     out.mkdir()
-    results = analyse_files([clip], Wanted((by_ending(str(out / "cues.jsonl")),)), scripted_tools())
+    results = analyse_files([clip], OutputFiles((by_ending(str(out / "cues.jsonl")),)), scripted_tools())
     written = (out / "cues.jsonl").read_bytes()
     return [json.loads(line) for line in written.splitlines()], written, results.summaries[clip]
 
