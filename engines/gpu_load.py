@@ -51,7 +51,7 @@ def find_tools() -> GpuTools:
     found = gpu_driver.gpus()
     if not found:
         raise EngineUnavailable("the NVIDIA driver lists a GPU and does not describe it")
-    whys = [device_memory.why_not(name) for name in ("pycuda", "cuda-python")]
+    whys = [device_memory.why_no_memory(name) for name in ("pycuda", "cuda-python")]
     if all(whys):
         raise EngineUnavailable(f"no way to the memory of {found[0].name}: {'; '.join(filter(None, whys))}")
     return GpuTools(backend, found[0])
@@ -97,7 +97,7 @@ def open_plan(found: Manifest, precision: str, tools: GpuTools) -> TensorRTEngin
     """
     key = plans.key_of(found, precision, tools.backend, tools.gpu)
     try:
-        plan = plans.read(key)
+        plan = plans.read_plan(key)
     except EngineFileError as err:
         raise PlanMissing(str(err)) from err
     kept = plans.runtime_cache_path(key, tools.gpu)

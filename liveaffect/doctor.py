@@ -89,8 +89,13 @@ def cameras() -> Iterator[Finding]:
 def microphones() -> Iterator[Finding]:
     """What `--mic` could name."""
     from liveaffect.realtime.devices import list_microphones
+    from liveaffect.realtime.errors import SourceError
 
-    found = list_microphones()
+    try:
+        found = list_microphones()
+    except SourceError as error:
+        yield Finding("microphones", "broken", str(error), "restart the sound server")
+        return
     for device in found:
         yield Finding(str(device.index), "ok", f"{device.name} ({device.path})")
     if not found:
@@ -323,12 +328,12 @@ def tensorrt() -> Finding:
 
 def memory() -> Iterator[Finding]:
     """Each way to the memory of a card; one of them is enough."""
-    from liveaffect.engines.device_memory import why_not
+    from liveaffect.engines.device_memory import why_no_memory
     from liveaffect.engines.gpu_driver import why_no_gpu
 
     without_driver = why_no_gpu()
     for name, cure in (("cuda-python", PACKAGE), ("pycuda", PYCUDA)):
-        why = why_not(name)
+        why = why_no_memory(name)
         if why is None:
             yield Finding(name, "ok", "works")
         else:

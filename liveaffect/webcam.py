@@ -28,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 def run_live(settings: Settings, say: Say) -> int:
     """Cameras and microphones as the settings name them, until the user stops it."""
     clock = MonotonicClock()
+    settings.check_profile()
     # Before a source is opened: whatever an output would overwrite is still whole.
     read = [Path(name) for name in (*settings.camera, *settings.mic) if names_a_file(name)]
     refuse_overwriting(settings.sink, read)

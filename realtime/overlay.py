@@ -7,11 +7,15 @@ instead of sticking to the wrong moment.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime import freshness
+from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawing.canvas import FULL, Colour, Sprite, label_colour, paste
 from liveaffect.realtime.drawing.panels import (
@@ -41,14 +45,12 @@ from liveaffect.realtime.drawing.signs import (
     timeline,
 )
 from liveaffect.realtime.drawing.view import Health, Mark, View
+from liveaffect.realtime.freshness import Lifetime
 
 __all__ = ["Health", "Mark", "OverlayLayout", "PanelPlace", "View", "draw", "lay_out", "paint"]
 
-FACE_EXPIRES_MS = 500
-VOICE_EXPIRES_MS = 2_000
-FADE_MS = 250
-"""An expired reading is gone after this long."""
 _FADE_STEPS = 8
+NEUTRAL = LABELS[0]
 _UNKNOWN: Colour = (196, 202, 210)
 """Of a face about which nothing is known."""
 
@@ -128,13 +130,10 @@ def lay_out(view: View, before: tuple[PanelPlace, ...] = (), *, text_scale: floa
     return OverlayLayout(m, faces, tuple(sprites), tuple(place for place, _ in placed))
 
 
-def opacity(age_ms: int | None, expires_ms: int) -> int:
+def opacity(age_ms: int | None, lifetime: Lifetime) -> int:
     """How strongly a reading of this age is shown, 0 to FULL in a few steps; without an age not at all."""
-    if age_ms is None:
-        return 0
-    left = FADE_MS - (age_ms - expires_ms)
-    steps = max(0, min(_FADE_STEPS, -(-left * _FADE_STEPS // FADE_MS)))
-    return FULL * steps // _FADE_STEPS
+    share = lifetime.share(None if age_ms is None else age_ms * MS)
+    return FULL * math.ceil(_FADE_STEPS * share) // _FADE_STEPS
 
 
 def _copy(view: View) -> NDArray[np.uint8]:
@@ -151,7 +150,7 @@ def _box(mark: Mark, view: View) -> Rect:
 
 
 def _opacities(mark: Mark) -> tuple[int, int]:
-    return opacity(mark.face_age_ms, FACE_EXPIRES_MS), opacity(mark.voice_age_ms, VOICE_EXPIRES_MS)
+    return opacity(mark.face_age_ms, freshness.FACE), opacity(mark.voice_age_ms, freshness.VOICE)
 
 
 def _panel_text(mark: Mark) -> PanelText | None:
@@ -166,7 +165,8 @@ def _panel_text(mark: Mark) -> PanelText | None:
 def _text_of(cue: Cue, shown: int = FULL) -> PanelText:
     # Whole percents: finer steps nobody can see, and every change is a panel drawn anew.
     shares = tuple(10 * round(100 * p) for p in cue.fused)
-    return PanelText(cue.label, round(100 * cue.confidence), shares, cue.reason or "", shown)
+    way = None if cue.strength is None or cue.label == NEUTRAL else round(10 * cue.strength)
+    return PanelText(cue.label, round(100 * cue.confidence), shares, cue.reason or "", shown, way)
 
 
 def _readings(mark: Mark) -> tuple[ReadingLine, ...]:

@@ -111,9 +111,9 @@ class Portraits:
         import cv2
 
         canvas = self._background.copy()
-        for number, (face, _) in enumerate(self._faces):
+        for number in range(len(self._faces)):
             cv2.warpAffine(
-                face,
+                self._face(number, seq),
                 self._placing(number, seq),
                 self._size,
                 dst=canvas,
@@ -122,6 +122,10 @@ class Portraits:
             )
         write_stamp(canvas, seq, self.time_ns(seq))
         return canvas
+
+    def _face(self, number: int, seq: int) -> NDArray[np.uint8]:
+        """The shrunken portrait as it looks in picture `seq`; a photograph always looks the same."""
+        return self._faces[number][0]
 
     def _placing(self, number: int, seq: int) -> NDArray[np.float64]:
         """Where the shrunken portrait lies in picture `seq`: 2x3."""

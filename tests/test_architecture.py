@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("engines", "realtime", "calibration", "liveaffect")
 """Each may import itself and those to its left."""
 
-VOCABULARY = ("endings", "clock", "errors", "frame", "cue")
+VOCABULARY = ("endings", "clock", "errors", "frame", "freshness", "cue")
 """Each may import those to its left, and of `engines` only `recipe`."""
 
 GROUPS = {
@@ -25,7 +25,7 @@ GROUPS = {
     "planning": {"window"},
     "seeing": {"faces", "search", "track", "crop", "face_analyzer"},
     "listening": {"signs", "attribution", "clarity"},
-    "evidence": {"pooling", "fusion", "smoothing", "confidence"},
+    "evidence": {"pooling", "resting", "expression", "estimate", "fusion", "labelling", "confidence"},
     "judging": {"scheduler", "voice_analyzer", "people", "networks", "load_shedder"},
     "drawing": {"overlay", "drawing"},
     "sources": {
@@ -37,6 +37,7 @@ GROUPS = {
         "replay",
         "picture",
         "portrait",
+        "drawn_head",
         "speech",
     },
     "sinks": {"sinks"},
@@ -44,6 +45,7 @@ GROUPS = {
     "running": {
         "live",
         "analysis",
+        "watchdog",
         "lockstep",
         "supervisor",
         "feeds",

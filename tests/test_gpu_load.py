@@ -233,11 +233,11 @@ def test_the_first_thing_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(gpu_driver, "gpus", lambda: ())
     assert "does not describe it" in str(gpu_load.why_no_card())
     monkeypatch.setattr(gpu_driver, "gpus", lambda: (scripted_gpu.tools().gpu,))
-    monkeypatch.setattr(device_memory, "why_not", lambda name: f"{name} is not installed")
+    monkeypatch.setattr(device_memory, "why_no_memory", lambda name: f"{name} is not installed")
     assert gpu_load.why_no_card() == (
         "no way to the memory of Scripted: pycuda is not installed; cuda-python is not installed"
     )
-    monkeypatch.setattr(device_memory, "why_not", lambda name: None if name == "pycuda" else "no")
+    monkeypatch.setattr(device_memory, "why_no_memory", lambda name: None if name == "pycuda" else "no")
     assert gpu_load.why_no_card() is None
     assert isinstance(gpu_load.find_tools(), GpuTools)
 

@@ -9,6 +9,7 @@ import pytest
 
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.drawing import canvas
+from liveaffect.realtime.freshness import FACE
 from liveaffect.realtime.overlay import OverlayLayout, View, draw, lay_out, opacity
 from liveaffect.realtime.testing import scenes
 from liveaffect.realtime.testing.golden import Picture
@@ -16,13 +17,25 @@ from liveaffect.realtime.testing.golden import Picture
 # Ages.
 
 
-def test_a_reading_is_full_until_it_expires_then_fades_and_is_gone() -> None:
-    assert opacity(None, 500) == 0
-    assert opacity(0, 500) == opacity(500, 500) == 256
-    fading = [opacity(500 + ms, 500) for ms in range(0, 260, 10)]
+def test_a_reading_is_full_until_it_fades_then_less_and_gone_when_it_expires() -> None:
+    assert opacity(None, FACE) == 0
+    assert opacity(0, FACE) == opacity(300, FACE) == 256
+    fading = [opacity(300 + ms, FACE) for ms in range(0, 210, 10)]
     assert fading == sorted(fading, reverse=True)
     assert 0 < fading[12] < 256
-    assert fading[-1] == opacity(10**9, 500) == 0
+    assert fading[-1] == opacity(10**9, FACE) == 0
+
+
+def test_a_strong_expression_is_underlined_further_than_a_weak_one_and_a_neutral_face_not_at_all() -> None:
+    view = replace(scenes.crowd(640, 480, 1), history=())
+
+    def drawn(label: str, strength: float | None) -> Picture:
+        said = replace(scenes.cue(label), strength=strength)
+        return draw(replace(view, marks=(replace(view.marks[0], cue=said),)))
+
+    ink = [int((drawn("happy", way) != drawn("happy", None)).any(axis=-1).sum()) for way in (0.2, 0.5, 1.0)]
+    assert 0 < ink[0] < ink[1] < ink[2]
+    assert np.array_equal(drawn("neutral", 0.0), drawn("neutral", None))
 
 
 def without(view: View, age: int | None, voice: int | None) -> Picture:

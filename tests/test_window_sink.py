@@ -65,14 +65,14 @@ import numpy as np
 from functools import partial
 from pathlib import Path
 from liveaffect.realtime.sinks.window import HELP_NS, WindowSink
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 from liveaffect.realtime.overlay import draw
 
 view = crowd(640, 480, 1)
 picture = draw(view)
 shot = sys.argv[1]
-window, pressed = WindowSinkSink(), []
+window, pressed = WindowSink(), []
 window.on_key = {key: lambda key=key: pressed.append(key) for key in "ml"}
 run = partial(subprocess.run, check=True, capture_output=True, text=True)
 for turn in range(20):
@@ -80,7 +80,7 @@ for turn in range(20):
         window.show(picture, frame(view.frame.image, captured_ns=turn * HELP_NS))
         time.sleep(0.02)
     run(["import", "-window", "root", shot])
-    if np.array_equal(load(Path(shot))[:480, :640], picture):
+    if np.array_equal(load_golden(Path(shot))[:480, :640], picture):
         break
 else:
     sys.exit("the screen never showed the picture")
@@ -104,7 +104,7 @@ import numpy as np
 from pathlib import Path
 from liveaffect.realtime.overlay import lay_out, paint
 from liveaffect.realtime.sinks.window import HELP_NS, WindowSink, _display_size, opening_size
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 
 window, shot = WindowSink(), sys.argv[1]
@@ -123,7 +123,7 @@ def screen(view, turn, wanted):
             break
     assert window._open["camera:0"].area == wanted, (window._open, wanted)
     subprocess.run(["import", "-window", "root", "-quality", "11", shot], check=True, capture_output=True)
-    return load(Path(shot))[: wanted[1], : wanted[0]], scale
+    return load_golden(Path(shot))[: wanted[1], : wanted[0]], scale
 
 def skin(picture):
     '''Width and height of the face, whose box is square.'''
@@ -165,7 +165,7 @@ import subprocess, sys, time
 import numpy as np
 from pathlib import Path
 from liveaffect.realtime.sinks.window import HELP_NS, WindowSink, display_is_there
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import frame
 
 assert display_is_there()  # which holds a connection, or the server would forget what it is told next
@@ -182,7 +182,7 @@ for turn in range(20):
             window.show(fine, frame(fine, captured_ns=turn * HELP_NS))
         time.sleep(0.02)
     subprocess.run(["import", "-window", "root", sys.argv[1]], check=True, capture_output=True)
-    if np.array_equal(load(Path(sys.argv[1]))[:960, :1280], fine):
+    if np.array_equal(load_golden(Path(sys.argv[1]))[:960, :1280], fine):
         break
 else:
     sys.exit(f"lines of one pixel are not shown as they are: {window._screen} {window._open}")

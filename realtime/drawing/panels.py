@@ -85,6 +85,8 @@ class PanelText:
     reason: str
     opacity: int = FULL
     """Below FULL while the readings fade because they are old."""
+    way: int | None = None
+    """How far the face has come from rest to all of the label, in tenths; None where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,18 @@ def _draw_head(canvas: Canvas, text: PanelText, form: str, m: Measures) -> int:
     canvas.text((_edge(form, m), y), name, cap, colour, bold=form != "slim")
     percent = f"{text.percent}%"
     canvas.text((canvas.size[0] - _edge(form, m) - text_width_px(percent, cap), y), percent, cap, INK)
+    _underline(canvas, text, (_edge(form, m), y), canvas.size[0] - 2 * _edge(form, m), m)
     for reason in _reason_lines(text, form, m):
         y += m.line
         canvas.text((_edge(form, m), y), reason, m.cap, WARN)
     return y + m.line + m.gap // 2
+
+
+def _underline(canvas: Canvas, text: PanelText, at: tuple[int, int], width: int, m: Measures) -> None:
+    """Under the label, as long as the expression is strong: a small smile has a short line."""
+    if text.way is not None:
+        length = max(m.thin, width * text.way // 10)
+        canvas.fill(at[0], at[1] + max(1, m.gap // 3), length, m.thin, label_colour(text.label))
 
 
 @lru_cache(maxsize=24)
@@ -237,6 +247,7 @@ def _chip(text: PanelText, m: Measures, *, short: bool) -> Sprite:
     canvas = Canvas(width, 2 * edge + cap + (m.line if reason else 0))
     canvas.plate(m.radius)
     canvas.text((m.pad, edge + cap), text.label, cap, label_colour(text.label), bold=True)
+    _underline(canvas, text, (m.pad, edge + cap), width - 2 * m.pad, m)
     if percent:
         canvas.text((width - m.pad - text_width_px(percent, cap), edge + cap), percent, cap, INK)
     if reason:

@@ -49,7 +49,7 @@ def _not_sure() -> View:
 
 def _fading() -> View:
     view = _one_face((640, 480), (-40, 330, 150, 150), "dark")
-    return replace(view, marks=(replace(view.marks[0], face_age_ms=600, voice_age_ms=2100),))
+    return replace(view, marks=(replace(view.marks[0], face_age_ms=400, voice_age_ms=1800),))
 
 
 def _gone() -> View:

@@ -50,7 +50,7 @@ def precision(request: pytest.FixtureRequest, found: Manifest, card: GpuTools) -
     if name not in gpu_load.precisions_of(found):
         pytest.skip(f"the {found.kind} network has no file for a GPU in {name}")
     try:
-        plans.read(plans.key_of(found, name, card.backend, card.gpu))
+        plans.read_plan(plans.key_of(found, name, card.backend, card.gpu))
     except plans.PlanMissing as err:
         pytest.skip(f"no plan for this GPU could be built: {err}")
     return name

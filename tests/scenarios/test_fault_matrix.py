@@ -242,4 +242,4 @@ def check_display(played: Case) -> None:
     (ring,) = played.stage.run.rings.frames.values()
     assert ledger.shown + ledger.dropped.total() == ring.written
     assert ledger.shown >= 0.7 * ring.written
-    assert played.stage.wiring.health.left_out["pictures not looked at"] <= 0.3 * ring.written
+    assert played.stage.wiring.health.left_out["pictures not analysed"] <= 0.3 * ring.written
