@@ -45,7 +45,7 @@ class GpuTools:
 
 def find_tools() -> GpuTools:
     """Driver, GPU, TensorRT and device memory. Raises EngineUnavailable with the first that is missing."""
-    if why := gpu_driver.why_no_tensorrt():
+    if why := gpu_driver.why_driver_refuses():
         raise EngineUnavailable(why)
     backend = find_backend()
     found = gpu_driver.gpus()
@@ -57,7 +57,7 @@ def find_tools() -> GpuTools:
     return GpuTools(backend, found[0])
 
 
-def why_not() -> str | None:
+def why_no_card() -> str | None:
     """Why no network can run on a GPU here, in a few words; None if one can."""
     try:
         find_tools()

@@ -94,11 +94,11 @@ def manifest_path(kind: str, weights: Path | None = None) -> Path:
 
 def why_not_tensorrt() -> str | None:
     """Why TensorRT cannot be taken, in a few words; None if it can."""
-    if why := gpu_driver.why_no_tensorrt():
+    if why := gpu_driver.why_driver_refuses():
         return why
     from liveaffect.engines import gpu_load
 
-    return gpu_load.why_not()
+    return gpu_load.why_no_card()
 
 
 def _refuse_unknown(kind: str, choice: str) -> None:

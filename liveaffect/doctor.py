@@ -239,21 +239,21 @@ def engines(settings: Settings) -> Iterator[Finding]:
     """Every engine once; imported only when its turn comes."""
     from liveaffect import self_test
 
-    yield from self_test.engines(settings)
+    yield from self_test.try_engines(settings)
 
 
 def known_face(settings: Settings) -> Iterator[Finding]:
     """A face that must be found."""
     from liveaffect import self_test
 
-    yield from self_test.known_face(settings)
+    yield from self_test.try_known_face(settings)
 
 
 def known_voice(settings: Settings) -> Iterator[Finding]:
     """A voice that must be heard."""
     from liveaffect import self_test
 
-    yield from self_test.known_voice(settings)
+    yield from self_test.try_known_voice(settings)
 
 
 def all_sections(settings: Settings) -> tuple[Section, ...]:

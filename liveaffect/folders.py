@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from liveaffect.realtime.endings import why_not
+from liveaffect.realtime.endings import why_passed_over
 
 
 @dataclass(slots=True)
-class Found:
+class FoundFiles:
     """What there is to do, and what not."""
 
     files: list[Path] = field(default_factory=list)
@@ -33,9 +33,9 @@ class Found:
         return f"{total} {'file' if total == 1 else 'files'} passed over: {causes}" if total else None
 
 
-def expand(paths: Sequence[Path], wanted: tuple[str, ...]) -> Found:
+def expand(paths: Sequence[Path], wanted: tuple[str, ...]) -> FoundFiles:
     """Files as they are; folders as all files in them and below whose ending is wanted."""
-    found = Found()
+    found = FoundFiles()
     for path in paths:
         if is_folder(path):
             _look_into(path, wanted, found)
@@ -52,7 +52,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _look_into(folder: Path, wanted: tuple[str, ...], found: Found) -> None:
+def _look_into(folder: Path, wanted: tuple[str, ...], found: FoundFiles) -> None:
     def refused(error: OSError) -> None:
         where = Path(error.filename) if error.filename else folder
         found.failed[where] = f"the folder cannot be read: {error.strerror}"
@@ -64,7 +64,7 @@ def _look_into(folder: Path, wanted: tuple[str, ...], found: Found) -> None:
         found.passed_over["linked folders"] += sum(Path(parent, name).is_symlink() for name in folders)
         for name in sorted(names):
             path = Path(parent, name)
-            if (why := why_not(path, wanted)) is None:
+            if (why := why_passed_over(path, wanted)) is None:
                 found.files.append(path)
             else:
                 found.passed_over[why] += 1

@@ -20,7 +20,7 @@ from liveaffect.realtime.errors import EndOfStream, MissingFile, RealtimeError
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.picture import damage_of, read_picture, size_of
+from liveaffect.realtime.picture import damage_of, read_picture, size_in_head
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.testing import damaged
 from liveaffect.realtime.wiring import Tools
@@ -198,17 +198,17 @@ def test_the_page_about_bad_input_names_every_odd_file_with_what_it_becomes() ->
 def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
     for ending in (".png", ".jpg", ".bmp", ".webp", ".tiff"):
         whole = damaged.encoded(ending, np.zeros((37, 53, 3), np.uint8))
-        assert size_of(whole) == (53, 37), ending
+        assert size_in_head(whole) == (53, 37), ending
         assert damage_of(whole) is None, ending
-        assert all(size_of(whole[:length]) in (None, (53, 37)) for length in range(60)), ending
-    assert size_of(b"GIF89a") is None
+        assert all(size_in_head(whole[:length]) in (None, (53, 37)) for length in range(60)), ending
+    assert size_in_head(b"GIF89a") is None
 
 
 def test_a_large_picture_is_read_reduced_and_its_boxes_are_those_of_the_file(
     tmp_path: Path, tools: Tools
 ) -> None:
     path = tmp_path / "large.png"
-    path.write_bytes(damaged.png(6_000, 5_000))
+    path.write_bytes(damaged.damaged_png(6_000, 5_000))
     picture = read_picture(path)
     assert picture.image.shape == (2_500, 3_000, 3)
     assert predict_file(path, tools, cropped=True).faces[0].box == (0, 0, 6_000, 5_000)

@@ -267,7 +267,7 @@ def test_what_makes_no_sense_is_one_line(
     damaged.plain_wav(Path("a.wav"))
     Path("noise.toml").write_bytes(bytes(range(256)))
     os.mkfifo("pipe.wav")
-    Path("bomb.png").write_bytes(damaged.png(40_000, 40_000, rows=1))
+    Path("bomb.png").write_bytes(damaged.damaged_png(40_000, 40_000, rows=1))
     code = run(*arguments, "--engine", "scripted")
     said = capsys.readouterr().err
     assert code == 1

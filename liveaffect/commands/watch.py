@@ -73,7 +73,7 @@ def _live(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _analyze(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.files import Wanted, analyse_files
+    from liveaffect.files import OutputFiles, analyse_files
     from liveaffect.folders import expand, table_of_failures
     from liveaffect.realtime.endings import SOUNDS, VIDEOS
     from liveaffect.realtime.sinks.catalogue import Kind, by_flag
@@ -85,7 +85,7 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
         ("timeline", given.plot),
         ("sheet", given.sheet),
     )
-    wanted = Wanted(tuple(by_flag(kind, name) for kind, name in flags if name is not None))
+    wanted = OutputFiles(tuple(by_flag(kind, name) for kind, name in flags if name is not None))
     found = expand(given.files, (*VIDEOS, *SOUNDS))
     wanted.check(found.files)
     if (line := found.line()) is not None:

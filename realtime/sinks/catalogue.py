@@ -95,9 +95,9 @@ def by_flag(kind: Kind, name: str) -> Named:
 def open_sink(name: str, *, sound: bool = True) -> Sink:
     """The opened output. Raises SinkError for a name that means nothing or a file that cannot be written."""
     if name == WINDOW:
-        from liveaffect.realtime.sinks.window import Window
+        from liveaffect.realtime.sinks.window import WindowSink
 
-        return Window()
+        return WindowSink()
     return by_ending(name).open(sound=sound)
 
 

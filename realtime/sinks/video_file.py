@@ -152,7 +152,7 @@ class _Recording:
         """Append a picture, made to fit the first one's size."""
         tick = max((captured_ns - self._start_ns) * TICKS_HZ // SECOND, self._last_tick + 1)
         self._last_tick = tick
-        image = self._av.VideoFrame.from_ndarray(_fitted(picture, self._size), format="rgb24")
+        image = self._av.VideoFrame.from_ndarray(_to_video_size(picture, self._size), format="rgb24")
         image.pts, image.time_base = tick, Fraction(1, TICKS_HZ)
         try:
             self._container.mux(self._video.encode(image))
@@ -271,7 +271,7 @@ def _plays(path: Path) -> bool:
         return False
 
 
-def _fitted(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _to_video_size(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The picture at the size of the video: edges repeated for odd sizes, scaled if the camera changed."""
     height, width = picture.shape[:2]
     if (width, height) == size:
