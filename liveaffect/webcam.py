@@ -59,7 +59,7 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     gpu = GpuStart(say)
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(say)
+        tools = settings.load_tools(say, live=True)
         gpu.start(tools.awaiting)
         wiring = Wiring(
             rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns

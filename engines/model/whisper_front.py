@@ -41,6 +41,11 @@ class WhisperSound:
         return 1 + (self.piece - WINDOW) // STEP
 
     @property
+    def lead(self) -> int:
+        """Samples of a piece that were heard before its newest part; silence where a stream begins."""
+        return self.piece - self.hop
+
+    @property
     def moments(self) -> int:
         """What the encoder makes of them, 20 ms apart."""
         return (self.frames + 1) // 2
