@@ -63,9 +63,9 @@ def _describe(kind: str, preset: str, module: nn.Module) -> Manifest:
     from liveaffect.engines.model.voice_statistics import StatisticsVoice
 
     if isinstance(module, StatisticsVoice):
-        sound, kept = module.sound, Statistics(module.width, "pieces")
+        heard, kept = module.sound, Statistics(module.width, "pieces")
         return manifests.describe(
-            kind, preset, piece=sound.piece, hop=sound.hop, lead=sound.lead, statistics=kept
+            kind, preset, piece=heard.piece, hop=heard.hop, lead=heard.lead, statistics=kept
         )
 
     for part in module.modules():

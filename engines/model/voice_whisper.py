@@ -60,8 +60,9 @@ class EncoderLayer(nn.Module):
         moments, width = joined.shape[1], joined.shape[2] // 3
         apart = joined.reshape(-1, moments, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = apart[0], apart[1], apart[2]
-        weights = (query @ key.transpose(2, 3) * (width // self.heads) ** -0.5).softmax(3)
-        return (weights @ value).transpose(1, 2).reshape(-1, moments, width)
+        scale = float(width // self.heads) ** -0.5
+        mixed: Tensor = (query @ key.transpose(2, 3) * scale).softmax(3) @ value
+        return mixed.transpose(1, 2).reshape(-1, moments, width)
 
 
 class Ears(nn.Module):

@@ -49,7 +49,7 @@ def heard(samples: Samples, rng: np.random.Generator, hearing: Hearing | None = 
         samples = samples + _noise(len(samples), rng) * np.float32(loud * 10 ** (-snr_db / 20))
     if rng.random() < how.level:
         samples = samples * np.float32(10 ** (rng.uniform(*how.level_db) / 20) / loud)
-    return np.clip(samples, -1.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(samples, -1.0, 1.0), np.float32)
 
 
 def paced(samples: Samples, rate: float) -> Samples:
@@ -76,7 +76,7 @@ def _placed(samples: Samples, rng: np.random.Generator, how: Hearing) -> Samples
         tail *= rng.uniform(0.1, 0.9) / (np.linalg.norm(tail) + 1e-9)
         response *= 1.0 + np.fft.rfft(tail, length)
     spectrum = np.fft.rfft(samples, length) * response
-    return np.fft.irfft(spectrum, length)[: len(samples)].astype(np.float32)
+    return np.asarray(np.fft.irfft(spectrum, length)[: len(samples)], np.float32)
 
 
 def _noise(count: int, rng: np.random.Generator) -> Samples:

@@ -22,6 +22,8 @@ from torch.nn import functional
 
 from liveaffect.engines import whisper
 from liveaffect.engines.build.export_onnx import export
+from liveaffect.engines.build.fusion_beside import write_beside
+from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.voice_statistics import StatisticsHead, StatisticsVoice
 from liveaffect.engines.model.voice_student import VoiceStudent
@@ -167,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "recipe": asdict(schedule),
     }
     path = export("voice", given.preset, given.out, state=done.network.state_dict(), training=training)
-    _log.info("wrote %s", path)
+    _log.info("wrote %s and %s", path, write_beside(SHIPPED, given.out))
     return 0
 
 

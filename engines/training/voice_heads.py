@@ -153,7 +153,7 @@ class _Drawn:
                 chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
         self._chance = chance / chance.sum()
         place = [f"{bank.speaker[row]} {bank.copy[row]}" for row in self._rows]
-        self._place = dict(zip(self._rows, place, strict=True))
+        self._place = dict(zip(map(int, self._rows), place, strict=True))
         self._of = {name: self._rows[np.array(place) == name] for name in set(place)}
 
     def batch(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Tensor, Tensor]:
@@ -186,7 +186,7 @@ class _Drawn:
         if rng.random() < plan.one_mood:
             few = others[np.isin(self._voices.bank.label[others], rng.choice(len(LABELS), 2))]
             others = few if len(few) else others
-        return others
+        return np.asarray(others)
 
     def _pieces(self, row: int, rng: np.random.Generator) -> list[int]:
         voices = self._voices
