@@ -58,7 +58,9 @@ def tensors(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
     found = whisper.read(whisper_folder(name), model)
     names: list[str] = list(manifest.foreign["tensors"])
     if missing := sorted(set(names) - found.keys()):
-        raise EngineFileError(f"Whisper {name} lacks the tensor {missing[0]} that '{manifest.name}' stands on")
+        raise EngineFileError(
+            f"Whisper {name} lacks the tensor {missing[0]} that '{manifest.name}' stands on"
+        )
     return {key: np.ascontiguousarray(found[key], np.float32) for key in names}
 
 

@@ -145,7 +145,9 @@ def open_best(
             raise PlanMissing(f"there is no plan for the {found.kind} network yet; {BUILD}")
         if not opened:
             raise EngineUnavailable(f"no plan of the {found.kind} network can be used: {'; '.join(refused)}")
-        best, times = _fastest(opened, probe.inputs(found.kind, 1, piece=found.recipe.piece, statistics=found.recipe.statistics))
+        best, times = _fastest(
+            opened, probe.inputs(found.kind, 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
+        )
         for line in (*(f"{found.kind}: not in {why}" for why in refused), *best.notes):
             report(line)
         undo.pop_all()

@@ -30,7 +30,8 @@ NETWORKS = [
     pytest.param(kind, preset, marks=pytest.mark.slow if (kind, preset) == HUGE else ())
     for kind in manifests.KINDS
     for preset in presets.names(kind)
-    if preset != "whisper"  # It stands on a file that is not ours; tests/test_full_voice.py has one made for it.
+    if preset
+    != "whisper"  # It stands on a file that is not ours; tests/test_full_voice.py has one made for it.
 ]
 LIGHT = [
     ("face", "live"),

@@ -39,7 +39,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VoiceWhisp
         for one in network.ears.parameters():
             one.add_(0.05 * torch.randn(one.shape, generator=chance))
     names = foreign_names(network.ears.state_dict())
-    tensors = {names[ours]: value.numpy().astype(np.float16) for ours, value in network.ears.state_dict().items()}
+    tensors = {
+        names[ours]: value.numpy().astype(np.float16) for ours, value in network.ears.state_dict().items()
+    }
     network.ears.take(tensors)
     content = converted(tensors)
     (folder / "whisper").mkdir()
@@ -72,7 +74,9 @@ def test_our_file_holds_no_number_of_whispers(exported: tuple[Path, VoiceWhisper
     assert (folder / FULL / "voice.onnx").stat().st_size < ears
 
 
-def test_put_together_it_answers_like_the_module(exported: tuple[Path, VoiceWhisper], found: Manifest) -> None:
+def test_put_together_it_answers_like_the_module(
+    exported: tuple[Path, VoiceWhisper], found: Manifest
+) -> None:
     folder, network = exported
     batch = probe.for_tensors("voice", 4, found.inputs, seed=2)
     given = OnnxEngine(found, folder / FULL).infer(batch)

@@ -125,7 +125,9 @@ def to_onnx(module: nn.Module, manifest: Manifest) -> bytes:
 def _traced(module: nn.Module, manifest: Manifest) -> onnx.ModelProto:
     names_in = [tensor.name for tensor in manifest.inputs]
     names_out = [tensor.name for tensor in manifest.outputs]
-    sample = probe.inputs(manifest.kind, 2, piece=manifest.recipe.piece, statistics=manifest.recipe.statistics)
+    sample = probe.inputs(
+        manifest.kind, 2, piece=manifest.recipe.piece, statistics=manifest.recipe.statistics
+    )
     with (
         tempfile.TemporaryDirectory() as scratch,
         warnings.catch_warnings(record=True) as warned,

@@ -109,7 +109,9 @@ def listen(
                 said = {name: array[row] for name, array in answer.items()}
                 rows[i].append(said)
                 speech = float(said["speech"][0])
-                running[i].add(said["stat_sum"], said["stat_sumsq"], speech=speech, new=running[i].kept.new(hop))
+                running[i].add(
+                    said["stat_sum"], said["stat_sumsq"], speech=speech, new=running[i].kept.new(hop)
+                )
     return [_heard(one, hop / SAMPLE_RATE) for one in rows]
 
 

@@ -81,13 +81,15 @@ def train(
         network.head.decide.weight.div_(temperature)
         network.head.decide.bias.div_(temperature)
     speakers = sorted(set(bank.speaker[chosen]))
-    told = {"speakers": speakers, "recordings": int((chosen & (bank.copy == 0)).sum()), "temperature": temperature}
+    told = {
+        "speakers": speakers,
+        "recordings": int((chosen & (bank.copy == 0)).sum()),
+        "temperature": temperature,
+    }
     return Trained(network.eval(), told)
 
 
-def fitted_temperature(
-    voices: Voices, head: StatisticsHead, rows: NDArray[np.int64], hop_s: float
-) -> float:
+def fitted_temperature(voices: Voices, head: StatisticsHead, rows: NDArray[np.int64], hop_s: float) -> float:
     """By which pooled logits are divided so that they mean what they say, every corpus counting alike."""
     bank, possible = voices.bank, voices.possible()
     corpus, logits, asked = bank.corpus, list[NDArray[np.float32]](), list[int]()

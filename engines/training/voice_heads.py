@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from liveaffect.engines.model.voice_statistics import HeadPreset, StatisticsHead
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, Statistics
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank
 from liveaffect.engines.training.scores import unweighted_recall
 
-PRIOR_PIECES = 16.0
-"""The corpora's measure counts as much as this many pieces of a speaker: a mood is not normalised away."""
-LEAST_VARIANCE = 0.1
+_LIVE = Statistics(1, "pieces")
+PRIOR_PIECES, LEAST_VARIANCE = _LIVE.prior_weight, _LIVE.least_variance
+"""As live: the corpora's measure counts as much as this many pieces, and a mood is not normalised away."""
 SPEECH = 0.5
 _LEAST_DEVIATION = 1e-3
 _FAR = -1e4
@@ -105,14 +105,14 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
         head = StatisticsHead(voices.z.shape[1], preset).train()
-        optimiser = torch.optim.AdamW(
-            head.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
-        )
+        optimiser = torch.optim.AdamW(head.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.rate, total_steps=schedule.steps)
         for _ in range(schedule.steps):
             rows, owner, given = drawn.batch(rng)
             _, score, logits = head(given)
-            loss = _loss(logits, score, owner, torch.from_numpy(voices.bank.label[rows]), possible[rows], schedule)
+            loss = _loss(
+                logits, score, owner, torch.from_numpy(voices.bank.label[rows]), possible[rows], schedule
+            )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -248,7 +248,11 @@ def asked(
 
 
 def recall(
-    bank: PieceBank, said: dict[int, Said], among: NDArray[np.int64], hop_s: float, speech_s: float = float("inf")
+    bank: PieceBank,
+    said: dict[int, Said],
+    among: NDArray[np.int64],
+    hop_s: float,
+    speech_s: float = float("inf"),
 ) -> float:
     """Unweighted recall of recordings among some labels."""
     rows = np.array([row for row in said if bank.label[row] in among])
