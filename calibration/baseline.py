@@ -30,7 +30,7 @@ from liveaffect.realtime.crop import quality
 from liveaffect.realtime.errors import CalibrationRefused, EndOfStream
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.profile import Baseline, BaselineRefused, Side, Sound
+from liveaffect.realtime.profile import Baseline, BaselineRefused, Side, VoiceStatistics
 from liveaffect.realtime.voice_analyzer import SPEECH, VoiceAnalyzer
 from liveaffect.realtime.window import PieceGrid
 from liveaffect.realtime.wiring import Tools
@@ -84,12 +84,12 @@ def shift_of(modality: str, mean_log: Values, seconds: float) -> tuple[float, ..
     return tuple(shift.tolist())
 
 
-def sound_of(statistics: SpeakerStatistics) -> Sound:
+def sound_of(statistics: SpeakerStatistics) -> VoiceStatistics:
     """What is kept of a speaker's running statistics."""
     mean, istd = statistics.normaliser()
     variance = 1.0 / np.square(istd.astype(np.float64))
     seconds = statistics.weight * statistics.kept.unit_s
-    return Sound(tuple(map(float, mean)), tuple(map(float, variance)), seconds)
+    return VoiceStatistics(tuple(map(float, mean)), tuple(map(float, variance)), seconds)
 
 
 def log_softmax(logits: Values) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.calibration.clip_trace import ClipTrace, Recorder, watch_of
+from liveaffect.calibration.clip_trace import ClipTrace, Records, watch_of
 from liveaffect.engines.protocol import FACE_INPUTS, FACE_OUTPUTS, Done, Engine, EngineSpec, Pending, Tensors
 from liveaffect.engines.recipe import CROP_SIZE, SAMPLE_RATE
 from liveaffect.realtime.attribution import Attribution, Voice
@@ -53,9 +53,9 @@ class Engines:
     finders: Finders
     pieces: PieceGrid
 
-    def tools(self, recorder: Recorder) -> Tools:
+    def tools(self, records: Records) -> Tools:
         """What one clip's run uses."""
-        networks = Networks(self.face, self.voice, self.fusion, recorder)
+        networks = Networks(self.face, self.voice, self.fusion, records.confidence())
         return Tools(networks, lambda: self.finders, self.pieces)
 
 
@@ -91,18 +91,18 @@ def faces_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | 
         seed = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:4], "big")
         source = Portraits([portrait], (CANVAS_PX, CANVAS_PX), FPS, seed=seed, frames=PICTURES)
         source.open()
-        recorder = Recorder()
-        analyse(Watched(source, source.name, None), cast.tools(recorder), Outputs([]), _ignore)
-        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+        records = Records()
+        analyse(Watched(source, source.name, None), cast.tools(records), Outputs([]), _ignore)
+        yield watch_of(records, clip.name, clip.group, clip.side, clip.truth)
 
 
 def voices_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | None]:
     """One for every sound; None where no speech was heard in it, or not for long enough."""
     for clip in clips:
-        recorder = Recorder()
+        records = Records()
         reader = _Sound(np.asarray(clip.content, np.float32))
-        analyse(Watched(reader, None, SOUND), cast.tools(recorder), Outputs([]), _ignore)
-        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+        analyse(Watched(reader, None, SOUND), cast.tools(records), Outputs([]), _ignore)
+        yield watch_of(records, clip.name, clip.group, clip.side, clip.truth)
 
 
 def pairs_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | None]:
@@ -114,19 +114,19 @@ def pairs_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | 
     for clip in clips:
         if clip.face_logits is None:
             raise ValueError(f"{clip.name} has no face to play")
-        recorder = Recorder()
-        _play(clip, _Played(clip.face_logits), cast, recorder)
-        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+        records = Records()
+        _play(clip, _Played(clip.face_logits), cast, records)
+        yield watch_of(records, clip.name, clip.group, clip.side, clip.truth)
 
 
-def _play(clip: Clip, face: Engine, cast: Engines, recorder: Recorder) -> None:
+def _play(clip: Clip, face: Engine, cast: Engines, records: Records) -> None:
     samples = np.asarray(clip.content, np.float32)
     face_analyzers: Ring[Sighting] = Ring(8)
     sound = AudioRing(max(len(samples), SAMPLE_RATE))
     trained = cast.voice.spec.trained
     voice_analyzer = VoiceAnalyzer(SOUND, sound, cast.pieces, believe_speech=trained, attribution=_Told())
     scheduler = Scheduler(
-        Networks(face, cast.voice, cast.fusion, recorder),
+        Networks(face, cast.voice, cast.fusion, records.confidence()),
         face_analyzers={_CAMERA: face_analyzers},
         voice_analyzers=[voice_analyzer],
         publish=_ignore,
@@ -239,7 +239,7 @@ def _crop() -> NDArray[np.uint8]:
 
 
 def _ignore(cues: object) -> None:
-    """Everything worth knowing is with the recorder."""
+    """Everything worth knowing is in the records."""
 
 
 _CROP = _crop()

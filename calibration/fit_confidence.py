@@ -36,7 +36,7 @@ from liveaffect.realtime.wiring import Finders
 
 Say = Callable[[str], None]
 SAME = 1e-6
-"""What smoothing anew may differ from what the run itself smoothed."""
+"""What reckoning anew may differ from what the run itself showed."""
 EXAMPLES = 40
 """Faces of the test side on which it is measured how weight falls with quality, beside the portraits."""
 WATCHING = {"face": played.faces_watched, "voice": played.voices_watched, "face+voice": played.pairs_watched}
@@ -133,7 +133,7 @@ def _watch(
         difference = ClipTraces(watched[name]).largest_difference()
         if difference > SAME:
             raise RealtimeError(
-                f"smoothing '{name}' anew differs from the run by {difference}; a defect of the program"
+                f"reckoning '{name}' anew differs from the run by {difference}; a defect of the program"
             )
         if name == "face":
             examples = [clip for clip in clips if clip.side == "test"][:EXAMPLES]

@@ -16,12 +16,11 @@ from typing import Any
 
 from liveaffect.engines.manifest import Manifest, file_name
 from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import SUBSETS
 
 FORMAT = 1
 READING = "reading"
 """Of a face or a voice by itself."""
-SUBSETS = ("face", "voice", "face+voice")
-"""Which evidence a fused answer rests on."""
 COLDEST, HOTTEST = 0.2, 10.0
 """No network that learnt anything needs less or more."""
 COVERAGE = 0.8

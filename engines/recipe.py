@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 LABELS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 """The seven labels, everywhere in this order."""
 
+SUBSETS = ("face", "voice", "face+voice")
+"""Which evidence a fused answer can rest on."""
+
 CORPUS_LABELS: dict[str, dict[str, str | None]] = {
     "ravdess": {
         "01": "neutral",

@@ -19,17 +19,19 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
 from liveaffect.progress import ProgressBar
+from liveaffect.realtime import freshness
+from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import NOT_SURE, VERSION, Cue, Scores, distribution
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import RealtimeError, SourceError, SourceNotFound, SourceRefused
+from liveaffect.realtime.estimate import softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.fusion import softmax
-from liveaffect.realtime.health import in_words
+from liveaffect.realtime.health import losses_in_words
+from liveaffect.realtime.labelling import LabelSettings
 from liveaffect.realtime.lockstep import analyse, watch
 from liveaffect.realtime.picture import read_picture
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.smoothing import SmoothingSettings
 from liveaffect.realtime.wiring import Tools
 
 Warn = Callable[[str], None]
@@ -92,7 +94,7 @@ def _predict_picture(path: Path, tools: Tools, cropped: bool, warn: Warn) -> dic
         ]
     tools.networks.forgive()
     confidence = tools.networks.confidence
-    threshold = confidence.picture_threshold or SmoothingSettings().threshold
+    threshold = confidence.picture_threshold or LabelSettings().threshold
     answers, _ = tools.networks.ask([{"crop": crop} for _, crop in found], [])
     faces = []
     for (box, _), answer in zip(found, answers, strict=True):
@@ -157,18 +159,15 @@ class _Tally:
     cues: int = 0
 
     def add(self, cue: Cue) -> None:
-        face_weight = _freshness(cue.age_ms[0], 500)
-        voice_weight = _freshness(cue.age_ms[1], 2000)
+        face_weight, voice_weight = (
+            lifetime.share(None if age is None else age * MS)
+            for lifetime, age in zip((freshness.FACE, freshness.VOICE), cue.age_ms, strict=True)
+        )
         self.face.add(cue.face, face_weight)
         self.voice.add(cue.voice, voice_weight)
         self.fused.add(cue.raw, max(face_weight, voice_weight))
         self.box = list(cue.box) if cue.box is not None else self.box
         self.cues += 1
-
-
-def _freshness(age_ms: int | None, expires_ms: int) -> float:
-    """Evidence counts less the older it is, and nothing once it has expired."""
-    return 0.0 if age_ms is None else max(0.0, 1.0 - age_ms / expires_ms)
 
 
 def _predict_media(path: Path, tools: Tools, warn: Warn) -> dict[str, Any]:
@@ -188,8 +187,8 @@ def _predict_media(path: Path, tools: Tools, warn: Warn) -> dict[str, Any]:
     finally:
         media.close()
     if summary.losses:
-        warn(f"'{path}'{in_words(summary.losses)}".replace("';", "':", 1))
-    needed, plain = tools.networks.confidence.thresholds, SmoothingSettings().threshold
+        warn(f"'{path}'{losses_in_words(summary.losses)}".replace("';", "':", 1))
+    needed, plain = tools.networks.confidence.thresholds, LabelSettings().threshold
     faces = []
     for track, tally in sorted(tallies.items(), key=lambda pair: -pair[1].cues):
         scores = tally.face.scores()

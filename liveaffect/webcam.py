@@ -71,6 +71,7 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     run = LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
     for window in windows:
         window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
+        run.text_scale = window.text_scale
     try:
         run.run(seconds=settings.seconds, wants_stop=lambda: any(window.wants_stop for window in windows))
     except KeyboardInterrupt:

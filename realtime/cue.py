@@ -1,4 +1,4 @@
-"""What the path says: readings of one modality and the fused cue, both immutable.
+"""What the path says about one person at one moment: the cue, immutable.
 
 A cue answers "what does this person show, and how sure is it" at one point of the grid. It is published
 for every track in view, and once more with no track for a voice that belongs to nobody in view. The JSON
@@ -23,19 +23,6 @@ Scores = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What one modality says about one person, and from when that evidence is."""
-
-    captured_ns: int
-    """When the newest evidence behind it was captured."""
-    scores: Scores
-    quality: float
-    """How good the evidence is, 0..1."""
-    weakness: str | None = None
-    """Why the quality is low, in words a user understands."""
-
-
-@dataclass(frozen=True, slots=True)
 class Cue:
     """What one person shows at one point of the grid."""
 
@@ -52,9 +39,9 @@ class Cue:
     voice: Scores | None
     words: Scores | None
     raw: Scores
-    """Fused, before smoothing."""
+    """Fused, before it fades by its age."""
     fused: Scores
-    """Fused and smoothed; what is shown."""
+    """What is shown."""
     weights: tuple[float, float, float]
     """Share of face, voice and words in `raw`; sums to one, or all zero without evidence."""
     label: str
@@ -69,6 +56,8 @@ class Cue:
     model: str
     epoch_ns: int | None = None
     """Wall-clock time, when live."""
+    strength: float | None = None
+    """How far the face has come from rest to the full expression of the label, 0..1; None without either."""
 
     def to_json(self) -> dict[str, Any]:
         """The wire form: plain types only, keys in a fixed order."""
@@ -89,6 +78,7 @@ class Cue:
             "label": self.label,
             "confidence": round(self.confidence, 6),
             "reason": self.reason,
+            "strength": None if self.strength is None else round(self.strength, 3),
             "age_ms": {"face": self.age_ms[0], "voice": self.age_ms[1]},
             "skipped": self.skipped,
             "model": self.model,

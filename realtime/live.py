@@ -16,10 +16,10 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SourceNotFound
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
-from liveaffect.realtime.health import HealthBook, in_words
+from liveaffect.realtime.health import HealthBook, losses_in_words
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Snapshot
-from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStatus, Screen, blank
+from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStatus, Screen, blank_picture
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
@@ -58,6 +58,8 @@ class LiveRun:
         self.health = HealthBook()
         self.cues: Ring[tuple[Cue, ...]] = Ring(CUES)
         self.pace = Pace(overlay)
+        self.text_scale: Callable[[str], float] = lambda source: 1.0
+        """How much larger than usual text on the pictures of a source must be; a window knows."""
         self._sound: Ring[AudioBlock] = Ring(SOUND_BLOCKS)
         self._clock = clock
         self._outputs = outputs
@@ -134,11 +136,11 @@ class LiveRun:
         captured = sum(ledger.captured for ledger in ledgers)
         wiring = self.analysis.wiring
         skipped = 0 if wiring is None else wiring.scheduler.skipped["grid points"]
-        left_out = {} if wiring is None else wiring.health.left_out
+        left_out = {} if wiring is None else wiring.health.left_out + wiring.scheduler.lost_sound()
         return (
             f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
             f"{captured - shown - self.health.dropped()} in flight; {skipped} grid points skipped"
-        ) + in_words(*(s.state.losses for s in self.supervisors), left_out, self.health.failures)
+        ) + losses_in_words(*(s.state.losses for s in self.supervisors), left_out, self.health.failures)
 
     def check_ledger(self) -> None:
         """Raise AssertionError unless every captured picture is accounted for. Call after `run`."""
@@ -160,7 +162,7 @@ class LiveRun:
         if name == NO_CAMERA:
             now_ns = self._clock.now_ns()
             if now_ns - self._last.get(name, (None, 0))[1] >= HISTORY_STEP_NS:
-                self._show(name, blank(name, now_ns))
+                self._show(name, blank_picture(name, now_ns))
             return
         batch = self.rings.frames[name].read_since(self._cursors[name])
         self._cursors[name] = batch.cursor
@@ -176,7 +178,7 @@ class LiveRun:
         if now_ns - drawn_ns < _STILL_NS:
             return
         # Nothing came for a while: draw what there is again, so that the words on it are true.
-        self._show(name, frame or blank(name, now_ns))
+        self._show(name, frame or blank_picture(name, now_ns))
 
     def _show(self, name: str, frame: VideoFrame) -> None:
         self._wait_for_result(name, frame)
@@ -200,6 +202,7 @@ class LiveRun:
                 dropped=self.health.dropped(),
                 skipped=0 if wiring is None else wiring.scheduler.skipped["grid points"],
                 notices=self._notices(),
+                text_scale=self.text_scale(name),
             ),
         )
         self._outputs.show(picture, frame)

@@ -1,18 +1,22 @@
 """What is done less often when the machine cannot keep up, in a fixed and visible order. Pure.
 
-Words become rarer first, then the voice hop doubles, then the face cadence halves; capture and display
-are never touched. A second with many late steps goes one level up, five calm ones go one level down, so
-the answer to a short hiccup is nothing and the answer to a busy machine is not a flicker.
+The voice hop doubles first, then the face cadence halves; capture and display are never touched. A run has
+only the measures for what it analyses, so what is announced is what is done. A second with many late steps
+takes one measure more, five calm ones one less, so the answer to a short hiccup is nothing and the answer to
+a busy machine is not a flicker.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from liveaffect.realtime.clock import SECOND
 
-LEVELS = ("", "words rarer", "voice hop doubled", "face cadence halved")
-"""What the overlay says at each level; every level includes the ones before it."""
+HOP_DOUBLED = "voice hop doubled"
+"""Every second piece of sound is left out."""
+CADENCE_HALVED = "face cadence halved"
+"""Every second look at a face is left out."""
 _WINDOW_NS = SECOND
 _CALM_NS = 5 * SECOND
 _LATE_SHARE = 0.25
@@ -24,8 +28,11 @@ _FEW, _FEW_LATE = 4, 3
 class LoadShedder:
     """How much is left out. One caller."""
 
-    def __init__(self) -> None:
+    def __init__(self, measures: Sequence[str]) -> None:
+        """`measures`: what this run can leave out, in the order in which it is."""
         self.level = 0
+        """How many of them are in force."""
+        self._measures = tuple(measures)
         self._steps: deque[tuple[int, bool]] = deque()
         self._last_late_ns: int | None = None
         self._changed_ns = 0
@@ -46,16 +53,15 @@ class LoadShedder:
         elif self.level and now_ns - max(self._last_late_ns or 0, self._changed_ns) >= _CALM_NS:
             self._move(now_ns, -1)
 
-    @property
-    def voice_hop_doubled(self) -> bool:
-        """Every second piece of sound is left out."""
-        return self.level >= 2
+    def does(self, measure: str) -> bool:
+        """Whether that is left out now."""
+        return measure in self._measures[: self.level]
 
     @property
-    def face_cadence_halved(self) -> bool:
-        """Every second look at a face is left out."""
-        return self.level >= 3
+    def newest(self) -> str:
+        """What the overlay says: the measure that was taken last, or nothing."""
+        return self._measures[self.level - 1] if self.level else ""
 
     def _move(self, now_ns: int, by: int) -> None:
-        self.level = min(max(self.level + by, 0), len(LEVELS) - 1)
+        self.level = min(max(self.level + by, 0), len(self._measures))
         self._changed_ns = now_ns

@@ -17,12 +17,13 @@ from liveaffect.realtime.clock import SECOND, MediaClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.health import in_words
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import CountsLosses, Restamped
+from liveaffect.realtime.voice_analyzer import LATE, SHED
 from liveaffect.realtime.window import FUSION_STEP_NS
 from liveaffect.realtime.wiring import Rings, Tools, Wiring
 
@@ -30,7 +31,7 @@ Progress = Callable[[float], None]
 """Called with the media time in seconds."""
 
 
-class Reader(Protocol):
+class ItemReader(Protocol):
     """What lock-step needs of a source: items in the order of their time, then EndOfStream."""
 
     def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
@@ -49,6 +50,8 @@ class Summary:
     labels: dict[str, int] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=dict)
     """What of the file could not be used, by cause."""
+    lost_sound: dict[str, int] = field(default_factory=dict)
+    """Pieces of sound that say nothing about anybody, by cause."""
     failures: list[str] = field(default_factory=list)
     """What outputs failed at."""
 
@@ -60,7 +63,7 @@ class Summary:
         return (
             f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
             + (f": {shares}" if shares else "")
-            + in_words(self.losses)
+            + losses_in_words({**self.losses, **self.lost_sound})
         )
 
     def count(self, cues: tuple[Cue, ...]) -> None:
@@ -85,7 +88,7 @@ class LockStep:
         self._notices = () if (caveat := wiring.networks.caveat) is None else (caveat,)
         self.pictures = 0
 
-    def run(self, reader: Reader, progress: Progress = lambda _: None) -> float:
+    def run(self, reader: ItemReader, progress: Progress = lambda _: None) -> float:
         """Everything the source has; returns the media time in seconds. Raises if something was skipped."""
         while True:
             try:
@@ -99,6 +102,8 @@ class LockStep:
                 progress(item.captured_ns / SECOND)
         end_ns = max([self._clock.now_ns(), *(_end_ns(block) for block in self._early)])
         self._catch_up(end_ns + 1)
+        # The end seldom lies on a grid point, and what was said after the last one counts too.
+        self._step(end_ns)
         self._check_nothing_was_skipped()
         return end_ns / SECOND
 
@@ -135,9 +140,17 @@ class LockStep:
         return self._wiring.scheduler.step(now_ns)
 
     def _check_nothing_was_skipped(self) -> None:
-        skipped = self._wiring.scheduler.skipped
-        if skipped["grid points"] or skipped["looks"]:
-            raise RealtimeError(f"lock-step skipped {dict(skipped)}; this is a defect of the program")
+        scheduler = self._wiring.scheduler
+        lost = scheduler.lost_sound()
+        skipped = {
+            **scheduler.skipped,
+            LATE: lost[LATE],
+            SHED: lost[SHED],
+            "blocks of sound that were never taken in": len(self._early),
+            "pieces of sound that were never heard": scheduler.unheard(),
+        }
+        if any(skipped.values()):
+            raise RealtimeError(f"lock-step skipped {skipped}; this is a defect of the program")
         for ledger in self._wiring.health.ledgers.values():
             ledger.check(in_flight=0)
 
@@ -150,7 +163,7 @@ def _end_ns(block: AudioBlock) -> int:
 class Watched:
     """A source that was opened, and what it delivers."""
 
-    reader: Reader
+    reader: ItemReader
     camera: str | None
     microphone: str | None
 
@@ -182,6 +195,7 @@ def analyse(
     summary.pictures = run.pictures
     if isinstance(watched.reader, CountsLosses):
         summary.losses = {cause: count for cause, count in watched.reader.losses.items() if count}
+    summary.lost_sound = dict(wiring.scheduler.lost_sound())
     return summary
 
 

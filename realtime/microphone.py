@@ -20,7 +20,7 @@ from liveaffect.realtime.capture.portaudio import FormatRefused, SoundSystem, St
 from liveaffect.realtime.capture.resample import Resampler
 from liveaffect.realtime.capture.sound_time import SoundTime
 from liveaffect.realtime.clock import SECOND, Clock
-from liveaffect.realtime.devices import Device, by_name, listing
+from liveaffect.realtime.devices import Device, by_name, devices_in_words
 from liveaffect.realtime.errors import SourceError, SourceLost, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
 
@@ -132,7 +132,7 @@ class Microphone:
             found = by_name(known, self._spec)
         if found is None:
             raise SourceNotFound(
-                f"no microphone matches '{self._spec}'. {listing('Microphones', known)}\n"
+                f"no microphone matches '{self._spec}'. {devices_in_words('Microphones', known)}\n"
                 "Without one: --mic none"
             )
         return found

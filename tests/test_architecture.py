@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("engines", "realtime", "calibration", "liveaffect")
 """Each may import itself and those to its left."""
 
-VOCABULARY = ("clock", "errors", "frame", "cue")
+VOCABULARY = ("endings", "clock", "errors", "frame", "freshness", "cue")
 """Each may import those to its left, and of `engines` only `recipe`."""
 
 GROUPS = {
@@ -25,10 +25,21 @@ GROUPS = {
     "planning": {"window"},
     "seeing": {"faces", "search", "track", "crop", "face_analyzer"},
     "listening": {"signs", "attribution", "clarity"},
-    "evidence": {"pooling", "fusion", "smoothing", "confidence"},
+    "evidence": {"pooling", "resting", "expression", "estimate", "fusion", "labelling", "confidence"},
     "judging": {"scheduler", "voice_analyzer", "people", "networks", "load_shedder"},
     "drawing": {"overlay", "drawing"},
-    "sources": {"source", "devices", "capture", "camera", "microphone", "replay", "portrait", "speech"},
+    "sources": {
+        "source",
+        "devices",
+        "capture",
+        "camera",
+        "microphone",
+        "replay",
+        "picture",
+        "portrait",
+        "drawn_head",
+        "speech",
+    },
     "sinks": {"sinks"},
     "web": {"web"},
     "running": {
@@ -64,7 +75,7 @@ MAY_IMPORT = {
 }
 """Besides its own group."""
 
-OF_ENGINES = {"engines.recipe", "engines.protocol", "engines.user_folders"}
+OF_ENGINES = {"engines.recipe", "engines.protocol", "engines.user_folders", "engines.figures"}
 """All that a station may know of engines; what wires a run knows how to load them."""
 
 TIMEKEEPERS = {"realtime/clock.py", "engines/stopwatch.py"}

@@ -17,7 +17,14 @@ from liveaffect.cli import main
 from liveaffect.commands.calibrate import opened
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.device_pairs import Pair, camera_name, erase, load_pairs, store, stored_offset_ns
+from liveaffect.realtime.device_pairs import (
+    Pair,
+    camera_name,
+    erase_pair,
+    load_pairs,
+    store_pair,
+    stored_offset_ns,
+)
 from liveaffect.realtime.devices import Device
 from liveaffect.realtime.errors import CalibrationRefused, MissingFile
 from liveaffect.realtime.faces.files import make_finder
@@ -215,15 +222,15 @@ CAM = Pair("HD Cam", "Desk Mic", 120 * MS, "mouth", 0.8)
 def test_pairs_are_kept_by_name_replaced_listed_and_erased(settings_folder: Path) -> None:
     other = Pair("HD Cam", "Headset", -40 * MS, "clap", 1.0)
     assert load_pairs() == []
-    store(CAM)
-    store(other)
-    store(Pair("HD Cam", "Desk Mic", 90 * MS, "clap", 0.9))
+    store_pair(CAM)
+    store_pair(other)
+    store_pair(Pair("HD Cam", "Desk Mic", 90 * MS, "clap", 0.9))
     assert {p.offset_ns for p in load_pairs()} == {-40 * MS, 90 * MS}
     assert stored_offset_ns("HD Cam", "Headset") == -40 * MS
     assert stored_offset_ns("HD Cam", "none such") == 0
-    assert erase("HD Cam", "Headset") == 1
-    assert erase("HD Cam", "Headset") == 0
-    assert erase("HD Cam", "Desk Mic") == 1
+    assert erase_pair("HD Cam", "Headset") == 1
+    assert erase_pair("HD Cam", "Headset") == 0
+    assert erase_pair("HD Cam", "Desk Mic") == 1
     assert list(settings_folder.iterdir()) == []
 
 

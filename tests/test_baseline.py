@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from liveaffect.calibration.baseline import TERMS, log_softmax, measure, shift_of, sound_of
 from liveaffect.engines.recipe import LABELS, MEL_BANDS, SpeakerStatistics
-from liveaffect.realtime.profile import FORMAT, Baseline, BaselineRefused, Side, Sound, from_json
+from liveaffect.realtime.profile import FORMAT, Baseline, BaselineRefused, Side, VoiceStatistics, from_json
 
 FACE = TERMS["face"]
 SAD = LABELS.index("sad")
@@ -152,4 +152,4 @@ def test_an_empty_one_cannot_be_made() -> None:
     with pytest.raises(BaselineRefused, match="empty"):
         Baseline({}, sound_of(a_voice(-4.0)))
     assert Side("n", (0.0,) * 7, 5.0).seconds == 5.0
-    assert Sound((0.0,) * 64, (1.0,) * 64, 2.0).seconds == 2.0
+    assert VoiceStatistics((0.0,) * 64, (1.0,) * 64, 2.0).seconds == 2.0

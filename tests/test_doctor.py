@@ -76,13 +76,13 @@ def test_every_broken_or_absent_finding_on_this_machine_names_a_cure() -> None:
 
 
 def test_missing_libraries_are_told_as_the_packages_that_bring_them() -> None:
-    absent = libraries.missing(lambda name: name != "libGL.so.1", lambda _: False, "linux")
+    absent = libraries.missing_libraries(lambda name: name != "libGL.so.1", lambda _: False, "linux")
     assert [needed.package for needed in absent] == ["libgl1", "espeak-ng"]
     assert libraries.install_command(absent) == "sudo apt-get install libgl1 espeak-ng"
 
 
 def test_other_platforms_are_not_asked_for_linux_libraries() -> None:
-    assert libraries.missing(lambda _: False, lambda _: True, "darwin") == ()
+    assert libraries.missing_libraries(lambda _: False, lambda _: True, "darwin") == ()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from liveaffect.calibration.recording import Recording
 from liveaffect.cli import main
 from liveaffect.realtime.clock import MS, MonotonicClock
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.device_pairs import Pair, store, stored_offset_ns
+from liveaffect.realtime.device_pairs import Pair, store_pair, stored_offset_ns
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
 from liveaffect.realtime.faces import files
 from liveaffect.realtime.feeds import Feed
@@ -95,7 +95,7 @@ def test_live_takes_the_offset_of_the_two_devices_and_a_named_one_before_it(
         return webcam.feeds_of(settings, MonotonicClock())[-1].make()
 
     assert not isinstance(microphone_of(asked), Restamped)
-    store(Pair("rtsp://cam/1", "some mic", 90 * MS, "clap", 1.0))
+    store_pair(Pair("rtsp://cam/1", "some mic", 90 * MS, "clap", 1.0))
     assert isinstance(microphone_of(asked), Restamped)
     assert not isinstance(microphone_of(replace(asked, mic=("other mic",))), Restamped)
     none = replace(asked, av_offset="0")
@@ -109,7 +109,7 @@ def test_the_doctor_shows_what_is_stored_and_how_to_mend_it(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert [f.state for f in examination.sound_and_picture()] == ["absent"]
-    path = store(Pair("HD Cam", "Desk Mic", 90 * MS, "clap", 1.0))
+    path = store_pair(Pair("HD Cam", "Desk Mic", 90 * MS, "clap", 1.0))
     (found,) = examination.sound_and_picture()
     assert found.state == "ok"
     assert "HD Cam with Desk Mic: +90 ms" in found.detail
@@ -177,7 +177,7 @@ def test_two_devices_are_measured_kept_by_name_and_found_again(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(recording, "Recording", Filmed)
     monkeypatch.setattr(files, "make_finder", lambda _: Filmed.film.make_finders())
-    store(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
+    store_pair(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
     assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic"]) == 0
     said = capsys.readouterr()
     assert "kept for rtsp://cam/1 with some mic" in said.out

@@ -135,7 +135,7 @@ def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pyt
     for name, stand_in in {
         "FaceRecipe": lambda **_: small,
         "load_split": lambda found, frozen: faces,
-        "export": lambda *asked, **given: tiny_networks.write(tmp_path, "face"),
+        "export": lambda *asked, **given: tiny_networks.write_tiny(tmp_path, "face"),
         "quantize": lambda path, batches: scales.extend(batches),
     }.items():
         monkeypatch.setattr(train_face, name, stand_in)

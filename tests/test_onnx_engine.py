@@ -21,7 +21,7 @@ Change = Callable[[onnx.ModelProto], object]
 
 
 def opened(folder: Path, kind: str = "face", *, threads: int = 1) -> OnnxEngine:
-    path = tiny_networks.write(folder, kind)
+    path = tiny_networks.write_tiny(folder, kind)
     return OnnxEngine(manifests.read(path), folder, threads=threads)
 
 

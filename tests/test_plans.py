@@ -238,7 +238,7 @@ def test_kernels_of_another_card_or_driver_lie_elsewhere(tmp_path: Path) -> None
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    return manifests.read(tiny_networks.write(tmp_path, "face"))
+    return manifests.read(tiny_networks.write_tiny(tmp_path, "face"))
 
 
 def test_rtx_plans_are_portable_and_those_for_older_cards_are_not(manifest: Manifest) -> None:
@@ -272,7 +272,7 @@ def test_a_real_plan_goes_through_the_cache(tmp_path: Path) -> None:
         backend = find_backend()
     except EngineUnavailable as err:
         pytest.skip(str(err))
-    path = tiny_networks.write(tmp_path, "fusion")
+    path = tiny_networks.write_tiny(tmp_path, "fusion")
     found = manifests.read(path)
     key = plans.key_of(found, "fp32", backend, next(iter(gpus()), None), sizes=(1,))
     cache = tmp_path / "cache"

@@ -30,7 +30,7 @@ def calibration(kind: str, count: int = 32, *, piece: int = 6600) -> list[probe.
 
 @pytest.fixture(params=["face", "voice"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return tiny_networks.write(tmp_path, request.param)
+    return tiny_networks.write_tiny(tmp_path, request.param)
 
 
 @pytest.fixture(scope="module", params=["face", "voice"])
@@ -71,7 +71,7 @@ def test_a_live_preset_answers_like_fp32(live: Path) -> None:
 
 
 def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
-    path = tiny_networks.write(tmp_path, "voice")
+    path = tiny_networks.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     batch = probe.inputs("voice", 8, seed=2)
     wanted, given = (engine.infer(batch) for engine in both(path))
@@ -85,7 +85,7 @@ def fed_by_q(graph: onnx.ModelProto, node: onnx.NodeProto) -> list[bool]:
 
 
 def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path: Path) -> None:
-    path = tiny_networks.write(tmp_path, "voice")
+    path = tiny_networks.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     graph = graph_of(path)
     products = [node for node in graph.graph.node if node.op_type in quantising.OP_TYPES]
@@ -188,7 +188,7 @@ def test_what_cannot_be_quantised_is_refused_with_the_reason(path: Path, tmp_pat
     with pytest.raises(ValueError, match="at least one batch of calibration inputs, got none"):
         quantize(path, [])
     with pytest.raises(ValueError, match="a fusion network is not quantised; face and voice networks are"):
-        quantize(tiny_networks.write(tmp_path, "fusion"), [])
+        quantize(tiny_networks.write_tiny(tmp_path, "fusion"), [])
     (path.parent / f"{kind}.onnx").write_bytes(b"")
     with pytest.raises(EngineFileError, match="truncated or altered"):
         quantize(path, batches)

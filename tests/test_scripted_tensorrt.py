@@ -69,7 +69,7 @@ def test_the_comparison_sees_parameters(real: Any) -> None:
 
 @pytest.fixture
 def context(tmp_path: Path) -> scripted_tensorrt.IExecutionContext:
-    path = tiny_networks.write(tmp_path, "face")
+    path = tiny_networks.write_tiny(tmp_path, "face")
     content = manifests.load_bytes(manifests.read(path), tmp_path, "fp32")
     engine = scripted_tensorrt.Runtime(scripted_tensorrt.ILogger()).deserialize_cuda_engine(
         scripted_tensorrt.plan(content, (1, 4))

@@ -52,7 +52,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class PreparedNetwork:
     """A network in fp32, ready to be quantised in any number of ways."""
 
     manifest: Manifest
@@ -97,7 +97,7 @@ class Prepared:
         return {name: count / sum(found.values()) for name, count in found.items()}
 
 
-def prepare(manifest_path: Path) -> Prepared:
+def prepare(manifest_path: Path) -> PreparedNetwork:
     """Read and fold the fp32 network of a manifest. Raises ValueError for a kind that is not quantised."""
     manifest = manifests.read(manifest_path)
     if manifest.kind not in QUANTISED_KINDS:
@@ -105,7 +105,7 @@ def prepare(manifest_path: Path) -> Prepared:
             f"a {manifest.kind} network is not quantised; {' and '.join(QUANTISED_KINDS)} networks are"
         )
     graph = folded(manifests.load_bytes(manifest, manifest_path.parent, "fp32"))
-    return Prepared(manifest, graph, tuple(quantisable(graph)))
+    return PreparedNetwork(manifest, graph, tuple(quantisable(graph)))
 
 
 def quantize(
@@ -128,7 +128,7 @@ def quantize(
 
 
 def part_of(
-    prepared: Prepared, observed: Observed, method: str, exclude: Collection[str] = ()
+    prepared: PreparedNetwork, observed: Observed, method: str, exclude: Collection[str] = ()
 ) -> dict[str, Any]:
     """What a manifest says under `quantisation`."""
     manifest = prepared.manifest
@@ -143,7 +143,7 @@ def part_of(
     }
 
 
-def record(manifest_path: Path, prepared: Prepared, content: bytes, part: Mapping[str, Any]) -> Path:
+def record(manifest_path: Path, prepared: PreparedNetwork, content: bytes, part: Mapping[str, Any]) -> Path:
     """Write an INT8 file and what the manifest says of it; the file's path."""
     manifest = manifests.extended(prepared.manifest, quantisation=part)
     path = manifest_path.parent / manifests.file_name(manifest.kind, "int8")

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from liveaffect.engines import whisper
 from liveaffect.engines.model import presets
@@ -29,8 +28,8 @@ from liveaffect.engines.training import (
     corpora_voices,
     loop,
     sound_store,
-    spoken_sounds,
     splits,
+    spoken_sounds,
     synthetic_sounds,
 )
 from liveaffect.engines.training.augment_samples import heard
@@ -112,7 +111,7 @@ class DistilTask:
         told = network(log_mel).float()
         share = heard_share(log_mel)[:, :, None]
         weight = (1 - _EVERYWHERE) * share + _EVERYWHERE / share.shape[1]
-        moments: Tensor = ((told - wanted) ** 2 * weight).sum(1).mean()
+        moments = ((told - wanted) ** 2 * weight).sum(1).mean()
         return moments + OVER_TIME * _over_time(told, wanted, share)
 
     def figures(self, network: nn.Module) -> Mapping[str, float]:
@@ -161,7 +160,7 @@ def _spread(wanted: Tensor, share: Tensor) -> Tensor:
 def _chances(sounds: Sequence[Samples]) -> NDArray[np.float64]:
     """A sound is drawn as often as it is long."""
     length = np.array([len(sound) for sound in sounds], np.float64)
-    return np.asarray(length / length.sum())
+    return length / length.sum()
 
 
 def _some(sounds: Sequence[Samples], rng: np.random.Generator) -> list[Samples]:

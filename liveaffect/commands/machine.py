@@ -14,7 +14,7 @@ from liveaffect.realtime.errors import MissingFile, MissingLibrary
 from liveaffect.settings import Settings
 
 
-def add(commands: Any) -> None:
+def add_machine(commands: Any) -> None:
     """Their names and flags."""
     fetch = command(commands, "fetch", _fetch, "bring the files that are not ours, once")
     fetch.add_argument("--to", type=Path, help="folder of the face detectors, instead of the user's cache")

@@ -22,7 +22,7 @@ TIME_IS_UP = 3
 """Exit code of a training that is not finished: the same command goes on."""
 
 
-def add(commands: Any) -> None:
+def add_training(commands: Any) -> None:
     """Their names and flags."""
     train = command(commands, "train", _train, "train a network; needs the extra 'train'")
     train.add_argument("kind", choices=KINDS)

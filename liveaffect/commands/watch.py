@@ -9,16 +9,20 @@ from typing import Any
 from liveaffect.commands import command, say
 from liveaffect.settings import OVERLAY_MODES, Settings
 
+WINDOW_KEYS = "Keys in the window: q quit, f full screen, m mirror, l wait for results or not, h keys."
 
-def add(commands: Any) -> None:
+
+def add_watching(commands: Any) -> None:
     """Their names and flags."""
     demo = command(commands, "demo", _demo, "the whole path without camera or microphone")
+    demo.epilog = WINDOW_KEYS
     demo.add_argument("--seconds", type=float, help="length of the demo; 12 if not given")
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for video and contact sheet")
     demo.add_argument("--window", choices=("auto", "yes", "no"), default="auto", help="open a window")
     _overlay_flags(demo)
 
     live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
+    live.epilog = WINDOW_KEYS
     live.add_argument("--camera", action="append", help="index, name, device, file, URL or none; repeatable")
     live.add_argument("--mic", action="append", help="default, index, name or none; repeatable")
     live.add_argument("--size", help="picture size to ask for, such as 1280x720")

@@ -97,7 +97,7 @@ def _missing_bytes(path: Path) -> int:
     return 0 if promised >= 0xFFFF0000 else max(0, promised + 8 - path.stat().st_size)
 
 
-def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def read_pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Media time and RGB picture, upright, all of the size of the first."""
     size: tuple[int, int] | None = None
     next_ns = last_ns = 0
@@ -107,7 +107,9 @@ def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[
         assert stream is not None
         # Slices, not whole pictures, in parallel: errors then stay with the packet they belong to.
         stream.thread_type = "SLICE"
-        for frame in _decoded(container, stream, losses, "packets of pictures that could not be decoded"):
+        for frame in _decoded_frames(
+            container, stream, losses, "packets of pictures that could not be decoded"
+        ):
             picture = cast(av.VideoFrame, frame)
             at_ns = next_ns
             if picture.pts is not None and picture.time_base is not None:
@@ -129,7 +131,9 @@ def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[
             yield last_ns, image
 
 
-def sound(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+def read_sound(
+    path: Path, found: Opened, losses: Counter[str]
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """Number of the first sample, its media time, samples; blocks of `BLOCK`, only the last is shorter.
 
     A hole in the file is a jump of number and time; before one, a block may be shorter too.
@@ -163,7 +167,9 @@ def _stretches(
     with av.open(str(path)) as container:
         stream = _audio_stream(container)
         assert stream is not None
-        for decoded in _decoded(container, stream, losses, "packets of sound that could not be decoded"):
+        for decoded in _decoded_frames(
+            container, stream, losses, "packets of sound that could not be decoded"
+        ):
             frame = cast(av.AudioFrame, decoded)
             expected_ns = 0 if begin_ns is None else begin_ns + fed_ns
             stamp_ns = expected_ns
@@ -200,7 +206,9 @@ def _stretches(
             yield number, _time(origin_ns, number), part
 
 
-def _decoded(container: InputContainer, stream: Any, losses: Counter[str], cause: str) -> Iterator[Any]:
+def _decoded_frames(
+    container: InputContainer, stream: Any, losses: Counter[str], cause: str
+) -> Iterator[Any]:
     """All frames that can be decoded; what cannot is counted."""
     packets = container.demux(stream)
     while True:

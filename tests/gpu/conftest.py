@@ -36,7 +36,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         if IS_SCRIPTED:
-            patch.setattr(plans, "build_plan", scripted_gpu.build)
+            patch.setattr(plans, "build_plan", scripted_gpu.build_scripted)
         yield
 
 
