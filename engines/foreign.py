@@ -52,8 +52,8 @@ def tensors(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
     model = whisper.KNOWN.get(name)
     if model is None or model.sha256 != wanted:
         raise EngineFileError(
-            f"'{manifest.name}' stands on Whisper {name} with SHA-256 {str(wanted)[:12]}..., which this version "
-            "does not know; bring liveaffect up to date with 'pip install --upgrade liveaffect'"
+            f"'{manifest.name}' stands on Whisper {name} with SHA-256 {str(wanted)[:12]}..., which this "
+            "version does not know; bring liveaffect up to date with 'pip install --upgrade liveaffect'"
         )
     found = whisper.read(whisper_folder(name), model)
     names: list[str] = list(manifest.foreign["tensors"])

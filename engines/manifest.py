@@ -55,7 +55,7 @@ class RecipeNumbers:
     """Samples of a piece that were heard before; silence where a stream begins."""
     evidence_s: float = 2.0
     """How far back pooling looks."""
-    statistics: recipe.Statistics = recipe.Statistics()
+    statistics: recipe.Statistics = recipe.FRAMES
     """What a voice network keeps of a speaker."""
 
 
@@ -122,7 +122,7 @@ def describe(
     statistics: recipe.Statistics | None = None,
 ) -> Manifest:
     """The manifest of a network that has no files yet."""
-    kept = statistics or recipe.Statistics()
+    kept = statistics or recipe.FRAMES
     inputs, outputs = tensors(kind, piece, kept.width)
     numbers = RecipeNumbers(piece=piece, hop=hop, lead=lead, evidence_s=EVIDENCE_S[kind], statistics=kept)
     return Manifest(f"{kind}-{preset}", kind, preset, {}, recipe.LABELS, inputs, outputs, numbers)

@@ -192,6 +192,10 @@ def crop_matrix(eye_left: NDArray[np.floating], eye_right: NDArray[np.floating])
     return np.column_stack([turn, shift])
 
 
+FRAMES = Statistics()
+"""Of log-mel, as most networks have it."""
+
+
 @dataclass(slots=True, eq=False)
 class SpeakerStatistics:
     """Running mean and variance of what one speaker's speech is like, with forgetting.
@@ -204,7 +208,7 @@ class SpeakerStatistics:
     """Frames or pieces of speech behind the sums, old ones forgotten."""
     total: NDArray[np.float64]
     total_sq: NDArray[np.float64]
-    kept: Statistics = Statistics()
+    kept: Statistics = FRAMES
 
     @classmethod
     def cold(
@@ -214,7 +218,7 @@ class SpeakerStatistics:
         kept: Statistics | None = None,
     ) -> SpeakerStatistics:
         """A speaker nobody has heard yet: the corpus priors, or others, with a small weight."""
-        kept = kept or Statistics()
+        kept = kept or FRAMES
         prior_mean, prior_variance = kept.prior
         weight = kept.prior_weight
         mean_v = np.broadcast_to(np.asarray(prior_mean if mean is None else mean, np.float64), kept.width)
@@ -235,7 +239,7 @@ class SpeakerStatistics:
         speech: float,
         new: float,
     ) -> None:
-        """Take in one piece: its sums, how much of it was speech (0..1), and how many frames or pieces are new.
+        """Take in one piece: its sums, how much of it was speech (0..1), how many frames or pieces are new.
 
         Overlapping pieces pass the hop's frames as `new`, so that no frame counts twice. Sums over the
         whole piece are scaled to that share; longer pieces report sums scaled to STFT_FRAMES. A piece with

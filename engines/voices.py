@@ -1,7 +1,7 @@
 """Which of the two voice networks is used: the small one that is always there, or the full one on Whisper.
 
-Files can wait, so they get the full one wherever Whisper is. Live takes it where this very machine carries it,
-which is measured, not guessed from a name.
+Files can wait, so they get the full one wherever Whisper is. Live takes it where this very machine carries
+it, which is measured, not guessed from a name.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def voice_folder(
         report(f"voice: the small one; the full one would take {share:.0%} of a core here")
         return None
     return folder
+
+
+def folders_of(weights: Path | None, full: Path | None) -> dict[str, Path | None]:
+    """Where the manifest of each kind is: the full voice has a folder and a fusion of its own."""
+    return {"face": weights, "voice": full or weights, "fusion": full or weights}
 
 
 def _share(found: manifest.Manifest, folder: Path, threads: int) -> float:

@@ -50,7 +50,7 @@ def confidence(trained: list[str], settings: Settings) -> Finding:
 
     lines: list[str] = []
     try:
-        found = confidence_of(Path(settings.weights) if settings.weights else None, trained, lines.append)
+        found = confidence_of(settings.folders(lines.append), trained, lines.append)
     except EngineError as error:
         return Finding("confidence", "broken", str(error), MEND)
     known = ", ".join(f"{name} {temperature:.2f}" for name, temperature in found.fused.items())
@@ -122,7 +122,7 @@ def open_engine(kind: str, settings: Settings, lines: list[str]) -> Engine:
     """As a run would; `lines` gets what the loader says about its choice."""
     from liveaffect.engines.load import load
 
-    folder = Path(settings.weights) if settings.weights else None
+    folder = settings.folders(lines.append)[kind]
     return load(kind, choice=settings.engine, weights=folder, threads=settings.threads, report=lines.append)
 
 

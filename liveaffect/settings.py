@@ -133,6 +133,15 @@ class Settings:
         """Where the face detectors are; None for the user's cache."""
         return Path(self.face_model) if self.face_model else None
 
+    def folders(self, say: Say, *, live: bool = False) -> dict[str, Path | None]:
+        """Where the networks of each kind are; `say` gets why the full voice is not taken."""
+        from liveaffect.engines.voices import folders_of, voice_folder
+
+        full = None
+        if self.engine != "scripted":
+            full = voice_folder(self.voice, self.weights_folder, live=live, threads=self.threads, report=say)
+        return folders_of(self.weights_folder, full)
+
     def load_tools(self, say: Say, *, live: bool = False) -> Tools:
         """Networks, finders and profile as these settings name them, warmed up."""
         from liveaffect.realtime.profile import profile_of
@@ -141,12 +150,10 @@ class Settings:
         tools = load_tools(
             say,
             engine=self.engine,
-            weights=self.weights_folder,
+            folders=self.folders(say, live=live),
             threads=self.threads,
             require_gpu=self.require_gpu,
             face_files=self.face_files,
-            voice=self.voice,
-            live=live,
         )
         profile = profile_of(self.profile, tools.networks, self.weights_folder)
         return dataclasses.replace(tools, profile=profile)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from liveaffect.engines.recipe import HOP, PIECE, Statistics
+from liveaffect.engines.recipe import FRAMES, HOP, PIECE, Statistics
 from liveaffect.realtime.clock import MS
 
 FUSION_STEP_NS = 100 * MS
@@ -46,7 +46,7 @@ class PieceGrid:
     length: int
     hop: int
     lead: int = 0
-    statistics: Statistics = Statistics()
+    statistics: Statistics = FRAMES
     """What the network that hears them keeps of a speaker."""
 
     def __post_init__(self) -> None:

@@ -17,7 +17,6 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.confidence import READING, Calibrated, OtherWeights, parse
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.load import load, manifest_path, recipe_numbers
-from liveaffect.engines.voices import voice_folder
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import SAMPLE_RATE, SUBSETS
@@ -136,21 +135,16 @@ def load_tools(
     say: Say,
     *,
     engine: str = "auto",
-    weights: Path | None = None,
+    folders: Mapping[str, Path | None] | None = None,
     threads: int = 1,
     require_gpu: bool = False,
     face_files: Path | None = None,
-    voice: str = "small",
-    live: bool = False,
 ) -> Tools:
     """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it.
 
-    `voice` is 'small', 'full' or 'auto', which asks whether somebody waits: `live`.
+    `folders` says where each kind's network is; None, the shipped ones.
     """
-    full = None
-    if engine != "scripted":
-        full = voice_folder(voice, weights, live=live, threads=threads, report=say)
-    folders = folders_of(weights, full)
+    folders = folders or dict.fromkeys(KINDS)
 
     def one(kind: str) -> Engine:
         return load(
@@ -165,7 +159,7 @@ def load_tools(
     engines = {kind: one(kind) for kind in KINDS}
     trained = [kind for kind, each in engines.items() if each.spec.trained]
     networks = Networks(
-        engines["face"], engines["voice"], engines["fusion"], confidence_of(weights, trained, say, full)
+        engines["face"], engines["voice"], engines["fusion"], confidence_of(folders, trained, say)
     )
     networks.warm_up()
     numbers = recipe_numbers("voice", choice=engine, weights=folders["voice"])
@@ -178,24 +172,16 @@ def load_tools(
     return Tools(networks, lambda: make_finder(face_files), pieces, awaiting=awaiting)
 
 
-def folders_of(weights: Path | None, full: Path | None) -> dict[str, Path | None]:
-    """Where the manifest of each kind is: the full voice has a folder and a fusion of its own."""
-    return {"face": weights, "voice": full or weights, "fusion": full or weights}
-
-
 NOT_CALIBRATED = "confidence not calibrated"
 
 
 def confidence_of(
-    weights: Path | None, trained: Collection[str], say: Callable[[str], None], full: Path | None = None
+    folders: Mapping[str, Path | None], trained: Collection[str], say: Callable[[str], None]
 ) -> Confidence:
     """What the manifests say of those networks that were trained; the others have none.
 
-    `full` is where voice and fusion are, if not with the others.
-
     Raises EngineFileError for a damaged one.
     """
-    folders = folders_of(weights, full)
     found = {kind: manifests.read(manifest_path(kind, folders[kind])) for kind in trained}
     parts: dict[str, dict[str, Calibrated]] = {}
     for kind, manifest in found.items():

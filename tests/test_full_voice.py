@@ -1,4 +1,4 @@
-"""The full voice network: Whisper's arithmetic, none of its numbers in our file, and put together when opened."""
+"""The full voice: Whisper's arithmetic, none of its numbers in our file, put together when it is opened."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_another_whisper_than_the_one_it_was_trained_on_is_refused(
 ) -> None:
     folder, _ = exported
     monkeypatch.setitem(whisper.KNOWN, "tiny.en", replace(whisper.TINY_EN, sha256="0" * 64))
-    with pytest.raises(EngineFileError, match="stands on Whisper tiny.en with SHA-256"):
+    with pytest.raises(EngineFileError, match=r"stands on Whisper tiny\.en with SHA-256"):
         OnnxEngine(found, folder / FULL)
 
 
@@ -117,7 +117,7 @@ def test_the_full_voice_is_taken_where_it_can_be_and_said_where_not(
     monkeypatch.setenv(foreign.FOLDER_VARIABLE, str(tmp_path))
     assert voice_folder("auto", folder, report=lines.append) is None
     assert "liveaffect fetch" in lines[0]
-    with pytest.raises(EngineFileError, match="the full voice cannot be used: Whisper tiny.en is not in"):
+    with pytest.raises(EngineFileError, match=r"the full voice cannot be used: Whisper tiny\.en is not in"):
         voice_folder("full", folder, report=lines.append)
     with pytest.raises(EngineFileError, match="there is no full voice network"):
         voice_folder("full", tmp_path, report=lines.append)

@@ -85,5 +85,5 @@ def test_only_the_file_with_the_known_sum_is_believed(
 
 
 def test_a_missing_file_names_the_command_that_brings_it(tmp_path: Path) -> None:
-    with pytest.raises(EngineFileError, match="No such file.*`liveaffect fetch` brings it"):
+    with pytest.raises(EngineFileError, match=r"No such file.*`liveaffect fetch` brings it"):
         whisper.read(tmp_path, whisper.TINY_EN)

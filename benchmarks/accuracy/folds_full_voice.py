@@ -1,9 +1,10 @@
 """Heads on frozen layers that each leave speakers or a whole corpus out, and what they say of those.
 
-A run `K` leaves out four actors of RAVDESS (the first five runs), one speaker of nEMO and one of EmoDB, in the
-order of their names; a run named after a corpus leaves that out. The layers never learnt from any of them.
+A run `K` leaves out four actors of RAVDESS (the first five runs), one speaker of nEMO and one of EmoDB, in
+the order of their names; a run named after a corpus leaves that out. The layers learnt
+from none of them.
 
-    python -m benchmarks.accuracy.folds_full_voice --data DIR --whisper DIR --out OUT [--runs 0 1 ravdess] [--seed 0]
+    python -m benchmarks.accuracy.folds_full_voice --data DIR --whisper DIR --out OUT [--runs 0 ravdess]
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def left_out(bank: PieceBank, run: str) -> NDArray[np.bool_]:
     """(recordings,): what a run is judged by and never hears."""
     corpus = bank.corpus
     if not run.isdecimal():
-        return corpus == run
+        return np.asarray(corpus == run)
     number, held = int(run), np.zeros(len(corpus), np.bool_)
     for name in set(corpus) - {""}:
         speakers = sorted(set(bank.speaker[corpus == name]))

@@ -1,7 +1,7 @@
 """Trains what stands on frozen layers, Whisper's or the student's: head, prior, judge of speech, temperature.
 
-The speakers of the frozen sides `calibrate` and `test` are left out of everything that learns; on the first the
-temperature is fitted that makes a probability mean what it says.
+The speakers of the frozen sides `calibrate` and `test` are left out of everything that learns; on the first
+the temperature is fitted that makes a probability mean what it says.
 
     python -m liveaffect.engines.training.train_statistics_voice whisper --data DIR --whisper DIR --out OUT
 """
@@ -42,8 +42,8 @@ from liveaffect.engines.training import (
 from liveaffect.engines.training.corpora_voices import LICENCES
 from liveaffect.engines.training.distil_voice import Pupil
 from liveaffect.engines.training.piece_bank import PieceBank, Sound
-from liveaffect.engines.training.sided_voices import found_in, sided
 from liveaffect.engines.training.ship import source_commit
+from liveaffect.engines.training.sided_voices import found_in, sided
 from liveaffect.engines.training.voice_heads import HeadSchedule, Voices
 
 COPIES = 2
