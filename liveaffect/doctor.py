@@ -241,6 +241,31 @@ def files(settings: Settings) -> Iterator[Finding]:
             yield Finding(file.name, "ok", str(path))
 
 
+def voices(settings: Settings) -> Iterator[Finding]:
+    """Which voice network a run on files would take, and why not the full one."""
+    from liveaffect.engines.foreign import tensors
+    from liveaffect.engines.load import manifest_path
+    from liveaffect.engines.manifest import read
+    from liveaffect.engines.protocol import EngineError
+    from liveaffect.engines.voices import voice_folder
+    from liveaffect.realtime.faces.files import COMMAND
+
+    lines: list[str] = []
+    try:
+        full = voice_folder(settings.voice, settings.weights_folder, report=lines.append)
+        if full is not None:
+            tensors(read(manifest_path("voice", full)))
+    except EngineError as error:
+        yield Finding("voice", "broken", str(error), COMMAND)
+        return
+    if full is not None:
+        yield Finding("voice", "ok", f"full, from {full}")
+    elif lines:
+        yield Finding("voice", "absent", lines[0].removeprefix("voice: "), COMMAND)
+    else:
+        yield Finding("voice", "ok", "small")
+
+
 def disk() -> Iterator[Finding]:
     """What the installation takes."""
     from liveaffect.engines.manifest import SHIPPED
@@ -306,6 +331,7 @@ def all_sections(settings: Settings) -> tuple[Section, ...]:
         ("fonts", fonts),
         ("GPU", gpu),
         ("engines", partial(engines, settings)),
+        ("voice network", partial(voices, settings)),
         ("self-test: face", partial(known_face, settings)),
         ("self-test: voice", partial(known_voice, settings)),
         ("size on disk", disk),

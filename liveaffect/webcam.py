@@ -89,7 +89,7 @@ def make_run(
     """A live run that is not started yet; its networks are loaded when it is. The caller stops `gpu`."""
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(say)
+        tools = settings.load_tools(say, live=True)
         gpu.start(tools.awaiting)
         wiring = Wiring(
             rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
