@@ -117,11 +117,11 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
-def imports_of(path: Path, *, only_at_import: bool = False) -> set[str]:
-    """Modules that a file imports, whether ours or foreign; inside functions too unless told otherwise."""
-    nodes = list(_run_at_import(tree_of(path)) if only_at_import else ast.walk(tree_of(path)))
+@cache
+def imports_of(path: Path) -> frozenset[str]:
+    """Modules that a file imports, whether ours or foreign; inside functions too."""
     found: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {plain(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -131,25 +131,13 @@ def imports_of(path: Path, *, only_at_import: bool = False) -> set[str]:
             found |= inner
             if len(inner) < len(node.names):
                 found.add(plain(node.module or ""))
-    return found
+    return frozenset(found)
 
 
 def plain(module: str) -> str:
     """The name without the `liveaffect.` of the three packages that lie below it."""
     inner = module.removeprefix("liveaffect.")
     return inner if inner.split(".")[0] in PACKAGES else module
-
-
-def _run_at_import(node: ast.AST) -> list[ast.AST]:
-    """Nodes that run when the module is imported: not those in functions or under TYPE_CHECKING."""
-    out: list[ast.AST] = []
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        out += [child, *_run_at_import(child)]
-    return out
 
 
 OURS = {name_of(path) for path in SOURCES}

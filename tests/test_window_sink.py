@@ -25,10 +25,10 @@ def test_without_a_display_the_window_says_so_instead_of_ending_the_program(
     monkeypatch.delenv("DISPLAY", raising=False)
     assert not window.display_is_there()
     with pytest.raises(SinkError, match="DISPLAY is not set"):
-        window.Window()
+        window.WindowSink()
     monkeypatch.setenv("DISPLAY", ":4711")
     with pytest.raises(SinkError, match=":4711, and nothing answers there"):
-        window.Window()
+        window.WindowSink()
 
 
 def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("liveaffect.realtime.sinks.window.ctypes.CDLL", missing)
     with pytest.raises(MissingLibrary, match="apt-get install libxcb1"):
-        window.Window()
+        window.WindowSink()
 
 
 def test_without_the_library_that_leaves_events_to_the_window_none_is_opened(
@@ -56,7 +56,7 @@ def test_without_the_library_that_leaves_events_to_the_window_none_is_opened(
 
     monkeypatch.setattr("liveaffect.realtime.sinks.window.ctypes.CDLL", missing)
     with pytest.raises(MissingLibrary, match="apt-get install libx11-xcb1"):
-        window.Window()
+        window.WindowSink()
 
 
 ON_A_DISPLAY = """
@@ -64,7 +64,7 @@ import subprocess, sys, time
 import numpy as np
 from functools import partial
 from pathlib import Path
-from liveaffect.realtime.sinks.window import HELP_NS, Window
+from liveaffect.realtime.sinks.window import HELP_NS, WindowSink
 from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 from liveaffect.realtime.overlay import draw
@@ -72,7 +72,7 @@ from liveaffect.realtime.overlay import draw
 view = crowd(640, 480, 1)
 picture = draw(view)
 shot = sys.argv[1]
-window, pressed = Window(), []
+window, pressed = WindowSink(), []
 window.on_key = {key: lambda key=key: pressed.append(key) for key in "ml"}
 run = partial(subprocess.run, check=True, capture_output=True, text=True)
 for turn in range(20):
@@ -103,11 +103,11 @@ import subprocess, sys, time
 import numpy as np
 from pathlib import Path
 from liveaffect.realtime.overlay import lay_out, paint
-from liveaffect.realtime.sinks.window import HELP_NS, Window, _display_size, opening_size
+from liveaffect.realtime.sinks.window import HELP_NS, WindowSink, _display_size, opening_size
 from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 
-window, shot = Window(), sys.argv[1]
+window, shot = WindowSink(), sys.argv[1]
 window.on_key = {"m": lambda: None}
 size = _display_size()
 assert (size.width, size.height) == tuple(map(int, sys.argv[2].split("x"))), size
@@ -164,13 +164,13 @@ ON_A_DENSE_SCREEN = """
 import subprocess, sys, time
 import numpy as np
 from pathlib import Path
-from liveaffect.realtime.sinks.window import HELP_NS, Window, display_is_there
+from liveaffect.realtime.sinks.window import HELP_NS, WindowSink, display_is_there
 from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import frame
 
 assert display_is_there()  # which holds a connection, or the server would forget what it is told next
 subprocess.run(["xrdb", "-merge"], input=b"Xft.dpi: 192", check=True)
-window, fine = Window(), np.zeros((960, 1280, 3), np.uint8)
+window, fine = WindowSink(), np.zeros((960, 1280, 3), np.uint8)
 fine[:, ::2] = 255
 small = np.zeros((480, 640, 3), np.uint8)
 for turn in range(20):
@@ -193,9 +193,9 @@ WHO_TAKES_EVENTS = """
 import sys
 from ctypes import CDLL, c_char_p, c_int, c_long, c_ulong, c_void_p
 from pathlib import Path
-from liveaffect.realtime.sinks.window import Window
+from liveaffect.realtime.sinks.window import WindowSink
 
-window = Window()
+window = WindowSink()
 everybody = CDLL(None)
 if not hasattr(everybody, "XSetEventQueueOwner"):
     # What Qt then gets: the copy in the wheel, if it has one.
@@ -269,10 +269,10 @@ AFTER_READING_FILES = """
 import sys
 import {module}
 import av
-from liveaffect.realtime.sinks.window import Window
+from liveaffect.realtime.sinks.window import WindowSink
 from liveaffect.realtime.testing.scenes import crowd
 
-window, view = Window(), crowd(640, 480, 1)
+window, view = WindowSink(), crowd(640, 480, 1)
 for _ in range(3):
     window.show(view.frame.image, view.frame)
 window.close()
