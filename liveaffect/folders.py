@@ -28,11 +28,9 @@ class FoundFiles:
 
     def line(self) -> str | None:
         """What was passed over, in words; None if nothing was."""
-        if not self.passed_over:
-            return None
-        causes = ", ".join(f"{count} {why}" for why, count in sorted(self.passed_over.items()))
         total = self.passed_over.total()
-        return f"{total} {'file' if total == 1 else 'files'} passed over: {causes}"
+        causes = ", ".join(f"{count} {why}" for why, count in sorted(self.passed_over.items()) if count)
+        return f"{total} {'file' if total == 1 else 'files'} passed over: {causes}" if total else None
 
 
 def expand(paths: Sequence[Path], wanted: tuple[str, ...]) -> FoundFiles:
@@ -62,6 +60,8 @@ def _look_into(folder: Path, wanted: tuple[str, ...], found: FoundFiles) -> None
     before = len(found.files), len(found.failed)
     for parent, folders, names in os.walk(folder, onerror=refused):
         folders.sort()
+        # Not followed, because links can lead round in a circle.
+        found.passed_over["linked folders"] += sum(Path(parent, name).is_symlink() for name in folders)
         for name in sorted(names):
             path = Path(parent, name)
             if (why := why_passed_over(path, wanted)) is None:

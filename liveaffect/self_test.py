@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.protocol import Engine, EngineError
-from liveaffect.engines.recipe import HOP, LABELS, SpeakerStatistics
+from liveaffect.engines.recipe import HOP, LABELS, SpeakerStatistics, Statistics
 from liveaffect.findings import Finding
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.speech import read_wav
@@ -50,7 +50,7 @@ def confidence(trained: list[str], settings: Settings) -> Finding:
 
     lines: list[str] = []
     try:
-        found = confidence_of(Path(settings.weights) if settings.weights else None, trained, lines.append)
+        found = confidence_of(settings.folders(lines.append), trained, lines.append)
     except EngineError as error:
         return Finding("confidence", "broken", str(error), MEND)
     known = ", ".join(f"{name} {temperature:.2f}" for name, temperature in found.fused.items())
@@ -122,14 +122,15 @@ def open_engine(kind: str, settings: Settings, lines: list[str]) -> Engine:
     """As a run would; `lines` gets what the loader says about its choice."""
     from liveaffect.engines.load import load
 
-    folder = Path(settings.weights) if settings.weights else None
+    folder = settings.folders(lines.append)[kind]
     return load(kind, choice=settings.engine, weights=folder, threads=settings.threads, report=lines.append)
 
 
 def _listen(engine: Engine, samples: NDArray[np.float32]) -> tuple[float, str]:
     """Mean probability of speech over all pieces, and the label of their mean logits."""
     (piece,) = next(tensor.shape for tensor in engine.spec.inputs if tensor.name == "samples")
-    mean, istd = SpeakerStatistics.cold().normaliser()
+    (width,) = next(tensor.shape for tensor in engine.spec.inputs if tensor.name == "mean")
+    mean, istd = SpeakerStatistics.cold(kept=Statistics.of_width(width)).normaliser()
     speech, logits = [], []
     for start in range(0, len(samples) - piece + 1, HOP):
         inputs = {"samples": samples[start : start + piece], "mean": mean, "istd": istd}

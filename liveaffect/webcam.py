@@ -58,18 +58,8 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     sinks = open_outputs(settings, say, sound=any(feed.sound for feed in feeds))
     windows = [sink for sink in sinks if isinstance(sink, WindowSink)]
     gpu = GpuStart(say)
-
-    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(say)
-        gpu.start(tools.awaiting)
-        wiring = Wiring(
-            rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
-        )
-        wiring.scheduler.adopt(tools.profile)
-        return wiring
-
     outputs = Outputs(sinks)
-    run = LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
+    run = make_run(feeds, settings, clock, outputs, gpu, say)
     for window in windows:
         window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
         run.text_scale = window.text_scale
@@ -91,6 +81,23 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
             report.overruns,
         )
     return 1 if outputs.failures or run.analysis.failed is not None else 0
+
+
+def make_run(
+    feeds: list[Feed], settings: Settings, clock: MonotonicClock, outputs: Outputs, gpu: GpuStart, say: Say
+) -> LiveRun:
+    """A live run that is not started yet; its networks are loaded when it is. The caller stops `gpu`."""
+
+    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
+        tools = settings.load_tools(say, live=True)
+        gpu.start(tools.awaiting)
+        wiring = Wiring(
+            rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
+        )
+        wiring.scheduler.adopt(tools.profile)
+        return wiring
+
+    return LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
 
 
 def open_outputs(settings: Settings, say: Say, *, sound: bool) -> list[Sink]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 from liveaffect.realtime.analysis import Analysis
 from liveaffect.realtime.clock import MS, SECOND, Clock
@@ -87,6 +88,16 @@ class LiveRun:
         Raises what kept the analysis from loading, because a run without any is not what was asked for.
         """
         started_ns = self._clock.now_ns()
+        with closing(self.turns()) as turns:
+            for ended in turns:
+                if ended or wants_stop() or 0 < seconds * SECOND <= self._clock.now_ns() - started_ns:
+                    break
+
+    def turns(self) -> Generator[bool]:
+        """Start, and take a turn whenever asked for the next; True once every source has ended.
+
+        Raises as `run` does. Closing the generator ends threads, sources and outputs.
+        """
         # A film waits for the networks; what a camera shows meanwhile is shown without them.
         waiting = [s for s, feed in zip(self.supervisors, self._feeds, strict=True) if not feed.live]
         try:
@@ -95,7 +106,7 @@ class LiveRun:
             for supervisor in self.supervisors:
                 if supervisor not in waiting:
                     supervisor.start()
-            while not wants_stop():
+            while True:
                 self.turn()
                 if self.analysis.wiring is not None:
                     while waiting:
@@ -103,8 +114,7 @@ class LiveRun:
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
                 self._refuse_what_was_never_there()
-                if 0 < seconds * SECOND <= self._clock.now_ns() - started_ns or self._ended():
-                    break
+                yield self._ended()
         finally:
             self._close()
 

@@ -75,7 +75,7 @@ def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
     quantize(path, calibration("voice"))
     batch = probe.inputs("voice", 8, seed=2)
     wanted, given = (engine.infer(batch) for engine in both(path))
-    for name in ("mel_sum", "mel_sumsq"):
+    for name in ("stat_sum", "stat_sumsq"):
         np.testing.assert_array_equal(wanted[name], given[name])
 
 
@@ -111,7 +111,7 @@ def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: P
 
 def test_bands_mixed_again_after_the_logarithm_still_belong_to_the_front_end(tmp_path: Path) -> None:
     graph = tiny_networks.network("voice")
-    total = next(n for n in graph.graph.node if n.output[0] == "mel_sum")
+    total = next(n for n in graph.graph.node if n.output[0] == "stat_sum")
     mixing = numpy_helper.from_array(np.eye(64, dtype=np.float32), "more_mixing")
     graph.graph.initializer.append(mixing)
     again = onnx.helper.make_node("MatMul", ["more_mixing", total.input[0]], ["mixed"], name="mix_again")

@@ -111,7 +111,7 @@ class DistilTask:
         told = network(log_mel).float()
         share = heard_share(log_mel)[:, :, None]
         weight = (1 - _EVERYWHERE) * share + _EVERYWHERE / share.shape[1]
-        moments = ((told - wanted) ** 2 * weight).sum(1).mean()
+        moments: Tensor = ((told - wanted) ** 2 * weight).sum(1).mean()
         return moments + OVER_TIME * _over_time(told, wanted, share)
 
     def figures(self, network: nn.Module) -> Mapping[str, float]:
@@ -160,7 +160,7 @@ def _spread(wanted: Tensor, share: Tensor) -> Tensor:
 def _chances(sounds: Sequence[Samples]) -> NDArray[np.float64]:
     """A sound is drawn as often as it is long."""
     length = np.array([len(sound) for sound in sounds], np.float64)
-    return length / length.sum()
+    return np.asarray(length / length.sum())
 
 
 def _some(sounds: Sequence[Samples], rng: np.random.Generator) -> list[Samples]:
