@@ -85,7 +85,8 @@ def _sounds(takes: dict[str, list[Take]], report: Callable[[str], None]) -> tupl
         if these:
             held += these
             sounds += [
-                s.astype(np.float32) for s in sound_store.load(these, sound_store.default_folder(), report)
+                s.astype(np.float32)
+                for s in sound_store.load_takes(these, sound_store.default_folder(), report)
             ]
     return held, sounds
 
