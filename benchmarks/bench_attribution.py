@@ -18,12 +18,13 @@ from harness import measure
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.realtime.attribution import Attribution
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.cue import Reading
+from liveaffect.realtime.estimate import Estimate, Opinion
+from liveaffect.realtime.labelling import Labeller
+from liveaffect.realtime.pooling import Pooled
 from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
-from liveaffect.realtime.smoothing import Circumstances, LabelSmoother
 
 RNG = np.random.default_rng(0)
-BUDGET_MOUTH_MS, BUDGET_ENERGY_MS, BUDGET_DECISION_MS, BUDGET_STEADY_MS = 0.05, 0.1, 0.2, 0.05
+BUDGET_MOUTH_MS, BUDGET_ENERGY_MS, BUDGET_DECISION_MS, BUDGET_LABELS_MS = 0.05, 0.1, 0.2, 0.05
 
 
 def mouth() -> Callable[[], object]:
@@ -50,16 +51,15 @@ def decision(tracks: int) -> Callable[[], object]:
     return lambda: attribution.decide(2 * SECOND)
 
 
-def steady() -> Callable[[], object]:
-    """One person, one grid point."""
-    person, numbers = LabelSmoother(), itertools.count()
-    raw = (1 / len(LABELS),) * len(LABELS)
-    plain = Circumstances()
+def labels() -> Callable[[], object]:
+    """One person, one estimate of face and voice."""
+    person, numbers = Labeller(), itertools.count()
+    pooled = Pooled(np.zeros(64, np.float32), np.zeros(len(LABELS), np.float32))
 
     def call() -> object:
         now_ns = next(numbers) * 100 * MS
-        face = Reading(now_ns, raw, 1.0)
-        return person.step(now_ns, raw, face=face, voice=face, evidence_ns=SECOND, circumstances=plain)
+        opinion = Opinion(now_ns, pooled, pooled)
+        return person.label(Estimate(now_ns, 1, opinion, opinion, SECOND, shares=(0.0, 0.0, 1.0)))
 
     return call
 
@@ -71,7 +71,7 @@ def main() -> None:
     for tracks in (1, 4, 16):
         name = f"attribution/decision/{tracks}"
         measure(name, decision(tracks), budget_ms=BUDGET_DECISION_MS).print_json()
-    measure("smoothing/step", steady(), budget_ms=BUDGET_STEADY_MS).print_json()
+    measure("labelling/step", labels(), budget_ms=BUDGET_LABELS_MS).print_json()
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ from liveaffect.engines import probe
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import Engine, Tensors
 from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE
+from liveaffect.realtime import expression
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory, pool
+from liveaffect.realtime.expression import Dynamics, Memory
+from liveaffect.realtime.pooling import Evidence, pool
 
 FACE_STEP_NS = SECOND // 30
 VOICE_STEP_NS = HOP * SECOND // SAMPLE_RATE
@@ -33,19 +35,19 @@ def evidence(answer: Tensors, row: int, at_ns: int) -> Evidence:
     return Evidence(at_ns, answer["vector"][row], answer["logits"][row], float(answer["score"][row, 0]))
 
 
-def compare(kind: str, engine: Engine, window_ns: int, step_ns: int) -> None:
+def compare(kind: str, engine: Engine, dynamics: Dynamics, window_ns: int, step_ns: int) -> None:
     """One modality both ways."""
     count = window_ns // step_ns
     inputs = probe.inputs(kind, count, piece=PIECE)
     one = {name: array[:1] for name, array in inputs.items()}
     parts = probe.split(inputs, (16,))
-    memory = Memory(window_ns)
+    memory = Memory(dynamics)
     clock = iter(range(0, 10**18, step_ns))
 
     def incremental() -> None:
         now_ns = next(clock)
         memory.add(evidence(engine.infer(one), 0, now_ns), step_ns)
-        memory.read(now_ns)
+        memory.read()
 
     def recomputed() -> None:
         answers = [engine.infer(part) for part in parts]
@@ -68,15 +70,15 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.weights or Path(scratch)
-        for kind, window_ns, step_ns in (
-            ("face", FACE_WINDOW_NS, FACE_STEP_NS),
-            ("voice", VOICE_WINDOW_NS, VOICE_STEP_NS),
+        for kind, dynamics, window_ns, step_ns in (
+            ("face", expression.FACE, 2 * SECOND, FACE_STEP_NS),
+            ("voice", expression.VOICE, 4 * SECOND, VOICE_STEP_NS),
         ):
             if given.weights is None:
                 from liveaffect.engines.build.export_onnx import export
 
                 export(kind, "live", folder)
-            compare(kind, load(kind, choice="onnx", weights=folder), window_ns, step_ns)
+            compare(kind, load(kind, choice="onnx", weights=folder), dynamics, window_ns, step_ns)
 
 
 if __name__ == "__main__":

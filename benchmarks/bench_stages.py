@@ -28,12 +28,13 @@ from liveaffect.realtime.clarity import Clarity
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.crop import Quality
-from liveaffect.realtime.fusion import ask_fusion
+from liveaffect.realtime.estimate import Circumstances
+from liveaffect.realtime.fusion import fuse
+from liveaffect.realtime.labelling import Labeller
 from liveaffect.realtime.microphone import Microphone
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.people import Moment, Person, make_cue
 from liveaffect.realtime.pooling import Evidence
-from liveaffect.realtime.smoothing import Circumstances, LabelSmoother
 from liveaffect.realtime.supervisor import Supervisor
 from liveaffect.realtime.testing.synthetic import FakeCamera, FakeCapture, FakeSound
 from liveaffect.realtime.wiring import Rings
@@ -94,7 +95,7 @@ def pooling_and_fusion() -> None:
     rng = np.random.default_rng(0)
     networks = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
     confidence = Confidence()
-    person = Person("camera:0", 1, LabelSmoother(), size=(640, 480), box=(100, 100, 90, 90))
+    person = Person("camera:0", 1, Labeller(), size=(640, 480), box=(100, 100, 90, 90))
     # Neither is perfect, so the fusion is asked with and without each: three rows, the dearest case.
     person.quality, person.clarity = Quality(0.8, None), Clarity(0.8, None)
     state = {"now_ns": 0, "pictures": 0}
@@ -114,11 +115,9 @@ def pooling_and_fusion() -> None:
                 voice_ns = HOP * SECOND // SAMPLE_RATE
                 person.voice.add(Evidence(state["now_ns"], one.vector, one.logits, one.score), voice_ns)
             state["pictures"] += 1
-        gathered = person.gather(state["now_ns"])
-        (parts,) = ask_fusion([gathered], networks.fuse)
-        make_cue(
-            person, gathered, parts, Moment(state["now_ns"], 0, "bench", None, Circumstances(), confidence)
-        )
+        known = person.estimate(state["now_ns"], Circumstances())
+        (fused,) = fuse([known], networks.fuse)
+        make_cue(person, person.labeller.label(fused), Moment(0, "bench", None, confidence))
 
     for _ in range(100):
         point()

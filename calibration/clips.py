@@ -10,15 +10,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.calibration.clip_trace import ClipTrace, Recorder, watch_of
+from liveaffect.calibration.clip_trace import ClipTrace, Records, watch_of
+from liveaffect.engines import manifest as manifests
 from liveaffect.engines.protocol import FACE_INPUTS, FACE_OUTPUTS, Done, Engine, EngineSpec, Pending, Tensors
-from liveaffect.engines.recipe import CROP_SIZE, SAMPLE_RATE
+from liveaffect.engines.recipe import CROP_SIZE, LABELS, SAMPLE_RATE
+from liveaffect.engines.training import corpora_faces, sound_store, splits
+from liveaffect.engines.training.corpora_faces import load_split
+from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.realtime.attribution import Attribution, Voice
 from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
@@ -39,6 +44,12 @@ PICTURE_PX, CANVAS_PX = 160, 320
 FPS, PICTURES = 10.0, 10
 BLOCK = SAMPLE_RATE // 20
 SOUND = "sound"
+SIDES = ("calibrate", "test")
+CHOSEN = {"calibrate": 800, "test": 500}
+"""Pictures of each side."""
+TAKES = 90
+"""Of each speaker."""
+Say = Callable[[str], None]
 _CAMERA, _TRACK = "camera:played", 1
 _POINTS = np.array([[80, 90], [120, 90], [100, 110], [100, 130], [60, 95], [140, 95]], np.float32)
 
@@ -53,9 +64,9 @@ class Engines:
     finders: Finders
     pieces: PieceGrid
 
-    def tools(self, recorder: Recorder) -> Tools:
+    def tools(self, records: Records) -> Tools:
         """What one clip's run uses."""
-        networks = Networks(self.face, self.voice, self.fusion, recorder)
+        networks = Networks(self.face, self.voice, self.fusion, records.confidence())
         return Tools(networks, lambda: self.finders, self.pieces)
 
 
@@ -78,6 +89,70 @@ def first_by_hash(names: Sequence[str], most: int) -> list[int]:
     return sorted(order[:most])
 
 
+def frozen_sides(weights: Path | None) -> Path:
+    """The sides that the weights were trained on."""
+    own = (weights or manifests.SHIPPED) / splits.FROZEN.name
+    return splits.FROZEN if weights is None or not own.exists() else own
+
+
+def face_clips(data: Path, weights: Path | None) -> list[Clip]:
+    """Pictures of faces; those that people called none of the seven are left out."""
+    found = manifests.read((weights or manifests.SHIPPED) / "face.json")
+    sides = load_split(corpora_faces.find_faces(data), frozen_sides(weights), add=False)
+    splits.refuse_other_sides(found, sides.corpora, sides.digest)
+    clips = []
+    for side, faces in zip(SIDES, (sides.calibrate, sides.test), strict=True):
+        labelled = faces.take(np.flatnonzero(faces.label >= 0))
+        for k in first_by_hash(labelled.names, CHOSEN[side]):
+            truth = int(labelled.label[k])
+            clips.append(Clip(labelled.names[k], labelled.groups[k], side, truth, labelled.pictures[k]))
+    return clips
+
+
+def voice_clips(data: Path, weights: Path | None, say: Say) -> list[Clip]:
+    """Takes of acted speech, as many of each speaker."""
+    from liveaffect.engines.training import sided_voices
+
+    found = manifests.read((weights or manifests.SHIPPED) / "voice.json")
+    takes = sided_voices.found_in(data)
+    side_of, digest = sided_voices.sided(takes, frozen_sides(weights), add=False)
+    splits.refuse_other_sides(found, tuple(takes), digest)
+    chosen: list[Take] = []
+    for these in takes.values():
+        for speaker in sorted({take.speaker for take in these if side_of[take.speaker] in SIDES}):
+            mine = [take for take in these if take.speaker == speaker]
+            chosen += [mine[k] for k in first_by_hash([take.name for take in mine], TAKES)]
+    return _sound_clips(chosen, side_of, say)
+
+
+def pair_clips(data: Path, weights: Path | None, say: Say) -> list[Clip]:
+    """Takes whose speaker's face is known through action units, with what stands in for the face network."""
+    from liveaffect.engines.training import evaluate_fusion, pairs, sided_voices
+
+    found = manifests.read((weights or manifests.SHIPPED) / "fusion.json")
+    evaluate_fusion.refuse_other_actors(found, frozen_sides(weights))
+    known = pairs.read_pairs(data)
+    logits = evaluate_fusion.at_scale(known.face, known, float(found.training["temperature"]["face"]))
+    faces = dict(zip(known.names, logits, strict=True))
+    takes = {take.name[3:]: take for take in sided_voices.found_in(data)["ravdess"]}
+    sides = dict(zip(known.actors, known.sides.tolist(), strict=True))
+    both = [take for name, take in sorted(takes.items()) if name in faces and sides[take.speaker] in SIDES]
+    clips = _sound_clips(both, sides, say)
+    return [Clip(one.name, one.group, one.side, one.truth, one.content, faces[one.name[3:]]) for one in clips]
+
+
+def _sound_clips(takes: Sequence[Take], sides: dict[str, str], say: Say) -> list[Clip]:
+    clips = []
+    for corpus in sorted({take.corpus for take in takes}):
+        mine = [take for take in takes if take.corpus == corpus]
+        for take, samples in zip(
+            mine, sound_store.load(mine, sound_store.default_folder(), say), strict=True
+        ):
+            truth = LABELS.index(take.label)
+            clips.append(Clip(take.name, take.speaker, sides[take.speaker], truth, samples))
+    return clips
+
+
 def enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A grey picture of a face in colour and as large as it is shown."""
     wide = cv2.resize(picture, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_CUBIC)
@@ -91,18 +166,18 @@ def faces_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | 
         seed = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:4], "big")
         source = Portraits([portrait], (CANVAS_PX, CANVAS_PX), FPS, seed=seed, frames=PICTURES)
         source.open()
-        recorder = Recorder()
-        analyse(Watched(source, source.name, None), cast.tools(recorder), Outputs([]), _ignore)
-        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+        records = Records()
+        analyse(Watched(source, source.name, None), cast.tools(records), Outputs([]), _ignore)
+        yield watch_of(records, clip.name, clip.group, clip.side, clip.truth)
 
 
 def voices_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | None]:
     """One for every sound; None where no speech was heard in it, or not for long enough."""
     for clip in clips:
-        recorder = Recorder()
+        records = Records()
         reader = _Sound(np.asarray(clip.content, np.float32))
-        analyse(Watched(reader, None, SOUND), cast.tools(recorder), Outputs([]), _ignore)
-        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+        analyse(Watched(reader, None, SOUND), cast.tools(records), Outputs([]), _ignore)
+        yield watch_of(records, clip.name, clip.group, clip.side, clip.truth)
 
 
 def pairs_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | None]:
@@ -114,19 +189,19 @@ def pairs_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | 
     for clip in clips:
         if clip.face_logits is None:
             raise ValueError(f"{clip.name} has no face to play")
-        recorder = Recorder()
-        _play(clip, _Played(clip.face_logits), cast, recorder)
-        yield watch_of(recorder, clip.name, clip.group, clip.side, clip.truth)
+        records = Records()
+        _play(clip, _Played(clip.face_logits), cast, records)
+        yield watch_of(records, clip.name, clip.group, clip.side, clip.truth)
 
 
-def _play(clip: Clip, face: Engine, cast: Engines, recorder: Recorder) -> None:
+def _play(clip: Clip, face: Engine, cast: Engines, records: Records) -> None:
     samples = np.asarray(clip.content, np.float32)
     face_analyzers: Ring[Sighting] = Ring(8)
     sound = AudioRing(max(len(samples), SAMPLE_RATE))
     trained = cast.voice.spec.trained
     voice_analyzer = VoiceAnalyzer(SOUND, sound, cast.pieces, believe_speech=trained, attribution=_Told())
     scheduler = Scheduler(
-        Networks(face, cast.voice, cast.fusion, recorder),
+        Networks(face, cast.voice, cast.fusion, records.confidence()),
         face_analyzers={_CAMERA: face_analyzers},
         voice_analyzers=[voice_analyzer],
         publish=_ignore,
@@ -239,7 +314,7 @@ def _crop() -> NDArray[np.uint8]:
 
 
 def _ignore(cues: object) -> None:
-    """Everything worth knowing is with the recorder."""
+    """Everything worth knowing is in the records."""
 
 
 _CROP = _crop()

@@ -49,7 +49,7 @@ class Answers(Protocol):
 
 
 class Fused:
-    """The fused and smoothed answers that rest on one subset of the evidence."""
+    """The joint answers that rest on one subset of the evidence."""
 
     def __init__(self, chains: ClipTraces, subset: str, known: Mapping[str, float]) -> None:
         self._chains, self._subset, self._known = chains, subset, dict(known)
@@ -70,25 +70,23 @@ class Fused:
 
     def scores(self, temperature: float) -> Scores:
         """(cues, 7)."""
-        return self._chains.smoothed({**self._known, self._subset: temperature})
+        return self._chains.scores({**self._known, self._subset: temperature})
 
 
 class Reading:
-    """What one modality says by itself, pooled over its window and not smoothed."""
+    """What one modality says by itself."""
 
     def __init__(self, modality: str, watches: Sequence[ClipTrace]) -> None:
         self._modality = modality
-        rows = [
-            (at, glance.face if modality == "face" else glance.voice)
+        there = [
+            (at, opinion.short.logits)
             for at, watch in enumerate(watches)
-            for glance, counts in zip(watch.glances, watch.counted, strict=True)
-            if counts
+            for one, counts in zip(watch.estimates, watch.counted, strict=True)
+            if counts and (opinion := one.face if modality == "face" else one.voice) is not None
         ]
-        there = [(at, reading.scores) for at, reading in rows if reading is not None]
         self.watches = tuple(watches)
         self.clips = np.array([at for at, _ in there], np.int64)
-        probabilities = np.array([scores for _, scores in there], np.float64).reshape(len(there), len(LABELS))
-        self._logits = np.log(np.maximum(probabilities, 1e-30))
+        self._logits = np.array([logits for _, logits in there], np.float64).reshape(-1, len(LABELS))
 
     def take(self, chosen: Sequence[int]) -> Reading:
         """Those of some clips."""

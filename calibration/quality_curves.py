@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from liveaffect.calibration.clips import Clip, Engines, enlarged, pairs_watched
 from liveaffect.engines.recipe import SpeakerStatistics
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.crop import cut_out, eye_distance, quality
+from liveaffect.realtime.estimate import Estimate, Opinion
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.fusion import Gathered, Trunks, ask_fusion
+from liveaffect.realtime.fusion import fuse
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.pooling import Pooled
 from liveaffect.realtime.portrait import packaged_portraits
@@ -107,9 +107,10 @@ def face_curve(
             image, points = spoil(*face, level)
             crop = cut_out(image, points)
             good = quality(crop, points).score
-            gathered = Gathered(_trunks(_ask_face(cast, crop)), _trunks(voice), face_quality=good)
-            fused = Confidence().join(ask_fusion([gathered], networks.fuse)[0])
-            if fused is not None:
+            seen = _ask_face(cast, crop)
+            both = Estimate(0, 1, Opinion(0, seen, seen, say=good), Opinion(0, voice, voice))
+            (fused,) = fuse([both], networks.fuse)
+            if fused.answered:
                 qualities.append(good)
                 weights.append(fused.weights[0])
         yield level, float(np.mean(qualities)), float(np.mean(weights))
@@ -128,13 +129,12 @@ def voice_curve(
         (watch,) = pairs_watched([clip], cast)
         if watch is None:
             continue
-        fused = [Confidence().join(glance.parts) for glance in watch.glances]
-        weights = [0.0 if one is None else one.weights[1] for one in fused]
-        heard = [glance.voice.quality for glance in watch.glances if glance.voice is not None]
+        weights = [one.weights[1] for one in watch.estimates]
+        heard = [one.voice.quality for one in watch.estimates if one.voice is not None]
         yield level, float(np.mean(heard or [0.0])), float(np.mean(weights))
 
 
-def _noisy(speech: NDArray[np.float32], ratio_db: float) -> NDArray[np.float32]:
+def _with_noise(speech: NDArray[np.float32], ratio_db: float) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     noise = rng.normal(0, float(np.sqrt(np.mean(np.square(speech)))) * 10 ** (-ratio_db / 20), len(speech))
     return np.asarray(speech + noise, np.float32)
@@ -159,9 +159,5 @@ def _ask_voice(cast: Engines, speech: NDArray[np.float32]) -> Pooled:
     return Pooled(answer["vector"][0], answer["logits"][0])
 
 
-def _trunks(pooled: Pooled) -> Trunks:
-    return pooled, pooled
-
-
 FACES_SPOILT = {"eyes apart px": (SIZES, _smaller), "blur px": (BLURS, _blurred), "light": (LIGHTS, _darker)}
-VOICES_SPOILT = {"noise dB": (NOISES_DB, _noisy), "gain": (GAINS, _clipped)}
+VOICES_SPOILT = {"noise dB": (NOISES_DB, _with_noise), "gain": (GAINS, _clipped)}

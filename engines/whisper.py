@@ -86,7 +86,9 @@ def read_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         return dict(_tensors(_Cursor(content)))
     except (OSError, ValueError, struct.error, UnicodeDecodeError) as err:
-        raise EngineFileError(f"cannot read Whisper's weights in {path}: {err}; run `liveaffect fetch`") from err
+        raise EngineFileError(
+            f"cannot read Whisper's weights in {path}: {err}; run `liveaffect fetch`"
+        ) from err
 
 
 def encoder(tensors: Mapping[str, NDArray[np.generic]], layers: int) -> dict[str, NDArray[np.float32]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -15,10 +16,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from liveaffect.commands import Run, machine, say
-from liveaffect.commands import calibrate as calibrating
-from liveaffect.commands import train as learning
-from liveaffect.commands import watch as watching
+from liveaffect.commands import Run, say
+from liveaffect.commands.calibrate import add_calibration
+from liveaffect.commands.machine import add_machine
+from liveaffect.commands.train import add_training
+from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
 from liveaffect.engines.user_folders import cache_dir
 from liveaffect.interrupts import ENDED, Interrupts
@@ -27,7 +29,8 @@ from liveaffect.settings import resolve
 
 LIBRARIES = {"OPENCV_LOG_LEVEL": "FATAL", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
 """What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
-GROUPS = (watching, machine, learning, calibrating)
+_OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+GROUPS = (add_watching, add_machine, add_training, add_calibration)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +68,8 @@ def _run(given: argparse.Namespace) -> int:
         _forget_standard_output()
         return 0
     except OSError as error:
-        if not _standard_output_fails():
+        # Every other file is written by an output, which says its name.
+        if error.filename is not None or error.errno not in _OUTPUT_FAILS:
             raise
         _forget_standard_output()
         say(f"liveaffect: cannot write standard output: {error.strerror}")
@@ -74,17 +78,15 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _print_any_name() -> None:
-    """Names of files may hold bytes that are no text; they are printed escaped instead of ending the run."""
+    """Names of files may hold bytes that are no text; they are printed escaped instead of ending the run.
+
+    Where a stream was closed before the start, Python has none, and what is said goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _standard_output_fails() -> bool:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
 
 
 def _forget_standard_output() -> None:
@@ -101,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"liveaffect {version('liveaffect')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in GROUPS:
-        group.add(commands)
+    for add_group in GROUPS:
+        add_group(commands)
     return parser
 
 

@@ -1,7 +1,8 @@
 """`liveaffect demo`: the whole path without camera or microphone.
 
-Real portraits that installed packages carry are moved as by a hand-held camera, and espeak-ng says a few
-sentences (without it, a voice made of tones hums them). With a display a window opens and the demo runs
+A drawn head goes through a scene of expressions, so that the label can be seen to follow it; beside it stands
+a real portrait that an installed package carries. Both are moved as by a hand-held camera, and espeak-ng says
+a few sentences (without it, a voice made of tones hums them). With a display a window opens and the demo runs
 as if live; without one it runs in lock-step and leaves a video and a contact sheet.
 """
 
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from liveaffect.progress import ProgressBar
 from liveaffect.realtime.clock import SECOND, MonotonicClock
+from liveaffect.realtime.drawn_head import ActingHead
 from liveaffect.realtime.errors import EndOfStream, SinkError
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import Watched, analyse
-from liveaffect.realtime.portrait import Portraits, packaged_portraits
+from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import MediaFile, Paced, load_picture
 from liveaffect.realtime.sinks.catalogue import open_sink
 from liveaffect.realtime.sinks.disk import refusal
@@ -33,13 +35,13 @@ FPS = 30.0
 
 
 class Together:
-    """Moving portraits and sound as one source, in the order of their times, for `seconds`."""
+    """The acting head, a portrait and sound as one source, in the order of their times, for `seconds`."""
 
     name = "demo"
 
     def __init__(self, pictures: Sequence[Path], seconds: float) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="liveaffect-demo-")
-        self._portraits = Portraits([load_picture(p) for p in pictures], SIZE, FPS)
+        self._portraits = ActingHead([load_picture(p) for p in pictures[:1]], SIZE, FPS)
         self._speech = MediaFile(make_speech(Path(self._folder.name)), loop=True)
         self._end_ns = round(seconds * SECOND)
         self._next: list[VideoFrame | AudioBlock | None] = []

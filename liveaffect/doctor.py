@@ -51,9 +51,9 @@ MB = 1_000_000
 
 def libraries() -> Iterator[Finding]:
     """System libraries first, then whether each Python package can be imported with them."""
-    from liveaffect.libraries import PROGRAMS, install_command, missing
+    from liveaffect.libraries import PROGRAMS, install_command, missing_libraries
 
-    absent = missing()
+    absent = missing_libraries()
     for needed in absent:
         state: State = "absent" if needed in PROGRAMS else "broken"
         yield Finding(needed.name, state, f"not here; {needed.purpose} needs it", install_command([needed]))
@@ -105,7 +105,7 @@ def sent() -> Iterator[Finding]:
 
 def cameras() -> Iterator[Finding]:
     """What `--camera` could name."""
-    from liveaffect.realtime.devices import cameras as list_cameras
+    from liveaffect.realtime.devices import list_cameras
 
     found = list_cameras()
     for device in found:
@@ -124,7 +124,7 @@ def cameras() -> Iterator[Finding]:
 
 def microphones() -> Iterator[Finding]:
     """What `--mic` could name."""
-    from liveaffect.realtime.devices import microphones as list_microphones
+    from liveaffect.realtime.devices import list_microphones
     from liveaffect.realtime.errors import SourceError
 
     try:
@@ -193,6 +193,37 @@ def display(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         yield Finding("display", "absent", "DISPLAY and WAYLAND_DISPLAY are not set", without)
 
 
+SCRIPTS = {
+    "Chinese, Japanese, Korean": ("\u65e5\ud55c", "fonts-noto-cjk"),
+    "Devanagari, Tamil, Thai": ("\u0905\u0b95\u0e01", "fonts-noto-core"),
+}
+"""Scripts that the font of the program lacks: a few characters of each, and the Debian package with them."""
+
+
+def fonts() -> Iterator[Finding]:
+    """What text on pictures is written with, and the scripts in which devices' names would be boxes."""
+    import shutil
+
+    from liveaffect.realtime.drawing.fonts import dejavu, font_of
+    from liveaffect.realtime.errors import MissingLibrary
+
+    try:
+        yield Finding("DejaVu Sans", "ok", dejavu().path)
+    except MissingLibrary as error:
+        yield Finding("DejaVu Sans", "broken", str(error), "sudo apt-get install fonts-dejavu-core")
+        return
+    if sys.platform.startswith("linux") and shutil.which("fc-match") is None:
+        detail = "not here; without it other fonts of this machine are not found"
+        yield Finding("fontconfig", "absent", detail, "sudo apt-get install fontconfig")
+    for script, (characters, package) in SCRIPTS.items():
+        found = [font_of(char) for char in characters]
+        if all(found):
+            yield Finding(script, "ok", ", ".join(dict.fromkeys(font.path for font in found if font)))
+        else:
+            detail = "no font has all of them; names of devices in these show boxes"
+            yield Finding(script, "absent", detail, f"sudo apt-get install {package}")
+
+
 def files(settings: Settings) -> Iterator[Finding]:
     """The fetched detectors, each checked against its SHA-256."""
     import hashlib
@@ -244,21 +275,21 @@ def engines(settings: Settings) -> Iterator[Finding]:
     """Every engine once; imported only when its turn comes."""
     from liveaffect import self_test
 
-    yield from self_test.engines(settings)
+    yield from self_test.try_engines(settings)
 
 
 def known_face(settings: Settings) -> Iterator[Finding]:
     """A face that must be found."""
     from liveaffect import self_test
 
-    yield from self_test.known_face(settings)
+    yield from self_test.try_known_face(settings)
 
 
 def known_voice(settings: Settings) -> Iterator[Finding]:
     """A voice that must be heard."""
     from liveaffect import self_test
 
-    yield from self_test.known_voice(settings)
+    yield from self_test.try_known_voice(settings)
 
 
 def all_sections(settings: Settings) -> tuple[Section, ...]:
@@ -272,6 +303,7 @@ def all_sections(settings: Settings) -> tuple[Section, ...]:
         ("sound and picture", sound_and_picture),
         ("sound server", sound_server),
         ("display", display),
+        ("fonts", fonts),
         ("GPU", gpu),
         ("engines", partial(engines, settings)),
         ("self-test: face", partial(known_face, settings)),
@@ -333,12 +365,12 @@ def tensorrt() -> Finding:
 
 def memory() -> Iterator[Finding]:
     """Each way to the memory of a card; one of them is enough."""
-    from liveaffect.engines.device_memory import why_not
+    from liveaffect.engines.device_memory import why_no_memory
     from liveaffect.engines.gpu_driver import why_no_gpu
 
     without_driver = why_no_gpu()
     for name, cure in (("cuda-python", PACKAGE), ("pycuda", PYCUDA)):
-        why = why_not(name)
+        why = why_no_memory(name)
         if why is None:
             yield Finding(name, "ok", "works")
         else:

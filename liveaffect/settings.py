@@ -136,10 +136,10 @@ class Settings:
 
     def check_profile(self) -> None:
         """Refuse a profile that is not there, before anything is opened or loaded."""
-        from liveaffect.realtime.profile import load
+        from liveaffect.realtime.profile import load_profile
 
         if self.profile:
-            load(self.profile)
+            load_profile(self.profile)
 
     def load_tools(self, say: Say) -> Tools:
         """Networks, finders and profile as these settings name them, warmed up."""
@@ -183,7 +183,7 @@ def resolve(
     for name in known:
         text = (os.environ if environment is None else environment).get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
-            chosen[name] = _parse(name, text)
+            chosen[name] = _value_from_text(name, text)
     for name, value in flags.items():
         if name in known and value is not None:
             chosen[name] = tuple(value) if isinstance(value, list) else value
@@ -220,7 +220,7 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def _parse(name: str, text: str) -> Any:
+def _value_from_text(name: str, text: str) -> Any:
     wanted = get_type_hints(Settings)[name]
     if wanted == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())

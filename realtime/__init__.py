@@ -1,25 +1,27 @@
 """The live path, from light and sound to a drawn emotion. The files of this folder are its stations:
 
     camera      \\                          / search > track > crop \\
-    replay       > ring, audio_ring > face_analyzer                  > scheduler > pooling > fusion
+    replay       > ring, audio_ring > face_analyzer                  > scheduler > expression > fusion
     microphone  /                          \\ window, attribution   /                  |
-                                                          sinks < overlay < smoothing <
+                                                          sinks < overlay < labelling <
 
 `face_analyzer` looks at every picture: `search` finds faces, `track` follows them, `crop` cuts them out.
 `scheduler` is the only caller of engines: `window` says what is due, `attribution` whose voice it is,
-`pooling` sums up evidence over time, `fusion` joins face and voice, `smoothing` steadies the answer.
-`overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `cue` and `errors`.
+`expression` sums up evidence since the last change, `fusion` joins face and voice, `labelling` says what is
+shown, `overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `estimate`, `cue`, `errors`;
+what the ending of a file says is in `endings`, and `picture` reads pictures as `replay` reads films.
 
 Beside them stand what the scheduler leans on: `voice_analyzer` for one microphone as `face_analyzer` is for
 one camera, `people` for those in view, `networks` to ask all engines in one go, `confidence` in what they
-say, `load_shedder` when the machine is late, `signs` that somebody speaks, `clarity` of the sound.
+say, `pooling` for the long trunk, `resting` for what a face looks like at rest, `freshness` for how long a
+reading is true, `load_shedder` when the machine is late, `signs` that somebody speaks, `clarity` of sound.
 
 What starts, watches and ends a run: `feeds` make a `source` of a name, with `devices` and the offsets of
 `device_pairs`; a `supervisor` keeps each alive; `wiring` loads the networks and ties the stations; `analysis`
 holds the threads behind a picture, and a `watchdog` sees to it that none stands still; `live` runs it all on
 the clock of the machine and `lockstep` on that of a file; `screen` says what the overlay shows, `health` how
-the run is doing, `profile` what a person is like at rest. `portrait` and `speech` are a camera and a voice
-for who has none.
+the run is doing, `profile` what a person is like at rest. `portrait`, `drawn_head` and `speech` are cameras
+and a voice for who has none.
 
 One level down: `capture` and `faces` hold what sources and `search`, `track`, `face_analyzer` are made of,
 `drawing` what the overlay is made of, `sinks` the outputs, `testing` the fakes.

@@ -1,4 +1,4 @@
-"""What the path says: readings of one modality and the fused cue, both immutable.
+"""What the path says about one person at one moment: the cue, immutable.
 
 A cue answers "what does this person show, and how sure is it" at one point of the grid. It is published
 for every track in view, and once more with no track for a voice that belongs to nobody in view. The JSON
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines import LABELS
 from liveaffect.realtime.clock import MS, SECOND
 
 VERSION = 1
@@ -20,19 +20,6 @@ MODALITIES = ("face", "voice", "words")
 
 Scores = tuple[float, ...]
 """Seven probabilities in the order of LABELS; they sum to one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one modality says about one person, and from when that evidence is."""
-
-    captured_ns: int
-    """When the newest evidence behind it was captured."""
-    scores: Scores
-    quality: float
-    """How good the evidence is, 0..1."""
-    weakness: str | None = None
-    """Why the quality is low, in words a user understands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +39,9 @@ class Cue:
     voice: Scores | None
     words: Scores | None
     raw: Scores
-    """Fused, before smoothing."""
+    """Fused, before it fades by its age."""
     fused: Scores
-    """Fused and smoothed; what is shown."""
+    """What is shown."""
     weights: tuple[float, float, float]
     """Share of face, voice and words in `raw`; sums to one, or all zero without evidence."""
     label: str
@@ -69,12 +56,19 @@ class Cue:
     model: str
     epoch_ns: int | None = None
     """Wall-clock time, when live."""
+    strength: float | None = None
+    """How far the face has come from rest to the full expression of the label, 0..1; None without either."""
+
+    @property
+    def t(self) -> float:
+        """`t_ns` in seconds, as the wire form has it."""
+        return round(self.t_ns / SECOND, 6)
 
     def to_json(self) -> dict[str, Any]:
         """The wire form: plain types only, keys in a fixed order."""
         out: dict[str, Any] = {
             "v": VERSION,
-            "t": round(self.t_ns / SECOND, 6),
+            "t": self.t,
             "source": self.source,
             "frame": None if self.frame is None else list(self.frame),
             "track": self.track,
@@ -89,6 +83,7 @@ class Cue:
             "label": self.label,
             "confidence": round(self.confidence, 6),
             "reason": self.reason,
+            "strength": None if self.strength is None else round(self.strength, 3),
             "age_ms": {"face": self.age_ms[0], "voice": self.age_ms[1]},
             "skipped": self.skipped,
             "model": self.model,

@@ -42,7 +42,7 @@ class Device:
         return f"{self.index}: {self.name}" + (f" ({self.path})" if self.path else "")
 
 
-def cameras(folder: Path = SYSFS) -> list[Device]:
+def list_cameras(folder: Path = SYSFS) -> list[Device]:
     """The cameras the kernel knows, by number; empty where it gives no list.
 
     One camera often has several device files, of which only the first gives pictures.
@@ -56,7 +56,7 @@ def cameras(folder: Path = SYSFS) -> list[Device]:
     return sorted(found, key=lambda device: device.index)
 
 
-def microphones() -> list[Device]:
+def list_microphones() -> list[Device]:
     """The inputs PortAudio knows. Raises MissingLibrary without PortAudio, SourceError if it hangs."""
     return in_time(inputs)
 
@@ -138,7 +138,7 @@ def in_time(
     return answer
 
 
-def listing(kind: str, devices: Sequence[Device]) -> str:
+def devices_in_words(kind: str, devices: Sequence[Device]) -> str:
     """'Cameras on this machine:' and one line for each, or (none)."""
     lines = [f"  {device}" for device in devices] or ["  (none)"]
     if kind == "Cameras" and sys.platform != "linux":

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.crop import cut_out, likeness, unlikeness
 from liveaffect.realtime.faces.blazeface import FaceFinder, Found
-from liveaffect.realtime.faces.motion import Change, Glance, Template
+from liveaffect.realtime.faces.motion import Change, MotionDetector, Template
 from liveaffect.realtime.frame import Box, Face, Sighting, VideoFrame
 from liveaffect.realtime.search import Area, Search, close_area, look, look_everywhere, look_twice, one_each
-from liveaffect.realtime.track import SURE, Seen, Track, Tracker
+from liveaffect.realtime.track import SURE, LikenedFind, Track, Tracker
 
 LOOK_AGAIN_NS = 55 * MS
 """A known face is looked at again after this: every second frame at 30 a second, every frame below 18."""
@@ -47,7 +47,7 @@ class FaceAnalyzer:
         self.source = source
         self._far, self._near = far, near
         self._tracker = Tracker() if ids is None else Tracker(ids)
-        self._glance = Glance()
+        self._glance = MotionDetector()
         self._search: Search | None = None
         self._size = (0, 0)
 
@@ -84,7 +84,7 @@ class FaceAnalyzer:
         self._tracker.take(seen, areas)
         self._follow(frame)
         ended += self._tracker.expire()
-        faces = tuple(_face(image, track) for track in self._tracker.visible())
+        faces = tuple(_face_of(image, track) for track in self._tracker.visible())
         return Sighting(frame.source, frame.seq, now_ns, frame.size, faces, cut, ended)
 
     def _judge(self, image: NDArray[np.uint8], change: Change) -> tuple[int, tuple[int, ...], bool]:
@@ -107,7 +107,7 @@ class FaceAnalyzer:
 
     def _take_looks(
         self, image: NDArray[np.uint8], tracks: Sequence[Track], most: int, *, anew: bool = False
-    ) -> tuple[list[Area], list[Seen]]:
+    ) -> tuple[list[Area], list[LikenedFind]]:
         # Who is not known yet, or is to be known anew, is looked at a second time from farther away.
         areas: list[Area] = []
         found: list[tuple[Found, bool]] = []
@@ -129,7 +129,7 @@ class FaceAnalyzer:
                 found.append((look_twice(self._near, image, find) if twice else find, twice))
         proven = {id(find): twice for find, twice in found}
         best = one_each([find for find, _ in found])
-        return areas, [Seen(f, s, proven[id(f)]) for f in best if (s := _looks(image, f)) is not None]
+        return areas, [LikenedFind(f, s, proven[id(f)]) for f in best if (s := _looks(image, f)) is not None]
 
     def _due(self, now_ns: int, again_ns: int) -> Sequence[Track]:
         # Suspects first: a face is shown as soon as it is confirmed.
@@ -164,13 +164,13 @@ def find_in_picture(far: FaceFinder, near: FaceFinder, image: NDArray[np.uint8])
     ]
 
 
-def _face(image: NDArray[np.uint8], track: Track) -> Face:
+def _face_of(image: NDArray[np.uint8], track: Track) -> Face:
     assert track.id is not None
     points, velocity = track.pixels, (track.steady.vx, track.steady.vy)
     return Face(track.id, track.box, points, velocity, track.seen_ns, track.score, cut_out(image, points))
 
 
-def _is_same(track: Track, seen: Sequence[Seen]) -> bool | None:
+def _is_same(track: Track, seen: Sequence[LikenedFind]) -> bool | None:
     # None: no face there at all; it may be hidden, or the picture is another one.
     best = min(seen, key=lambda s: _apart(s.found.box, track.box), default=None)
     if best is None or track.latest is None or _apart(best.found.box, track.box) > SAME_PLACE:

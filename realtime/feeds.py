@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from liveaffect.realtime.clock import Clock
-from liveaffect.realtime.devices import cameras
+from liveaffect.realtime.devices import list_cameras
 from liveaffect.realtime.endings import PICTURES, names_a_file
 from liveaffect.realtime.errors import SettingsError
 from liveaffect.realtime.replay import MediaFile, Paced
@@ -51,7 +51,7 @@ def camera_feed(
         return Camera(name, clock, asked)
 
     # A URL is not in the list of devices; its pauses just run out.
-    watch = None if _URL.match(name) else cameras
+    watch = None if _URL.match(name) else list_cameras
     return Feed(make().name, make, pictures=True, sound=False, live=True, watch=watch)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 from liveaffect.realtime.analysis import Analysis
 from liveaffect.realtime.clock import MS, SECOND, Clock
@@ -17,10 +18,10 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SourceNotFound
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
-from liveaffect.realtime.health import HealthBook, in_words
+from liveaffect.realtime.health import HealthBook, losses_in_words
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Snapshot
-from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStatus, Screen, blank
+from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStatus, Screen, blank_picture
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
@@ -60,6 +61,8 @@ class LiveRun:
         self.health = HealthBook()
         self.cues: Ring[tuple[Cue, ...]] = Ring(CUES)
         self.pace = Pace(overlay)
+        self.text_scale: Callable[[str], float] = lambda source: 1.0
+        """How much larger than usual text on the pictures of a source must be; a window knows."""
         self._sound: Ring[AudioBlock] = Ring(SOUND_BLOCKS)
         self._clock = clock
         self._outputs = outputs
@@ -85,6 +88,16 @@ class LiveRun:
         Raises what kept the analysis from loading, because a run without any is not what was asked for.
         """
         started_ns = self._clock.now_ns()
+        with closing(self.turns()) as turns:
+            for ended in turns:
+                if ended or wants_stop() or 0 < seconds * SECOND <= self._clock.now_ns() - started_ns:
+                    break
+
+    def turns(self) -> Generator[bool]:
+        """Start, and take a turn whenever asked for the next; True once every source has ended.
+
+        Raises as `run` does. Closing the generator ends threads, sources and outputs.
+        """
         # A film waits for the networks; what a camera shows meanwhile is shown without them.
         waiting = [s for s, feed in zip(self.supervisors, self._feeds, strict=True) if not feed.live]
         try:
@@ -93,7 +106,7 @@ class LiveRun:
             for supervisor in self.supervisors:
                 if supervisor not in waiting:
                     supervisor.start()
-            while not wants_stop():
+            while True:
                 self.turn()
                 if self.analysis.wiring is not None:
                     while waiting:
@@ -101,8 +114,7 @@ class LiveRun:
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
                 self._refuse_what_was_never_there()
-                if 0 < seconds * SECOND <= self._clock.now_ns() - started_ns or self._ended():
-                    break
+                yield self._ended()
         finally:
             self._close()
 
@@ -140,11 +152,11 @@ class LiveRun:
         wiring = self.analysis.wiring
         skipped = 0 if wiring is None else wiring.scheduler.skipped["grid points"]
         failures = self.health.failures if wiring is None else self.health.failures + wiring.health.failures
-        left_out = {} if wiring is None else wiring.health.left_out
+        left_out = {} if wiring is None else wiring.health.left_out + wiring.scheduler.lost_sound()
         return (
             f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
             f"{captured - shown - self.health.dropped()} in flight; {skipped} answers skipped"
-        ) + in_words(
+        ) + losses_in_words(
             sum((Counter(s.state.losses) for s in self.supervisors), Counter[str]()), left_out, failures
         )
 
@@ -168,7 +180,7 @@ class LiveRun:
         if name == NO_CAMERA:
             now_ns = self._clock.now_ns()
             if now_ns - self._last.get(name, (None, 0))[1] >= HISTORY_STEP_NS:
-                self._show(name, blank(name, now_ns))
+                self._show(name, blank_picture(name, now_ns))
             return
         batch = self.rings.frames[name].read_since(self._cursors[name])
         self._cursors[name] = batch.cursor
@@ -184,7 +196,7 @@ class LiveRun:
         if now_ns - drawn_ns < _STILL_NS:
             return
         # Nothing came for a while: draw what there is again, so that the words on it are true.
-        self._show(name, frame or blank(name, now_ns))
+        self._show(name, frame or blank_picture(name, now_ns))
 
     def _show(self, name: str, frame: VideoFrame) -> None:
         self._wait_for_result(name, frame)
@@ -208,6 +220,7 @@ class LiveRun:
                 dropped=self.health.dropped(),
                 skipped=0 if wiring is None else wiring.scheduler.skipped["grid points"],
                 notices=self._notices(),
+                text_scale=self.text_scale(name),
             ),
         )
         self._outputs.show(picture, frame)

@@ -12,20 +12,21 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.recipe import SpeakerStatistics
+from liveaffect.engines.recipe import LABELS, SpeakerStatistics
+from liveaffect.realtime import expression, freshness
 from liveaffect.realtime.clarity import CLEAR, Clarity, evidence_share
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.crop import Quality
-from liveaffect.realtime.cue import Cue, Reading, age_ms
+from liveaffect.realtime.cue import Cue, age_ms
+from liveaffect.realtime.estimate import Circumstances, Estimate, Opinion
+from liveaffect.realtime.expression import Memory
 from liveaffect.realtime.frame import Box, Face, Sighting
-from liveaffect.realtime.fusion import UNKNOWN, Gathered, Part, Trunks, softmax
-from liveaffect.realtime.pooling import FACE_WINDOW_NS, VOICE_WINDOW_NS, Evidence, Memory
-from liveaffect.realtime.smoothing import Circumstances, LabelSmoother, Shown
+from liveaffect.realtime.labelling import Labeller
+from liveaffect.realtime.pooling import Evidence
+from liveaffect.realtime.resting import Rest
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 
-FACE_EXPIRES_NS = 500 * MS
-VOICE_EXPIRES_NS = 2 * SECOND
 _ALL_FOUND_NS = 500 * MS
 """A face that is in view is found within this time."""
 
@@ -48,9 +49,11 @@ class Person:
 
     source: str
     track: int | None
-    steady: LabelSmoother
-    face: Memory = field(default_factory=lambda: Memory(FACE_WINDOW_NS))
-    voice: Memory = field(default_factory=lambda: Memory(VOICE_WINDOW_NS))
+    labeller: Labeller
+    face: Memory = field(
+        default_factory=lambda: Memory(expression.FACE, rest=Rest(expression.FACE.temperature))
+    )
+    voice: Memory = field(default_factory=lambda: Memory(expression.VOICE))
     size: tuple[int, int] | None = None
     box: Box | None = None
     came_ns: int = 0
@@ -83,13 +86,30 @@ class Person:
         """Evidence of this voice."""
         self.voice.add(_shifted(item, self.profile.voice), covers_ns)
 
-    def gather(self, now_ns: int) -> Gathered:
-        """All evidence that has not expired."""
-        return Gathered(
-            face=_fresh(self.face, now_ns, FACE_EXPIRES_NS),
-            voice=_fresh(self.voice, now_ns, VOICE_EXPIRES_NS),
-            face_quality=1.0 if self.quality is None else self.quality.score,
-            voice_quality=self.clarity.score * evidence_share(self.voice.evidence_ns / SECOND),
+    def estimate(self, now_ns: int, circumstances: Circumstances) -> Estimate:
+        """What is known at `now_ns`: all evidence that has not expired."""
+        quality = self.quality or Quality(1.0, None)
+        face = _opinion(self.face, now_ns, freshness.FACE)
+        voice = _opinion(self.voice, now_ns, freshness.VOICE)
+        heard = evidence_share(self.voice.evidence_ns / SECOND)
+        strength = None
+        if face is not None:
+            face = replace(face, quality=quality.score, weakness=quality.weakness, say=quality.score)
+            if self.face.rest is not None:
+                strength = self.face.rest.strength(face.short)
+        if voice is not None:
+            clarity = self.clarity
+            voice = replace(
+                voice, quality=clarity.score, weakness=clarity.weakness, say=clarity.score * heard
+            )
+        return Estimate(
+            at_ns=now_ns,
+            track=self.track,
+            face=face,
+            voice=voice,
+            evidence_ns=self.face.evidence_ns + self.voice.evidence_ns,
+            circumstances=circumstances,
+            strength=strength,
         )
 
 
@@ -138,83 +158,56 @@ def _shifted(item: Evidence, shift: NDArray[np.float32] | None) -> Evidence:
     return item if shift is None else replace(item, logits=item.logits + shift)
 
 
-def _fresh(memory: Memory, now_ns: int, expires_ns: int) -> Trunks | None:
-    if memory.newest_ns is None or now_ns - memory.newest_ns > expires_ns:
+def _opinion(memory: Memory, now_ns: int, lifetime: freshness.Lifetime) -> Opinion | None:
+    pooled = memory.read()
+    if pooled is None or memory.newest_ns is None:
         return None
-    return memory.read(now_ns)
+    if not lifetime.holds(freshness.age_ns(now_ns, memory.newest_ns)):
+        return None
+    return Opinion(memory.newest_ns, *pooled)
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What all cues of one step share."""
 
-    now_ns: int
     skipped: int
     model: str
     epoch_ns: int | None
-    circumstances: Circumstances
     confidence: Confidence
 
 
-def readings(
-    person: Person, gathered: Gathered, confidence: Confidence
-) -> tuple[Reading | None, Reading | None]:
-    """What face and voice say each on their own, from the short trunk."""
-    face = voice = None
-    if gathered.face is not None and person.face.newest_ns is not None:
-        quality = person.quality
-        face = Reading(
-            captured_ns=person.face.newest_ns,
-            scores=softmax(gathered.face[0].logits, confidence.of_reading("face")),
-            quality=1.0 if quality is None else quality.score,
-            weakness=None if quality is None else quality.weakness,
-        )
-    if gathered.voice is not None and person.voice.newest_ns is not None:
-        voice = Reading(
-            captured_ns=person.voice.newest_ns,
-            scores=softmax(gathered.voice[0].logits, confidence.of_reading("voice")),
-            quality=person.clarity.score,
-            weakness=person.clarity.weakness,
-        )
-    return face, voice
-
-
-def make_cue(person: Person, gathered: Gathered, parts: Sequence[Part], moment: Moment) -> Cue:
-    """The cue of one person; moves the person's smoothing on to `moment`."""
-    face, voice = readings(person, gathered, moment.confidence)
-    fused = moment.confidence.join(parts)
-    raw = UNKNOWN if fused is None else fused.scores
-    shown: Shown = person.steady.step(
-        moment.now_ns,
-        None if fused is None else raw,
-        face=face,
-        voice=voice,
-        evidence_ns=person.face.evidence_ns + person.voice.evidence_ns,
-        circumstances=moment.circumstances,
-    )
+def make_cue(person: Person, estimate: Estimate, moment: Moment) -> Cue:
+    """The cue of one person, of an estimate that was labelled."""
+    face, voice = estimate.face, estimate.voice
+    confidence = moment.confidence
+    strength = None
+    if estimate.strength is not None and estimate.label in LABELS:
+        strength = estimate.strength[LABELS.index(estimate.label)]
     return Cue(
-        t_ns=moment.now_ns,
+        t_ns=estimate.at_ns,
         source=person.source,
         frame=person.size,
         track=person.track,
         box=None if person.box is None else _whole(person.box),
         speaking=person.speaking,
-        face=None if face is None else face.scores,
-        voice=None if voice is None else voice.scores,
+        face=None if face is None else face.scores(confidence.of_reading("face")),
+        voice=None if voice is None else voice.scores(confidence.of_reading("voice")),
         words=None,
-        raw=raw,
-        fused=shown.scores,
-        weights=(0.0, 0.0, 0.0) if fused is None else fused.weights,
-        label=shown.label,
-        confidence=shown.confidence,
-        reason=shown.reason,
+        raw=estimate.joint(confidence.fused),
+        fused=estimate.scores,
+        weights=estimate.weights,
+        label=estimate.label,
+        confidence=estimate.confidence,
+        reason=estimate.reason,
         age_ms=(
-            age_ms(moment.now_ns, None if face is None else face.captured_ns),
-            age_ms(moment.now_ns, None if voice is None else voice.captured_ns),
+            age_ms(estimate.at_ns, None if face is None else face.captured_ns),
+            age_ms(estimate.at_ns, None if voice is None else voice.captured_ns),
         ),
         skipped=moment.skipped,
         model=moment.model,
         epoch_ns=moment.epoch_ns,
+        strength=strength,
     )
 
 

@@ -62,7 +62,7 @@ class Portraits:
         self._fps = fps
         self._frames = frames
         self._motion = motion or Motion()
-        self._faces = [_fitted(face, size, len(faces)) for face in faces]
+        self._faces = [_shrunk_to_fit(face, size, len(faces)) for face in faces]
         rng = np.random.default_rng(seed)
         # Per portrait: phases and rates (in Hz) of the five slow swings of a hand.
         self._phases = rng.uniform(0, 2 * math.pi, (len(faces), 5))
@@ -111,9 +111,9 @@ class Portraits:
         import cv2
 
         canvas = self._background.copy()
-        for number, (face, _) in enumerate(self._faces):
+        for number in range(len(self._faces)):
             cv2.warpAffine(
-                face,
+                self._face(number, seq),
                 self._placing(number, seq),
                 self._size,
                 dst=canvas,
@@ -122,6 +122,10 @@ class Portraits:
             )
         write_stamp(canvas, seq, self.time_ns(seq))
         return canvas
+
+    def _face(self, number: int, seq: int) -> NDArray[np.uint8]:
+        """The shrunken portrait as it looks in picture `seq`; a photograph always looks the same."""
+        return self._faces[number][0]
 
     def _placing(self, number: int, seq: int) -> NDArray[np.float64]:
         """Where the shrunken portrait lies in picture `seq`: 2x3."""
@@ -165,7 +169,7 @@ def _to_and_fro(way_px: float, reach_px: float) -> float:
     return at - reach_px if at <= 2 * reach_px else 3 * reach_px - at
 
 
-def _fitted(
+def _shrunk_to_fit(
     face: NDArray[np.uint8], size: tuple[int, int], count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The portrait shrunk (never grown) to its part of the canvas, and the 2x3 matrix of the shrinking."""

@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.decode import Opened, pictures, probe, sound
+from liveaffect.realtime.capture.decode import Opened, probe, read_pictures, read_sound
 from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
@@ -121,6 +121,9 @@ class MediaFile:
             raise SourceRefused(f"'{self._path}' cannot be read: {failure.strerror}") from failure
         if stat.S_ISDIR(mode):
             raise SourceError(f"'{self._path}' is a folder; name a video or sound file in it")
+        if not stat.S_ISREG(mode):
+            # It is read twice, by two readers; a pipe can be read once, and waits for ever for its writer.
+            raise SourceError(f"'{self._path}' is a device or a pipe; name a file")
 
     def _rounds(self, found: Opened) -> Iterator[Item]:
         """The file once, or again and again with time and numbers going on."""
@@ -167,14 +170,14 @@ class MediaFile:
 
     def _video(self, found: Opened) -> Iterator[VideoFrame]:
         seq = -1
-        for seq, (at_ns, image) in enumerate(pictures(self._path, found, self._losses)):
+        for seq, (at_ns, image) in enumerate(read_pictures(self._path, found, self._losses)):
             yield VideoFrame(self.name, seq, at_ns, image)
         if seq < 0:
             self._losses["track of pictures of which none can be decoded"] = 1
 
     def _audio(self, found: Opened) -> Iterator[AudioBlock]:
         heard = False
-        for first, at_ns, samples in sound(self._path, found, self._losses):
+        for first, at_ns, samples in read_sound(self._path, found, self._losses):
             yield AudioBlock(self.name, first, at_ns, samples)
             heard = True
         if not heard:

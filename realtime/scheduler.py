@@ -13,30 +13,28 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from liveaffect.realtime import freshness
 from liveaffect.realtime.attribution import mouth_motion
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.crop import Quality, quality
 from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.estimate import Circumstances
 from liveaffect.realtime.frame import Face, Sighting
-from liveaffect.realtime.fusion import ask_fusion
-from liveaffect.realtime.load_shedder import LoadShedder
+from liveaffect.realtime.fusion import fuse
+from liveaffect.realtime.load_shedder import FACES_HALVED, VOICES_HALVED, LoadShedder
 from liveaffect.realtime.networks import Networks, Row
-from liveaffect.realtime.people import FACE_EXPIRES_NS, Moment, Person, Profile, ProfileOwner, make_cue
+from liveaffect.realtime.people import Moment, Person, Profile, ProfileOwner, make_cue
 from liveaffect.realtime.pooling import Evidence, weighted_score
 from liveaffect.realtime.ring import Ring
-from liveaffect.realtime.smoothing import Circumstances
-from liveaffect.realtime.voice_analyzer import Heard, Piece, VoiceAnalyzer
-from liveaffect.realtime.window import FUSION_STEP_NS, Due, grid_due
+from liveaffect.realtime.voice_analyzer import NOBODY, OwnedEvidence, SoundPiece, VoiceAnalyzer
+from liveaffect.realtime.window import FUSION_STEP_NS, grid_due
 
-FUSE_AGAIN_NS = 50 * MS
-"""Between grid points the display is given a new answer this often; each costs a fusion and a panel."""
 _LONGEST_LOOK_NS = 100 * MS
 """The time that one crop stands for at most."""
 _JUDGE_EVERY = 3
 """Size, light, blur and turn of a face change slowly; every third look judges them."""
 _OLD_NS = 250 * MS
 """A picture that is so old when its faces are found means that the machine is late."""
-_FORGET_NOBODY_NS = 2_000 * MS
 _FORGET_UNSEEN_NS = 10_000 * MS
 """Longer than any track waits for its face to come back."""
 
@@ -79,7 +77,8 @@ class Scheduler:
         epoch_ns: Callable[[], int] | None = None,
     ) -> None:
         self.skipped: Counter[str] = Counter()
-        """What was left out, by cause."""
+        """Grid points and looks that were left out."""
+        self._ownerless = 0
         self._networks = networks
         self._sights = dict(face_analyzers)
         self._cursors = dict.fromkeys(face_analyzers, 0)
@@ -88,10 +87,12 @@ class Scheduler:
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
-        self.shedder = LoadShedder(len(face_analyzers))
+        self.shedder = LoadShedder(
+            [VOICES_HALVED] * bool(voice_analyzers) + [FACES_HALVED] * bool(face_analyzers),
+            len(face_analyzers),
+        )
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
-        self._fused_ns = -FUSE_AGAIN_NS
         self._last_index = -1
         self._habit = ProfileOwner()
 
@@ -109,8 +110,8 @@ class Scheduler:
         """One tick at `now_ns`."""
         looks, late = self._look(now_ns)
         self._forget_the_unseen(now_ns)
-        self._ask(looks, [(h, p) for h in self._hearings for p in self._due(h)])
-        in_view = [p for p in self._people.values() if 0 <= now_ns - p.seen_ns <= FACE_EXPIRES_NS]
+        self._ask(looks, self._pieces())
+        in_view = [p for p in self._people.values() if _in_view(p, now_ns)]
         due = grid_due(FUSION_STEP_NS, last_index=self._last_index, now_ns=now_ns)
         if due is not None:
             # Whose voice it is changes over tenths of a second; asking with every picture would be waste.
@@ -118,7 +119,8 @@ class Scheduler:
         skipped = due.skipped if due is not None and self._last_index >= 0 else 0
         self.shedder.note(now_ns, late=late or skipped > 0)
         people = [*in_view, *self._voices_of_nobody(now_ns)]
-        cues = self._fuse(now_ns, people, skipped) if self._fusion_is_due(now_ns, people, due) else self._cues
+        wanted = due is not None or bool(looks) or self._anyone_new(people)
+        cues = self._fuse(now_ns, people, skipped) if wanted else self._cues
         self._cues = cues
         if due is not None:
             self._last_index = due.index
@@ -129,13 +131,10 @@ class Scheduler:
         level = max((voice_analyzer.level for voice_analyzer in self._hearings), default=0.0)
         return Snapshot(at_ns=now_ns, cues=cues, seen=dict(self._seen), level=level, notices=self._notices())
 
-    def _fusion_is_due(self, now_ns: int, people: Sequence[Person], due: Due | None) -> bool:
-        """At every grid point, for every newcomer, and else as often as anybody can see it change."""
+    def _anyone_new(self, people: Sequence[Person]) -> bool:
+        """Whether somebody came or left since the last answer."""
         known = {(cue.source, cue.track) for cue in self._cues}
-        if due is None and now_ns - self._fused_ns < FUSE_AGAIN_NS:
-            return known != {(person.source, person.track) for person in people}
-        self._fused_ns = now_ns
-        return True
+        return known != {(person.source, person.track) for person in people}
 
     def _look(self, now_ns: int) -> tuple[list[_Look], bool]:
         """New faces of all cameras: every picture moves the mouths on, only the newest asks the network."""
@@ -172,7 +171,7 @@ class Scheduler:
                 seen = quality(face.crop, face.points)
             covers_ns = min(sighting.captured_ns - person.seen_ns, _LONGEST_LOOK_NS) if person.looks else 0
             person.see(sighting, face, seen)
-            if not (self.shedder.face_cadence_halved and person.looks % 2 == 0):
+            if not (self.shedder.does(FACES_HALVED) and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
         if self._habit.settle(sighting, self._people):
             self._habit.tell(self._habit.track, self._hearings)
@@ -188,13 +187,21 @@ class Scheduler:
         for track in [t for t, p in self._people.items() if now_ns - p.seen_ns > _FORGET_UNSEEN_NS]:
             self._forget(track)
 
-    def _due(self, voice_analyzer: VoiceAnalyzer) -> list[Piece]:
-        before = voice_analyzer.skipped
-        pieces = voice_analyzer.due(hop_doubled=self.shedder.voice_hop_doubled)
-        self.skipped["pieces"] += voice_analyzer.skipped - before
-        return pieces
+    def _pieces(self) -> list[tuple[VoiceAnalyzer, SoundPiece]]:
+        hop_doubled = self.shedder.does(VOICES_HALVED)
+        return [(heard, piece) for heard in self._hearings for piece in heard.due(hop_doubled=hop_doubled)]
 
-    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, Piece]]) -> None:
+    def lost_sound(self) -> Counter[str]:
+        """Pieces of sound that say nothing about anybody, by cause."""
+        lost = sum((heard.lost for heard in self._hearings), Counter[str]())
+        lost[NOBODY] += self._ownerless
+        return lost
+
+    def unheard(self) -> int:
+        """Complete pieces of sound that no step has taken yet."""
+        return sum(heard.unheard for heard in self._hearings)
+
+    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, SoundPiece]]) -> None:
         """Submit all faces and all pieces, wait once, remember the answers."""
         if not looks and not pieces:
             return
@@ -207,7 +214,8 @@ class Scheduler:
         for look, answer in zip(looks, faces, strict=True):
             if answer is not None:
                 score = weighted_score(float(answer["score"][0]), look.quality.score)
-                evidence = Evidence(look.captured_ns, answer["vector"], answer["logits"], score)
+                found = answer["vector"], answer["logits"]
+                evidence = Evidence(look.captured_ns, *found, score, share=look.quality.score)
                 look.person.show(evidence, look.covers_ns)
         for (voice_analyzer, piece), answer in zip(pieces, voices, strict=True):
             if answer is not None:
@@ -221,7 +229,7 @@ class Scheduler:
             for heard in voice_analyzer.assign(now_ns, anyone_in_view=bool(in_view)):
                 owner = self._owner(voice_analyzer, heard)
                 if owner is None:
-                    self.skipped["pieces of nobody known"] += 1
+                    self._ownerless += 1
                 else:
                     owner.say(heard.evidence, heard.covers_ns)
                     owner.clarity = voice_analyzer.clarity.read()
@@ -235,7 +243,7 @@ class Scheduler:
             elif voice_analyzer.source in self._nobody:
                 self._nobody[voice_analyzer.source].speaking = voice_analyzer.voice.state == "nobody in view"
 
-    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: Heard) -> Person | None:
+    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: OwnedEvidence) -> Person | None:
         """Whose evidence it is; None for a voice that was there before the person came, or has left."""
         if heard.track is None:
             return self._nobody.setdefault(voice_analyzer.source, self._somebody(voice_analyzer.source, None))
@@ -245,24 +253,25 @@ class Scheduler:
     def _voices_of_nobody(self, now_ns: int) -> list[Person]:
         """Voices without a face that were heard lately; the others are forgotten."""
         for source, person in list(self._nobody.items()):
-            if person.voice.newest_ns is None or now_ns - person.voice.newest_ns > _FORGET_NOBODY_NS:
+            if not freshness.VOICE.holds(freshness.age_ns(now_ns, person.voice.newest_ns)):
                 del self._nobody[source]
         return list(self._nobody.values())
 
     def _fuse(self, now_ns: int, people: Sequence[Person], skipped: int) -> tuple[Cue, ...]:
         """The present cue of everybody; everything that can be fused is fused in one call."""
         moment = Moment(
-            now_ns=now_ns,
             skipped=skipped,
             model=self._networks.model,
             epoch_ns=None if self._epoch_ns is None else self._epoch_ns(),
-            circumstances=self._circumstances(),
             confidence=self._networks.confidence,
         )
-        gathered = [person.gather(now_ns) for person in people]
-        answers = ask_fusion(gathered, self._networks.fuse)
-        everybody = zip(people, gathered, answers, strict=True)
-        return tuple(make_cue(person, known, parts, moment) for person, known, parts in everybody)
+        around = self._circumstances()
+        fused = fuse([person.estimate(now_ns, around) for person in people], self._networks.fuse)
+        said = [person.labeller.label(one) for person, one in zip(people, fused, strict=True)]
+        if (watch := moment.confidence.watch) is not None:
+            for one in said:
+                watch(one)
+        return tuple(make_cue(person, one, moment) for person, one in zip(people, said, strict=True))
 
     def _circumstances(self) -> Circumstances:
         speakers = {h.voice.track for h in self._hearings if h.voice.track is not None}
@@ -273,13 +282,17 @@ class Scheduler:
         )
 
     def _somebody(self, source: str, track: int | None) -> Person:
-        return Person(source, track, self._networks.confidence.steady(), profile=self._habit.given(track))
+        return Person(source, track, self._networks.confidence.labeller(), profile=self._habit.given(track))
 
     def _notices(self) -> tuple[str, ...]:
-        load_shedder = (f"too much for this machine: {self.shedder.says()}",) if self.shedder.level else ()
+        shed = (f"too much for this machine: {self.shedder.says()}",) if self.shedder.level else ()
         caveat = self._networks.confidence.caveat
         networks = self._networks
-        return (*networks.failing.values(), *networks.notices, *load_shedder, *([caveat] if caveat else []))
+        return (*networks.failing.values(), *networks.notices, *shed, *([caveat] if caveat else []))
+
+
+def _in_view(person: Person, now_ns: int) -> bool:
+    return now_ns >= person.seen_ns and freshness.FACE.holds(now_ns - person.seen_ns)
 
 
 def _to_nobody(_: tuple[Cue, ...]) -> None:

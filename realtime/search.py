@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.faces.blazeface import FaceFinder, Found, overlap
+from liveaffect.realtime.faces.blazeface import FaceFinder, Found, overlap_with_each
 from liveaffect.realtime.frame import Box
 
 Area = tuple[int, int, int, int]
@@ -41,29 +41,29 @@ WIDE_LOOK = 3.3
 
 def tiles(width: int, height: int) -> list[Area]:
     """The whole picture, then square tiles that cover it, the middle ones first."""
-    columns, rows = _count(width), _count(height)
+    columns, rows = _tiles_along(width), _tiles_along(height)
     whole = (0, 0, width, height)
     if columns == rows == 1:
         return [whole]
-    side = max(_side(width, columns), _side(height, rows))
+    side = max(_tile_side(width, columns), _tile_side(height, rows))
     places = [
         (x, y, min(side, width), min(side, height))
-        for y in _starts(height, side, rows)
-        for x in _starts(width, side, columns)
+        for y in _tile_starts(height, side, rows)
+        for x in _tile_starts(width, side, columns)
     ]
     places.sort(key=lambda a: math.hypot(a[0] + a[2] / 2 - width / 2, a[1] + a[3] / 2 - height / 2))
     return [whole, *places]
 
 
-def _count(length: int) -> int:
+def _tiles_along(length: int) -> int:
     return max(1, math.ceil((length - SHARED_PX) / (MAX_TILE_PX - SHARED_PX)))
 
 
-def _side(length: int, count: int) -> int:
+def _tile_side(length: int, count: int) -> int:
     return math.ceil((length + SHARED_PX * (count - 1)) / count)
 
 
-def _starts(length: int, side: int, count: int) -> list[int]:
+def _tile_starts(length: int, side: int, count: int) -> list[int]:
     return [round(i * max(0, length - side) / max(1, count - 1)) for i in range(count)]
 
 
@@ -197,4 +197,4 @@ def one_each(found: Sequence[Found]) -> list[Found]:
 
 
 def _overlap(one: Box, other: Box) -> float:
-    return float(overlap(np.array(one), np.array([other]))[0])
+    return float(overlap_with_each(np.array(one), np.array([other]))[0])

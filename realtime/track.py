@@ -57,7 +57,7 @@ POINTS_GAIN = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class LikenedFind:
     """A find and what it looks like (see `crop.likeness`)."""
 
     found: Found
@@ -143,7 +143,7 @@ class Tracker:
             if not near:
                 self.tracks.append(_born(find, None, self._now_ns))
 
-    def take(self, seen: Sequence[Seen], areas: Sequence[Area]) -> None:
+    def take(self, seen: Sequence[LikenedFind], areas: Sequence[Area]) -> None:
         """Take in what close looks at `areas` showed, and what they did not show."""
         expected = [t for t in self.tracks if any(_lies_in(t, area) for area in areas)]
         matched = self._match(seen)
@@ -189,12 +189,12 @@ class Tracker:
         # A second find of a face that is there already is not a second face.
         return any(_distance(t, found) < REACH / 2 for t in self.tracks if not self._is_gone(t))
 
-    def _match(self, seen: Sequence[Seen]) -> list[tuple[Track, Seen]]:
+    def _match(self, seen: Sequence[LikenedFind]) -> list[tuple[Track, LikenedFind]]:
         costs = ((self._cost(t, s), i, j) for i, t in enumerate(self.tracks) for j, s in enumerate(seen))
         chosen = assign(pair for pair in costs if pair[0] < math.inf)
         return [(self.tracks[i], seen[j]) for i, j in chosen]
 
-    def _cost(self, track: Track, one: Seen) -> float:
+    def _cost(self, track: Track, one: LikenedFind) -> float:
         distance, growth = _distance(track, one.found), _growth(track, one.found)
         away_s = (self._now_ns - track.corrected_ns) / SECOND
         if distance > REACH + REACH_PER_S * away_s or abs(growth) > MAX_GROWTH:
@@ -206,7 +206,7 @@ class Tracker:
             return math.inf
         return distance + abs(growth) + LOOKS_WEIGHT * unlike
 
-    def _correct(self, track: Track, one: Seen) -> None:
+    def _correct(self, track: Track, one: LikenedFind) -> None:
         unlike = 0.0 if track.latest is None else unlikeness(track.latest, one.looks)
         if one.found.score < SURE and unlike > SAME_LOOKS:
             return  # half hidden behind somebody: neither a miss nor a measurement
@@ -232,7 +232,7 @@ class Tracker:
             track.looks += (MEMORY_GAIN if same else SLOW_MEMORY_GAIN) * (looks - track.looks)
 
     def _is_crowded(self, track: Track) -> bool:
-        return any(t is not track and _between(t, track) <= CROWDED for t in self.visible())
+        return any(t is not track and _distance_between(t, track) <= CROWDED for t in self.visible())
 
     def _believe_if_sure(self, track: Track) -> None:
         # Confirmed: somebody who was away, by looks, or somebody new.
@@ -246,7 +246,7 @@ class Tracker:
             self.tracks.remove(likely)
             return
         # Who comes out from behind somebody is half hidden at first and looks like nobody: wait for more.
-        if any(_between(t, track) <= NEARBY for t in away):
+        if any(_distance_between(t, track) <= NEARBY for t in away):
             patience_ns = PATIENCE_CROWDED_NS if self._is_crowded(track) else PATIENCE_NS
             if self._now_ns - track.born_ns < patience_ns:
                 return
@@ -294,7 +294,7 @@ def _lies_in(track: Track, area: Area) -> bool:
     return inside and max(w, h) <= 5 * track.steady.size
 
 
-def _between(one: Track, other: Track) -> float:
+def _distance_between(one: Track, other: Track) -> float:
     return math.hypot(one.steady.x - other.steady.x, one.steady.y - other.steady.y) / other.steady.size
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import cv2
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines.confidence import READING, SUBSETS, Calibrated, OtherWeights, parse
+from liveaffect.engines.confidence import READING, Calibrated, OtherWeights, parse
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.load import load, manifest_path, recipe_numbers
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.protocol import Engine
-from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.engines.recipe import SAMPLE_RATE, SUBSETS
 from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import Cue

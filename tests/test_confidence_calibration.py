@@ -20,10 +20,18 @@ from liveaffect.calibration.clips import (
     pairs_watched,
     voices_watched,
 )
-from liveaffect.calibration.confidence_tables import BEGIN, END, Findings, Seen, Shown, between_marks, write
+from liveaffect.calibration.confidence_tables import (
+    BEGIN,
+    END,
+    ClipCount,
+    Findings,
+    ShownCount,
+    between_marks,
+    write_findings,
+)
 from liveaffect.calibration.held_out import Fused, Reading, find_out, folds
 from liveaffect.calibration.temperature import UnfitSamples, tempered
-from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.engines.training.archive import read_tables
 from liveaffect.realtime.confidence import Confidence
@@ -80,13 +88,13 @@ def voices() -> list[ClipTrace]:
     return found
 
 
-def test_smoothing_anew_gives_exactly_what_the_run_showed(
+def test_reckoning_anew_gives_exactly_what_the_run_showed(
     pairs: list[ClipTrace], voices: list[ClipTrace]
 ) -> None:
     for watches in (pairs, voices):
         chains = ClipTraces(watches)
         assert chains.largest_difference() < 1e-9
-        assert len(chains.smoothed({})) == sum(int(watch.counted.sum()) for watch in watches)
+        assert len(chains.scores({})) == sum(int(watch.counted.sum()) for watch in watches)
 
 
 def test_under_other_temperatures_it_is_what_a_run_with_those_would_show(pairs: list[ClipTrace]) -> None:
@@ -95,30 +103,29 @@ def test_under_other_temperatures_it_is_what_a_run_with_those_would_show(pairs: 
     at = 0
     for watch in pairs:
         for shown in relived(watch, Confidence(fused=temperatures)):
-            np.testing.assert_allclose(chains.smoothed(temperatures)[at], shown.scores, atol=1e-9)
+            np.testing.assert_allclose(chains.scores(temperatures)[at], shown.scores, atol=1e-9)
             at += 1
 
 
 def test_a_pair_has_a_good_face_and_a_voice_that_grows_with_what_was_heard(pairs: list[ClipTrace]) -> None:
-    glances = [glance for glance in pairs[2].glances if glance.voice is not None]
-    assert all(glance.face is not None and glance.face.quality == 1.0 for glance in glances)
-    shares = [{part.subset: part.share for part in glance.parts} for glance in glances]
-    with_voice = [share["face+voice"] for share in shares if "face+voice" in share]
+    heard = [one for one in pairs[2].estimates if one.voice is not None]
+    assert all(one.face is not None and one.face.quality == 1.0 for one in heard)
+    with_voice = [one.shares[SUBSETS.index("face+voice")] for one in heard]
     assert with_voice == sorted(with_voice)
     assert with_voice[0] < 0.5 < with_voice[-1]
-    assert all(sum(share.values()) == pytest.approx(1) for share in shares)
+    assert all(sum(one.shares) == pytest.approx(1) for one in heard)
 
 
 def test_a_voice_alone_rests_on_the_voice_alone(voices: list[ClipTrace]) -> None:
-    assert {part.subset for watch in voices for glance in watch.glances for part in glance.parts} == {"voice"}
-    assert len(Reading("voice", voices).scores(1.0)) == len(ClipTraces(voices).smoothed({}))
+    assert {one.subset for watch in voices for one in watch.estimates} == {"voice"}
+    assert len(Reading("voice", voices).scores(1.0)) == len(ClipTraces(voices).scores({}))
     assert len(Reading("face", voices).clips) == 0
 
 
 def test_cues_with_little_evidence_and_those_off_the_grid_are_not_counted(pairs: list[ClipTrace]) -> None:
     watch = pairs[0]
-    for glance, counts in zip(watch.glances, watch.counted, strict=True):
-        assert counts == (glance.evidence_ns >= 500_000_000 and glance.now_ns % 100_000_000 == 0)
+    for one, counts in zip(watch.estimates, watch.counted, strict=True):
+        assert counts == (one.evidence_ns >= 60_000_000 and one.at_ns % 100_000_000 == 0)
     assert not watch.counted.all()
 
 
@@ -165,7 +172,7 @@ class Invented:
 def findings() -> Findings:
     outcome = find_out("voice", Invented(1200, 6), Invented(800, 4, seed=1))
     return Findings(
-        {"voice": outcome}, (Seen("voice", "test", 9, 8),), (Shown("voice", "test", 40, 30, 6),), {}
+        {"voice": outcome}, (ClipCount("voice", "test", 9, 8),), (ShownCount("voice", "test", 40, 30, 6),), {}
     )
 
 
@@ -230,8 +237,8 @@ def test_the_choice_of_clips_is_always_the_same_and_depends_on_no_order() -> Non
 def test_figures_go_between_the_marks_and_can_be_made_again(findings: Findings, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n{BEGIN}\nold figures\n{END}\nthe rest\n")
-    text = write(findings, [["evidence"]], tmp_path / "out", page)
-    assert write(findings, [["evidence"]], tmp_path / "out", page) == text
+    text = write_findings(findings, [["evidence"]], tmp_path / "out", page)
+    assert write_findings(findings, [["evidence"]], tmp_path / "out", page) == text
     written = page.read_text()
     assert written.startswith(f"# Title\n{BEGIN}\n")
     assert written.endswith(f"{END}\nthe rest\n")

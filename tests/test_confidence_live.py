@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.confidence import Confidence
-from liveaffect.realtime.cue import NOT_SURE, Reading, Scores
-from liveaffect.realtime.fusion import Fused, Gathered, ask_fusion, join
+from liveaffect.realtime.cue import NOT_SURE, Scores
+from liveaffect.realtime.estimate import Estimate, Opinion
+from liveaffect.realtime.fusion import fuse, views
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.pooling import Pooled
 from liveaffect.realtime.scheduler import Scheduler
-from liveaffect.realtime.smoothing import Circumstances
 
 QUALITIES = st.floats(0, 1)
 
 
-def trunks(label: str, certainty: float = 3.0) -> tuple[Pooled, Pooled]:
+def opinion(label: str, say: float = 1.0, certainty: float = 3.0) -> Opinion:
     logits = np.zeros(7, np.float32)
     logits[LABELS.index(label)] = certainty
     pooled = Pooled(np.ones(64, np.float32), logits)
-    return pooled, pooled
+    return Opinion(0, pooled, pooled, say=say)
 
 
-BOTH = Gathered(trunks("happy"), trunks("sad"))
+def both(face: float = 1.0, voice: float = 1.0) -> Estimate:
+    return Estimate(0, 1, opinion("happy", face), opinion("sad", voice))
 
 
-def fused(gathered: Gathered, temperatures: dict[str, float] | None = None) -> Fused:
+FACE = Estimate(0, 1, opinion("happy"))
+
+
+def fused(estimate: Estimate) -> Estimate:
     networks = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
-    (parts,) = ask_fusion([gathered], networks.fuse)
-    found = join(parts, temperatures or {})
-    assert found is not None
+    (found,) = fuse([estimate], networks.fuse)
+    assert found.answered
     return found
 
 
 def test_good_evidence_is_asked_about_once_and_only_where_both_are_there_without_one() -> None:
-    assert [(view.subset, share) for view, share in BOTH.views()] == [("face+voice", 1.0)]
-    poor = replace(BOTH, face_quality=0.5)
-    assert [(view.subset, share) for view, share in poor.views()] == [("face+voice", 0.5), ("voice", 0.5)]
-    alone = Gathered(trunks("happy"), None, face_quality=0.1)
-    assert [(view.subset, share) for view, share in alone.views()] == [("face", 1.0)]
+    assert [(view.subset, share) for view, share in views(both())] == [("face+voice", 1.0)]
+    poor = views(both(face=0.5))
+    assert [(view.subset, share) for view, share in poor] == [("face+voice", 0.5), ("voice", 0.5)]
+    alone = Estimate(0, 1, opinion("happy", 0.1))
+    assert [(view.subset, share) for view, share in views(alone)] == [("face", 1.0)]
+    assert views(Estimate(0, 1)) == []
 
 
 @given(QUALITIES, QUALITIES, QUALITIES)
@@ -54,71 +56,69 @@ def test_the_worse_a_face_the_less_it_weighs_and_all_shares_sum_to_one(
     worse: float, better: float, voice: float
 ) -> None:
     worse, better = sorted((worse, better))
-    low = fused(replace(BOTH, face_quality=worse, voice_quality=voice))
-    high = fused(replace(BOTH, face_quality=better, voice_quality=voice))
+    low, high = fused(both(worse, voice)), fused(both(better, voice))
     assert low.weights[0] <= high.weights[0] + 1e-9
     assert low.weights[1] >= high.weights[1] - 1e-9
     for found in (low, high):
         assert sum(found.weights) == pytest.approx(1)
-        assert sum(found.scores) == pytest.approx(1)
+        assert sum(found.joint({})) == pytest.approx(1)
 
 
 @given(QUALITIES, QUALITIES)
 def test_the_worse_a_voice_the_nearer_the_answer_is_to_the_face_alone(worse: float, better: float) -> None:
     worse, better = sorted((worse, better))
-    happy = [fused(replace(BOTH, voice_quality=quality)).scores[1] for quality in (worse, better)]
+    happy = [fused(both(voice=quality)).joint({})[1] for quality in (worse, better)]
     assert happy[0] >= happy[1] - 1e-9
 
 
 def test_evidence_that_is_all_bad_is_still_an_answer() -> None:
-    found = fused(replace(BOTH, face_quality=0.0, voice_quality=0.0))
-    assert found.weights[:2] == pytest.approx((0.5, 0.5), abs=0.02)
+    assert fused(both(0.0, 0.0)).weights[:2] == pytest.approx((0.5, 0.5), abs=0.02)
 
 
 def test_a_view_without_an_answer_costs_that_person_alone() -> None:
-    poor, good = replace(BOTH, face_quality=0.5), BOTH
     row = {"logits": np.zeros(7, np.float32), "weights": np.array([0.5, 0.5, 0.0], np.float32)}
-    answers = ask_fusion([poor, Gathered(None, None), good], lambda tensors: [row, None, row])
-    assert [len(parts) for parts in answers] == [0, 0, 1]
-    assert join(answers[0], {}) is None
+    found = fuse([both(face=0.5), Estimate(0, 2), both()], lambda tensors: [row, None, row])
+    assert [one.answered for one in found] == [False, False, True]
 
 
 @given(st.floats(0.3, 5), st.floats(0.3, 5))
 def test_a_temperature_keeps_the_winner_and_more_of_it_means_less_certain(one: float, other: float) -> None:
-    cold, hot = (fused(BOTH, {"face+voice": temperature}).scores for temperature in sorted((one, other)))
-    plain = fused(BOTH).scores
-    assert int(np.argmax(cold)) == int(np.argmax(hot)) == int(np.argmax(plain))
+    found = fused(both())
+    cold, hot = (found.joint({"face+voice": temperature}) for temperature in sorted((one, other)))
+    assert int(np.argmax(cold)) == int(np.argmax(hot)) == int(np.argmax(found.joint({})))
     assert max(cold) >= max(hot) - 1e-12
     assert sum(cold) == pytest.approx(1)
 
 
 def test_every_subset_has_its_own_temperature() -> None:
     temperatures = {"face": 4.0}
-    face = Gathered(trunks("happy"), None)
-    assert max(fused(face, temperatures).scores) < max(fused(face).scores)
-    assert fused(BOTH, temperatures) == fused(BOTH)
+    assert max(fused(FACE).joint(temperatures)) < max(fused(FACE).joint({}))
+    assert fused(both()).joint(temperatures) == fused(both()).joint({})
 
 
-def label_of(confidence: Confidence, scores: Scores, *, face: bool, voice: bool) -> str:
-    reading = Reading(0, scores, 1.0)
-    shown = confidence.steady().step(
+def label_of(confidence: Confidence, scores: Scores, subset: str) -> str:
+    row = SUBSETS.index(subset)
+    logits, shares = np.zeros((len(SUBSETS), 7)), [0.0] * len(SUBSETS)
+    logits[row], shares[row] = np.log(scores), 1.0
+    estimate = Estimate(
         0,
-        scores,
-        face=reading if face else None,
-        voice=reading if voice else None,
-        evidence_ns=SECOND,
-        circumstances=Circumstances(),
+        1,
+        opinion("happy") if "face" in subset else None,
+        opinion("happy") if "voice" in subset else None,
+        SECOND,
+        logits=logits,
+        shares=tuple(shares),
     )
-    return shown.label
+    return confidence.labeller().label(estimate).label
 
 
-def test_every_subset_has_its_own_threshold_and_without_one_that_of_the_smoothing_holds() -> None:
+def test_every_subset_has_its_own_threshold_and_without_one_that_of_the_labels_holds() -> None:
     scores = (0.08, 0.52, 0.08, 0.08, 0.08, 0.08, 0.08)
     found = Confidence(thresholds={"voice": 0.6, "face+voice": 0.5})
-    assert label_of(found, scores, face=False, voice=True) == NOT_SURE
-    assert label_of(found, scores, face=True, voice=True) == "happy"
-    assert label_of(found, scores, face=True, voice=False) == "happy"
-    assert label_of(Confidence(thresholds={"face": 0.6}), scores, face=True, voice=False) == NOT_SURE
+    assert label_of(found, scores, "voice") == NOT_SURE
+    assert label_of(found, scores, "face+voice") == "happy"
+    assert label_of(found, scores, "face") == "happy"
+    assert label_of(Confidence(thresholds={"face": 0.6}), scores, "face") == NOT_SURE
 
 
 def test_a_run_without_calibration_says_so_on_every_board() -> None:

@@ -1,4 +1,4 @@
-"""Evidence is laid out for the fusion network so that what is absent stays absent."""
+"""Opinions are laid out for the fusion network so that what is absent stays absent; answers are mixed."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveaffect.engines.protocol import check_inputs
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFusion
-from liveaffect.realtime.fusion import UNKNOWN, Gathered, fusion_inputs, read_fused, softmax
+from liveaffect.realtime.estimate import UNKNOWN, Estimate, Opinion, softmax
+from liveaffect.realtime.fusion import fuse, fusion_inputs
 from liveaffect.realtime.pooling import Pooled
 
 
-def trunks(seed: int) -> tuple[Pooled, Pooled]:
+def opinion(seed: int) -> Opinion:
     rng = np.random.default_rng(seed)
     short, long = (
         Pooled(rng.normal(size=64).astype(np.float32), rng.normal(size=7).astype(np.float32))
         for _ in range(2)
     )
-    return short, long
+    return Opinion(0, short, long)
 
 
 def test_a_missing_modality_is_zeros_with_mask_zero() -> None:
-    tensors = fusion_inputs([Gathered(face=trunks(1), voice=None), Gathered(face=None, voice=trunks(2))])
+    tensors = fusion_inputs([Estimate(0, 1, opinion(1)), Estimate(0, 2, voice=opinion(2))])
     np.testing.assert_array_equal(tensors["mask"], [[1, 0, 0], [0, 1, 0]])
     assert not tensors["voice_short"][0].any()
     assert not tensors["face_logits"][1].any()
-    np.testing.assert_array_equal(tensors["voice_long"][1], trunks(2)[1].vector)
+    np.testing.assert_array_equal(tensors["voice_long"][1], opinion(2).long.vector)
 
 
 def test_the_layout_is_what_the_fusion_engine_wants() -> None:
-    tensors = fusion_inputs([Gathered(face=trunks(i), voice=trunks(i + 10)) for i in range(3)])
+    tensors = fusion_inputs([Estimate(0, i, opinion(i), opinion(i + 10)) for i in range(3)])
     assert check_inputs(ScriptedFusion().spec, tensors) == 3
 
 
-def test_short_logits_are_the_ones_that_are_fused() -> None:
-    evidence = trunks(5)
-    tensors = fusion_inputs([Gathered(face=evidence, voice=None)])
-    np.testing.assert_array_equal(tensors["face_logits"][0], evidence[0].logits)
+def test_the_present_expression_is_what_is_fused() -> None:
+    tensors = fusion_inputs([Estimate(0, 1, opinion(5))])
+    np.testing.assert_array_equal(tensors["face_logits"][0], opinion(5).short.logits)
 
 
 @given(st.lists(st.floats(-80, 80), min_size=7, max_size=7), st.floats(0.2, 5))
@@ -49,9 +49,20 @@ def test_softmax_sums_to_one_and_keeps_the_winner(logits: list[float], temperatu
     assert scores[int(np.argmax(logits))] == max(scores)
 
 
-def test_an_answer_row_becomes_scores_and_weights() -> None:
-    answer = {"logits": np.zeros(7, np.float32), "weights": np.array([0.25, 0.75, 0], np.float32)}
-    fused = read_fused(answer)
-    assert fused.scores == pytest.approx(UNKNOWN)
-    assert fused.weights == (0.25, 0.75, 0.0)
+def test_an_answer_becomes_logits_of_its_subset_a_share_and_weights() -> None:
+    answer = {"logits": np.arange(7, dtype=np.float32), "weights": np.array([0.25, 0.75, 0], np.float32)}
+    (both,) = fuse([Estimate(0, 1, opinion(1), opinion(2))], lambda tensors: [answer])
+    row = SUBSETS.index("face+voice")
+    np.testing.assert_array_equal(both.logits[row], answer["logits"])
+    assert both.shares[row] == 1.0
+    assert both.weights == (0.25, 0.75, 0.0)
+    assert both.joint({}) == pytest.approx(softmax(answer["logits"]))
+    assert both.joint({"face+voice": 3.0}) == pytest.approx(softmax(answer["logits"], 3.0))
+
+
+def test_without_evidence_or_without_an_answer_nothing_is_known() -> None:
+    nobody, failed = fuse([Estimate(0, 1), Estimate(0, 2, opinion(1))], lambda tensors: [None])
+    for estimate in (nobody, failed):
+        assert not estimate.answered
+        assert estimate.joint({}) == UNKNOWN
     assert len(UNKNOWN) == len(LABELS)

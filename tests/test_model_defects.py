@@ -38,7 +38,7 @@ DOCUMENT = ROOT / "docs" / "published-systems.md"
 LIGHT = [
     (kind, name)
     for kind in ("face", "voice", "fusion")
-    for name in presets.names(kind)
+    for name in presets.preset_names(kind)
     if (kind, name) != ("voice", "fv2es")
 ]
 
@@ -133,11 +133,11 @@ def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pyt
     for name, stand_in in {
         "FaceRecipe": lambda **_: small,
         "load_split": lambda found, frozen: faces,
-        "export": lambda *asked, **given: tiny_networks.write(tmp_path, "face"),
+        "export": lambda *asked, **given: tiny_networks.write_tiny(tmp_path, "face"),
         "quantize": lambda path, batches: scales.extend(batches),
     }.items():
         monkeypatch.setattr(train_face, name, stand_in)
-    monkeypatch.setattr(corpora_faces, "find", lambda data: [])
+    monkeypatch.setattr(corpora_faces, "find_faces", lambda data: [])
     monkeypatch.setattr(evaluate_face, "judge_face", judge)
     with pytest.raises(Finished):
         train_face.train_face(tmp_path, tmp_path, schedule=loop.Schedule(epochs=1, threads=1, bf16=False))

@@ -37,7 +37,7 @@ CONTRACT = {
     "voice": (VOICE_INPUTS, VOICE_OUTPUTS),
     "fusion": (FUSION_INPUTS, FUSION_OUTPUTS),
 }
-EVERY = [(kind, preset) for kind in CONTRACT for preset in presets.names(kind)]
+EVERY = [(kind, preset) for kind in CONTRACT for preset in presets.preset_names(kind)]
 SHIPPED = [("face", "live"), ("voice", "live"), ("voice", "live-fcn"), ("fusion", "late-masked")]
 
 

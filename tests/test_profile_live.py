@@ -103,7 +103,7 @@ def a_sighting(at_ms: int, *faces: tuple[int, float]) -> Sighting:
 
 def test_the_profile_waits_until_all_are_found_and_is_not_inherited_by_whoever_was_there() -> None:
     def person(track: int, came_ms: int) -> Person:
-        return Person("camera:0", track, Confidence().steady(), came_ns=came_ms * MS, seen_ns=came_ms * MS)
+        return Person("camera:0", track, Confidence().labeller(), came_ns=came_ms * MS, seen_ns=came_ms * MS)
 
     profile = Profile(face=LOWERED)
     people = {1: person(1, 0), 2: person(2, 100)}

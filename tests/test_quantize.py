@@ -17,7 +17,7 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines import parity, probe
 from liveaffect.engines.build import quantize as quantising
 from liveaffect.engines.build.onnx_graph import folded
-from liveaffect.engines.build.quantize import prepare, quantize
+from liveaffect.engines.build.quantize import prepare_network, quantize
 from liveaffect.engines.build.ranges import METHODS
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
@@ -30,7 +30,7 @@ def calibration(kind: str, count: int = 32, *, piece: int = 6600) -> list[probe.
 
 @pytest.fixture(params=["face", "voice"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return tiny_networks.write(tmp_path, request.param)
+    return tiny_networks.write_tiny(tmp_path, request.param)
 
 
 @pytest.fixture(scope="module", params=["face", "voice"])
@@ -71,7 +71,7 @@ def test_a_live_preset_answers_like_fp32(live: Path) -> None:
 
 
 def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
-    path = tiny_networks.write(tmp_path, "voice")
+    path = tiny_networks.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     batch = probe.inputs("voice", 8, seed=2)
     wanted, given = (engine.infer(batch) for engine in both(path))
@@ -85,7 +85,7 @@ def fed_by_q(graph: onnx.ModelProto, node: onnx.NodeProto) -> list[bool]:
 
 
 def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path: Path) -> None:
-    path = tiny_networks.write(tmp_path, "voice")
+    path = tiny_networks.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     graph = graph_of(path)
     products = [node for node in graph.graph.node if node.op_type in quantising.OP_TYPES]
@@ -188,7 +188,7 @@ def test_what_cannot_be_quantised_is_refused_with_the_reason(path: Path, tmp_pat
     with pytest.raises(ValueError, match="at least one batch of calibration inputs, got none"):
         quantize(path, [])
     with pytest.raises(ValueError, match="a fusion network is not quantised; face and voice networks are"):
-        quantize(tiny_networks.write(tmp_path, "fusion"), [])
+        quantize(tiny_networks.write_tiny(tmp_path, "fusion"), [])
     (path.parent / f"{kind}.onnx").write_bytes(b"")
     with pytest.raises(EngineFileError, match="truncated or altered"):
         quantize(path, batches)
@@ -231,7 +231,7 @@ def test_tensorrt_parses_and_builds_the_very_same_file(live: Path, tensorrt: Any
 
 
 def test_tensorrt_parses_a_file_with_layers_put_back_to_fp32(live: Path, tensorrt: Any) -> None:
-    prepared = prepare(live)
+    prepared = prepare_network(live)
     observed = prepared.observe(calibration(prepared.manifest.kind, 8, piece=prepared.manifest.recipe.piece))
     content = prepared.quantised(observed.cuts("mse"), prepared.layers[:1])
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)

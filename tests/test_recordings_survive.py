@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import pytest
+from av.error import FFmpegError
 
 from liveaffect.realtime.errors import MissingFile, SinkError
 from liveaffect.realtime.faces.files import FULL_RANGE, model_path
@@ -65,7 +66,7 @@ def last_picture_s(path: Path) -> float:
         with av.open(str(path)) as file:
             for picture in file.decode(video=0):
                 last = float(picture.time or 0.0)
-    except (av.FFmpegError, OSError):
+    except (FFmpegError, OSError):
         pass
     return last
 

@@ -15,14 +15,14 @@ from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.devices import in_time
 from liveaffect.realtime.errors import MissingFile, SourceError
 from liveaffect.realtime.faces.files import FULL_RANGE, model_path
-from liveaffect.realtime.testing.pulse import VirtualMicrophone, missing, virtual_microphone
+from liveaffect.realtime.testing.pulse import VirtualMicrophone, virtual_microphone, why_no_virtual_microphone
 
 ENDS_WITHIN_S = 5.0
 
 
 @pytest.fixture
 def server() -> Iterator[VirtualMicrophone]:
-    if (why := missing()) is not None:
+    if (why := why_no_virtual_microphone()) is not None:
         pytest.skip(why)
     try:
         files = model_path(FULL_RANGE).parent

@@ -25,9 +25,9 @@ from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import Faces
 from liveaffect.placing import Picture, in_a_room, live_crop
 from liveaffect.realtime.cue import NOT_SURE, Cue
+from liveaffect.realtime.estimate import softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.faces.files import make_finder
-from liveaffect.realtime.fusion import softmax
 from liveaffect.realtime.lockstep import analyse, watch
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import MediaFile, load_picture
@@ -52,7 +52,7 @@ def live_crops(names: tuple[str, ...], pictures: Picture, truth: NDArray[np.int6
     for precision in manifests.PRECISIONS:
         with closing(OnnxEngine(manifest, folder, precision)) as engine:
             for how, these in given.items():
-                called[f"{precision}_{how}"] = evaluate_face.answers(engine, these).argmax(1)
+                called[f"{precision}_{how}"] = evaluate_face.crop_answers(engine, these).argmax(1)
     row_of = {at: row for row, at in enumerate(found)}
     lines = [",".join(["name", "truth", "away", *called])]
     for at, name in enumerate(names):

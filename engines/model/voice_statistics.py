@@ -83,9 +83,7 @@ class StatisticsVoice(Network):
     A network of this family brings `features`: log-mel to one or more sequences of moments.
     """
 
-    def __init__(
-        self, name: str, sound: WhisperSound, widths: tuple[int, ...], head: HeadPreset
-    ) -> None:
+    def __init__(self, name: str, sound: WhisperSound, widths: tuple[int, ...], head: HeadPreset) -> None:
         self.width = 2 * sum(widths)
         samples, *statistics = VOICE_INPUTS
         inputs = (
@@ -150,9 +148,7 @@ class StatisticsVoice(Network):
     def newest(self, log_mel: Tensor, features: Tensor) -> Tensor:
         """(n, features + bands): means over the newest part of the piece."""
         frames = self.sound.hop // STEP
-        return torch.cat(
-            [features[:, -(frames // 2) :].mean(1), log_mel[:, :, -frames:].mean(2)], dim=1
-        )
+        return torch.cat([features[:, -(frames // 2) :].mean(1), log_mel[:, :, -frames:].mean(2)], dim=1)
 
 
 def _moments(features: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

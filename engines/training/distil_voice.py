@@ -18,14 +18,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from liveaffect.engines import whisper
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.voice_student import VoiceStudent
 from liveaffect.engines.model.voice_whisper import VoiceWhisper
 from liveaffect.engines.model.whisper_front import heard_share
-from liveaffect.engines.training import corpora_voices, loop, sound_store, spoken_sounds, splits, synthetic_sounds
+from liveaffect.engines.training import (
+    corpora_voices,
+    loop,
+    sound_store,
+    splits,
+    spoken_sounds,
+    synthetic_sounds,
+)
 from liveaffect.engines.training.augment_samples import heard
 
 BATCH, STEPS = 16, 100
@@ -82,9 +88,7 @@ class Teacher:
 class DistilTask:
     """For `loop.train`: pieces of anything that sounds."""
 
-    def __init__(
-        self, train: Sequence[Samples], watched: Sequence[Samples], teacher: VoiceWhisper
-    ) -> None:
+    def __init__(self, train: Sequence[Samples], watched: Sequence[Samples], teacher: VoiceWhisper) -> None:
         self._train, self._piece = train, teacher.sound.piece
         self._chance = _chances(train)
         rng = np.random.default_rng(0)
@@ -171,7 +175,9 @@ def sounds_of(data: Path, cache: Path) -> tuple[list[Samples], list[Samples]]:
         for take, sound in zip(takes, sound_store.load(takes, cache, _log.info), strict=True):
             parts[splits.side_of(take.speaker, calibrate=0.15, test=0.15)].append(sound)
     made = list(spoken_sounds.made(SPOKEN, seed=1))
-    noises = [s.astype(np.float16) for kind in synthetic_sounds.bank(NOISES_EACH, seed=1).values() for s in kind]
+    noises = [
+        s.astype(np.float16) for kind in synthetic_sounds.bank(NOISES_EACH, seed=1).values() for s in kind
+    ]
     return [*parts["train"], *made, *noises], parts["calibrate"]
 
 

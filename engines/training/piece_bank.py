@@ -147,7 +147,12 @@ def _asked(
 
 
 def _read(sounds: Sequence[Sound], parts: Sequence[tuple[int, int, Path]]) -> PieceBank:
-    columns: dict[str, list[NDArray[np.generic]]] = {"statistics": [], "newest": [], "speech": [], "counts": []}
+    columns: dict[str, list[NDArray[np.generic]]] = {
+        "statistics": [],
+        "newest": [],
+        "speech": [],
+        "counts": [],
+    }
     who: list[tuple[Sound, int, int]] = []
     for copy, at, path in parts:
         with np.load(path) as kept:

@@ -105,14 +105,14 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
         head = StatisticsHead(voices.z.shape[1], preset).train()
-        optimiser = torch.optim.AdamW(
-            head.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
-        )
+        optimiser = torch.optim.AdamW(head.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.rate, total_steps=schedule.steps)
         for _ in range(schedule.steps):
             rows, owner, given = drawn.batch(rng)
             _, score, logits = head(given)
-            loss = _loss(logits, score, owner, torch.from_numpy(voices.bank.label[rows]), possible[rows], schedule)
+            loss = _loss(
+                logits, score, owner, torch.from_numpy(voices.bank.label[rows]), possible[rows], schedule
+            )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -248,7 +248,11 @@ def asked(
 
 
 def recall(
-    bank: PieceBank, said: dict[int, Said], among: NDArray[np.int64], hop_s: float, speech_s: float = float("inf")
+    bank: PieceBank,
+    said: dict[int, Said],
+    among: NDArray[np.int64],
+    hop_s: float,
+    speech_s: float = float("inf"),
 ) -> float:
     """Unweighted recall of recordings among some labels."""
     rows = np.array([row for row in said if bank.label[row] in among])

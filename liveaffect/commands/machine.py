@@ -14,7 +14,7 @@ from liveaffect.realtime.errors import MissingLibrary
 from liveaffect.settings import Settings
 
 
-def add(commands: Any) -> None:
+def add_machine(commands: Any) -> None:
     """Their names and flags."""
     fetch = command(commands, "fetch", _fetch, "bring the face detector's files, once")
     fetch.add_argument("--to", type=Path, help="folder, instead of the user's cache")
@@ -69,9 +69,9 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _build(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.engines.build.forms import build
+    from liveaffect.engines.build.forms import build_forms
 
-    build([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
+    build_forms([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
     return 0
 
 

@@ -22,7 +22,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.resample import Resampler
+from liveaffect.realtime.capture.resample import LOUDEST, Resampler
 from liveaffect.realtime.clock import SECOND
 
 BLOCK = 320
@@ -36,8 +36,6 @@ _MOST_PIXELS = 64_000_000
 """8K film has 33 million; a head that promises more is damaged or means harm."""
 _WITH_LENGTH = {"mp4", "mov", "matroska", "webm", "avi", "wav", "flac"}
 """Formats whose head holds the length; of the others FFmpeg only guesses it."""
-LOUDEST = 100.0
-"""Full scale is 1 and films may pass it a little; a sample beyond this is no sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ def _missing_bytes(path: Path) -> int:
     return 0 if promised >= 0xFFFF0000 else max(0, promised + 8 - path.stat().st_size)
 
 
-def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def read_pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Media time and RGB picture, upright, all of the size of the first."""
     size: tuple[int, int] | None = None
     next_ns = last_ns = 0
@@ -107,7 +105,9 @@ def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[
         assert stream is not None
         # Slices, not whole pictures, in parallel: errors then stay with the packet they belong to.
         stream.thread_type = "SLICE"
-        for frame in _decoded(container, stream, losses, "packets of pictures that could not be decoded"):
+        for frame in _decoded_frames(
+            container, stream, losses, "packets of pictures that could not be decoded"
+        ):
             picture = cast(av.VideoFrame, frame)
             at_ns = next_ns
             if picture.pts is not None and picture.time_base is not None:
@@ -129,7 +129,9 @@ def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[
             yield last_ns, image
 
 
-def sound(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+def read_sound(
+    path: Path, found: Opened, losses: Counter[str]
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """Number of the first sample, its media time, samples; blocks of `BLOCK`, only the last is shorter.
 
     A hole in the file is a jump of number and time; before one, a block may be shorter too.
@@ -163,7 +165,9 @@ def _stretches(
     with av.open(str(path)) as container:
         stream = _audio_stream(container)
         assert stream is not None
-        for decoded in _decoded(container, stream, losses, "packets of sound that could not be decoded"):
+        for decoded in _decoded_frames(
+            container, stream, losses, "packets of sound that could not be decoded"
+        ):
             frame = cast(av.AudioFrame, decoded)
             expected_ns = 0 if begin_ns is None else begin_ns + fed_ns
             stamp_ns = expected_ns
@@ -200,7 +204,9 @@ def _stretches(
             yield number, _time(origin_ns, number), part
 
 
-def _decoded(container: InputContainer, stream: Any, losses: Counter[str], cause: str) -> Iterator[Any]:
+def _decoded_frames(
+    container: InputContainer, stream: Any, losses: Counter[str], cause: str
+) -> Iterator[Any]:
     """All frames that can be decoded; what cannot is counted."""
     packets = container.demux(stream)
     while True:

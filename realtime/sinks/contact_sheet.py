@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawing.paint import INK, Canvas, paste
+from liveaffect.realtime.drawing.canvas import INK, Canvas, paste
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.sinks.disk import Replacing

@@ -166,7 +166,7 @@ class Lines:
         try:
             if not self._borrowed and stat.S_ISREG(os.fstat(self._handle).st_mode):
                 self._make_empty(begins.encode())
-        except BaseException:
+        except (OSError, SinkError):
             os.close(self._handle)
             raise
 

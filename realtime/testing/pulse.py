@@ -22,7 +22,7 @@ PACKAGES = "pulseaudio pulseaudio-utils libasound2-plugins libportaudio2"
 _UP_S = 10.0
 
 
-def missing() -> str | None:
+def why_no_virtual_microphone() -> str | None:
     """Why there can be no virtual microphone here, in one sentence, or None."""
     absent = [tool for tool in ("pulseaudio", "pactl", "pacat") if shutil.which(tool) is None]
     if absent:

@@ -57,7 +57,7 @@ def check_source(
     assert source.name == make().name, "two sources of one make have different names"
     source.open()
     seen = _Seen()
-    ended = _read(source, seen, items, live=live)
+    ended = _read_items(source, seen, items, live=live)
     assert bool(seen.seqs) == ("video" in kinds), f"pictures: {len(seen.seqs)}, promised kinds: {set(kinds)}"
     assert bool(seen.samples) == ("audio" in kinds), f"sound: {len(seen.samples)}, promised: {set(kinds)}"
     _check_numbers(seen, source)
@@ -87,7 +87,7 @@ def _check_order_of_calls(make: Callable[[], Source]) -> None:
     assert not closer.is_alive(), "close() from another thread did not return"
 
 
-def _read(source: Source, seen: _Seen, items: int, *, live: bool) -> bool:
+def _read_items(source: Source, seen: _Seen, items: int, *, live: bool) -> bool:
     """Read; True when the natural end was reached."""
     count = tries = 0
     while not live or count < items:

@@ -20,7 +20,7 @@ from liveaffect.realtime.faces.blazeface import Found
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.health import in_words
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
@@ -253,8 +253,8 @@ def test_without_a_camera_the_voice_is_drawn_on_an_empty_picture(tmp_path: Path)
 
 
 def test_the_report_names_what_was_lost_and_nothing_else() -> None:
-    assert in_words({"samples that came again": 0}, {}) == ""
-    assert in_words({"samples that came again": 3}, {"cues late": 1}) == (
+    assert losses_in_words({"samples that came again": 0}, {}) == ""
+    assert losses_in_words({"samples that came again": 3}, {"cues late": 1}) == (
         "; 3 samples that came again; 1 cues late"
     )
 

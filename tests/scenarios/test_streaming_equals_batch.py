@@ -12,23 +12,19 @@ from liveaffect.engines.load import load
 from liveaffect.engines.protocol import Done, Engine, Pending, Tensors
 from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime import expression
+from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import quality
 from liveaffect.realtime.errors import EndOfStream, MissingFile
+from liveaffect.realtime.expression import Expression, Memory
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import analyse, watch
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.pooling import (
-    FACE_WINDOW_NS,
-    LONG_HALF_LIFE_NS,
-    VOICE_WINDOW_NS,
-    Evidence,
-    pool,
-    weighted_score,
-)
+from liveaffect.realtime.pooling import LONG_HALF_LIFE_NS, Evidence, pool, weighted_score
 from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.resting import Rest
 from liveaffect.realtime.scheduler import Scheduler, Snapshot
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.testing.engines import AroundEngine
@@ -137,17 +133,27 @@ def test_faces_of_a_real_clip(shared_data: Path, weights: Path, monkeypatch: pyt
             at_ns,
             answers["vector"][i],
             answers["logits"][i],
-            weighted_score(float(answers["score"][i, 0]), quality(face.crop, face.points).score),
+            weighted_score(float(answers["score"][i, 0]), good := quality(face.crop, face.points).score),
+            good,
         )
         for i, (at_ns, face) in enumerate(looks)
     ]
     engine.close()
     last = fusion.inputs[-1]
-    short = pool([e for e in evidence if e.captured_ns > end_ns - FACE_WINDOW_NS], None)
+    memory = Memory(expression.FACE, rest=Rest(expression.FACE.temperature))
+    before_ns = None
+    for item in evidence:
+        covers_ns = 0 if before_ns is None else min(item.captured_ns - before_ns, 100 * MS)
+        memory.add(item, covers_ns)
+        before_ns = item.captured_ns
+    short, long = memory.read() or (None, None)
+    assert short is not None
+    assert long is not None
     np.testing.assert_allclose(last["face_short"][0], short.vector, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(last["face_logits"][0], short.logits, rtol=1e-4, atol=1e-5)
-    long = pool(evidence, LONG_HALF_LIFE_NS)
     np.testing.assert_allclose(last["face_long"][0], long.vector, rtol=1e-4, atol=1e-5)
+    assert memory.newest_ns is not None
+    assert end_ns >= memory.newest_ns
 
 
 @pytest.mark.parametrize("network", ["scripted", "live"])
@@ -176,7 +182,11 @@ def test_a_voice_with_the_statistics_of_its_own_past(
             evidence.append(Evidence(at_ns, answer["vector"], answer["logits"], score))
     assert len(evidence) > 20
     last = fusion.inputs[-1]
-    inside = [e for e in evidence if e.captured_ns > end_ns - VOICE_WINDOW_NS]
-    long, short = pool(evidence, LONG_HALF_LIFE_NS), pool(inside, None)
+    voice = Expression(expression.VOICE)
+    for item in evidence:
+        voice.add(item)
+    short, long = voice.read(), pool(evidence, LONG_HALF_LIFE_NS)
+    assert short is not None
     np.testing.assert_allclose(last["voice_long"][0], long.vector, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(last["voice_short"][0], short.vector, rtol=1e-3, atol=1e-4)
+    assert end_ns >= evidence[-1].captured_ns

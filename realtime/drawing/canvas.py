@@ -2,10 +2,12 @@
 
 A panel is painted on a small canvas of its own and then blended into the picture in whole-number arithmetic.
 Canvases whose content did not change are kept, so drawing at camera rate costs little more than the blend.
+Only sums, products, quotients and square roots are used, so pictures are the same to the last bit everywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.realtime.cue import NOT_SURE
-from liveaffect.realtime.drawing.glyphs import REGULAR, Mask, ascent_px, text_mask
+from liveaffect.realtime.drawing.text import Coverage, ascent_px, text_mask
 
 Colour = tuple[int, int, int]
+Segment = tuple[float, float, float, float]
+"""x, y of both ends, y counted downwards."""
 FULL = 256
-"""Coverage and strength are counted in 256ths, so that a blend is a product and a shift."""
+"""Coverage and opacity are counted in 256ths, so that a blend is a product and a shift."""
 
 INK: Colour = (244, 246, 248)
 QUIET: Colour = (178, 185, 193)
@@ -80,7 +84,7 @@ class Canvas:
         self._light[rows, columns] = np.array(colour, np.uint16) * FULL
         self._keep[rows, columns] = 0
 
-    def stamp(self, x: int, y: int, mask: Mask, colour: Colour, strength: int = FULL) -> None:
+    def stamp(self, x: int, y: int, mask: Coverage, colour: Colour, opacity: int = FULL) -> None:
         """Paint through a mask; what lies outside the canvas is left out."""
         height, width = self._light.shape[:2]
         left, top = max(-x, 0), max(-y, 0)
@@ -90,8 +94,8 @@ class Canvas:
         area = np.s_[y + top : y + top + mask.shape[0], x + left : x + left + mask.shape[1]]
         # Spread over the three colours first: NumPy is slow where its innermost axis is that short.
         cover = np.repeat(mask, 3, axis=1).reshape(*mask.shape, 3)
-        if strength != FULL:
-            cover = (cover.astype(np.uint32) * strength >> 8).astype(np.uint16)
+        if opacity != FULL:
+            cover = (cover.astype(np.uint32) * opacity >> 8).astype(np.uint16)
         stays = np.subtract(FULL, cover, dtype=np.uint32)
         ink = np.tile(np.array(colour, np.uint16), mask.shape[1]).reshape(mask.shape[1], 3)
         self._light[area] = (self._light[area] * stays >> 8).astype(np.uint16) + cover * ink
@@ -127,24 +131,24 @@ class Canvas:
         self.stamp(0, 0, rounded(width, height, radius), colour, cover)
 
     def text(
-        self, at: tuple[int, int], text: str, cap_px: int, colour: Colour = INK, weight: float = REGULAR
+        self, at: tuple[int, int], text: str, cap_px: int, colour: Colour = INK, *, bold: bool = False
     ) -> None:
         """One line whose capitals stand on the row above `at[1]` and begin at column `at[0]`."""
-        self.stamp(at[0], at[1] - ascent_px(cap_px), text_mask(text, cap_px, weight), colour)
+        self.stamp(at[0], at[1] - ascent_px(cap_px), text_mask(text, cap_px, bold=bold), colour)
 
-    def sprite(self, strength: int = FULL) -> Sprite:
-        """The finished sprite, `strength` 256ths of it."""
+    def sprite(self, opacity: int = FULL) -> Sprite:
+        """The finished sprite, `opacity` 256ths of it."""
         light, keep = self._light, self._keep
-        if strength != FULL:
-            light = (light.astype(np.uint32) * strength >> 8).astype(np.uint16)
-            keep = (FULL - ((FULL - keep).astype(np.uint32) * strength >> 8)).astype(np.uint16)
+        if opacity != FULL:
+            light = (light.astype(np.uint32) * opacity >> 8).astype(np.uint16)
+            keep = (FULL - ((FULL - keep).astype(np.uint32) * opacity >> 8)).astype(np.uint16)
         light.setflags(write=False)
         keep.setflags(write=False)
         return Sprite(light, keep)
 
 
 @lru_cache(maxsize=128)
-def rounded(width: int, height: int, radius: int) -> Mask:
+def rounded(width: int, height: int, radius: int) -> Coverage:
     """Coverage of a rectangle with round corners. Read-only."""
     radius = min(radius, width // 2, height // 2)
     out = np.full((height, width), FULL, np.uint16)
@@ -158,6 +162,21 @@ def rounded(width: int, height: int, radius: int) -> Mask:
         out[-radius:, -radius:] = corner[::-1, ::-1]
     out.setflags(write=False)
     return out
+
+
+def pen_stroke(segments: Sequence[Segment], pen_px: float, shape: tuple[int, int]) -> Coverage:
+    """Coverage of a round pen drawn along straight pieces, each pixel by its distance to the nearest one."""
+    x0, y0, x1, y1 = (np.array(column)[:, None, None] for column in zip(*segments, strict=True))
+    xs = np.arange(shape[1])[None, None, :] + 0.5
+    ys = np.arange(shape[0])[None, :, None] + 0.5
+    dx, dy = x1 - x0, y1 - y0
+    length2 = dx * dx + dy * dy
+    along = (xs - x0) * dx + (ys - y0) * dy
+    t = np.clip(along / np.where(length2 > 0, length2, 1.0), 0.0, 1.0)
+    off_x, off_y = xs - (x0 + t * dx), ys - (y0 + t * dy)
+    nearest = np.sqrt((off_x * off_x + off_y * off_y).min(axis=0))
+    cover: Coverage = (np.clip(pen_px / 2 + 0.5 - nearest, 0.0, 1.0) * FULL + 0.5).astype(np.uint16)
+    return cover
 
 
 def paste(picture: NDArray[np.uint8], sprite: Sprite, x: int, y: int) -> None:
