@@ -27,6 +27,7 @@ from harness import Result, print_record
 from response_estimators import FRAMES, PRESENT, STACKED, Estimator, Look, ways
 
 from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import KINDS
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
@@ -38,6 +39,13 @@ LATE_S = 0.4
 """A flash may be shown so much after it is over."""
 BEFORE = Confidence(fused={"face": 1.0431}, thresholds={"face": 0.6305})
 """As calibrated for the stages that the path had before."""
+
+
+LEGEND = {
+    STACKED: "before: window, then running average",
+    PRESENT: "now: since the last change, by correlation of looks",
+    f"{PRESENT} without rest": "the same without the face's own rest",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +206,7 @@ def draw(curves: dict[str, list[tuple[float, float, str]]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 5), dpi=110)
     for family, points in curves.items():
-        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", label=family)
+        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", label=LEGEND.get(family, family))
         for x, y, name in points:
             axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
     axes.set_xlabel("a smile that comes within 0.3 s to the label happy, median, seconds")
@@ -221,7 +229,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--write", action="store_true", help="keep the results")
     given = parser.parse_args()
-    confidence = confidence_of(None, ["face", "voice", "fusion"], print)
+    confidence = confidence_of(dict.fromkeys(KINDS), KINDS, print)
     everything = ways(confidence, BEFORE)
     tracks = list(read(given.looks, given.kind))
     curves: dict[str, list[tuple[float, float, str]]] = defaultdict(list)

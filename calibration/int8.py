@@ -27,7 +27,7 @@ from liveaffect.calibration.samples import Exam, Samples
 from liveaffect.calibration.temperature import log_loss, tempered
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe, stopwatch
-from liveaffect.engines.build.quantize import PreparedNetwork, part_of, prepare, record
+from liveaffect.engines.build.quantize import PreparedNetwork, prepare_network, quantisation_part, record_int8
 from liveaffect.engines.build.ranges import METHODS
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.onnx_engine import OnnxEngine
@@ -127,13 +127,20 @@ def _calibrate_kind(kind: str, options: Int8Options, say: Say) -> None:
     count = sum(len(next(iter(batch.values()))) for batch in to_calibrate.batches)
     say(f"{found.name}: calibrated on {count} items, judged on {len(exam.truth)} others")
     outcome = calibrate_network(path, to_calibrate, exam, Limits(**options.limits), say)
-    table = int8_tables.table_of(kind, outcome)
+    table = table_of(kind, outcome)
     say(int8_tables.markdown(table))
     if options.out is not None:
         int8_tables.write_int8(options.out, table)
     lost = outcome.points_lost
     told = f"{abs(lost):.2f} points of accuracy {'lost' if lost > 0 else 'gained'}"
     say(f"{found.name}: {told}; {_time_taken(kind, path)}")
+
+
+def table_of(kind: str, outcome: Int8Outcome) -> int8_tables.Int8Table:
+    """What to keep of an outcome."""
+    forms = {int8_tables.FP32: outcome.fp32, **outcome.methods, int8_tables.CHOSEN: outcome.int8}
+    model = f"{outcome.name} {str(outcome.part['from'])[:12]}"
+    return int8_tables.Int8Table(kind, model, outcome.items, outcome.method, forms, outcome.layers)
 
 
 def _time_taken(kind: str, path: Path) -> str:
@@ -157,10 +164,10 @@ def calibrate_network(path: Path, drawn: Samples, exam: Exam, limits: Limits, re
 
     Raises Int8TooCostly, and leaves what is there as it is, if that form breaks the limits.
     """
-    prepared = prepare(path)
+    prepared = prepare_network(path)
     outcome = best_form(prepared, path.parent, drawn, exam, limits, report)
     refuse_costly(outcome, limits)
-    record(path, prepared, outcome.content, outcome.part)
+    record_int8(path, prepared, outcome.content, outcome.part)
     return outcome
 
 
@@ -188,7 +195,7 @@ def best_form(
     layers = tuple(replace(layer, excluded=layer.name in excluded) for layer in layers)
     report(f"{prepared.manifest.name}: back to fp32: {', '.join(excluded) or 'no layer'}")
     part = {
-        **part_of(prepared, observed, method, excluded),
+        **quantisation_part(prepared, observed, method, excluded),
         "samples_sha256": drawn.sha256,
         "conditions": list(drawn.conditions),
         "judged_on": len(exam.truth),

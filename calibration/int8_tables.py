@@ -10,12 +10,8 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from liveaffect.engines.manifest import write_whole
-
-if TYPE_CHECKING:
-    from liveaffect.calibration.int8 import Int8Outcome
 
 CHOSEN = "chosen"
 FP32 = "fp32"
@@ -63,13 +59,6 @@ class Int8Table:
     forms: Mapping[str, Int8Verdict]
     """fp32, every method, and what was chosen in the end."""
     layers: tuple[Layer, ...]
-
-
-def table_of(kind: str, outcome: Int8Outcome) -> Int8Table:
-    """What to keep of an outcome."""
-    forms = {FP32: outcome.fp32, **outcome.methods, CHOSEN: outcome.int8}
-    model = f"{outcome.name} {str(outcome.part['from'])[:12]}"
-    return Int8Table(kind, model, outcome.items, outcome.method, forms, outcome.layers)
 
 
 def write_int8(folder: Path, table: Int8Table) -> None:

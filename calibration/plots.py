@@ -64,7 +64,7 @@ class Bar:
     """Something to compare with, drawn as a short line."""
 
 
-def drawn(what: str, size: Point, paint: Callable[[Axes], None]) -> str:
+def svg_of(what: str, size: Point, paint: Callable[[Axes], None]) -> str:
     """A picture of so many points that says what it shows."""
     buffer = io.StringIO()
     with rc_context({**_STYLE, "svg.hashsalt": what}):
@@ -92,7 +92,7 @@ def reliability(what: str, states: Mapping[str, Sequence[Point]]) -> str:
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="right")
         axes.grid(axis="y")
 
-    return drawn(what, (240, 230), paint)
+    return svg_of(what, (240, 230), paint)
 
 
 def risk_curve(
@@ -116,7 +116,7 @@ def risk_curve(
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.grid(axis="y")
 
-    return drawn(what, (240, 230), paint)
+    return svg_of(what, (240, 230), paint)
 
 
 def bars(what: str, rows: Sequence[Bar]) -> str:
@@ -134,7 +134,7 @@ def bars(what: str, rows: Sequence[Bar]) -> str:
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
 
-    return drawn(what, (520, 20 * len(rows) + 20), paint)
+    return svg_of(what, (520, 20 * len(rows) + 20), paint)
 
 
 def quality_curves(what: str, levels: Sequence[str], lines: Mapping[str, Sequence[float]], x: str) -> str:
@@ -147,4 +147,4 @@ def quality_curves(what: str, levels: Sequence[str], lines: Mapping[str, Sequenc
         axes.set(ylim=(0, 1), xlabel=x)
         axes.grid(axis="y")
 
-    return drawn(what, (240, 170), paint)
+    return svg_of(what, (240, 170), paint)

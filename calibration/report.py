@@ -118,6 +118,11 @@ def write_report(out: Path, results: Path, weights: Path | None, say: Callable[[
     except CalibrationRefused as err:
         say(f"left out: {err}")
         pairs = []
+    if not pairs and not (results.is_dir() and any(results.iterdir())):
+        raise CalibrationRefused(
+            f"there is nothing to report: no tables in {results}, and no offset was measured. Measure first "
+            "(liveaffect calibrate confidence, int8, av), or name the folder: --results DIR"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, report_page(ReportInputs(results, networks, pairs)).encode())
     say(f"written: {out}")
@@ -163,7 +168,7 @@ def _answers_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["answers"] for row in rows))
 
 
-def _sides_of(rows: Sequence[Row], answers: str) -> list[str]:
+def _sides_in(rows: Sequence[Row], answers: str) -> list[str]:
     return list(dict.fromkeys(row["side"] for row in rows if row["answers"] == answers))
 
 
@@ -177,7 +182,7 @@ def _reliability(sources: ReportInputs) -> str:
         )
         parts = []
         for answers in _answers_of(rows):
-            for side in _sides_of(rows, answers):
+            for side in _sides_in(rows, answers):
                 mine = [r for r in rows if (r["answers"], r["side"], r["level"]) == (answers, side, "cues")]
                 states = {
                     state: [
@@ -227,7 +232,7 @@ def _risk_part(sources: ReportInputs) -> str:
         )
         parts = []
         for answers in _answers_of(rows):
-            sides = _sides_of(rows, answers)
+            sides = _sides_in(rows, answers)
             lines = {
                 side: [
                     (float(r["coverage"]), float(r["risk"]))

@@ -164,7 +164,7 @@ def face_samples(data: Path, found: Manifest, *, sides: Path, frozen: Path) -> t
     `sides` and `frozen` are the files in which the sides and the samples are frozen.
     """
     cv2.setNumThreads(1)
-    everything = load_split(corpora_faces.find(data), sides, add=False)
+    everything = load_split(corpora_faces.find_faces(data), sides, add=False)
     splits.refuse_other_sides(found, everything.corpora, everything.digest)
     side = everything.calibrate
     picks = draw_picks(side.label, side.groups, EACH, FACE_CONDITIONS)

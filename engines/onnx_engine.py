@@ -26,9 +26,9 @@ from liveaffect.engines.protocol import (
     Pending,
     Tensors,
     TensorSpec,
-    blank,
     check_finite,
     check_inputs,
+    zeros_for,
 )
 
 PROVIDER = "CPUExecutionProvider"
@@ -92,7 +92,7 @@ class OnnxEngine:
 
     def warm_up(self) -> None:
         """Run one blank item, so that memory is laid out and code paged in before the first real one."""
-        self.infer(blank(self._spec))
+        self.infer(zeros_for(self._spec))
 
     def close(self) -> None:
         """Free the session. Safe to call twice."""

@@ -58,7 +58,7 @@ def why_not_taken(plan: StoredPlan, weights: Path | None, cache: Path | None = N
     if why := _why_stale(plan.key, weights):
         return why
     try:
-        plans.read(plan.key, cache)
+        plans.read_plan(plan.key, cache)
     except EngineError as err:
         return str(err)
     return None

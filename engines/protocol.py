@@ -162,7 +162,7 @@ class Done:
         return self.outputs
 
 
-def blank(spec: EngineSpec, count: int = 1) -> dict[str, NDArray[Any]]:
+def zeros_for(spec: EngineSpec, count: int = 1) -> dict[str, NDArray[Any]]:
     """A batch of zeros that fits the spec."""
     return {t.name: np.zeros((count, *t.shape), t.dtype) for t in spec.inputs}
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LABELS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
-"""The seven labels, everywhere in this order."""
+from liveaffect.engines import LABELS as LABELS
 
 SUBSETS = ("face", "voice", "face+voice")
 """Which evidence a fused answer can rest on."""

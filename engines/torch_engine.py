@@ -24,9 +24,9 @@ from liveaffect.engines.protocol import (
     EngineUnavailable,
     Pending,
     Tensors,
-    blank,
     check_finite,
     check_inputs,
+    zeros_for,
 )
 
 
@@ -68,7 +68,7 @@ class TorchEngine:
 
     def warm_up(self) -> None:
         """Run one blank item."""
-        self.infer(blank(self._spec))
+        self.infer(zeros_for(self._spec))
 
     def close(self) -> None:
         """Let go of the module. Safe to call twice."""
@@ -87,7 +87,7 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
         ) from err
     from liveaffect.engines.model import presets
 
-    if manifest.preset not in presets.names(manifest.kind):
+    if manifest.preset not in presets.preset_names(manifest.kind):
         raise EngineUnavailable(
             f"torch does not know the {manifest.kind} preset '{manifest.preset}' of {manifest.name}; "
             "the ONNX file runs without it: --engine onnx"

@@ -14,9 +14,20 @@ import sys
 def main() -> int:
     """Run the command that was given; returns the exit code."""
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    from liveaffect import cli
+    import contextlib
+    import os
 
-    return cli.main()
+    from liveaffect import cli
+    from liveaffect.interrupts import ENDED
+
+    code = cli.main()
+    if code == ENDED:
+        # Everything is finished. A library that hangs while the process is taken apart must not hold its end.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

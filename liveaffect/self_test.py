@@ -22,7 +22,7 @@ from liveaffect.realtime.speech import read_wav
 from liveaffect.settings import Settings
 
 
-def engines(settings: Settings) -> Iterator[Finding]:
+def try_engines(settings: Settings) -> Iterator[Finding]:
     """Each engine as `auto`, or what the settings ask for, loads it here, and why not a better one.
 
     Last, whether the confidence of those that were trained means something.
@@ -61,7 +61,7 @@ def confidence(trained: list[str], settings: Settings) -> Finding:
     return Finding("confidence", "absent", detail, MEND)
 
 
-def known_face(settings: Settings) -> Iterator[Finding]:
+def try_known_face(settings: Settings) -> Iterator[Finding]:
     """The portraits that installed packages carry, searched by the detector of a live run."""
     from liveaffect.realtime.face_analyzer import find_in_picture
     from liveaffect.realtime.faces.blazeface import BlazeFace
@@ -87,7 +87,7 @@ def known_face(settings: Settings) -> Iterator[Finding]:
             yield Finding("known face", "broken", f"the detector finds nobody in {path}", "liveaffect fetch")
 
 
-def known_voice(settings: Settings) -> Iterator[Finding]:
+def try_known_voice(settings: Settings) -> Iterator[Finding]:
     """A spoken sentence and silence through the voice engine; the sentence must sound more like speech."""
     from liveaffect.realtime.speech import make_speech
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import re
@@ -22,6 +23,8 @@ from liveaffect.realtime.errors import SettingsError
 if TYPE_CHECKING:
     from liveaffect.realtime.wiring import Say, Tools
 
+_LOG = logging.getLogger(__name__)
+_ABOUT_ONE = re.compile(r"(face|voice|fusion): ('|scripted )")
 ENVIRONMENT_PREFIX = "LIVEAFFECT_"
 LONGEST_S = 1e8
 """Three years: beyond it no clock of ours counts."""
@@ -69,6 +72,8 @@ class Settings:
     """How much later sound is stamped than its picture: 'stored' (measured before), or milliseconds."""
     profile: str = ""
     """Personal profile of the only or largest face; see `liveaffect calibrate baseline`."""
+    verbose: bool = False
+    """Say why each network runs where it runs."""
     log_level: str = "warning"
     """debug, info, warning or error; logs go to standard error."""
 
@@ -133,6 +138,13 @@ class Settings:
         """Where the face detectors are; None for the user's cache."""
         return Path(self.face_model) if self.face_model else None
 
+    def check_profile(self) -> None:
+        """Refuse a profile that is not there, before anything is opened or loaded."""
+        from liveaffect.realtime.profile import load_profile
+
+        if self.profile:
+            load_profile(self.profile)
+
     def folders(self, say: Say, *, live: bool = False) -> dict[str, Path | None]:
         """Where the networks of each kind are; `say` gets why the full voice is not taken."""
         from liveaffect.engines.voices import folders_of, voice_folder
@@ -147,14 +159,23 @@ class Settings:
         from liveaffect.realtime.profile import profile_of
         from liveaffect.realtime.wiring import load_tools
 
+        self.check_profile()
+
+        def report(line: str) -> None:
+            """Why each network runs where it runs is for who asks; what stands in for one, for everybody."""
+            about_one = _ABOUT_ONE.match(line) is not None and "stand in" not in line
+            (_LOG.info if about_one and not self.verbose else say)(line)
+
         tools = load_tools(
-            say,
+            report,
             engine=self.engine,
             folders=self.folders(say, live=live),
             threads=self.threads,
             require_gpu=self.require_gpu,
             face_files=self.face_files,
         )
+        if not self.verbose:
+            say(f"networks: {', '.join(tools.networks.names)} (-v says why)")
         profile = profile_of(self.profile, tools.networks, self.weights_folder)
         return dataclasses.replace(tools, profile=profile)
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from liveaffect.engines.user_folders import config_dir, write_whole
+from liveaffect.engines.user_folders import config_dir, write_private
 from liveaffect.realtime.devices import Device, by_name, list_cameras
 from liveaffect.realtime.errors import CalibrationRefused, RealtimeError
 
@@ -148,7 +148,7 @@ def _pair(entry: Mapping[str, Any]) -> Pair:
 
 def _write_pairs(path: Path, pairs: list[Pair]) -> None:
     content = {"format": FORMAT, "pairs": [asdict(pair) for pair in pairs]}
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_private(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _damaged_pairs(path: Path, why: str) -> CalibrationRefused:

@@ -54,7 +54,7 @@ POSES: Mapping[str, Pose] = {
     "happy": Pose(smile=1.0, opened=0.25, teeth=1.0, brows=0.1, lids=-0.4, cheeks=1.0),
     "surprised": Pose(opened=1.0, brows=1.0, lids=1.0),
     "sad": Pose(smile=-0.8, brows=0.1, inner=1.0, lids=-0.35),
-    "angry": Pose(smile=-0.5, opened=0.12, teeth=0.9, brows=-1.0, inner=-1.2, lids=0.1, cheeks=0.4),
+    "angry": Pose(smile=-0.8, opened=0.25, teeth=0.9, brows=-1.0, inner=-1.2, lids=-0.2, cheeks=0.5),
 }
 
 

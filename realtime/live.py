@@ -8,7 +8,9 @@ to the main thread, so this loop is it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 from liveaffect.realtime.analysis import Analysis
 from liveaffect.realtime.clock import MS, SECOND, Clock
@@ -23,6 +25,7 @@ from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStat
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
+from liveaffect.realtime.watchdog import Watchdog
 from liveaffect.realtime.wiring import Rings, Watcher, Wiring
 
 _IDLE_S = 0.05
@@ -65,6 +68,7 @@ class LiveRun:
         self._outputs = outputs
         self._fresh = threading.Event()
         self.analysis = Analysis(lambda: make_wiring(self.rings, self.cues.push), clock)
+        self.watchdog = Watchdog(self.analysis, self.cues, clock)
         self.supervisors = [
             Supervisor(f.make, clock, self.deliver, live=f.live, watch=f.watch) for f in feeds
         ]
@@ -84,14 +88,25 @@ class LiveRun:
         Raises what kept the analysis from loading, because a run without any is not what was asked for.
         """
         started_ns = self._clock.now_ns()
-        self.analysis.start()
+        with closing(self.turns()) as turns:
+            for ended in turns:
+                if ended or wants_stop() or 0 < seconds * SECOND <= self._clock.now_ns() - started_ns:
+                    break
+
+    def turns(self) -> Generator[bool]:
+        """Start, and take a turn whenever asked for the next; True once every source has ended.
+
+        Raises as `run` does. Closing the generator ends threads, sources and outputs.
+        """
         # A film waits for the networks; what a camera shows meanwhile is shown without them.
         waiting = [s for s, feed in zip(self.supervisors, self._feeds, strict=True) if not feed.live]
-        for supervisor in self.supervisors:
-            if supervisor not in waiting:
-                supervisor.start()
         try:
-            while not wants_stop():
+            self.analysis.start()
+            self.watchdog.start()
+            for supervisor in self.supervisors:
+                if supervisor not in waiting:
+                    supervisor.start()
+            while True:
                 self.turn()
                 if self.analysis.wiring is not None:
                     while waiting:
@@ -99,8 +114,7 @@ class LiveRun:
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
                 self._refuse_what_was_never_there()
-                if 0 < seconds * SECOND <= self._clock.now_ns() - started_ns or self._ended():
-                    break
+                yield self._ended()
         finally:
             self._close()
 
@@ -111,6 +125,7 @@ class LiveRun:
         """
         self._fresh.wait(wait_s)
         self._fresh.clear()
+        self.watchdog.turned()
         for name in self.screens:
             self._draw_newest(name)
         self._hand_on()
@@ -136,11 +151,14 @@ class LiveRun:
         captured = sum(ledger.captured for ledger in ledgers)
         wiring = self.analysis.wiring
         skipped = 0 if wiring is None else wiring.scheduler.skipped["grid points"]
+        failures = self.health.failures if wiring is None else self.health.failures + wiring.health.failures
         left_out = {} if wiring is None else wiring.health.left_out + wiring.scheduler.lost_sound()
         return (
             f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
-            f"{captured - shown - self.health.dropped()} in flight; {skipped} grid points skipped"
-        ) + losses_in_words(*(s.state.losses for s in self.supervisors), left_out, self.health.failures)
+            f"{captured - shown - self.health.dropped()} in flight; {skipped} answers skipped"
+        ) + losses_in_words(
+            sum((Counter(s.state.losses) for s in self.supervisors), Counter[str]()), left_out, failures
+        )
 
     def check_ledger(self) -> None:
         """Raise AssertionError unless every captured picture is accounted for. Call after `run`."""
@@ -266,9 +284,8 @@ class LiveRun:
             for state in (supervisor.state for supervisor in self.supervisors)
             if state.phase != "running"
         ]
-        if self.analysis.failed is not None:
-            notices.append(f"analysis stopped: {self.analysis.failed}")
-        elif self.analysis.wiring is None:
+        notices.extend(self.watchdog.notices)
+        if self.analysis.wiring is None:
             notices.append("starting")
         elif (caveat := self.analysis.wiring.networks.caveat) is not None:
             notices.append(caveat)
@@ -287,8 +304,15 @@ class LiveRun:
         return all(supervisor.state.phase == "ended" for supervisor in decisive)
 
     def _close(self) -> None:
+        self.watchdog.stop()
+        # Each may take a moment; together they take no longer than the slowest.
         for supervisor in self.supervisors:
-            supervisor.stop()
+            supervisor.ask_to_stop()
+        closers = [threading.Thread(target=s.stop, name=f"closing {s.state.name}") for s in self.supervisors]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join()
         self.analysis.stop()
         self._hand_on()
         self._outputs.close()

@@ -159,6 +159,11 @@ class Networks:
         return self._face.engine.spec.name
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What runs each network, each once."""
+        return tuple(dict.fromkeys(asked.engine.spec.name for asked in self._all()))
+
+    @property
     def failures(self) -> dict[str, int]:
         """How often each network failed so far."""
         return {asked.modality: asked.failures for asked in self._all()}

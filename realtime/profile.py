@@ -20,7 +20,7 @@ import numpy as np
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics, Statistics
-from liveaffect.engines.user_folders import data_dir, write_whole
+from liveaffect.engines.user_folders import data_dir, write_private
 from liveaffect.realtime.errors import CalibrationRefused, SettingsError
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.people import Profile
@@ -161,7 +161,7 @@ def save_profile(name: str, baseline: Baseline) -> Path:
     """Keep it under that name, in the place of an older one."""
     path = _path(name)
     _overwrite(path)
-    write_whole(path, json.dumps(baseline.to_json(), allow_nan=False) + "\n")
+    write_private(path, json.dumps(baseline.to_json(), allow_nan=False) + "\n")
     return path
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.capture.decode import Opened, probe, read_pictures, read_sound
-from liveaffect.realtime.clock import SECOND, Clock
+from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.picture import read_picture
@@ -33,6 +33,10 @@ UNREADABLE = (FFmpegError, OSError, ValueError, OverflowError)
 """What PyAV raises for a file."""
 _SHORT_S, _SHORT_SHARE = 0.5, 0.02
 """A file that is shorter than its head says by more than both was cut off; heads are a little imprecise."""
+LATE_NS = 150 * MS
+"""A source that is read so much too late stands still instead of falling behind further."""
+HELD = "milliseconds that a film stood still because the machine was late"
+HELD_SOUND = "samples of silence while it stood still"
 
 
 class MediaFile:
@@ -117,6 +121,9 @@ class MediaFile:
             raise SourceRefused(f"'{self._path}' cannot be read: {failure.strerror}") from failure
         if stat.S_ISDIR(mode):
             raise SourceError(f"'{self._path}' is a folder; name a video or sound file in it")
+        if not stat.S_ISREG(mode):
+            # It is read twice, by two readers; a pipe can be read once, and waits for ever for its writer.
+            raise SourceError(f"'{self._path}' is a device or a pipe; name a file")
 
     def _rounds(self, found: Opened) -> Iterator[Item]:
         """The file once, or again and again with time and numbers going on."""
@@ -180,7 +187,9 @@ class MediaFile:
 class Paced:
     """Delivers another source as if it were live: each item when the clock reaches its time.
 
-    It drops nothing itself; a reader that comes late gets everything, late.
+    It leaves nothing out. Where the machine cannot read the source in time, the source stands still until
+    it can, and says for how long: stamps that fall behind the clock without end would make everybody in the
+    picture too old to be answered for.
     """
 
     def __init__(self, source: Source, clock: Clock) -> None:
@@ -189,6 +198,7 @@ class Paced:
         self._stop = threading.Event()
         self._start_ns: int | None = None
         self._next: Item | None = None
+        self._held_ns = self._held_samples = 0
 
     @property
     def name(self) -> str:
@@ -197,8 +207,11 @@ class Paced:
 
     @property
     def losses(self) -> Mapping[str, int]:
-        """What the source left out, by cause."""
-        return self._source.losses if isinstance(self._source, CountsLosses) else {}
+        """What the source left out, by cause, and how long it stood still."""
+        own = self._source.losses if isinstance(self._source, CountsLosses) else {}
+        if not self._held_ns:
+            return own
+        return {**own, HELD: self._held_ns // MS, HELD_SOUND: self._held_samples}
 
     def open(self) -> None:
         """Open the source; its time begins with the first read."""
@@ -216,12 +229,20 @@ class Paced:
         if self._start_ns is None:
             self._start_ns = now_ns - self._next.captured_ns
         due_ns = self._start_ns + self._next.captured_ns
+        if now_ns - due_ns > LATE_NS:
+            self._held_ns += now_ns - due_ns
+            self._start_ns += now_ns - due_ns
+            due_ns = now_ns
         give_up_ns = now_ns + round(timeout_s * SECOND)
         if now_ns < due_ns and not self._clock.wait_until(min(due_ns, give_up_ns), self._stop):
             raise SourceError(f"{self.name} was closed")
         if due_ns > give_up_ns:
             return None
         item, self._next = self._next, None
+        if isinstance(item, AudioBlock):
+            # Sound that is held up is a gap of that length, as it is with a microphone.
+            self._held_samples = self._held_ns * SAMPLE_RATE // SECOND
+            return replace(item, captured_ns=due_ns, first=item.first + self._held_samples)
         return replace(item, captured_ns=due_ns)
 
     def close(self) -> None:

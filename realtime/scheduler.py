@@ -21,7 +21,7 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.estimate import Circumstances
 from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.fusion import fuse
-from liveaffect.realtime.load_shedder import CADENCE_HALVED, HOP_DOUBLED, LoadShedder
+from liveaffect.realtime.load_shedder import FACES_HALVED, VOICES_HALVED, LoadShedder
 from liveaffect.realtime.networks import Networks, Row
 from liveaffect.realtime.people import Moment, Person, Profile, ProfileOwner, make_cue
 from liveaffect.realtime.pooling import Evidence, weighted_score
@@ -33,6 +33,8 @@ _LONGEST_LOOK_NS = 100 * MS
 """The time that one crop stands for at most."""
 _JUDGE_EVERY = 3
 """Size, light, blur and turn of a face change slowly; every third look judges them."""
+_OLD_NS = 250 * MS
+"""A picture that is so old when its faces are found means that the machine is late."""
 _FORGET_UNSEEN_NS = 10_000 * MS
 """Longer than any track waits for its face to come back."""
 
@@ -85,8 +87,9 @@ class Scheduler:
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
-        self._relief = LoadShedder(
-            [HOP_DOUBLED] * bool(voice_analyzers) + [CADENCE_HALVED] * bool(face_analyzers)
+        self.shedder = LoadShedder(
+            [VOICES_HALVED] * bool(voice_analyzers) + [FACES_HALVED] * bool(face_analyzers),
+            len(face_analyzers),
         )
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
@@ -99,9 +102,13 @@ class Scheduler:
         if not self._sights:
             self._habit.tell(None, self._hearings)
 
+    def retire(self) -> None:
+        """Publish nothing more, whatever a step that hangs may still come to: another took its place."""
+        self._publish = _to_nobody
+
     def step(self, now_ns: int) -> Snapshot:
         """One tick at `now_ns`."""
-        looks, late = self._look()
+        looks, late = self._look(now_ns)
         self._forget_the_unseen(now_ns)
         self._ask(looks, self._pieces())
         in_view = [p for p in self._people.values() if _in_view(p, now_ns)]
@@ -110,7 +117,7 @@ class Scheduler:
             # Whose voice it is changes over tenths of a second; asking with every picture would be waste.
             self._hand_out_voices(now_ns, in_view)
         skipped = due.skipped if due is not None and self._last_index >= 0 else 0
-        self._relief.note(now_ns, late=late or skipped > 0)
+        self.shedder.note(now_ns, late=late or skipped > 0)
         people = [*in_view, *self._voices_of_nobody(now_ns)]
         wanted = due is not None or bool(looks) or self._anyone_new(people)
         cues = self._fuse(now_ns, people, skipped) if wanted else self._cues
@@ -129,7 +136,7 @@ class Scheduler:
         known = {(cue.source, cue.track) for cue in self._cues}
         return known != {(person.source, person.track) for person in people}
 
-    def _look(self) -> tuple[list[_Look], bool]:
+    def _look(self, now_ns: int) -> tuple[list[_Look], bool]:
         """New faces of all cameras: every picture moves the mouths on, only the newest asks the network."""
         looks: list[_Look] = []
         late = False
@@ -138,6 +145,7 @@ class Scheduler:
             self._cursors[source] = batch.cursor
             left_out = batch.missed + max(len(batch.items) - 1, 0)
             late = late or left_out > 0
+            late = late or any(now_ns - s.captured_ns > _OLD_NS for s in batch.items[-1:])
             self.skipped["looks"] += left_out
             for sighting in batch.items:
                 found = self._take(sighting)
@@ -163,7 +171,7 @@ class Scheduler:
                 seen = quality(face.crop, face.points)
             covers_ns = min(sighting.captured_ns - person.seen_ns, _LONGEST_LOOK_NS) if person.looks else 0
             person.see(sighting, face, seen)
-            if not (self._relief.does(CADENCE_HALVED) and person.looks % 2 == 0):
+            if not (self.shedder.does(FACES_HALVED) and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
         if self._habit.settle(sighting, self._people):
             self._habit.tell(self._habit.track, self._hearings)
@@ -180,7 +188,7 @@ class Scheduler:
             self._forget(track)
 
     def _pieces(self) -> list[tuple[VoiceAnalyzer, SoundPiece]]:
-        hop_doubled = self._relief.does(HOP_DOUBLED)
+        hop_doubled = self.shedder.does(VOICES_HALVED)
         return [(heard, piece) for heard in self._hearings for piece in heard.due(hop_doubled=hop_doubled)]
 
     def lost_sound(self) -> Counter[str]:
@@ -277,11 +285,15 @@ class Scheduler:
         return Person(source, track, self._networks.confidence.labeller(), profile=self._habit.given(track))
 
     def _notices(self) -> tuple[str, ...]:
-        late = (f"machine is late: {self._relief.newest}",) if self._relief.newest else ()
+        shed = (f"too much for this machine: {self.shedder.says()}",) if self.shedder.level else ()
         caveat = self._networks.confidence.caveat
         networks = self._networks
-        return (*networks.failing.values(), *networks.notices, *late, *([caveat] if caveat else []))
+        return (*networks.failing.values(), *networks.notices, *shed, *([caveat] if caveat else []))
 
 
 def _in_view(person: Person, now_ns: int) -> bool:
     return now_ns >= person.seen_ns and freshness.FACE.holds(now_ns - person.seen_ns)
+
+
+def _to_nobody(_: tuple[Cue, ...]) -> None:
+    """Where the cues of a scheduler go that was replaced."""

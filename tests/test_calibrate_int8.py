@@ -22,13 +22,14 @@ from liveaffect.calibration.int8 import (
     calibrate_int8,
     calibrate_network,
     fragile,
+    table_of,
 )
 from liveaffect.calibration.int8_tables import Layer
 from liveaffect.calibration.samples import Exam, Samples
 from liveaffect.calibration.temperature import UnfitSamples
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe
-from liveaffect.engines.build.quantize import prepare
+from liveaffect.engines.build.quantize import prepare_network
 from liveaffect.engines.build.ranges import METHODS
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError, EngineInputError, EngineUnavailable, Tensors
@@ -85,7 +86,7 @@ def test_every_method_is_compared_and_the_least_divergence_wins(path: Path) -> N
     found = manifests.read(path)
     assert found.quantisation["method"] == outcome.method
     assert found.quantisation["samples_sha256"] == "0" * 64
-    assert set(found.quantisation["sensitivity"]) == set(prepare(path).layers)
+    assert set(found.quantisation["sensitivity"]) == set(prepare_network(path).layers)
     assert manifests.load_bytes(found, path.parent, "int8") == outcome.content
 
 
@@ -214,7 +215,7 @@ def test_recordings_in_which_int8_hears_nothing_count_as_called_otherwise(tmp_pa
 def test_the_tables_are_read_as_they_were_written(path: Path, tmp_path: Path) -> None:
     outcome = calibrate_network(path, *questions(path), GENEROUS, quiet)
     kind = manifests.read(path).kind
-    table = int8_tables.table_of(kind, outcome)
+    table = table_of(kind, outcome)
     int8_tables.write_int8(tmp_path / "tables", table)
     found = int8_tables.read_int8(tmp_path / "tables", kind)
     assert (found.method, found.items, found.model) == (table.method, table.items, table.model)
@@ -252,7 +253,7 @@ def trained_on(data: Path, folder: Path) -> Path:
     from liveaffect.engines.training.corpora_faces import load_split
 
     path = tiny_networks.write_tiny(folder, "face")
-    sides = load_split(corpora_faces.find(data), folder / "splits.json")
+    sides = load_split(corpora_faces.find_faces(data), folder / "splits.json")
     training = {"corpora": list(sides.corpora), "splits": sides.digest}
     manifests.write(manifests.extended(manifests.read(path), training=training), path)
     return path

@@ -13,7 +13,7 @@ import pytest
 from liveaffect import doctor as examination
 from liveaffect import webcam
 from liveaffect.calibration import recording
-from liveaffect.calibration.recording import Recording
+from liveaffect.calibration.recording import LiveRecording
 from liveaffect.cli import main
 from liveaffect.realtime.clock import MS, MonotonicClock
 from liveaffect.realtime.cue import Cue
@@ -125,7 +125,7 @@ def feed(
     return Feed(name, lambda: ScriptedSource(clock, script, name), not sound, sound, live=True)
 
 
-def everything(recording: Recording) -> list[VideoFrame | AudioBlock]:
+def everything(recording: LiveRecording) -> list[VideoFrame | AudioBlock]:
     seen: list[VideoFrame | AudioBlock] = []
     with contextlib.suppress(EndOfStream):
         while True:
@@ -138,7 +138,9 @@ def test_a_recording_begins_when_both_deliver_and_ends_after_its_time() -> None:
     clock = MonotonicClock()
     pictures = [(k * 10 * MS, picture(k, k * 10 * MS, source="camera:a")) for k in range(200)]
     sounds = [(k * 10 * MS, tone(k * 160, 160, k * 10 * MS, source="mic:a")) for k in range(30, 200)]
-    recording = Recording([feed("camera:a", [*pictures], clock), feed("mic:a", [*sounds], clock)], clock, 0.3)
+    recording = LiveRecording(
+        [feed("camera:a", [*pictures], clock), feed("mic:a", [*sounds], clock)], clock, 0.3
+    )
     recording.open()
     seen = everything(recording)
     recording.close()
@@ -153,7 +155,7 @@ def test_a_recording_says_which_device_never_came() -> None:
     gone = SourceNotFound("no microphone matches 'x'")
     feeds = [feed("camera:a", [(0, picture(0, 0))], clock), feed("mic:x", [(0, gone)], clock)]
     feeds[1] = Feed("mic:x", feeds[1].make, False, True, live=False)
-    recording = Recording(feeds, clock, 1.0)
+    recording = LiveRecording(feeds, clock, 1.0)
     recording.open()
     with pytest.raises(SourceError, match="no microphone matches"):
         everything(recording)
@@ -175,7 +177,7 @@ def test_two_devices_are_measured_kept_by_name_and_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(recording, "Recording", Filmed)
+    monkeypatch.setattr(recording, "LiveRecording", Filmed)
     monkeypatch.setattr(files, "make_finder", lambda _: Filmed.film.make_finders())
     store_pair(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
     assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic"]) == 0

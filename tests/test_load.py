@@ -117,7 +117,7 @@ def test_a_manifest_of_another_network_is_refused(folder: Path) -> None:
 def test_a_gpu_that_is_required_is_never_silently_replaced(quantised: Path) -> None:
     with pytest.raises(EngineUnavailable, match="cannot run on a GPU here: ") as refusal:
         load("face", weights=quantised, require_gpu=True)
-    assert str(loading.why_no_tensorrt()) in str(refusal.value)
+    assert str(loading.why_not_tensorrt()) in str(refusal.value)
 
 
 def test_asking_for_tensorrt_says_why_it_cannot_be_had(quantised: Path) -> None:
@@ -232,15 +232,15 @@ def test_the_driver_itself_is_asked(tmp_path: Path, init: int, count: int, words
 def test_with_a_gpu_but_no_package_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda: None)
     monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ("no_such_module",))
-    assert "liveaffect[rtx]" in str(loading.why_no_tensorrt())
+    assert "liveaffect[rtx]" in str(loading.why_not_tensorrt())
 
 
 def test_running_a_network_needs_neither_torch_nor_onnx(quantised: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from liveaffect.engines.load import load; from liveaffect.engines.protocol import blank\n"
+        "from liveaffect.engines.load import load; from liveaffect.engines.protocol import zeros_for\n"
         "for kind in ('face', 'voice', 'fusion'):\n"
-        "    engine = load(kind, weights=Path(sys.argv[1])); engine.infer(blank(engine.spec))\n"
+        "    engine = load(kind, weights=Path(sys.argv[1])); engine.infer(zeros_for(engine.spec))\n"
         "print([name for name in ('torch', 'onnx') if name in sys.modules])"
     )
     run = subprocess.run(

@@ -38,7 +38,7 @@ DOCUMENT = ROOT / "docs" / "published-systems.md"
 LIGHT = [
     (kind, name)
     for kind in ("face", "voice", "fusion")
-    for name in presets.names(kind)
+    for name in presets.preset_names(kind)
     if (kind, name) != ("voice", "fv2es")
 ]
 
@@ -98,7 +98,7 @@ def test_05_every_parameter_of_every_network_learns(kind: str, preset: str) -> N
     assert isinstance(loss, Tensor)
     torch.autograd.backward(loss)
     # The global way alone is an auxiliary of the fusion with trunks; its own test covers it.
-    exempt = ("to_global", "to_local") if preset == "amfbp" and kind == "fusion" else ()
+    exempt: tuple[str, ...] = ("to_global", "to_local") if preset == "amfbp" and kind == "fusion" else ()
     # Whisper's layers are not ours to change.
     exempt = ("ears.",) if preset == "whisper" else exempt
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
@@ -139,7 +139,7 @@ def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pyt
         "quantize": lambda path, batches: scales.extend(batches),
     }.items():
         monkeypatch.setattr(train_face, name, stand_in)
-    monkeypatch.setattr(corpora_faces, "find", lambda data: [])
+    monkeypatch.setattr(corpora_faces, "find_faces", lambda data: [])
     monkeypatch.setattr(evaluate_face, "judge_face", judge)
     with pytest.raises(Finished):
         train_face.train_face(tmp_path, tmp_path, schedule=loop.Schedule(epochs=1, threads=1, bf16=False))

@@ -25,7 +25,7 @@ from liveaffect.engines.recipe import MEL_BANDS
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
-EVERY = [(kind, preset) for kind in manifests.KINDS for preset in presets.names(kind)]
+EVERY = [(kind, preset) for kind in manifests.KINDS for preset in presets.preset_names(kind)]
 SHIPPED = [("face", "live"), ("voice", "live"), ("voice", "live-fcn"), ("fusion", "late-masked")]
 
 

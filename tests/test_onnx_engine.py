@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe
 from liveaffect.engines.onnx_engine import OnnxEngine, session_options
-from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineInputError, blank
+from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineInputError, zeros_for
 from liveaffect.realtime.testing import tiny_networks
 
 TASKS = Path("/proc/self/task")
@@ -99,7 +99,7 @@ def test_an_answer_that_is_not_finite_is_an_error_that_names_output_and_item(tmp
     weights.output[0] = "open"
     graph.graph.node.append(helper.make_node("Log", ["mask"], ["weights"], name="log"))
     engine = with_graph(tmp_path, graph, "fusion")
-    batch = blank(engine.spec, 3)
+    batch = zeros_for(engine.spec, 3)
     batch["mask"][:] = 1
     engine.infer(batch)
     batch["mask"][1, 0] = 0

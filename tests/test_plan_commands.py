@@ -58,7 +58,7 @@ def run(*arguments: str | Path) -> int:
 
 def build(weights: Path, *precisions: str) -> list[str]:
     said: list[str] = []
-    engine_build.build(precisions, weights, said.append)
+    engine_build.build_forms(precisions, weights, said.append)
     return said
 
 
@@ -190,7 +190,7 @@ def test_tensorrt_proper_builds_nothing_without_a_working_driver(
 
 
 def stored(key: PlanKey) -> Path:
-    return plans.write(key, BuiltPlan(b"plan", (), 0.0))
+    return plans.write_plan(key, BuiltPlan(b"plan", (), 0.0))
 
 
 def states(weights: Path) -> list[str]:

@@ -134,7 +134,7 @@ def test_devices_give_what_was_asked_of_them(
     camera: str, mic: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch, Tools(constant_networks(), Filmed.film.make_finders))
-    monkeypatch.setattr(recording, "Recording", Filmed)
+    monkeypatch.setattr(recording, "LiveRecording", Filmed)
     assert main(["calibrate", "baseline", "--profile", "ann", "--camera", camera, "--mic", mic]) == 0
     assert "neutral face" in capsys.readouterr().err
     expected = {"face"} if mic == "none" else {"face", "voice"}

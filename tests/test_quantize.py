@@ -17,7 +17,7 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines import parity, probe
 from liveaffect.engines.build import quantize as quantising
 from liveaffect.engines.build.onnx_graph import folded
-from liveaffect.engines.build.quantize import prepare, quantize
+from liveaffect.engines.build.quantize import prepare_network, quantize
 from liveaffect.engines.build.ranges import METHODS
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
@@ -245,7 +245,7 @@ def test_tensorrt_parses_and_builds_the_very_same_file(live: Path, tensorrt: Any
 
 
 def test_tensorrt_parses_a_file_with_layers_put_back_to_fp32(live: Path, tensorrt: Any) -> None:
-    prepared = prepare(live)
+    prepared = prepare_network(live)
     observed = prepared.observe(calibration(prepared.manifest.kind, 8, piece=prepared.manifest.recipe.piece))
     content = prepared.quantised(observed.cuts("mse"), prepared.layers[:1])
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)

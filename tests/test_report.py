@@ -262,3 +262,15 @@ def test_a_browser_draws_every_figure_without_a_complaint(
     rows = np.flatnonzero(blue.any(axis=1))
     groups = np.split(rows, np.flatnonzero(np.diff(rows) > 60) + 1)
     assert len(groups) >= 7
+
+
+def test_a_report_of_nothing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from liveaffect import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("liveaffect.calibration.report_command.load_pairs", list)
+    assert cli.main(["calibrate", "report"]) == 1
+    assert "there is nothing to report" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -255,7 +255,7 @@ def test_a_training_goes_out_from_one_before_it_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = replace(faces(280), sides=("train",) * 240 + ("test",) * 40)
-    monkeypatch.setattr(corpora_faces, "find", lambda data: [corpus])
+    monkeypatch.setattr(corpora_faces, "find_faces", lambda data: [corpus])
     monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
     monkeypatch.setattr(train_face, "quantize", lambda path, batches: None)
     plan = train_face.face_schedule(epochs=1, threads=1)

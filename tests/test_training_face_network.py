@@ -161,8 +161,8 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
 ) -> None:
     monkeypatch.setattr(train_face, "SMOKE_PICTURES", 256)  # Two batches an epoch.
     monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
-    corpora = corpora_faces.find(shared_data)
-    monkeypatch.setattr(corpora_faces, "find", lambda data: corpora)  # Read once.
+    corpora = corpora_faces.find_faces(shared_data)
+    monkeypatch.setattr(corpora_faces, "find_faces", lambda data: corpora)  # Read once.
     plan = train_face.face_schedule(smoke=True, epochs=2, threads=1)
     whole = train_face.train_face(shared_data, tmp_path / "whole", FaceOptions(smoke=True), schedule=plan)
     assert whole is not None

@@ -48,7 +48,7 @@ from liveaffect.engines.training.fit_fusion import (
     probabilities,
     settle,
 )
-from liveaffect.engines.training.pairs import FOLDS, FoldAnswers, Pairs, class_weights
+from liveaffect.engines.training.pairs import FOLDS, FoldAnswers, Pairs, balanced_weights
 from liveaffect.engines.training.ship import source_commit
 
 SEEDS = (0, 1, 2)
@@ -289,7 +289,7 @@ def fit_method(method: str, given: FusionEvidence, truth: NDArray[np.int64], pla
 
 
 def _learn(network: Fusion, given: FusionEvidence, truth: Tensor, plan: FusionFit) -> None:
-    weight, count = class_weights(truth), len(truth)
+    weight, count = balanced_weights(truth), len(truth)
     kept = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(kept, lr=plan.rate, weight_decay=plan.decay)
     batches = -(-count // plan.batch)

@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", default=[str(fold) for fold in range(FOLDS)])
-    parser.add_argument("--preset", default="live-wide", choices=presets.names("voice"))
+    parser.add_argument("--preset", default="live-wide", choices=presets.preset_names("voice"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--teachers", type=int, default=TEACHERS)

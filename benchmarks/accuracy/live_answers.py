@@ -52,7 +52,7 @@ def live_crops(names: tuple[str, ...], pictures: Picture, truth: NDArray[np.int6
     for precision in manifests.PRECISIONS:
         with closing(OnnxEngine(manifest, folder, precision)) as engine:
             for how, these in given.items():
-                called[f"{precision}_{how}"] = evaluate_face.answers(engine, these).argmax(1)
+                called[f"{precision}_{how}"] = evaluate_face.crop_answers(engine, these).argmax(1)
     row_of = {at: row for row, at in enumerate(found)}
     lines = [",".join(["name", "truth", "away", *called])]
     for at, name in enumerate(names):

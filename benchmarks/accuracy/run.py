@@ -101,7 +101,7 @@ def quiet(_: str) -> None:
 
 def test_faces(data: Path) -> Faces:
     """The pictures of the test side that have one of the seven labels."""
-    faces = load_split(corpora_faces.find(data), splits.FROZEN, add=False)
+    faces = load_split(corpora_faces.find_faces(data), splits.FROZEN, add=False)
     found = manifests.read(manifests.SHIPPED / "face.json")
     splits.refuse_other_sides(found, faces.corpora, faces.digest)
     return faces.test.take(np.flatnonzero(faces.test.label >= 0))
@@ -113,7 +113,7 @@ def face_answers(faces: Faces) -> dict[str, NDArray[np.float32]]:
     crops, logits = grey_crops(faces.pictures), {}
     for precision in manifests.PRECISIONS:
         with closing(OnnxEngine(found, manifests.SHIPPED, precision)) as engine:
-            logits[precision] = np.round(evaluate_face.answers(engine, crops), 3)
+            logits[precision] = np.round(evaluate_face.crop_answers(engine, crops), 3)
     return logits
 
 

@@ -54,7 +54,7 @@ def export(
     if state is not None:
         module.load_state_dict(dict(state))
     manifest = manifests.extended(_describe(kind, preset, module), training=training or {})
-    return write(presets.deploy(module), manifest, out_dir)
+    return write_network(presets.deploy(module), manifest, out_dir)
 
 
 def _describe(kind: str, preset: str, module: nn.Module) -> Manifest:
@@ -75,7 +75,7 @@ def _describe(kind: str, preset: str, module: nn.Module) -> Manifest:
     return manifests.describe(kind, preset)
 
 
-def write(module: nn.Module, manifest: Manifest, out_dir: Path) -> Path:
+def write_network(module: nn.Module, manifest: Manifest, out_dir: Path) -> Path:
     """Write a deployed module under the given description, after it ran once; the manifest's path.
 
     Raises ValueError for a training form, EngineFileError for a network with other tensors.

@@ -148,7 +148,7 @@ class FactorisedBilinear(nn.Module):
         return functional.normalize(z, dim=1)
 
 
-def extended(vector: Tensor, weight: Tensor) -> Tensor:
+def extended_vector(vector: Tensor, weight: Tensor) -> Tensor:
     """[weight * vector ; 1]: with a constant beside it a scalar weight no longer cancels."""
     return torch.cat([weight * vector, torch.ones_like(weight)], dim=1)
 
@@ -213,7 +213,7 @@ class BilinearFusion(Fusion):
             words = certainty(e.log_odds())[:, 2:]
             weights = self.adapt(face, voice, words, e.mask)
             pair = _shares(weights[:, :2])
-        return self.pool(extended(face, pair[:, :1]), extended(voice, pair[:, 1:])), weights
+        return self.pool(extended_vector(face, pair[:, :1]), extended_vector(voice, pair[:, 1:])), weights
 
     def _answer(self, logits: Tensor, weights: Tensor, e: FusionEvidence) -> FusionAnswer:
         seen = weights[:, :2].sum(1, keepdim=True)

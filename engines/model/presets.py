@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from liveaffect.engines.model.face import FaceNet, FacePreset, Stage
+from liveaffect.engines.model.face import FaceNet, FacePreset, FaceStage
 from liveaffect.engines.model.frontend import SoundPreset
 from liveaffect.engines.model.fusion import BilinearFusion, FusionPreset, LateFusion, LateMaskedFusion
 from liveaffect.engines.model.heads import Network
@@ -28,16 +28,16 @@ FACE_LIVE = FacePreset(
     mean=(127.5,),
     std=(64.0,),
     stages=(
-        Stage(32, stride=2),
-        Stage(32),
-        Stage(80, stride=2),
-        Stage(80),
-        Stage(80),
-        Stage(160, stride=2),
-        Stage(160),
-        Stage(160),
-        Stage(192, stride=2),
-        Stage(192),
+        FaceStage(32, stride=2),
+        FaceStage(32),
+        FaceStage(80, stride=2),
+        FaceStage(80),
+        FaceStage(80),
+        FaceStage(160, stride=2),
+        FaceStage(160),
+        FaceStage(160),
+        FaceStage(192, stride=2),
+        FaceStage(192),
     ),
 )
 FACE_LIVE_VGG = replace(FACE_LIVE, name="live-vgg", plain=True)
@@ -48,11 +48,11 @@ FACE_FV2ES = FacePreset(
     std=(37.0, 33.0, 32.0),
     stem=64,
     stages=(
-        Stage(64),
-        Stage(64),
-        Stage(128, pool=True),
-        Stage(256, pool=True),
-        Stage(512, pool=True),
+        FaceStage(64),
+        FaceStage(64),
+        FaceStage(128, pool=True),
+        FaceStage(256, pool=True),
+        FaceStage(512, pool=True),
     ),
     flatten=1024,
 )
@@ -139,7 +139,7 @@ _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
 }
 
 
-def names(kind: str) -> tuple[str, ...]:
+def preset_names(kind: str) -> tuple[str, ...]:
     """The presets of one kind."""
     return tuple(preset for of, preset in _MAKERS if of == kind)
 
@@ -155,4 +155,4 @@ def build(kind: str, preset: str, *, seed: int = 0) -> Network:
         return maker()
 
 
-__all__ = ["build", "deploy", "names"]
+__all__ = ["build", "deploy", "preset_names"]

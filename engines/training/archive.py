@@ -19,11 +19,11 @@ ENDING = ".tar.xz"
 
 def read_tables(path: Path) -> dict[str, str]:
     """Every table of a packed file by its name. Raises ValueError if it is damaged."""
-    return dict(_read(path, path.stat().st_mtime_ns))
+    return dict(_unpacked(path, path.stat().st_mtime_ns))
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, changed_ns: int) -> dict[str, str]:
+def _unpacked(path: Path, changed_ns: int) -> dict[str, str]:
     try:
         with tarfile.open(path, "r:xz") as packed:
             members = ((one.name, packed.extractfile(one)) for one in packed.getmembers())

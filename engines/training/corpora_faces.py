@@ -80,7 +80,7 @@ class Faces:
         )
 
 
-def find(data: Path) -> list[Faces]:
+def find_faces(data: Path) -> list[Faces]:
     """Every corpus of faces in a data folder. Raises CorpusError when it holds none."""
     if not data.is_dir():
         raise CorpusError(f"there is no data folder {data}; {_looked_for()}")
@@ -131,16 +131,18 @@ def read_ferplus(path: Path) -> Faces:
         )
     kept = np.flatnonzero(~leak)
     names = [f"{i:05d}" for i in kept]
-    pictures = [_decoded(blob[offset[i] : offset[i + 1]], f"picture {i} of {path}", SIDE_PX) for i in kept]
+    pictures = [
+        _decoded_picture(blob[offset[i] : offset[i + 1]], f"picture {i} of {path}", SIDE_PX) for i in kept
+    ]
     sides = ["test" if side else "train" for side in split[kept]]
     return _ferplus(names, pictures, votes[kept], sides)
 
 
 def read_ferplus_as_published(root: Path) -> Faces:
     """Microsoft's table of votes beside the pictures of FER2013, as its table of pixels or as PNG files."""
-    rows = _rows(root / FERPLUS_VOTES, ("Usage", "Image name", *_COLUMNS))
+    rows = _csv_rows(root / FERPLUS_VOTES, ("Usage", "Image name", *_COLUMNS))
     pixels = root / FER2013_PIXELS
-    table = _rows(pixels, ("pixels",)) if pixels.exists() else None
+    table = _csv_rows(pixels, ("pixels",)) if pixels.exists() else None
     if table is not None and len(table) != len(rows):
         raise CorpusError(
             f"{pixels} has {len(table)} pictures, {FERPLUS_VOTES} votes for {len(rows)}; "
@@ -152,7 +154,7 @@ def read_ferplus_as_published(root: Path) -> Faces:
             continue
         side, folder = _USAGE[row["Usage"]]
         if table is None:
-            pictures.append(_opened(root / folder / row["Image name"], SIDE_PX))
+            pictures.append(_opened_picture(root / folder / row["Image name"], SIDE_PX))
         else:
             pictures.append(_from_text(table[at]["pixels"], f"row {at + 2} of {pixels}"))
         names.append(Path(row["Image name"]).stem)
@@ -181,7 +183,7 @@ def read_plain(root: Path) -> Faces:
         PLAIN,
         tuple(f"{path.parent.name}/{path.name}" for path in files),
         tuple(path.stem.partition("_")[0] for path in files),
-        np.stack([_opened(path, CROP_SIZE) for path in files]),
+        np.stack([_opened_picture(path, CROP_SIZE) for path in files]),
         np.eye(len(LABELS), dtype=np.float32)[label],
         label,
         (None,) * len(files),
@@ -203,7 +205,7 @@ def _ferplus(
     return everything.take(np.array(at))
 
 
-def _decoded(content: NDArray[np.uint8], what: str, side: int) -> NDArray[np.uint8]:
+def _decoded_picture(content: NDArray[np.uint8], what: str, side: int) -> NDArray[np.uint8]:
     picture = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if len(content) else None
     if picture is None:
         raise CorpusError(f"{what} is no picture that can be read; copy it again or remove it")
@@ -212,12 +214,12 @@ def _decoded(content: NDArray[np.uint8], what: str, side: int) -> NDArray[np.uin
     return np.asarray(picture, np.uint8)
 
 
-def _opened(path: Path, side: int) -> NDArray[np.uint8]:
+def _opened_picture(path: Path, side: int) -> NDArray[np.uint8]:
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as err:
         raise CorpusError(f"cannot read the picture {path}: {err}") from err
-    return _decoded(content, str(path), side)
+    return _decoded_picture(content, str(path), side)
 
 
 def _from_text(text: str, what: str) -> NDArray[np.uint8]:
@@ -227,7 +229,7 @@ def _from_text(text: str, what: str) -> NDArray[np.uint8]:
         raise CorpusError(f"{what} does not hold {SIDE_PX}x{SIDE_PX} numbers up to 255: {err}") from err
 
 
-def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
+def _csv_rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     csv.field_size_limit(1 << 20)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -275,7 +277,7 @@ def load_split(found: Sequence[Faces], frozen: Path, *, add: bool = True) -> Fac
     parts: dict[str, list[Faces]] = {side: [] for side in splits.SIDES}
     digests = []
     for faces in found:
-        sides = [_side(group, told) for group, told in zip(faces.groups, faces.sides, strict=True)]
+        sides = [_side_of_face(group, told) for group, told in zip(faces.groups, faces.sides, strict=True)]
         members = map(splits.Member, faces.names, faces.groups, sides)
         digests.append(splits.freeze(frozen, faces.corpus, members, add=add))
         for side, kept in parts.items():
@@ -286,7 +288,7 @@ def load_split(found: Sequence[Faces], frozen: Path, *, add: bool = True) -> Fac
     return FaceSplit(train.take(described), calibrate, test, tuple(faces.corpus for faces in found), digest)
 
 
-def _side(group: str, told: str | None) -> str:
+def _side_of_face(group: str, told: str | None) -> str:
     if told == "test":
         return told
     return splits.side_of(group, calibrate=KEPT_BACK, test=0.0 if told else KEPT_BACK)

@@ -108,18 +108,18 @@ def evaluate_face(
     folder = weights or manifests.SHIPPED
     found = manifests.read(folder / "face.json")
     frozen = splits.FROZEN if weights is None else folder / splits.FROZEN.name
-    faces = load_split(corpora_faces.find(data), frozen, add=False)
+    faces = load_split(corpora_faces.find_faces(data), frozen, add=False)
     splits.refuse_other_sides(found, faces.corpora, faces.digest)
     verdict = judge_face(found, folder, faces)
     report(verdict.markdown())
     if out is not None:
-        write_tables(verdict, out)
+        write_verdict(verdict, out)
         confusions = {f"face-{precision}": scores for precision, scores in verdict.scores.items()}
         write_pictures(out, confusions, folder)
     return verdict
 
 
-def write_tables(verdict: FaceVerdict, out: Path) -> None:
+def write_verdict(verdict: FaceVerdict, out: Path) -> None:
     """`face.md` for people, `face.csv` to make every figure again from."""
     out.mkdir(parents=True, exist_ok=True)
     manifests.write_whole(out / "face.md", verdict.markdown().encode())
@@ -149,16 +149,16 @@ def judge_face(found: Manifest, folder: Path, faces: FaceSplit) -> FaceVerdict:
     for precision in [name for name in manifests.PRECISIONS if found.has(name)]:
         with closing(OnnxEngine(found, folder, precision)) as engine:
             # Rounded as in the table, so that the table gives exactly these figures again.
-            logits[precision] = np.round(answers(engine, crops), 3)
+            logits[precision] = np.round(crop_answers(engine, crops), 3)
     with closing(OnnxEngine(found, folder, list(logits)[-1])) as engine:
-        seen_as = {name: answers(engine, change(crops)).argmax(1) for name, change in CONDITIONS.items()}
+        seen_as = {name: crop_answers(engine, change(crops)).argmax(1) for name, change in CONDITIONS.items()}
     called = [part.argmax(1) for part in logits.values()]
     flips = float((called[0] != called[1]).mean()) if len(called) == 2 else None
     scores = {precision: score(test.label, part) for precision, part in logits.items()}
     return FaceVerdict(found.name, test.corpus, test.names, test.label, logits, scores, flips, seen_as)
 
 
-def answers(engine: Engine, crops: Crops) -> NDArray[np.float32]:
+def crop_answers(engine: Engine, crops: Crops) -> NDArray[np.float32]:
     """Logits of many crops."""
     step = engine.spec.max_batch
     parts = [engine.infer({"crop": crops[at : at + step]})["logits"] for at in range(0, len(crops), step)]

@@ -125,7 +125,7 @@ def evaluate_voice(
     splits.refuse_other_sides(found, tuple(takes), sides[1])
     replay = Replay(network.sound)
     kept = voices(held, sides, replay, sound_store.default_folder(), report)
-    verdicts = judge_voice(found, folder, kept, replay, side)
+    verdicts = judge_recordings(found, folder, kept, replay, side)
     text = "\n".join(verdict.markdown() for verdict in verdicts) + "\n" + against(verdicts)
     text += "\n" + speech_told(found, folder, kept.sides[side], replay)
     report(text)
@@ -137,7 +137,9 @@ def evaluate_voice(
     return verdicts
 
 
-def judge_voice(found: Manifest, folder: Path, kept: Voices, replay: Replay, side: str) -> list[VoiceVerdict]:
+def judge_recordings(
+    found: Manifest, folder: Path, kept: Voices, replay: Replay, side: str
+) -> list[VoiceVerdict]:
     """Let every precision hear every recording of one side."""
     recordings = kept.sides[side]
     pieces = [replay.samples(one.samples) for one in recordings]

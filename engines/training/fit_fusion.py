@@ -18,7 +18,7 @@ from torch.nn import functional
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.fusion import Fusion, FusionEvidence, LateMaskedFusion
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training.pairs import class_weights
+from liveaffect.engines.training.pairs import balanced_weights
 
 PRESET = "late-masked"
 BOTH, FACE, VOICE = (1.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
@@ -82,7 +82,7 @@ def settle(
     network: Fusion, given: FusionEvidence, truth: Tensor, *, epochs: int = EPOCHS, blanked: float
 ) -> None:
     """A handful of numbers is learnt from all pairs at once, whole and with either modality blanked."""
-    weight = class_weights(truth)
+    weight = balanced_weights(truth)
     kept = [p for p in network.parameters() if p.requires_grad]
     shares = {BOTH: 1.0 - blanked, FACE: blanked / 2, VOICE: blanked / 2}
     masks = {mask: torch.tensor([mask]).expand(len(truth), -1) for mask, share in shares.items() if share}
@@ -106,7 +106,7 @@ def fitted_temperature(logits: Tensor, truth: Tensor, *, balanced: bool = True) 
     `balanced`: every label counts the same however often it occurs.
     """
     candidates = torch.logspace(-1, 1, 401)
-    weight = class_weights(truth) if balanced else None
+    weight = balanced_weights(truth) if balanced else None
     losses = [functional.cross_entropy(logits / one, truth, weight=weight) for one in candidates]
     return float(candidates[int(torch.stack(losses).argmin())])
 

@@ -154,7 +154,7 @@ def stand_in_answers(
 
 
 def _learn_stand_in(network: StandIn, numbers: Tensor, truth: Tensor, noise: float = 0.2) -> None:
-    weight = class_weights(truth)
+    weight = balanced_weights(truth)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
     steps = _EPOCHS * -(-len(truth) // _BATCH)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
@@ -170,7 +170,7 @@ def _learn_stand_in(network: StandIn, numbers: Tensor, truth: Tensor, noise: flo
             plan.step()
 
 
-def class_weights(truth: Tensor) -> Tensor:
+def balanced_weights(truth: Tensor) -> Tensor:
     """So that every label counts the same however often it occurs."""
     often = torch.bincount(truth, minlength=len(LABELS)).clamp(min=1)
     return len(truth) / (len(LABELS) * often)

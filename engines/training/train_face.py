@@ -93,7 +93,7 @@ def train_face(
     schedule = schedule or face_schedule(smoke=order.smoke)
     out.mkdir(parents=True, exist_ok=True)
     report(f"reading the faces in {data}")
-    faces = load_split(corpora_faces.find(data), out / "splits.json")
+    faces = load_split(corpora_faces.find_faces(data), out / "splits.json")
     if order.smoke:
         faces = replace(
             faces, train=_few(faces.train), calibrate=_few(faces.calibrate), test=_few(faces.test)
@@ -113,14 +113,14 @@ def train_face(
     share = task.best_share(outcome.network, often)
     report(f"of the labels' log-frequencies {share} is added in use")
     state = with_frequencies(outcome.state, share * often)
-    training = _described(faces, recipe, schedule, share)
+    training = _training_facts(faces, recipe, schedule, share)
     if before is not None:
         training["after"] = before.told()
     path = export("face", order.preset, out, state=state, training=training)
     quantize(path, face_batches(faces.calibrate))
     verdict = evaluate_face.judge_face(manifests.read(path), out, faces)
     manifests.record_figures(path, verdict.of_the_test_side())
-    evaluate_face.write_tables(verdict, out)
+    evaluate_face.write_verdict(verdict, out)
     report(f"wrote {path} and its networks\n{verdict.markdown()}")
     return path
 
@@ -149,7 +149,9 @@ def _begun(
     return network, FaceTask(faces.train, faces.calibrate, recipe, name, schedule.device, teacher=teacher)
 
 
-def _described(faces: FaceSplit, recipe: FaceRecipe, schedule: loop.Schedule, share: float) -> dict[str, Any]:
+def _training_facts(
+    faces: FaceSplit, recipe: FaceRecipe, schedule: loop.Schedule, share: float
+) -> dict[str, Any]:
     """What the manifest says about the training."""
     return {
         "corpora": list(faces.corpora),

@@ -127,10 +127,10 @@ def temperatures(folder: Path, data: Path, learnt: LateMaskedFusion, report: Rep
     found = {"face": float(learnt.temperature[0]), "voice": float(learnt.temperature[1])}
     if (folder / "face.json").exists():
         network = manifests.read(folder / "face.json")
-        faces = load_split(corpora_faces.find(data), _sides_of(folder), add=False).calibrate
+        faces = load_split(corpora_faces.find_faces(data), _sides_of(folder), add=False).calibrate
         known = faces.take(np.flatnonzero(faces.label >= 0))
         with closing(OnnxEngine(network, folder)) as engine:
-            logits = evaluate_face.answers(engine, grey_crops(known.pictures))
+            logits = evaluate_face.crop_answers(engine, grey_crops(known.pictures))
         found["face"] = fitted_temperature(
             torch.from_numpy(logits), torch.from_numpy(known.label), balanced=False
         )

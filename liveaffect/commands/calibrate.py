@@ -18,7 +18,7 @@ from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
 if TYPE_CHECKING:
-    from liveaffect.calibration.recording import Recording
+    from liveaffect.calibration.recording import LiveRecording
 
 
 class _CanOpen(Protocol):
@@ -55,7 +55,7 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.realtime.replay import MediaFile
 
     if given.list:
-        sys.stdout.write("".join(f"{line}\n" for line in av.listing()))
+        sys.stdout.write("".join(f"{line}\n" for line in av.list_offsets()))
     elif given.erase == "all":
         device_pairs.erase_pair(None, None)
         say("all offsets are erased")
@@ -65,7 +65,7 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
     elif given.file is not None:
         finders = None if given.clap else make_finder(settings.face_files)
         with opened(MediaFile(given.file)) as media:
-            sys.stdout.write(av.in_words(av.measure(media, finders, clap=given.clap)) + "\n")
+            sys.stdout.write(av.offset_in_words(av.measure_offset(media, finders, clap=given.clap)) + "\n")
     else:
         sys.stdout.write(_measure_devices(settings, clap=given.clap) + "\n")
     return 0
@@ -74,7 +74,7 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
 def _measure_devices(settings: Settings, *, clap: bool) -> str:
     """Measure the camera and the microphone of the settings, keep it, and say what came of it."""
     from liveaffect.calibration import av_measurement as av
-    from liveaffect.calibration.recording import Recording
+    from liveaffect.calibration.recording import LiveRecording
     from liveaffect.realtime import device_pairs
     from liveaffect.realtime.clock import MonotonicClock
     from liveaffect.realtime.faces.files import make_finder
@@ -88,10 +88,10 @@ def _measure_devices(settings: Settings, *, clap: bool) -> str:
     seconds = settings.seconds or av.SECONDS
     doing = "clap about once a second, not evenly" if clap else "speak, with your face in view, alone"
     say(f"for {seconds:.0f} seconds: {doing}")
-    with opened(Recording(feeds, clock, seconds)) as recording:
-        offset = av.measure(recording, finders, clap=clap)
+    with opened(LiveRecording(feeds, clock, seconds)) as recording:
+        offset = av.measure_offset(recording, finders, clap=clap)
     device_pairs.store_pair(device_pairs.Pair(*names, offset.ns, offset.method, round(offset.confidence, 3)))
-    return f"{av.in_words(offset)}; kept for {names[0]} with {names[1]}"
+    return f"{av.offset_in_words(offset)}; kept for {names[0]} with {names[1]}"
 
 
 def _device_names(settings: Settings) -> tuple[str, str]:
@@ -158,7 +158,7 @@ def _baseline_flags(parts: Any) -> None:
 
 
 def _baseline(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.baseline import SECONDS, in_words, measured
+    from liveaffect.calibration.baseline import SECONDS, baseline_in_words, measured
     from liveaffect.realtime.profile import network_names, save_profile
     from liveaffect.realtime.replay import MediaFile
 
@@ -176,13 +176,13 @@ def _baseline(given: argparse.Namespace, settings: Settings) -> int:
         with opened(recording):
             baseline = measured(recording, tools, networks, wanted)
     path = save_profile(settings.profile, baseline)
-    sys.stdout.write(f"profile '{settings.profile}' is kept in {path}: {in_words(baseline)}\n")
+    sys.stdout.write(f"profile '{settings.profile}' is kept in {path}: {baseline_in_words(baseline)}\n")
     return 0
 
 
-def _one_person(settings: Settings, seconds: float) -> tuple[Recording, list[str]]:
+def _one_person(settings: Settings, seconds: float) -> tuple[LiveRecording, list[str]]:
     """The first camera and the first microphone of the settings, and what they are to show."""
-    from liveaffect.calibration.recording import Recording
+    from liveaffect.calibration.recording import LiveRecording
     from liveaffect.realtime.clock import MonotonicClock
     from liveaffect.webcam import feeds_of
 
@@ -195,7 +195,7 @@ def _one_person(settings: Settings, seconds: float) -> tuple[Recording, list[str
         replace(settings, camera=tuple(cameras) or ("none",), mic=tuple(microphones) or ("none",)), clock
     )
     say(f"for {seconds:.0f} seconds: a neutral face to the camera, and speak in your ordinary voice")
-    return Recording(feeds, clock, seconds), ["face"] * len(cameras) + ["voice"] * len(microphones)
+    return LiveRecording(feeds, clock, seconds), ["face"] * len(cameras) + ["voice"] * len(microphones)
 
 
 def _profile_list(given: argparse.Namespace, settings: Settings) -> int:
@@ -225,9 +225,9 @@ def _confidence_flags(parts: Any) -> None:
 
 
 def _confidence(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.fit_confidence import calibrate, wanted
+    from liveaffect.calibration.fit_confidence import calibrate_confidence, wanted
 
-    return calibrate(
+    return calibrate_confidence(
         wanted(given.data, settings.weights_folder, given.out),
         say,
         engine=settings.engine,

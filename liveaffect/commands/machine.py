@@ -75,9 +75,9 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _build(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.engines.build.forms import build
+    from liveaffect.engines.build.forms import build_forms
 
-    build([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
+    build_forms([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
     return 0
 
 

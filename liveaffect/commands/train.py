@@ -75,13 +75,13 @@ def _train_face(given: argparse.Namespace, out: Path, settings: Settings) -> Pat
 
     place = placed_live() if given.as_live else None
     options = FaceOptions(given.preset, given.smoke, place, given.after)
-    return train_face(given.data, out, options, schedule=face_schedule(**_duration(given)), report=say)
+    return train_face(given.data, out, options, schedule=face_schedule(**_schedule_flags(given)), report=say)
 
 
 def _train_voice(given: argparse.Namespace, out: Path, settings: Settings) -> Path | None:
     from liveaffect.engines.training.train_voice import train_voice, voice_schedule
 
-    schedule = voice_schedule(**_duration(given))
+    schedule = voice_schedule(**_schedule_flags(given))
     return train_voice(given.data, out, preset=given.preset, smoke=given.smoke, schedule=schedule, report=say)
 
 
@@ -99,7 +99,7 @@ def _train_fusion(given: argparse.Namespace, out: Path, settings: Settings) -> P
     return train_fusion(given.data, out, options, report=say)
 
 
-def _duration(given: argparse.Namespace) -> dict[str, Any]:
+def _schedule_flags(given: argparse.Namespace) -> dict[str, Any]:
     """How long to train, as a schedule takes it."""
     return {
         "smoke": given.smoke,

@@ -6,8 +6,12 @@ one costs 1.4 s to import; a test holds both to the same boxes. One detector ser
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -240,10 +244,35 @@ def _interpreter(path: Path) -> Any:
     except ImportError as error:
         raise MissingLibrary(f"the face detector needs the package ai-edge-litert: {error}") from error
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
-        interpreter.allocate_tensors()
+        with _without_its_banner():
+            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise MissingFile(
             f"the face detector '{path}' cannot be read ({error}); bring it again with: liveaffect fetch"
         ) from error
     return interpreter
+
+
+_BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_its_banner() -> Iterator[None]:
+    """What is written to standard error meanwhile follows after it, except LiteRT's line about itself.
+
+    The library writes past Python and has no switch for it.
+    """
+    with _one_at_a_time, tempfile.TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            kept.seek(0)
+            rest = b"".join(line for line in kept if _BANNER not in line)
+            with contextlib.suppress(OSError):
+                os.write(2, rest)
