@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=manifests.SHIPPED)
     parser.add_argument("--pictures", type=int, default=10_000)
     given = parser.parse_args()
-    faces = corpora_faces.find(given.data)[0]
+    faces = corpora_faces.find_faces(given.data)[0]
     at = [i for i, side in enumerate(faces.sides) if side == "test" and faces.label[i] >= 0]
     test = faces.take(np.array(at[: given.pictures]))
     _, near = make_finder()
@@ -47,8 +47,8 @@ def main() -> None:
     for precision in manifests.PRECISIONS:
         engine = OnnxEngine(manifest, given.weights, precision)
         both = {
-            "placed": evaluate_face.answers(engine, grey_crops(test.pictures[kept])),
-            "live": evaluate_face.answers(engine, np.stack([c[0] for c in crops if c is not None])),
+            "placed": evaluate_face.crop_answers(engine, grey_crops(test.pictures[kept])),
+            "live": evaluate_face.crop_answers(engine, np.stack([c[0] for c in crops if c is not None])),
         }
         for name, logits in both.items():
             said = logits.argmax(1)

@@ -36,7 +36,7 @@ _LOST_NS = 250 * MS
 Say = Callable[[str], None]
 
 
-class Reader(Protocol):
+class MediaReader(Protocol):
     """A file, or devices that are recorded for a while."""
 
     def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
@@ -80,7 +80,7 @@ class Watching:
         self._faces: dict[int, tuple[int, NDArray[np.uint8]]] = {}
         self._small: NDArray[np.uint8] | None = None
 
-    def all_of(self, reader: Reader) -> Traces:
+    def all_of(self, reader: MediaReader) -> Traces:
         """Everything until the end."""
         while True:
             try:
@@ -124,7 +124,7 @@ class Watching:
             self.traces.nats.append(nats)
 
 
-def measure(reader: Reader, finders: Finders | None, *, clap: bool) -> Offset:
+def measure_offset(reader: MediaReader, finders: Finders | None, *, clap: bool) -> Offset:
     """The offset of what the reader delivers. Raises CalibrationRefused with what was missing."""
     traces = Watching(None if clap else finders).all_of(reader)
     if not traces.seen_ns:
@@ -149,7 +149,7 @@ def _from_claps(traces: Traces) -> Offset:
     return by_claps(clap_onsets(*traces.sound()), met, weights, frame_ns)
 
 
-def in_words(offset: Offset) -> str:
+def offset_in_words(offset: Offset) -> str:
     """One line for the person at the keyboard."""
     later = "later" if offset.ns >= 0 else "earlier"
     how = f"{offset.claps} claps" if offset.method == "clap" else "mouth and voice"
@@ -159,6 +159,6 @@ def in_words(offset: Offset) -> str:
     )
 
 
-def listing() -> list[str]:
+def list_offsets() -> list[str]:
     """What is kept, one line for each pair."""
     return [str(pair) for pair in load_pairs()] or ["no pair of devices was measured yet"]

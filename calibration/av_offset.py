@@ -102,11 +102,11 @@ def by_mouth(begin_ns: Times, end_ns: Times, opening_px: Values, heard_ns: Times
         return _agreement(begin_ns[of], end_ns[of], moved[of], heard_ns, loud, lags)
 
     whole = curve(np.ones(len(moved), bool))
-    at_ns, height = _peak(lags, whole)
+    at_ns, height = _highest(lags, whole)
     rest = whole[np.abs(lags - at_ns) > PEAK_NS]
     clarity = height / float(np.sqrt(np.mean(np.square(rest))) + 1e-9)
     turn = (begin_ns // TURN_NS) % 2 == 0
-    halves = [_peak(lags, curve(half))[0] for half in (turn, ~turn)]
+    halves = [_highest(lags, curve(half))[0] for half in (turn, ~turn)]
     apart_ns = max(abs(half - at_ns) for half in halves)
     if clarity < CLEAR or apart_ns > AGREE_NS:
         raise OffsetRefused(
@@ -212,7 +212,7 @@ def _agreement(
     return out
 
 
-def _peak(lags: Times, curve: Values) -> tuple[float, float]:
+def _highest(lags: Times, curve: Values) -> tuple[float, float]:
     """Where within reach the curve is highest, between its points, and how high."""
     within = np.flatnonzero(np.abs(lags) <= REACH_NS)
     k = int(within[curve[within].argmax()])

@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.calibration.av_measurement import Reader
-from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.calibration.av_measurement import MediaReader
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
 from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import quality
 from liveaffect.realtime.errors import CalibrationRefused, EndOfStream
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.profile import Baseline, BaselineRefused, Side, Sound
+from liveaffect.realtime.profile import Baseline, BaselineRefused, Side, VoiceStatistics
 from liveaffect.realtime.voice_analyzer import SPEECH, VoiceAnalyzer
 from liveaffect.realtime.window import PieceGrid
 from liveaffect.realtime.wiring import Tools
@@ -57,7 +57,7 @@ TERMS: Mapping[str, Terms] = {"face": Terms(2.0, 2.0, 3.0), "voice": Terms(1.0, 
 """Chosen by trial, see docs/personal.md. Voices are judged in their own statistics, so less is left to do."""
 
 
-def measure(modality: str, network: str, logits: Sequence[Values], seconds: float) -> Side:
+def measure_baseline(modality: str, network: str, logits: Sequence[Values], seconds: float) -> Side:
     """The shift that a neutral stretch asks for; `logits` are those of single crops or pieces of sound.
 
     Raises BaselineRefused for too little, or for numbers that are none.
@@ -84,12 +84,12 @@ def shift_of(modality: str, mean_log: Values, seconds: float) -> tuple[float, ..
     return tuple(shift.tolist())
 
 
-def sound_of(statistics: SpeakerStatistics) -> Sound:
+def sound_of(statistics: SpeakerStatistics) -> VoiceStatistics:
     """What is kept of a speaker's running statistics."""
     mean, istd = statistics.normaliser()
     variance = 1.0 / np.square(istd.astype(np.float64))
-    seconds = statistics.weight * STFT_STEP / SAMPLE_RATE
-    return Sound(tuple(map(float, mean)), tuple(map(float, variance)), seconds)
+    seconds = statistics.weight * statistics.kept.unit_s
+    return VoiceStatistics(tuple(map(float, mean)), tuple(map(float, variance)), seconds)
 
 
 def log_softmax(logits: Values) -> NDArray[np.float64]:
@@ -132,7 +132,7 @@ class Sitting:
         self._voice: list[Logits] = []
         self._pictures = self._blocks = 0
 
-    def all_of(self, reader: Reader) -> None:
+    def all_of(self, reader: MediaReader) -> None:
         """Everything until the end."""
         while True:
             try:
@@ -157,7 +157,7 @@ class Sitting:
                         "no speech was heard: read a sentence or two in your ordinary voice, "
                         "or leave the voice out: --mic none"
                     )
-                sides["voice"] = measure("voice", networks["voice"], self._voice, seconds)
+                sides["voice"] = measure_baseline("voice", networks["voice"], self._voice, seconds)
             sound = sound_of(self._hearing.present_statistics()) if "voice" in sides else None
             return Baseline(sides, sound)
         except BaselineRefused as refusal:
@@ -174,7 +174,7 @@ class Sitting:
                 f"{looks[0].poor} looks at the face were small, dark, blurred or turned, and only "
                 f"{len(looks[0].logits)} good: come nearer, with light on your face"
             )
-        return measure("face", network, looks[0].logits, looks[0].covers_ns / SECOND)
+        return measure_baseline("face", network, looks[0].logits, looks[0].covers_ns / SECOND)
 
     def _see(self, frame: VideoFrame) -> None:
         if frame.source not in self._sights:
@@ -202,7 +202,9 @@ class Sitting:
                 self._voice.append(answer["logits"])
 
 
-def measured(source: Reader, tools: Tools, networks: Mapping[str, str], wanted: Sequence[str]) -> Baseline:
+def measured(
+    source: MediaReader, tools: Tools, networks: Mapping[str, str], wanted: Sequence[str]
+) -> Baseline:
     """What an opened source says of one person.
 
     `wanted` are 'face', 'voice' or both, `networks` the names of what judges them.
@@ -212,7 +214,7 @@ def measured(source: Reader, tools: Tools, networks: Mapping[str, str], wanted: 
     return sitting.result(networks, wanted)
 
 
-def in_words(baseline: Baseline) -> str:
+def baseline_in_words(baseline: Baseline) -> str:
     """What the profile will do."""
     parts = []
     for modality, side in baseline.sides.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,8 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.calibration.clip_trace import ClipTrace, Records, watch_of
+from liveaffect.engines import manifest as manifests
 from liveaffect.engines.protocol import FACE_INPUTS, FACE_OUTPUTS, Done, Engine, EngineSpec, Pending, Tensors
-from liveaffect.engines.recipe import CROP_SIZE, SAMPLE_RATE
+from liveaffect.engines.recipe import CROP_SIZE, LABELS, SAMPLE_RATE
+from liveaffect.engines.training import corpora_faces, sound_store, splits
+from liveaffect.engines.training.corpora_faces import load_split
+from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.realtime.attribution import Attribution, Voice
 from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
@@ -39,6 +44,12 @@ PICTURE_PX, CANVAS_PX = 160, 320
 FPS, PICTURES = 10.0, 10
 BLOCK = SAMPLE_RATE // 20
 SOUND = "sound"
+SIDES = ("calibrate", "test")
+CHOSEN = {"calibrate": 800, "test": 500}
+"""Pictures of each side."""
+TAKES = 90
+"""Of each speaker."""
+Say = Callable[[str], None]
 _CAMERA, _TRACK = "camera:played", 1
 _POINTS = np.array([[80, 90], [120, 90], [100, 110], [100, 130], [60, 95], [140, 95]], np.float32)
 
@@ -76,6 +87,70 @@ def first_by_hash(names: Sequence[str], most: int) -> list[int]:
     """Which of them are used where there are more than enough: a choice that nobody made."""
     order = sorted(range(len(names)), key=lambda k: hashlib.sha256(names[k].encode()).digest())
     return sorted(order[:most])
+
+
+def frozen_sides(weights: Path | None) -> Path:
+    """The sides that the weights were trained on."""
+    own = (weights or manifests.SHIPPED) / splits.FROZEN.name
+    return splits.FROZEN if weights is None or not own.exists() else own
+
+
+def face_clips(data: Path, weights: Path | None) -> list[Clip]:
+    """Pictures of faces; those that people called none of the seven are left out."""
+    found = manifests.read((weights or manifests.SHIPPED) / "face.json")
+    sides = load_split(corpora_faces.find_faces(data), frozen_sides(weights), add=False)
+    splits.refuse_other_sides(found, sides.corpora, sides.digest)
+    clips = []
+    for side, faces in zip(SIDES, (sides.calibrate, sides.test), strict=True):
+        labelled = faces.take(np.flatnonzero(faces.label >= 0))
+        for k in first_by_hash(labelled.names, CHOSEN[side]):
+            truth = int(labelled.label[k])
+            clips.append(Clip(labelled.names[k], labelled.groups[k], side, truth, labelled.pictures[k]))
+    return clips
+
+
+def voice_clips(data: Path, weights: Path | None, say: Say) -> list[Clip]:
+    """Takes of acted speech, as many of each speaker."""
+    from liveaffect.engines.training import sided_voices
+
+    found = manifests.read((weights or manifests.SHIPPED) / "voice.json")
+    takes = sided_voices.found_in(data)
+    side_of, digest = sided_voices.sided(takes, frozen_sides(weights), add=False)
+    splits.refuse_other_sides(found, tuple(takes), digest)
+    chosen: list[Take] = []
+    for these in takes.values():
+        for speaker in sorted({take.speaker for take in these if side_of[take.speaker] in SIDES}):
+            mine = [take for take in these if take.speaker == speaker]
+            chosen += [mine[k] for k in first_by_hash([take.name for take in mine], TAKES)]
+    return _sound_clips(chosen, side_of, say)
+
+
+def pair_clips(data: Path, weights: Path | None, say: Say) -> list[Clip]:
+    """Takes whose speaker's face is known through action units, with what stands in for the face network."""
+    from liveaffect.engines.training import evaluate_fusion, pairs, sided_voices
+
+    found = manifests.read((weights or manifests.SHIPPED) / "fusion.json")
+    evaluate_fusion.refuse_other_actors(found, frozen_sides(weights))
+    known = pairs.read_pairs(data)
+    logits = evaluate_fusion.at_scale(known.face, known, float(found.training["temperature"]["face"]))
+    faces = dict(zip(known.names, logits, strict=True))
+    takes = {take.name[3:]: take for take in sided_voices.found_in(data)["ravdess"]}
+    sides = dict(zip(known.actors, known.sides.tolist(), strict=True))
+    both = [take for name, take in sorted(takes.items()) if name in faces and sides[take.speaker] in SIDES]
+    clips = _sound_clips(both, sides, say)
+    return [Clip(one.name, one.group, one.side, one.truth, one.content, faces[one.name[3:]]) for one in clips]
+
+
+def _sound_clips(takes: Sequence[Take], sides: dict[str, str], say: Say) -> list[Clip]:
+    clips = []
+    for corpus in sorted({take.corpus for take in takes}):
+        mine = [take for take in takes if take.corpus == corpus]
+        for take, samples in zip(
+            mine, sound_store.load_takes(mine, sound_store.default_folder(), say), strict=True
+        ):
+            truth = LABELS.index(take.label)
+            clips.append(Clip(take.name, take.speaker, sides[take.speaker], truth, samples))
+    return clips
 
 
 def enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -17,13 +17,14 @@ from liveaffect.calibration.reliability import Reliability, risk_against_coverag
 from liveaffect.engines.confidence import COVERAGE
 from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training.archive import ENDING, write_tables
 from liveaffect.realtime.errors import SettingsError
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ClipCount:
     """How many clips there were, and how many of them gave cues."""
 
     name: str
@@ -33,7 +34,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownCount:
     """What came out in the end, with every rule of "not sure"."""
 
     name: str
@@ -48,18 +49,18 @@ class Findings:
     """Everything there is to report."""
 
     outcomes: Mapping[str, Outcome]
-    seen: tuple[Seen, ...]
-    shown: tuple[Shown, ...]
+    seen: tuple[ClipCount, ...]
+    shown: tuple[ShownCount, ...]
     models: Mapping[str, str]
     """Short sums of the networks that were asked."""
 
 
-def write(findings: Findings, curves: list[list[Any]], out: Path, page: Path | None) -> str:
+def write_findings(findings: Findings, curves: list[list[Any]], out: Path, page: Path | None) -> str:
     """All tables into `out`, the figures into `page` if there is one; the figures as text."""
-    figures = to_markdown(findings)
+    figures = findings_markdown(findings)
     out.mkdir(parents=True, exist_ok=True)
     tables = {
-        "summary.csv": _summary(findings),
+        "summary.csv": _summary_rows(findings),
         "diagram.csv": _diagram(findings),
         "risk.csv": _risk(findings),
         "promises.csv": _promises(findings),
@@ -67,8 +68,11 @@ def write(findings: Findings, curves: list[list[Any]], out: Path, page: Path | N
         "clips.csv": [["answers", "side", "clips", "gave_cues"]]
         + [[s.name, s.side, s.clips, s.watched] for s in findings.seen],
     }
-    for name, outcome in findings.outcomes.items():
-        tables[f"answers-{name.replace(' ', '-').replace('+', '-and-')}.csv"] = _answers(outcome)
+    answers = {
+        f"{name.replace(' ', '-').replace('+', '-and-')}.csv": _csv(_answer_rows(outcome)).decode()
+        for name, outcome in findings.outcomes.items()
+    }
+    write_tables(out / f"answers{ENDING}", answers)
     for name, rows in tables.items():
         write_whole(out / name, _csv(rows))
     if page is not None:
@@ -85,7 +89,7 @@ def between_marks(text: str, figures: str, page: Path) -> str:
     return f"{before}{begin}\n\n{figures}\n{end}{after}"
 
 
-def to_markdown(findings: Findings) -> str:
+def findings_markdown(findings: Findings) -> str:
     """The figures for a reader."""
     networks = ", ".join(f"{kind} `{model}`" for kind, model in findings.models.items())
     lines = [
@@ -94,7 +98,7 @@ def to_markdown(findings: Findings) -> str:
         "| answers | people | cues of clips | right | sure before | sure after | temperature |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
-    for name, side, outcome in _sides(findings):
+    for name, side, outcome in _judged_sides(findings):
         before, after = (outcome.judged[side, "cues", state] for state in ("before", "after"))
         lines.append(
             f"| {name} | {_people(side)}, {after.groups} | {after.items} of {after.clips} "
@@ -107,7 +111,7 @@ def to_markdown(findings: Findings) -> str:
         "excess before | excess after |",
         "|---|---|---|--:|--:|--:|--:|--:|",
     ]
-    for name, side, outcome in _sides(findings):
+    for name, side, outcome in _judged_sides(findings):
         for level in ("cues", "clips") if side == POOLED else ("cues",):
             before, after = (outcome.judged[side, level, state] for state in ("before", "after"))
             low, high = after.excess_between
@@ -121,7 +125,7 @@ def to_markdown(findings: Findings) -> str:
         "| answers | people | Brier score before | after | log loss before | after |",
         "|---|---|--:|--:|--:|--:|",
     ]
-    for name, side, outcome in _sides(findings):
+    for name, side, outcome in _judged_sides(findings):
         before, after = (outcome.judged[side, "cues", state] for state in ("before", "after"))
         lines.append(
             f"| {name} | {_people(side)} | {before.brier:.3f} | {after.brier:.3f} "
@@ -135,7 +139,7 @@ def _promise_lines(findings: Findings) -> list[str]:
         "| answers | threshold | people | answered | promised wrong | found wrong | labels are shown from |",
         "|---|--:|---|--:|--:|--:|--:|",
     ]
-    for name, side, outcome in _sides(findings):
+    for name, side, outcome in _judged_sides(findings):
         held = outcome.told[side].held()
         low, high = held.risk_between
         lines.append(
@@ -156,7 +160,7 @@ def _shown_lines(findings: Findings) -> list[str]:
     return ['As shown in the end, every rule of "not sure" included:', "", *lines]
 
 
-def _sides(findings: Findings) -> Iterable[tuple[str, str, Outcome]]:
+def _judged_sides(findings: Findings) -> Iterable[tuple[str, str, Outcome]]:
     """What the page shows: everybody, and the test side by itself; the tables have all."""
     for name, outcome in findings.outcomes.items():
         wanted = [side for side in (POOLED, "test") if side in outcome.told] or ["calibrate"]
@@ -171,7 +175,7 @@ def _people(side: str) -> str:
     return "all" if side == POOLED else f"{side} side"
 
 
-def _summary(findings: Findings) -> list[list[Any]]:
+def _summary_rows(findings: Findings) -> list[list[Any]]:
     plain = [name for name in Reliability.__dataclass_fields__ if name != "bins"]
     heads = [h for name in plain for h in ((f"{name}_low", f"{name}_high") if "between" in name else (name,))]
     rows: list[list[Any]] = [["answers", "side", "level", "state", "temperature", *heads]]
@@ -213,7 +217,7 @@ def _promises(findings: Findings) -> list[list[Any]]:
     return rows
 
 
-def _answers(outcome: Outcome) -> list[list[Any]]:
+def _answer_rows(outcome: Outcome) -> list[list[Any]]:
     """The last cue of every clip, before and after, from which the figures on clips can be made again."""
     heads = [f"{state}_{label}" for state in ("before", "after") for label in LABELS]
     rows: list[list[Any]] = [["id", "people", "side", "label", "cues", *heads]]

@@ -16,7 +16,7 @@ from pathlib import Path
 from liveaffect.calibration import clips as played
 from liveaffect.calibration.clip_trace import ClipTrace, ClipTraces, relived
 from liveaffect.calibration.clips import Clip, Engines, Remembering
-from liveaffect.calibration.confidence_tables import Findings, Seen, Shown, write
+from liveaffect.calibration.confidence_tables import ClipCount, Findings, ShownCount, write_findings
 from liveaffect.calibration.held_out import Answers, Fused, Outcome, Reading, find_out
 from liveaffect.calibration.quality_curves import curves
 from liveaffect.calibration.temperature import UnfitSamples
@@ -43,7 +43,7 @@ WATCHING = {"face": played.faces_watched, "voice": played.voices_watched, "face+
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ConfidenceOptions:
     """What to fit on, and where figures go."""
 
     data: Path
@@ -53,16 +53,21 @@ class Wanted:
     """A document with the two marks between which the figures are written."""
 
 
-def wanted(data: Path, weights: Path | None, out: Path | None) -> Wanted:
+def wanted(data: Path, weights: Path | None, out: Path | None) -> ConfidenceOptions:
     """In a checkout the figures of the package's own weights go into its documents."""
     docs = manifests.SHIPPED.parent.parent / "docs"
     if out is not None or weights is not None or not docs.is_dir():
-        return Wanted(data, weights, out or (weights or Path()) / "confidence")
-    return Wanted(data, None, docs / "results" / "confidence", docs / "confidence.md")
+        return ConfidenceOptions(data, weights, out or (weights or Path()) / "confidence")
+    return ConfidenceOptions(data, None, docs / "results" / "confidence", docs / "confidence.md")
 
 
-def calibrate(
-    wanted: Wanted, say: Say, *, engine: str = "auto", threads: int = 1, face_files: Path | None = None
+def calibrate_confidence(
+    wanted: ConfidenceOptions,
+    say: Say,
+    *,
+    engine: str = "auto",
+    threads: int = 1,
+    face_files: Path | None = None,
 ) -> int:
     """Fit, write and report; 0 when everything that is judged could be fitted, else 1."""
     if not wanted.data.is_dir():
@@ -78,7 +83,7 @@ def calibrate(
     kinds = _kinds(found, folder, engine, threads, say)
     cast = _cast(found, kinds, make_finder(face_files))
     watched, seen, examples = _watch(found, wanted, cast, say)
-    outcomes, failed = _fit(found, watched, say)
+    outcomes, failed = _fit_all(found, watched, say)
     _write_manifests(found, folder, outcomes, cast)
     confidence = _as_fitted(outcomes)
     shown = [
@@ -90,7 +95,7 @@ def calibrate(
         kind: manifest.files[manifests.file_name(kind, "fp32")][:12] for kind, manifest in found.items()
     }
     findings = Findings(outcomes, tuple(seen), tuple(one for one in shown if one.cues), models)
-    say("\n" + write(findings, curves(cast, examples), wanted.out, wanted.page))
+    say("\n" + write_findings(findings, curves(cast, examples), wanted.out, wanted.page))
     say(f"{(process_cpu_ns() - began_ns) / SECOND:.0f} s of processor time; tables are in {wanted.out}")
     return int(failed)
 
@@ -113,13 +118,13 @@ def _kinds(
 
 def _cast(found: Mapping[str, Manifest], engines: Mapping[str, Engine], finders: Finders) -> Engines:
     recipe = found["voice"].recipe if "voice" in found else manifests.describe("voice", "scripted").recipe
-    pieces = PieceGrid(recipe.piece, recipe.hop, recipe.lead)
+    pieces = PieceGrid(recipe.piece, recipe.hop, recipe.lead, recipe.statistics)
     return Engines(engines["face"], Remembering(engines["voice"]), engines["fusion"], finders, pieces)
 
 
 def _watch(
-    found: Mapping[str, Manifest], wanted: Wanted, cast: Engines, say: Say
-) -> tuple[dict[str, list[ClipTrace]], list[Seen], list[Clip]]:
+    found: Mapping[str, Manifest], wanted: ConfidenceOptions, cast: Engines, say: Say
+) -> tuple[dict[str, list[ClipTrace]], list[ClipCount], list[Clip]]:
     """Every clip of everything that can be judged, watched; and some of the faces."""
     watched, seen, examples = {}, [], list[Clip]()
     for name, clips in _material(found, wanted, say):
@@ -129,7 +134,7 @@ def _watch(
             given = [
                 watch is not None for clip, watch in zip(clips, results, strict=True) if clip.side == side
             ]
-            seen.append(Seen(name, side, len(given), sum(given)))
+            seen.append(ClipCount(name, side, len(given), sum(given)))
         difference = ClipTraces(watched[name]).largest_difference()
         if difference > SAME:
             raise RealtimeError(
@@ -141,20 +146,20 @@ def _watch(
     return watched, seen, examples
 
 
-def _material(found: Mapping[str, Manifest], wanted: Wanted, say: Say) -> Iterator[tuple[str, list[Clip]]]:
+def _material(
+    found: Mapping[str, Manifest], wanted: ConfidenceOptions, say: Say
+) -> Iterator[tuple[str, list[Clip]]]:
     # What stands in for faces is tiny: threads of torch would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from liveaffect.calibration import material
-
     if "face" in found:
-        yield "face", material.pictures(wanted.data, wanted.weights)
+        yield "face", played.face_clips(wanted.data, wanted.weights)
     if "voice" in found:
-        yield "voice", material.sounds(wanted.data, wanted.weights, say)
+        yield "voice", played.voice_clips(wanted.data, wanted.weights, say)
     if len(found) == len(KINDS):
-        yield "face+voice", material.real_pairs(wanted.data, wanted.weights, say)
+        yield "face+voice", played.pair_clips(wanted.data, wanted.weights, say)
 
 
-def _fit(
+def _fit_all(
     found: Mapping[str, Manifest], watched: Mapping[str, list[ClipTrace]], say: Say
 ) -> tuple[dict[str, Outcome], bool]:
     """By name: 'face reading', 'voice reading', and the subsets that are fused."""
@@ -215,7 +220,7 @@ def _as_fitted(outcomes: Mapping[str, Outcome]) -> Confidence:
     )
 
 
-def _shown(subset: str, side: str, watches: list[ClipTrace], confidence: Confidence) -> Shown:
+def _shown(subset: str, side: str, watches: list[ClipTrace], confidence: Confidence) -> ShownCount:
     """What users see in the end, all rules of "not sure" included."""
     cues = labels = wrong = 0
     for watch in watches:
@@ -226,4 +231,4 @@ def _shown(subset: str, side: str, watches: list[ClipTrace], confidence: Confide
             if one.label != NOT_SURE:
                 labels += 1
                 wrong += one.label != LABELS[watch.truth]
-    return Shown(subset, side, cues, labels, wrong)
+    return ShownCount(subset, side, cues, labels, wrong)

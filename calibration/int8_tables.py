@@ -1,4 +1,7 @@
-"""The tables of an INT8 calibration: written beside each other as CSV, read again for pages and plots."""
+"""What forms and layers of a network cost in INT8, kept as tables: CSV to be read again, Markdown for people.
+
+What reads them needs nothing of what made them, so a report needs no library of a calibration.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,45 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from liveaffect.calibration.int8_verdict import Layer, Verdict
 from liveaffect.engines.manifest import write_whole
-
-if TYPE_CHECKING:
-    from liveaffect.calibration.int8 import Outcome
 
 CHOSEN = "chosen"
 FP32 = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Int8Verdict:
+    """What one form of a network is worth on the exam."""
+
+    divergence: float
+    """Mean Kullback-Leibler divergence of its answers from those of fp32, in nats."""
+    vector_error: float
+    """Mean distance of its vectors from those of fp32, as a share of their spread."""
+    accuracy: float
+    flips: float
+    log_loss: float
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What it costs to quantise one layer alone."""
+
+    name: str
+    work: float
+    """Its share of the multiplications in all layers."""
+    divergence: float
+    vector_error: float
+    excluded: bool = False
+
+    def harm(self, layers: Sequence[Layer]) -> float:
+        """Its share of what all layers cost."""
+        return self.divergence / max(sum(layer.divergence for layer in layers), 1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Table:
     """What is kept of one network's calibration."""
 
     kind: str
@@ -28,45 +56,38 @@ class Table:
     """Name and the first digits of the fp32 file."""
     items: int
     method: str
-    forms: Mapping[str, Verdict]
+    forms: Mapping[str, Int8Verdict]
     """fp32, every method, and what was chosen in the end."""
     layers: tuple[Layer, ...]
 
 
-def table_of(kind: str, outcome: Outcome) -> Table:
-    """What to keep of an outcome."""
-    forms = {FP32: outcome.fp32, **outcome.methods, CHOSEN: outcome.int8}
-    model = f"{outcome.name} {str(outcome.part['from'])[:12]}"
-    return Table(kind, model, outcome.items, outcome.method, forms, outcome.layers)
-
-
-def write(folder: Path, table: Table) -> None:
+def write_int8(folder: Path, table: Int8Table) -> None:
     """`face_methods.csv` and `face_layers.csv`, and `face.md` with both for people."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [field.name for field in fields(Verdict)]
+    names = [field.name for field in fields(Int8Verdict)]
     rows = [
         [table.model, str(table.items), form, "yes" if form == table.method else ""]
         + [f"{getattr(found, name):.6f}" for name in names]
         for form, found in table.forms.items()
     ]
-    _write(folder / f"{table.kind}_methods.csv", ["model", "items", "form", "method", *names], rows)
+    _write_csv(folder / f"{table.kind}_methods.csv", ["model", "items", "form", "method", *names], rows)
     rows = [
         [one.name, f"{one.work:.6f}", f"{one.divergence:.8f}", f"{one.vector_error:.6f}", _yes(one.excluded)]
         for one in table.layers
     ]
-    _write(folder / f"{table.kind}_layers.csv", [field.name for field in fields(Layer)], rows)
-    write_whole(folder / f"{table.kind}.md", markdown(read(folder, table.kind)).encode())
+    _write_csv(folder / f"{table.kind}_layers.csv", [field.name for field in fields(Layer)], rows)
+    write_whole(folder / f"{table.kind}.md", markdown(read_int8(folder, table.kind)).encode())
 
 
-def read(folder: Path, kind: str) -> Table:
+def read_int8(folder: Path, kind: str) -> Int8Table:
     """The tables of one network. Raises FileNotFoundError, or ValueError where they are no such tables."""
     methods, layers = folder / f"{kind}_methods.csv", folder / f"{kind}_layers.csv"
     rows = list(csv.DictReader(io.StringIO(methods.read_text("utf-8"))))
     parts = list(csv.DictReader(io.StringIO(layers.read_text("utf-8"))))
-    names = [field.name for field in fields(Verdict)]
+    names = [field.name for field in fields(Int8Verdict)]
     try:
-        forms = {row["form"]: Verdict(**{name: float(row[name]) for name in names}) for row in rows}
-        return Table(
+        forms = {row["form"]: Int8Verdict(**{name: float(row[name]) for name in names}) for row in rows}
+        return Int8Table(
             kind=kind,
             model=rows[0]["model"],
             items=int(rows[0]["items"]),
@@ -87,7 +108,7 @@ def read(folder: Path, kind: str) -> Table:
         raise ValueError(f"{methods} and {layers} are no tables of an INT8 calibration: {err!r}") from err
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Int8Table) -> str:
     """Both tables for people."""
     lines = [
         f"Network `{table.model}`, judged on {table.items} items of the calibrate side.\n",
@@ -113,7 +134,7 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write(path: Path, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _write_csv(path: Path, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows([heads, *rows])

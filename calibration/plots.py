@@ -1,22 +1,54 @@
-"""Plots as SVG text, drawn by hand: no library, no script, and colours that the page around them defines.
+"""Plots as SVG text for a page: drawn by matplotlib, in colours that the page around them defines.
 
-Names of lines are classes: `before`, `other` and `quality` are quiet; `after`, `calibrate`, `test` and
-`weight` are not. Every mark has a title that a pointer shows.
+So one drawing is right in a light page and in a dark one. Nothing in it points outside of itself: no font, no
+link, and no definition that another drawing of the same page could take for its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 Point = tuple[float, float]
-SIDE = 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 18, 12, 40
-ROW = 24
-NAMES, FIGURES = 150, 140
-"""FreeSpace beside horizontal bars for their names and for their figures."""
+COLOURS = {
+    "#171716": "ink",
+    "#55544f": "soft",
+    "#e4e3de": "grid",
+    "#8d8c85": "quiet",
+    "#2468c2": "first",
+    "#c2541d": "second",
+}
+"""What is drawn, and the colour of the page in its place."""
+INK, SOFT, GRID, QUIET, FIRST, SECOND = COLOURS
+LOOKS = {
+    **dict.fromkeys(("before", "quality", "pooled"), QUIET),
+    **dict.fromkeys(("after", "calibrate", "weight"), FIRST),
+    "test": SECOND,
+}
+"""The colour of every line by its name."""
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+}
+_PX = 1 / 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,179 +64,87 @@ class Bar:
     """Something to compare with, drawn as a short line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Axes:
-    """From values to places in the picture."""
-
-    x: Point
-    y: Point
-    width: int = SIDE
-    height: int = SIDE
-
-    def at(self, point: Point) -> Point:
-        """Where a point lies, in pixels."""
-        across = (point[0] - self.x[0]) / (self.x[1] - self.x[0])
-        up = (point[1] - self.y[0]) / (self.y[1] - self.y[0])
-        return LEFT + across * self.width, TOP + (1 - up) * self.height
-
-    def frame(self, x_ticks: Mapping[float, str], y_ticks: Mapping[float, str], x: str, y: str) -> str:
-        """Grid, ticks and the names of the axes."""
-        bottom, middle = TOP + self.height, LEFT + self.width / 2
-        parts = []
-        for value, text in y_ticks.items():
-            _, at = self.at((self.x[0], value))
-            parts.append(
-                f'<line class="grid" x1="{LEFT}" y1="{at:.1f}" x2="{LEFT + self.width}" y2="{at:.1f}"/>'
-            )
-            parts.append(
-                f'<text class="tick" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{escape(text)}</text>'
-            )
-        for value, text in x_ticks.items():
-            at, _ = self.at((value, self.y[0]))
-            parts.append(f'<line class="axis" x1="{at:.1f}" y1="{bottom}" x2="{at:.1f}" y2="{bottom + 4}"/>')
-            place = f'x="{at:.1f}" y="{bottom + 16}" text-anchor="middle"'
-            parts.append(f'<text class="tick" {place}>{escape(text)}</text>')
-        parts.append(f'<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{LEFT + self.width}" y2="{bottom}"/>')
-        parts.append(
-            f'<text class="name" x="{middle}" y="{bottom + 34}" text-anchor="middle">{escape(x)}</text>'
-        )
-        turn = f"rotate(-90 11 {TOP + self.height / 2})"
-        parts.append(
-            f'<text class="name" x="11" y="{TOP + self.height / 2}" text-anchor="middle" '
-            f'transform="{turn}">{escape(y)}</text>'
-        )
-        return "".join(parts)
-
-    def picture(self, what: str, body: str) -> str:
-        """The whole SVG."""
-        return svg(LEFT + self.width + RIGHT, TOP + self.height + BOTTOM, what, body)
-
-
-def svg(width: float, height: float, what: str, body: str) -> str:
-    """A picture that says what it shows."""
-    return (
-        f'<svg role="img" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}">'
-        f"<title>{escape(what)}</title>{body}</svg>"
-    )
+def svg_of(what: str, size: Point, paint: Callable[[Axes], None]) -> str:
+    """A picture of so many points that says what it shows."""
+    buffer = io.StringIO()
+    with rc_context({**_STYLE, "svg.hashsalt": what}):
+        figure = Figure(figsize=(size[0] * _PX, size[1] * _PX), layout="constrained")
+        axes = figure.subplots()
+        paint(axes)
+        for artist in axes.findobj():
+            artist.set_clip_on(False)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.S)
+    text = re.sub(r' (version|xmlns(:\w+)?)="[^"]*"', "", text[text.index("<svg") :])
+    for colour, name in COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    begin = f'<svg role="img"><title>{escape(what)}</title>'.partition(">")
+    return text.replace("xlink:href", "href").replace("<svg", begin[0], 1).replace(">", f">{begin[2]}", 1)
 
 
 def reliability(what: str, states: Mapping[str, Sequence[Point]]) -> str:
     """Confidence against share of right answers; `states` are before and after, of (confidence, accuracy)."""
-    axes = Axes((0, 1), (0, 1))
-    ticks = {share / 5: f"{share / 5:.1f}" for share in range(6)}
-    (x1, y1), (x2, y2) = axes.at((0, 0)), axes.at((1, 1))
-    body = axes.frame(ticks, ticks, "confidence", "right")
-    body += f'<line class="ideal" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
-    for state, points in states.items():
-        body += _line(axes, points, state)
-        body += _dots(axes, points, state, f"{state}: says {{0:.2f}}, right {{1:.2f}}")
-    return axes.picture(what, body)
+
+    def paint(axes: Axes) -> None:
+        axes.plot((0, 1), (0, 1), "--", color=QUIET, lw=1)
+        for state, points in states.items():
+            axes.plot(*zip(*points, strict=True), "o-", color=LOOKS[state], ms=4, lw=1.5)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="right")
+        axes.grid(axis="y")
+
+    return svg_of(what, (240, 230), paint)
 
 
-def risk_against_coverage(
+def risk_curve(
     what: str, lines: Mapping[str, Sequence[Point]], promised: Mapping[str, tuple[float, float, float, float]]
 ) -> str:
     """Share of answers given against the share of those that is wrong.
 
     `promised` is per line the share answered, and what was found wrong of it with the interval's ends.
     """
-    top = max(
-        [y for points in lines.values() for _, y in points] + [p[3] for p in promised.values()] + [0.05]
-    )
-    top = ceil(top * 20) / 20
-    axes = Axes((0, 1), (0, top))
-    step = 0.05 if top <= 0.25 else 0.1
-    body = axes.frame(
-        {share / 5: f"{20 * share} %" for share in range(6)},
-        {k * step: f"{100 * k * step:.0f} %" for k in range(round(top / step) + 1)},
-        "answered",
-        "of those wrong",
-    )
-    for name, points in lines.items():
-        body += _line(axes, points, name)
-        if name in promised:
-            answered, found, low, high = promised[name]
-            (x, y1), (_, y2), (_, y) = (
-                axes.at((answered, low)),
-                axes.at((answered, high)),
-                axes.at((0, found)),
-            )
-            body += f'<line class="span {name}" x1="{x:.1f}" y1="{y1:.1f}" x2="{x:.1f}" y2="{y2:.1f}"/>'
-            told = f"{name}: {answered:.0%} answered, {found:.1%} wrong ({low:.1%} to {high:.1%})"
-            body += f'<circle class="{name}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{told}</title></circle>'
-    return axes.picture(what, body)
+    highest = [y for points in lines.values() for _, y in points] + [one[3] for one in promised.values()]
+
+    def paint(axes: Axes) -> None:
+        for name, points in lines.items():
+            axes.plot(*zip(*points, strict=True), color=LOOKS[name], lw=1.5)
+        for name, (answered, found, low, high) in promised.items():
+            axes.plot((answered, answered), (low, high), color=LOOKS[name], lw=1.5)
+            axes.plot((answered,), (found,), "o", color=LOOKS[name], ms=6)
+        axes.set(xlim=(0, 1), ylim=(0, ceil(max([*highest, 0.05]) * 20) / 20))
+        axes.set(xlabel="answered", ylabel="of those wrong")
+        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.grid(axis="y")
+
+    return svg_of(what, (240, 230), paint)
 
 
-def bars(what: str, rows: Sequence[Bar], *, names: int = NAMES, length: int = 220) -> str:
-    """Horizontal bars with their figures behind them."""
-    most = max([row.value for row in rows] + [row.mark or 0.0 for row in rows]) or 1.0
-    body = ""
-    for number, row in enumerate(rows):
-        y, long = number * ROW, max(row.value / most * length, 1.0)
-        look = "after" if row.stands_out else "other"
-        body += (
-            f'<text class="label" x="{names - 8}" y="{y + 16}" text-anchor="end">{escape(row.name)}</text>'
-        )
-        body += (
-            f'<path class="bar {look}" d="M{names} {y + 4}h{max(long - 3, 0):.1f}q3 0 3 3v10q0 3 -3 3'
-            f'h{-max(long - 3, 0):.1f}z"><title>{escape(row.name)}: {escape(row.told)}</title></path>'
-        )
-        end = names + long
-        if row.mark is not None:
-            at = names + row.mark / most * length
-            body += f'<line class="mark" x1="{at:.1f}" y1="{y + 2}" x2="{at:.1f}" y2="{y + 22}"/>'
-            end = max(end, at)
-        body += f'<text class="figure" x="{end + 8:.1f}" y="{y + 16}">{escape(row.told)}</text>'
-    body += f'<line class="axis" x1="{names}" y1="0" x2="{names}" y2="{len(rows) * ROW}"/>'
-    return svg(names + length + FIGURES, len(rows) * ROW, what, body)
+def bars(what: str, rows: Sequence[Bar]) -> str:
+    """Horizontal bars with their figures behind them; those below zero go to the left."""
+
+    def paint(axes: Axes) -> None:
+        for place, row in enumerate(rows):
+            axes.barh(place, row.value, 0.55, color=FIRST if row.stands_out else QUIET)
+            if row.mark is not None:
+                axes.plot((row.mark, row.mark), (place - 0.4, place + 0.4), color=INK, lw=2)
+            end = max(row.value, row.mark or 0.0)
+            axes.annotate(row.told, (end, place), (6, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(rows)), [row.name for row in rows], color=INK)
+        axes.invert_yaxis()
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+
+    return svg_of(what, (520, 20 * len(rows) + 20), paint)
 
 
-def curves(what: str, levels: Sequence[str], lines: Mapping[str, Sequence[float]], x: str) -> str:
+def quality_curves(what: str, levels: Sequence[str], lines: Mapping[str, Sequence[float]], x: str) -> str:
     """Lines over levels at equal distances, from good to bad."""
-    axes = Axes((0, max(len(levels) - 1, 1)), (0, 1), width=210, height=130)
-    ticks = {float(place): level for place, level in enumerate(levels)}
-    body = axes.frame(ticks, {0.0: "0", 0.5: "0.5", 1.0: "1"}, x, "")
-    for name, values in lines.items():
-        points = [(float(place), value) for place, value in enumerate(values)]
-        body += _line(axes, points, name)
-        body += _dots(axes, points, name, f"{name} {{1:.2f}}", size=3)
-    return axes.picture(what, body)
 
+    def paint(axes: Axes) -> None:
+        for name, values in lines.items():
+            axes.plot(range(len(values)), values, "o-", color=LOOKS[name], ms=3, lw=1.5)
+        axes.set_xticks(range(len(levels)), levels)
+        axes.set(ylim=(0, 1), xlabel=x)
+        axes.grid(axis="y")
 
-def offsets(what: str, pairs: Sequence[tuple[str, float]]) -> str:
-    """How many milliseconds each sound lies behind its picture."""
-    reach = max(100.0, ceil(max(abs(ms) for _, ms in pairs) / 100) * 100)
-    names, length = 260, 320
-    middle = names + length / 2
-    body = ""
-    for number, (name, ms) in enumerate(pairs):
-        y, at = number * ROW + 12, middle + ms / reach * length / 2
-        body += f'<text class="label" x="{names - 12}" y="{y + 4}" text-anchor="end">{escape(name)}</text>'
-        body += f'<line class="span after" x1="{middle}" y1="{y}" x2="{at:.1f}" y2="{y}"/>'
-        body += f'<circle class="after" cx="{at:.1f}" cy="{y}" r="5"><title>{_ms(ms)}</title></circle>'
-        body += f'<text class="figure" x="{names + length + 12}" y="{y + 4}">{_ms(ms)}</text>'
-    bottom = len(pairs) * ROW
-    body += f'<line class="axis" x1="{middle}" y1="0" x2="{middle}" y2="{bottom}"/>'
-    for ms in (-reach, 0, reach):
-        at = middle + ms / reach * length / 2
-        body += f'<text class="tick" x="{at}" y="{bottom + 16}" text-anchor="middle">{_ms(ms)}</text>'
-    return svg(names + length + 80, bottom + 22, what, body)
-
-
-def _ms(value: float) -> str:
-    return f"{value:+.0f} ms" if round(value) else "0 ms"
-
-
-def _line(axes: Axes, points: Sequence[Point], look: str) -> str:
-    if len(points) < 2:
-        return ""
-    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(axes.at, points))
-    return f'<polyline class="line {look}" points="{places}"/>'
-
-
-def _dots(axes: Axes, points: Sequence[Point], look: str, told: str, size: float = 4) -> str:
-    return "".join(
-        f'<circle class="{look}" cx="{x:.1f}" cy="{y:.1f}" r="{size:g}">'
-        f"<title>{escape(told.format(*point))}</title></circle>"
-        for point, (x, y) in zip(points, map(axes.at, points), strict=True)
-    )
+    return svg_of(what, (240, 170), paint)

@@ -134,7 +134,7 @@ def voice_curve(
         yield level, float(np.mean(heard or [0.0])), float(np.mean(weights))
 
 
-def _noisy(speech: NDArray[np.float32], ratio_db: float) -> NDArray[np.float32]:
+def _with_noise(speech: NDArray[np.float32], ratio_db: float) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     noise = rng.normal(0, float(np.sqrt(np.mean(np.square(speech)))) * 10 ** (-ratio_db / 20), len(speech))
     return np.asarray(speech + noise, np.float32)
@@ -154,10 +154,10 @@ def _ask_voice(cast: Engines, speech: NDArray[np.float32]) -> Pooled:
     starts = range(0, len(speech) - cast.pieces.length + 1, cast.pieces.hop)
     pieces = [speech[start : start + cast.pieces.length] for start in starts]
     loudest = max(pieces, key=lambda piece: float(np.square(piece).sum()))
-    mean, istd = SpeakerStatistics.cold().normaliser()
+    mean, istd = SpeakerStatistics.cold(kept=cast.pieces.statistics).normaliser()
     answer = cast.voice.infer({"samples": loudest[None], "mean": mean[None], "istd": istd[None]})
     return Pooled(answer["vector"][0], answer["logits"][0])
 
 
 FACES_SPOILT = {"eyes apart px": (SIZES, _smaller), "blur px": (BLURS, _blurred), "light": (LIGHTS, _darker)}
-VOICES_SPOILT = {"noise dB": (NOISES_DB, _noisy), "gain": (GAINS, _clipped)}
+VOICES_SPOILT = {"noise dB": (NOISES_DB, _with_noise), "gain": (GAINS, _clipped)}

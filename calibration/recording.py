@@ -20,7 +20,7 @@ START_S = 15.0
 """A device that has not delivered by then is given up."""
 
 
-class Recording:
+class LiveRecording:
     """Feeds read for `seconds` from when all of them deliver; `read` raises EndOfStream after that."""
 
     def __init__(self, feeds: Sequence[Feed], clock: Clock, seconds: float) -> None:

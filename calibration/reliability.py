@@ -93,7 +93,7 @@ def judge(
     error = _binned(gap, BINS)
     drawn = "groups" if group.max() + 1 >= FEW_GROUPS else "clips"
     errors, excesses = [], []
-    for at in map(np.sort, _draws(group if drawn == "groups" else clip, rounds, rng)):
+    for at in map(np.sort, _resamples(group if drawn == "groups" else clip, rounds, rng)):
         errors.append(_binned(gap[at], BINS))
         beside = [worlds[k] for k in rng.integers(0, rounds, WORLDS)]
         excesses.append(errors[-1] - float(np.mean([_binned(world[at], BINS) for world in beside])))
@@ -104,11 +104,11 @@ def judge(
         accuracy=float(right.mean()),
         confidence=float(confidence.mean()),
         error=error,
-        error_between=_between(errors),
+        error_between=_middle_95(errors),
         perfect=float(np.mean(perfect)),
         perfect_at_most=float(np.quantile(perfect, 0.95)),
         excess=error - float(np.mean(perfect)),
-        excess_between=_between(excesses),
+        excess_between=_middle_95(excesses),
         debiased=float(np.sqrt(max(squared_gap(confidence, right, clip), 0.0))),
         brier=float(np.square(rows - np.eye(rows.shape[1])[wanted]).sum(axis=1).mean()),
         log_loss=log_loss(rows, wanted),
@@ -124,7 +124,7 @@ def calibration_error(confidence: Array, right: Array, bins: int = BINS) -> floa
 
 def _binned(gap: Array, bins: int) -> float:
     """Mean absolute sum over bins of what is in the order of confidence."""
-    return float(np.abs(np.add.reduceat(gap, _starts(len(gap), bins))).sum() / len(gap))
+    return float(np.abs(np.add.reduceat(gap, _bin_starts(len(gap), bins))).sum() / len(gap))
 
 
 def squared_gap(confidence: Array, right: Array, clips: Truth, bins: int = BINS) -> float:
@@ -133,7 +133,7 @@ def squared_gap(confidence: Array, right: Array, clips: Truth, bins: int = BINS)
     From each bin's squared distance the variance of its mean is taken off, clips being drawn, not cues.
     """
     total = 0.0
-    for at in np.split(np.argsort(confidence, kind="stable"), _starts(len(confidence), bins)[1:]):
+    for at in np.split(np.argsort(confidence, kind="stable"), _bin_starts(len(confidence), bins)[1:]):
         gap = right[at] - confidence[at]
         _, which = np.unique(clips[at], return_inverse=True)
         sums = np.bincount(which, gap - gap.mean())
@@ -146,7 +146,7 @@ def squared_gap(confidence: Array, right: Array, clips: Truth, bins: int = BINS)
 
 def diagram(confidence: Array, right: Array, bins: int = BINS) -> tuple[Bin, ...]:
     """The reliability diagram, from the least sure bin to the surest."""
-    parts = np.split(np.argsort(confidence, kind="stable"), _starts(len(confidence), bins)[1:])
+    parts = np.split(np.argsort(confidence, kind="stable"), _bin_starts(len(confidence), bins)[1:])
     return tuple(Bin(len(at), float(confidence[at].mean()), float(right[at].mean())) for at in parts)
 
 
@@ -178,11 +178,11 @@ def kept(
     wrong = probabilities.argmax(axis=1) != truth
     risks = [
         float(wrong[at][shown[at]].mean())
-        for at in _draws(_numbered(clips), rounds, np.random.default_rng(0))
+        for at in _resamples(_numbered(clips), rounds, np.random.default_rng(0))
         if shown[at].any()
     ]
     risk = float(wrong[shown].mean()) if shown.any() else 0.0
-    return Promise(float(np.mean(thresholds)), float(shown.mean()), risk, _between(risks or [0.0]))
+    return Promise(float(np.mean(thresholds)), float(shown.mean()), risk, _middle_95(risks or [0.0]))
 
 
 def risk_against_coverage(
@@ -204,7 +204,7 @@ def _perfect(confidence: Array, clips: Truth, rng: np.random.Generator) -> Array
     return (rng.random(int(clips.max()) + 1)[clips] < confidence).astype(np.float64)
 
 
-def _draws(which: Truth, rounds: int, rng: np.random.Generator) -> list[Truth]:
+def _resamples(which: Truth, rounds: int, rng: np.random.Generator) -> list[Truth]:
     """Resamples of whole clips or groups, with repetition."""
     order = np.argsort(which, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(which))[:-1])
@@ -214,7 +214,7 @@ def _draws(which: Truth, rounds: int, rng: np.random.Generator) -> list[Truth]:
     ]
 
 
-def _starts(items: int, bins: int) -> Truth:
+def _bin_starts(items: int, bins: int) -> Truth:
     count = min(bins, items)
     return np.asarray(np.arange(count) * items // count, np.int64)
 
@@ -223,6 +223,6 @@ def _numbered(names: Sequence[Any]) -> Truth:
     return np.asarray(np.unique(np.asarray(names), return_inverse=True)[1], np.int64).reshape(-1)
 
 
-def _between(found: Sequence[float]) -> Between:
+def _middle_95(found: Sequence[float]) -> Between:
     low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)

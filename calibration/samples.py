@@ -4,6 +4,9 @@ The rule: as many of every label; within a label every person in turn; every con
 most half of its items drawn, so that the other half is left to judge by, and is drawn again under another
 condition where that is too few. Which items are drawn follows from their names alone and is frozen as one
 SHA-256: whoever calibrates on anything else is told.
+
+Pictures are taken as they are and as webcams see them; voices are in `voice_samples`, because hearing them as
+live needs torch and pictures do not.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.calibration.temperature import refuse_unfit
-from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.manifest import Manifest, write_whole
 from liveaffect.engines.protocol import EngineFileError, Tensors
 from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.training import corpora_faces, splits
+from liveaffect.engines.training.augment_faces import FaceChanges, Grey8, grey_crops, seen, tinted
+from liveaffect.engines.training.corpora_faces import Faces, load_split
 
 FROZEN = Path(__file__).resolve().with_name("samples.json")
 """The samples behind the INT8 files of the package."""
@@ -30,6 +37,11 @@ FORMAT = 1
 FEWEST = 32
 """Different items; from fewer no range is chosen and nothing is judged."""
 SEED = 20260711
+
+EACH = 32
+BATCH = 32
+AS_IT_IS, WEBCAM = "as it is", "as a webcam sees it"
+FACE_CONDITIONS = (AS_IT_IS, WEBCAM)
 
 Places = NDArray[np.int64]
 Pool = Callable[[Tensors], NDArray[np.floating]]
@@ -71,7 +83,7 @@ class Exam:
         refuse_unfit(self.truth, what, FEWEST)
 
 
-def draw(
+def draw_picks(
     labels: Places, groups: Sequence[str], each: int, conditions: Sequence[str], seed: int = SEED
 ) -> list[Pick]:
     """`each` picks of every label that has two items or more, in the order of labels."""
@@ -105,7 +117,9 @@ def left_over(labels: Places, picks: Sequence[Pick]) -> Places:
     return np.flatnonzero(free)
 
 
-def freeze(path: Path, kind: str, corpora: Sequence[str], names: Sequence[str], picks: Sequence[Pick]) -> str:
+def freeze_picks(
+    path: Path, kind: str, corpora: Sequence[str], names: Sequence[str], picks: Sequence[Pick]
+) -> str:
     """The SHA-256 of the picks, written into `path` the first time and compared from then on.
 
     Raises EngineFileError when the same rule draws other samples than those frozen: the data changed.
@@ -142,3 +156,35 @@ def _frozen(path: Path) -> dict[str, dict[str, Any]]:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise EngineFileError(f"the frozen samples {path} are damaged: {err}; bring them back") from err
+
+
+def face_samples(data: Path, found: Manifest, *, sides: Path, frozen: Path) -> tuple[Samples, Exam]:
+    """From the calibrate side of the corpora in `data`, for a network that was trained on the train side.
+
+    `sides` and `frozen` are the files in which the sides and the samples are frozen.
+    """
+    cv2.setNumThreads(1)
+    everything = load_split(corpora_faces.find_faces(data), sides, add=False)
+    splits.refuse_other_sides(found, everything.corpora, everything.digest)
+    side = everything.calibrate
+    picks = draw_picks(side.label, side.groups, EACH, FACE_CONDITIONS)
+    digest = freeze_picks(frozen, "face", everything.corpora, side.names, picks)
+    at = np.array([pick.at for pick in picks])
+    crops = _face_crops(side, at, np.array([pick.condition == WEBCAM for pick in picks]), seed=1)
+    batches = tuple({"crop": crops[start : start + BATCH]} for start in range(0, len(crops), BATCH))
+    rest = left_over(side.label, picks)
+    twice = np.repeat(rest, len(FACE_CONDITIONS))
+    crops = _face_crops(side, twice, np.arange(len(twice)) % len(FACE_CONDITIONS) == 1, seed=2)
+    # One condition of each picture, in turn, is enough to put layers in order.
+    few = np.arange(len(rest)) * len(FACE_CONDITIONS) + np.arange(len(rest)) % len(FACE_CONDITIONS)
+    exam = Exam({"crop": crops}, side.label[twice], few=few)
+    exam.check("the pictures to judge INT8 by")
+    return Samples(batches, digest, FACE_CONDITIONS), exam
+
+
+def _face_crops(side: Faces, at: Places, webcam: NDArray[np.bool_], seed: int) -> Grey8:
+    crops = grey_crops(side.pictures[at])
+    rng, strength = np.random.default_rng(seed), FaceChanges()
+    anyhow = np.stack([seen(side.pictures[place], rng, strength) for place in at[webcam]])
+    crops[webcam] = tinted(anyhow, rng, strength)
+    return crops

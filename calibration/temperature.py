@@ -21,7 +21,6 @@ from liveaffect.engines.recipe import LABELS
 FEWEST = 50
 """Fewer independent items than this say nothing about confidence."""
 _GRID = 17
-_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _CLOSE = 1e-4
 """In log T: the search ends when it is this narrow."""
 
@@ -85,24 +84,18 @@ def log_loss(probabilities: Scores, truth: Truth) -> float:
     return float(-np.log(np.maximum(hit, 1e-12)).mean())
 
 
-def fit(loss: Callable[[float], float]) -> Fit:
+def fit_temperature(loss: Callable[[float], float]) -> Fit:
     """The temperature with the least loss."""
+    from scipy.optimize import minimize_scalar
+
     grid = np.linspace(math.log(COLDEST), math.log(HOTTEST), _GRID)
     values = [loss(math.exp(at)) for at in grid]
     best = int(np.argmin(values))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, _GRID - 1)]
-    inner = [high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)]
-    found = [loss(math.exp(at)) for at in inner]
-    while high - low > _CLOSE:
-        if found[0] <= found[1]:
-            high, inner[1], found[1] = inner[1], inner[0], found[0]
-            inner[0] = high - _GOLDEN * (high - low)
-            found[0] = loss(math.exp(inner[0]))
-        else:
-            low, inner[0], found[0] = inner[0], inner[1], found[1]
-            inner[1] = low + _GOLDEN * (high - low)
-            found[1] = loss(math.exp(inner[1]))
-    temperature = math.exp((low + high) / 2)
+    close = minimize_scalar(
+        lambda at: loss(math.exp(at)), bounds=(low, high), method="bounded", options={"xatol": _CLOSE}
+    )
+    temperature = math.exp(close.x)
     return Fit(temperature, loss(1.0), loss(temperature))
 
 
@@ -112,4 +105,4 @@ def fit_logits(
     """The temperature of plain logits, one row an item. Raises UnfitSamples."""
     rows, wanted = check_samples(logits, truth, what)
     refuse_unfit(wanted, what, fewest)
-    return fit(lambda temperature: log_loss(tempered(rows, temperature), wanted))
+    return fit_temperature(lambda temperature: log_loss(tempered(rows, temperature), wanted))

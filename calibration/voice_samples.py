@@ -13,13 +13,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from liveaffect.calibration.samples import Exam, Places, Samples, draw, freeze, in_turn, left_over
+from liveaffect.calibration.samples import Exam, Places, Samples, draw_picks, freeze_picks, in_turn, left_over
 from liveaffect.engines.manifest import Manifest, RecipeNumbers
 from liveaffect.engines.protocol import Engine, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
-from liveaffect.engines.training import sound_store, synthetic_sounds
+from liveaffect.engines.training import sound_store, splits, synthetic_sounds
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.evaluate_voice import refuse_other_sides
 from liveaffect.engines.training.listen import Heard, listen
 from liveaffect.engines.training.sided_voices import found_in, sided
 
@@ -38,7 +37,7 @@ SIGNAL_TO_NOISE_DB = (8.0, 20.0)
 Sound = NDArray[np.float32]
 
 
-def voices(
+def voice_samples(
     data: Path, engine: Engine, found: Manifest, *, sides: Path, frozen: Path, report: Callable[[str], None]
 ) -> tuple[Samples, Exam]:
     """From the calibrate side of the corpora in `data`; `engine` runs the network in fp32.
@@ -47,17 +46,17 @@ def voices(
     """
     takes = found_in(data)
     of_speaker, digest = sided(takes, sides, add=False)
-    refuse_other_sides(found, tuple(takes), digest)
-    held, sounds = _decoded(
+    splits.refuse_other_sides(found, tuple(takes), digest)
+    held, sounds = _sounds(
         {c: [t for t in these if of_speaker[t.speaker] == "calibrate"] for c, these in takes.items()}, report
     )
     labels = np.array([LABELS.index(take.label) for take in held], np.int64)
     speakers = [take.speaker for take in held]
-    picks = draw(labels, speakers, EACH, CONDITIONS)
-    chosen = freeze(frozen, "voice", tuple(takes), [f"{t.corpus}/{t.name}" for t in held], picks)
+    picks = draw_picks(labels, speakers, EACH, CONDITIONS)
+    chosen = freeze_picks(frozen, "voice", tuple(takes), [f"{t.corpus}/{t.name}" for t in held], picks)
     rng = np.random.default_rng(1)
     changed = [under(sounds[pick.at], pick.condition, rng) for pick in picks]
-    inputs, owner, _ = _heard(engine, changed, found.recipe)
+    inputs, owner, _ = _pieces_heard(engine, changed, found.recipe)
     kept = np.concatenate([_spread(np.flatnonzero(owner == i)) for i in range(len(picks))])
     batches = tuple(
         {name: array[kept[at : at + BATCH]] for name, array in inputs.items()}
@@ -79,19 +78,20 @@ def under(sound: Sound, condition: str, rng: np.random.Generator) -> Sound:
     return np.asarray(np.clip(sound * gain, -1, 1), np.float32)
 
 
-def _decoded(takes: dict[str, list[Take]], report: Callable[[str], None]) -> tuple[list[Take], list[Sound]]:
+def _sounds(takes: dict[str, list[Take]], report: Callable[[str], None]) -> tuple[list[Take], list[Sound]]:
     held: list[Take] = []
     sounds: list[Sound] = []
     for these in takes.values():
         if these:
             held += these
             sounds += [
-                s.astype(np.float32) for s in sound_store.load(these, sound_store.default_folder(), report)
+                s.astype(np.float32)
+                for s in sound_store.load_takes(these, sound_store.default_folder(), report)
             ]
     return held, sounds
 
 
-def _heard(
+def _pieces_heard(
     engine: Engine, sounds: Sequence[Sound], recipe: RecipeNumbers
 ) -> tuple[dict[str, NDArray[np.float32]], Places, list[Heard]]:
     """The inputs of all pieces, the recording each belongs to, and what was heard in each recording."""
@@ -112,18 +112,18 @@ def _exam(
     engine: Engine, sounds: Sequence[Sound], rest: Places, labels: Places, recipe: RecipeNumbers
 ) -> Exam:
     """Recordings in which fp32 hears speech; the others say nothing about INT8."""
-    inputs, owner, answers = _heard(engine, [sounds[at] for at in rest], recipe)
+    inputs, owner, answers = _pieces_heard(engine, [sounds[at] for at in rest], recipe)
     heard = np.array([answer.pooled() is not None for answer in answers])
     inputs = {name: array[heard[owner]] for name, array in inputs.items()}
     ends = np.cumsum([len(a.speech) for a, ok in zip(answers, heard, strict=True) if ok])
     hop_s = recipe.hop / SAMPLE_RATE
     few = np.arange(0, int(ends[-1]), max(1, -(-int(ends[-1]) // MOST_FEW))) if len(ends) else None
-    exam = Exam(inputs, labels[rest[heard]], lambda given: _pooled(given, ends, hop_s), few)
+    exam = Exam(inputs, labels[rest[heard]], lambda given: _pooled_pieces(given, ends, hop_s), few)
     exam.check("the recordings to judge INT8 by")
     return exam
 
 
-def _pooled(answers: Tensors, ends: Places, hop_s: float) -> NDArray[np.float32]:
+def _pooled_pieces(answers: Tensors, ends: Places, hop_s: float) -> NDArray[np.float32]:
     """Logits of whole recordings, under the same weights as live."""
     rows = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -133,8 +133,8 @@ def _pooled(answers: Tensors, ends: Places, hop_s: float) -> NDArray[np.float32]
             logits=part["logits"],
             score=part["score"][:, 0],
             speech=part["speech"][:, 0],
-            mean=part["mel_sum"],
-            istd=part["mel_sumsq"],
+            mean=part["stat_sum"],
+            istd=part["stat_sumsq"],
             hop_s=hop_s,
         ).pooled()
         rows.append(np.full(len(LABELS), np.nan, np.float32) if one is None else one)

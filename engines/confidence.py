@@ -80,14 +80,14 @@ def parse(manifest: Manifest, others: Mapping[str, Manifest] | None = None) -> d
     if not entry:
         return {}
     if entry.get("format") != FORMAT:
-        raise _damaged(manifest, f"its format is {entry.get('format')!r}, wanted {FORMAT}")
+        raise _damaged_part(manifest, f"its format is {entry.get('format')!r}, wanted {FORMAT}")
     weights, parts = entry.get("weights"), entry.get("parts")
     if not isinstance(weights, dict) or not isinstance(parts, dict) or not parts:
-        raise _damaged(manifest, "it lacks 'weights' or 'parts'")
+        raise _damaged_part(manifest, "it lacks 'weights' or 'parts'")
     _refuse_other_weights(manifest, weights, {**(others or {}), manifest.kind: manifest})
     known = SUBSETS if manifest.kind == "fusion" else (READING,)
     if unknown := sorted(set(parts) - set(known)):
-        raise _damaged(
+        raise _damaged_part(
             manifest, f"it has the unknown part {', '.join(unknown)}; known are {', '.join(known)}"
         )
     return {name: _calibrated(manifest, name, found) for name, found in parts.items()}
@@ -97,7 +97,9 @@ def _refuse_other_weights(
     manifest: Manifest, weights: Mapping[str, Any], present: Mapping[str, Manifest]
 ) -> None:
     if file_name(manifest.kind, "fp32") not in weights:
-        raise _damaged(manifest, f"it does not say on which {file_name(manifest.kind, 'fp32')} it was fitted")
+        raise _damaged_part(
+            manifest, f"it does not say on which {file_name(manifest.kind, 'fp32')} it was fitted"
+        )
     for kind, beside in present.items():
         name = file_name(kind, "fp32")
         fitted = weights.get(name)
@@ -112,22 +114,22 @@ def _calibrated(manifest: Manifest, name: str, found: object) -> Calibrated:
     wanted = {field.name for field in fields(Calibrated)}
     if not isinstance(found, dict) or set(found) != wanted:
         given = sorted(found) if isinstance(found, dict) else type(found).__name__
-        raise _damaged(manifest, f"part '{name}' holds {given}, wanted {sorted(wanted)}")
+        raise _damaged_part(manifest, f"part '{name}' holds {given}, wanted {sorted(wanted)}")
     between = found["risk_between"]
     if not (isinstance(between, list | tuple) and len(between) == 2):
-        raise _damaged(manifest, f"'risk_between' of part '{name}' is {between!r}, wanted two numbers")
+        raise _damaged_part(manifest, f"'risk_between' of part '{name}' is {between!r}, wanted two numbers")
     numbers = {key: value for key, value in found.items() if key != "risk_between"}
     for key, value in (*numbers.items(), ("risk_between", between[0]), ("risk_between", between[1])):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise _damaged(manifest, f"'{key}' of part '{name}' is {value!r}, wanted a number")
+            raise _damaged_part(manifest, f"'{key}' of part '{name}' is {value!r}, wanted a number")
     if not COLDEST <= found["temperature"] <= HOTTEST:
-        raise _damaged(
+        raise _damaged_part(
             manifest,
             f"the temperature of part '{name}' is {found['temperature']}, wanted {COLDEST} to {HOTTEST}",
         )
     for key in ("threshold", "coverage", "risk"):
         if not 0.0 <= found[key] <= 1.0:
-            raise _damaged(manifest, f"'{key}' of part '{name}' is {found[key]}, wanted 0 to 1")
+            raise _damaged_part(manifest, f"'{key}' of part '{name}' is {found[key]}, wanted 0 to 1")
     return Calibrated(**{**found, "risk_between": (float(between[0]), float(between[1]))})
 
 
@@ -135,7 +137,7 @@ def _sum(manifest: Manifest) -> str:
     return manifest.files.get(file_name(manifest.kind, "fp32"), "")
 
 
-def _damaged(manifest: Manifest, what: str) -> DamagedConfidence:
+def _damaged_part(manifest: Manifest, what: str) -> DamagedConfidence:
     return DamagedConfidence(
         f"the confidence in the manifest of '{manifest.name}' is damaged: {what}; fit it anew with '{MEND}'"
     )

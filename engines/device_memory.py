@@ -144,7 +144,7 @@ class DeviceMemory(Protocol):
         ...
 
 
-def why_not(name: str) -> str | None:
+def why_no_memory(name: str) -> str | None:
     """Why this kind of memory cannot be used here, with what mends it, in a few words; None if it can."""
     if name not in NAMES:
         raise EngineUnavailable(f"no device memory '{name}'; known are {', '.join(NAMES)}")
@@ -170,7 +170,7 @@ def open_memory(name: str = "auto", device: int = 0) -> DeviceMemory:
     """
     tried = []
     for one in ("pycuda", "cuda-python") if name == "auto" else (name,):
-        why = why_not(one)
+        why = why_no_memory(one)
         if why is None:
             module, kind = _MODULES[one]
             memory: DeviceMemory = getattr(import_module(module), kind)(device)

@@ -45,11 +45,11 @@ def load(
     gets one line about what was taken.
     Raises EngineFileError for missing or damaged files, EngineUnavailable for a back end that cannot work.
     """
-    _check(kind, choice)
+    _refuse_unknown(kind, choice)
     wants_gpu = kind in ON_THE_GPU and (require_gpu or choice == "tensorrt")
     if kind not in ON_THE_GPU:
         choice = "onnx" if choice in ("tensorrt", "onnx-int8") else choice
-    elif wants_gpu and (why := why_no_tensorrt()) is not None:
+    elif wants_gpu and (why := why_not_tensorrt()) is not None:
         raise EngineUnavailable(f"the {kind} network cannot run on a GPU here: {why}")
     if choice == "scripted":
         report(f"{kind}: scripted rules, as asked for; no network was trained for this")
@@ -69,16 +69,16 @@ def load(
             else FallbackEngine(engine, lambda: _best_on_cpu(found, path.parent, threads)[0], report=report)
         )
     elif choice == "auto" and kind in ON_THE_GPU:
-        engine, why = _best(found, path.parent, threads, report)
+        engine, why = _best_backend(found, path.parent, threads, report)
     else:
-        engine, why = _opened(found, path.parent, choice, threads)
+        engine, why = _opened_engine(found, path.parent, choice, threads)
     report(f"{kind}: '{engine.spec.name}'{why}")
     return engine
 
 
 def recipe_numbers(kind: str, *, choice: str = "auto", weights: Path | None = None) -> RecipeNumbers:
     """Piece, hop and evidence of the network that `load` would open, for the planner."""
-    _check(kind, choice)
+    _refuse_unknown(kind, choice)
     path = manifest_path(kind, weights)
     if choice == "scripted" or (choice == "auto" and weights is None and not path.exists()):
         return manifest.describe(kind, "scripted").recipe
@@ -92,23 +92,23 @@ def manifest_path(kind: str, weights: Path | None = None) -> Path:
     return (weights or SHIPPED) / f"{kind}.json"
 
 
-def why_no_tensorrt() -> str | None:
+def why_not_tensorrt() -> str | None:
     """Why TensorRT cannot be taken, in a few words; None if it can."""
-    if why := gpu_driver.why_no_tensorrt():
+    if why := gpu_driver.why_driver_refuses():
         return why
     from liveaffect.engines import gpu_load
 
-    return gpu_load.why_not()
+    return gpu_load.why_no_card()
 
 
-def _check(kind: str, choice: str) -> None:
+def _refuse_unknown(kind: str, choice: str) -> None:
     if kind not in manifest.KINDS:
         raise ValueError(f"no kind of network '{kind}'; known are {', '.join(manifest.KINDS)}")
     if choice not in CHOICES:
         raise EngineUnavailable(f"no engine '{choice}'; known are {', '.join(CHOICES)}")
 
 
-def _opened(found: Manifest, folder: Path, choice: str, threads: int) -> tuple[Engine, str]:
+def _opened_engine(found: Manifest, folder: Path, choice: str, threads: int) -> tuple[Engine, str]:
     """The engine that was chosen, warm, and what to say about it."""
     if choice == "torch":
         engine: Engine = _torch(found, folder)
@@ -120,9 +120,10 @@ def _opened(found: Manifest, folder: Path, choice: str, threads: int) -> tuple[E
     return engine, why
 
 
-def _best(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[Engine, str]:
+def _best_backend(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[Engine, str]:
     """The GPU where it has a plan that answers right, else the CPU; the other one stands behind it."""
-    why_not = why_no_tensorrt()
+    # A plan is built from a file that holds all its tensors.
+    why_not = "its first layers are Whisper's" if found.foreign else why_not_tensorrt()
     if why_not is not None:
         engine, why = _best_on_cpu(found, folder, threads)
         return engine, f"{why}; not TensorRT: {why_not}"
@@ -165,12 +166,12 @@ def _best_on_cpu(found: Manifest, folder: Path, threads: int) -> tuple[Engine, s
         return fp32, "; not INT8: there is no such file"
     int8 = _onnx(found, folder, "int8", threads)
     int8.warm_up()
-    inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece)
+    inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics)
     compared = parity.compare(fp32, int8, inputs, tolerance=parity.FOLLOWS)
     if not compared.alike:
         int8.close()
         return fp32, f"; not INT8: its answers differ from fp32 here ({'; '.join(compared.complaints)})"
-    batch = probe.inputs(found.kind, 1, piece=found.recipe.piece)
+    batch = probe.inputs(found.kind, 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
     fp32_ns, int8_ns = stopwatch.median_ns(
         [lambda: fp32.infer(batch), lambda: int8.infer(batch)], rounds=ROUNDS
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from liveaffect.engines import foreign
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_runtime import failures, ort
@@ -25,9 +26,9 @@ from liveaffect.engines.protocol import (
     Pending,
     Tensors,
     TensorSpec,
-    blank,
     check_finite,
     check_inputs,
+    zeros_for,
 )
 
 PROVIDER = "CPUExecutionProvider"
@@ -51,6 +52,9 @@ class OnnxEngine:
         path = folder / manifests.file_name(manifest.kind, precision)
         content = manifests.load_bytes(manifest, folder, precision)
         options = session_options(threads)
+        if borrowed := foreign.tensors(manifest):
+            values = [ort.OrtValue.ortvalue_from_numpy(tensor) for tensor in borrowed.values()]
+            options.add_external_initializers(list(borrowed), values)
         try:
             session = ort.InferenceSession(content, options, providers=[PROVIDER])
         except RUNTIME_ERRORS as err:
@@ -88,7 +92,7 @@ class OnnxEngine:
 
     def warm_up(self) -> None:
         """Run one blank item, so that memory is laid out and code paged in before the first real one."""
-        self.infer(blank(self._spec))
+        self.infer(zeros_for(self._spec))
 
     def close(self) -> None:
         """Free the session. Safe to call twice."""

@@ -134,7 +134,7 @@ def runtime_cache_path(key: PlanKey, gpu: Gpu, cache: Path | None = None) -> Pat
     return plans_dir(cache) / f"{key.stem}-{card[:8]}.runtime"
 
 
-def write(key: PlanKey, built: BuiltPlan, cache: Path | None = None) -> Path:
+def write_plan(key: PlanKey, built: BuiltPlan, cache: Path | None = None) -> Path:
     """Keep a plan; its path. A reader sees all of it or nothing: the sidecar comes last."""
     path = plan_path(key, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def write(key: PlanKey, built: BuiltPlan, cache: Path | None = None) -> Path:
     return path
 
 
-def read(key: PlanKey, cache: Path | None = None) -> bytes:
+def read_plan(key: PlanKey, cache: Path | None = None) -> bytes:
     """The plan of exactly this key, checked byte for byte.
 
     Raises PlanMissing if there is none, EngineFileError if what is there is damaged or of another key.
@@ -191,7 +191,7 @@ def obtain(
     """
     name = f"{key.network} {key.precision}"
     try:
-        return read(key, cache)
+        return read_plan(key, cache)
     except PlanMissing:
         report(f"{name}: building a plan for {backend}, once")
     except EngineFileError as err:
@@ -211,7 +211,7 @@ def obtain(
         capability=key.capability,
         report=lambda line: report(f"{name}: {line}"),
     )
-    path = write(key, built, cache)
+    path = write_plan(key, built, cache)
     report(f"{name}: {path} ({len(built.plan) / 1e6:.1f} MB in {built.seconds:.1f} s; log beside it)")
     return built.plan
 

@@ -94,21 +94,21 @@ class ScriptedFace(_Scripted):
     """Judges a crop by its brightness, its contrasts and the curve of the mouth."""
 
     def __init__(self, *, max_batch: int = 64) -> None:
-        super().__init__("face", (FACE_INPUTS, FACE_OUTPUTS), _face, max_batch)
+        super().__init__("face", (FACE_INPUTS, FACE_OUTPUTS), _face_rule, max_batch)
 
 
 class ScriptedVoice(_Scripted):
     """Judges a piece of sound by its level, its pitch and how fast it changes sign."""
 
     def __init__(self, *, max_batch: int = 64) -> None:
-        super().__init__("voice", (VOICE_INPUTS, VOICE_OUTPUTS), _voice, max_batch)
+        super().__init__("voice", (VOICE_INPUTS, VOICE_OUTPUTS), _voice_rule, max_batch)
 
 
 class ScriptedFusion(_Scripted):
     """Weighs what is there with fixed shares; what the mask leaves out has no influence."""
 
     def __init__(self, *, max_batch: int = 64) -> None:
-        super().__init__("fusion", (FUSION_INPUTS, FUSION_OUTPUTS), _fusion, max_batch)
+        super().__init__("fusion", (FUSION_INPUTS, FUSION_OUTPUTS), _fusion_rule, max_batch)
 
 
 def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -118,7 +118,7 @@ def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.log(power @ _mel_filters() + LOG_FLOOR)
 
 
-def _face(row: Row) -> Row:
+def _face_rule(row: Row) -> Row:
     grey = row["crop"].astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255.0
     brightness, contrast = float(grey.mean()), float(grey.std())
     brows, eyes, nose, mouth = grey[12:22, 12:52], grey[20:30, 12:52], grey[30:42, 24:40], grey[42:60, 16:48]
@@ -152,7 +152,7 @@ def _curve(mouth: NDArray[np.float64]) -> float:
     return float(heights[third:-third].mean() - ends)
 
 
-def _voice(row: Row) -> Row:
+def _voice_rule(row: Row) -> Row:
     samples = row["samples"].astype(np.float64)
     level_db = 10.0 * float(np.log10(np.mean(samples**2) + 1e-12))
     crossings = float(np.mean(np.diff(np.signbit(samples)) != 0))
@@ -175,8 +175,8 @@ def _voice(row: Row) -> Row:
         "score": np.array([np.log(0.1 + strength)]),
         "logits": np.clip(logits, -6.0, 6.0),
         "speech": np.array([1.0 / (1.0 + np.exp(-np.clip((level_db - _SPEECH_DB) / 3.0, -30, 30)))]),
-        "mel_sum": mel.sum(axis=0),
-        "mel_sumsq": (mel**2).sum(axis=0),
+        "stat_sum": mel.sum(axis=0),
+        "stat_sumsq": (mel**2).sum(axis=0),
     }
 
 
@@ -192,7 +192,7 @@ def _pitch(samples: NDArray[np.float64]) -> tuple[float, float]:
     return SAMPLE_RATE / lag, float(np.clip(correlation[lag] / energy, 0.0, 1.0))
 
 
-def _fusion(row: Row) -> Row:
+def _fusion_rule(row: Row) -> Row:
     shares = _FUSION_SHARES * (row["mask"] > 0.5)
     weights = shares / shares.sum() if shares.any() else shares
     logits = np.zeros(len(LABELS))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from liveaffect.engines import foreign
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import (
@@ -23,9 +24,9 @@ from liveaffect.engines.protocol import (
     EngineUnavailable,
     Pending,
     Tensors,
-    blank,
     check_finite,
     check_inputs,
+    zeros_for,
 )
 
 
@@ -67,7 +68,7 @@ class TorchEngine:
 
     def warm_up(self) -> None:
         """Run one blank item."""
-        self.infer(blank(self._spec))
+        self.infer(zeros_for(self._spec))
 
     def close(self) -> None:
         """Let go of the module. Safe to call twice."""
@@ -86,7 +87,7 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
         ) from err
     from liveaffect.engines.model import presets
 
-    if manifest.preset not in presets.names(manifest.kind):
+    if manifest.preset not in presets.preset_names(manifest.kind):
         raise EngineUnavailable(
             f"torch does not know the {manifest.kind} preset '{manifest.preset}' of {manifest.name}; "
             "the ONNX file runs without it: --engine onnx"
@@ -109,6 +110,7 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
         else torch.from_numpy(numpy_helper.to_array(stored[name]).copy())
         for name, array in wanted.items()
     }
+    state |= _borrowed(module, manifest)
     engine = TorchEngine(module, manifest.spec("fp32", "torch"))
     try:
         module.load_state_dict(state)
@@ -121,3 +123,14 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
             f"{manifests.mend(path)}"
         ) from err
     return engine
+
+
+def _borrowed(module: nn.Module, manifest: Manifest) -> dict[str, torch.Tensor]:
+    """The tensors of a network that its file only names, from the user's copy of theirs."""
+    from liveaffect.engines.model.voice_whisper import FOREIGN, VoiceWhisper, foreign_names
+
+    if not isinstance(module, VoiceWhisper):
+        return {}
+    theirs = foreign.tensors(manifest)
+    names = foreign_names(module.ears.state_dict())
+    return {FOREIGN + ours: torch.from_numpy(theirs[name].copy()) for ours, name in names.items()}

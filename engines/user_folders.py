@@ -27,7 +27,7 @@ def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return _place(environ, "XDG_DATA_HOME", "LOCALAPPDATA", (".local", "share"))
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Write a file in one step, so that a broken write leaves the old one; only the user may read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

@@ -7,25 +7,30 @@ program with their text and exit code 1; a defect of the program keeps its trace
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import io
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from liveaffect.commands import Run, machine, say
-from liveaffect.commands import calibrate as calibrating
-from liveaffect.commands import train as learning
-from liveaffect.commands import watch as watching
+from liveaffect.commands import Run, say
+from liveaffect.commands.calibrate import add_calibration
+from liveaffect.commands.machine import add_machine
+from liveaffect.commands.train import add_training
+from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
+from liveaffect.engines.user_folders import cache_dir
+from liveaffect.interrupts import ENDED, Interrupts
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve
 
-LIBRARIES = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
-"""What OpenCV reads when it is loaded: its warnings are said by us; a stalled camera is let go after 1 s."""
-GROUPS = (watching, machine, learning, calibrating)
+LIBRARIES = {"OPENCV_LOG_LEVEL": "FATAL", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
+"""What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
+_OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+GROUPS = (add_watching, add_machine, add_training, add_calibration)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,26 +38,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
-    if threading.current_thread() is threading.main_thread():
-        # A run that is ended from outside finishes its files, as after Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Matplotlib keeps a list of fonts wherever it is imported; it may do so among our own files.
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
+    try:
+        with Interrupts().heeded():
+            return _run(given)
+    except KeyboardInterrupt:
+        say("stopped")
+        return ENDED
+
+
+def _run(given: argparse.Namespace) -> int:
+    """The command, what it refuses in words, and its results handed to whoever reads them."""
     run: Run = given.command
     try:
+        _print_any_name()
         settings = resolve(vars(given), config=given.config)
         logging.basicConfig(
             level=settings.log_level.upper(),
             stream=sys.stderr,
             format="%(levelname)s %(name)s: %(message)s",
         )
-        return run(given, settings)
+        code = run(given, settings)
+        sys.stdout.flush()
     except (RealtimeError, EngineError) as error:
         say(f"liveaffect: {error}")
         return 1
-    except KeyboardInterrupt:
-        say("stopped")
-        return 130
     except BrokenPipeError:
+        _forget_standard_output()
         return 0
+    except OSError as error:
+        # Every other file is written by an output, which says its name.
+        if error.filename is not None or error.errno not in _OUTPUT_FAILS:
+            raise
+        _forget_standard_output()
+        say(f"liveaffect: cannot write standard output: {error.strerror}")
+        return 1
+    return code
+
+
+def _print_any_name() -> None:
+    """Names of files may hold bytes that are no text; they are printed escaped instead of ending the run.
+
+    Where a stream was closed before the start, Python has none, and what is said goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _forget_standard_output() -> None:
+    """Python would try to write the rest at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"liveaffect {version('liveaffect')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in GROUPS:
-        group.add(commands)
+    for add_group in GROUPS:
+        add_group(commands)
     return parser
 
 

@@ -13,16 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from liveaffect.files import ProgressBar
+from liveaffect.progress import ProgressBar
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.drawn_head import ActingHead
-from liveaffect.realtime.errors import EndOfStream
+from liveaffect.realtime.errors import EndOfStream, SinkError
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import Watched, analyse
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import MediaFile, Paced, load_picture
 from liveaffect.realtime.sinks.catalogue import open_sink
+from liveaffect.realtime.sinks.disk import refusal
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.sinks.window import display_is_there
 from liveaffect.realtime.speech import make_speech
@@ -81,9 +82,14 @@ def run_demo(
 
         feed = Feed(Together.name, make, pictures=True, sound=True, live=False)
         return run_feeds([feed], settings, clock, say)
-    tools = settings.load_tools(say)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise SinkError(f"cannot write the demo into {out}: that is a file; name a folder") from error
+    except OSError as error:
+        raise refusal(out, error) from error
     names = [out / "demo.mp4", out / "demo.sheet.png", out / "demo.jsonl"]
+    tools = settings.load_tools(say)
     outputs = Outputs([open_sink(str(name)) for name in names])
     source = Together(pictures, seconds)
     source.open()
@@ -91,8 +97,9 @@ def run_demo(
     try:
         watched = Watched(source, camera=source.name, microphone=source.name)
         summary = analyse(watched, tools, outputs, lambda _: None, bar.show)
-        bar.finish()
+        bar.done(summary.media_s)
     finally:
+        bar.finish()
         source.close()
         outputs.close()
     say(f"demo: {summary.line()}")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version as metadata_version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
@@ -41,16 +42,18 @@ def doctor(
     return report_text(stream, sections)
 
 
-PACKAGES = ("numpy", "cv2", "ai_edge_litert.interpreter", "onnxruntime", "av", "sounddevice", "mediapipe")
+PACKAGES = ("numpy", "cv2", "ai_edge_litert.interpreter", "onnxruntime", "av", "sounddevice")
 """Import names of what every installation has."""
+CARRIERS = ("mediapipe", "matplotlib")
+"""Packages that only carry files for us. Importing them would leave a list of fonts in the user's cache."""
 MB = 1_000_000
 
 
 def libraries() -> Iterator[Finding]:
     """System libraries first, then whether each Python package can be imported with them."""
-    from liveaffect.libraries import PROGRAMS, install_command, missing
+    from liveaffect.libraries import PROGRAMS, install_command, missing_libraries
 
-    absent = missing()
+    absent = missing_libraries()
     for needed in absent:
         state: State = "absent" if needed in PROGRAMS else "broken"
         yield Finding(needed.name, state, f"not here; {needed.purpose} needs it", install_command([needed]))
@@ -65,11 +68,44 @@ def libraries() -> Iterator[Finding]:
             yield Finding(name, "broken", str(error).splitlines()[0], cure_of(error) or "uv sync --inexact")
         else:
             yield Finding(name, "ok", str(getattr(module, "__version__", "installed")))
+    for name in CARRIERS:
+        if find_spec(name) is None:
+            yield Finding(name, "broken", "not installed", "uv sync --inexact")
+        else:
+            yield Finding(name, "ok", f"{metadata_version(name)}; not imported, only its files are used")
+
+
+TELEMETRY = Path(".cache") / "Microsoft" / "DeveloperTools" / ".onnxruntime"
+"""What ONNX Runtime leaves below the home when nobody tells it not to."""
+
+
+def sent() -> Iterator[Finding]:
+    """What libraries would send or leave behind by themselves, and that they do not."""
+    with suppress(ImportError, OSError):
+        import_module("liveaffect.engines.onnx_runtime")
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":
+        detail = "switched off before it is loaded; else it asks for mobile.events.data.microsoft.com"
+        yield Finding("telemetry of onnxruntime", "ok", detail)
+    else:
+        yield Finding(
+            "telemetry of onnxruntime", "broken", "not switched off", "export ORT_DISABLE_TELEMETRY=1"
+        )
+    left = Path.home() / TELEMETRY
+    if left.exists():
+        detail = f"{left} is there: another program, or an older version of this one, let it report"
+        yield Finding("traces of onnxruntime", "absent", detail, f"rm -r {left}")
+    if find_spec("huggingface_hub") is not None:
+        detail = (
+            "installed; it asks huggingface.co only when it is told to fetch, which this program never does"
+        )
+        yield Finding("huggingface-hub", "ok", detail)
+    detail = "OpenCV, LiteRT, PyAV and PortAudio were watched in an empty network: they ask for nobody"
+    yield Finding("other libraries", "ok", detail)
 
 
 def cameras() -> Iterator[Finding]:
     """What `--camera` could name."""
-    from liveaffect.realtime.devices import cameras as list_cameras
+    from liveaffect.realtime.devices import list_cameras
 
     found = list_cameras()
     for device in found:
@@ -88,9 +124,14 @@ def cameras() -> Iterator[Finding]:
 
 def microphones() -> Iterator[Finding]:
     """What `--mic` could name."""
-    from liveaffect.realtime.devices import microphones as list_microphones
+    from liveaffect.realtime.devices import list_microphones
+    from liveaffect.realtime.errors import SourceError
 
-    found = list_microphones()
+    try:
+        found = list_microphones()
+    except SourceError as error:
+        yield Finding("microphones", "broken", str(error), "restart the sound server")
+        return
     for device in found:
         yield Finding(str(device.index), "ok", f"{device.name} ({device.path})")
     if not found:
@@ -152,6 +193,37 @@ def display(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         yield Finding("display", "absent", "DISPLAY and WAYLAND_DISPLAY are not set", without)
 
 
+SCRIPTS = {
+    "Chinese, Japanese, Korean": ("\u65e5\ud55c", "fonts-noto-cjk"),
+    "Devanagari, Tamil, Thai": ("\u0905\u0b95\u0e01", "fonts-noto-core"),
+}
+"""Scripts that the font of the program lacks: a few characters of each, and the Debian package with them."""
+
+
+def fonts() -> Iterator[Finding]:
+    """What text on pictures is written with, and the scripts in which devices' names would be boxes."""
+    import shutil
+
+    from liveaffect.realtime.drawing.fonts import dejavu, font_of
+    from liveaffect.realtime.errors import MissingLibrary
+
+    try:
+        yield Finding("DejaVu Sans", "ok", dejavu().path)
+    except MissingLibrary as error:
+        yield Finding("DejaVu Sans", "broken", str(error), "sudo apt-get install fonts-dejavu-core")
+        return
+    if sys.platform.startswith("linux") and shutil.which("fc-match") is None:
+        detail = "not here; without it other fonts of this machine are not found"
+        yield Finding("fontconfig", "absent", detail, "sudo apt-get install fontconfig")
+    for script, (characters, package) in SCRIPTS.items():
+        found = [font_of(char) for char in characters]
+        if all(found):
+            yield Finding(script, "ok", ", ".join(dict.fromkeys(font.path for font in found if font)))
+        else:
+            detail = "no font has all of them; names of devices in these show boxes"
+            yield Finding(script, "absent", detail, f"sudo apt-get install {package}")
+
+
 def files(settings: Settings) -> Iterator[Finding]:
     """The fetched detectors, each checked against its SHA-256."""
     import hashlib
@@ -167,6 +239,31 @@ def files(settings: Settings) -> Iterator[Finding]:
             yield Finding(file.name, "broken", f"{path} is damaged: its SHA-256 differs", COMMAND)
         else:
             yield Finding(file.name, "ok", str(path))
+
+
+def voices(settings: Settings) -> Iterator[Finding]:
+    """Which voice network a run on files would take, and why not the full one."""
+    from liveaffect.engines.foreign import tensors
+    from liveaffect.engines.load import manifest_path
+    from liveaffect.engines.manifest import read
+    from liveaffect.engines.protocol import EngineError
+    from liveaffect.engines.voices import voice_folder
+    from liveaffect.realtime.faces.files import COMMAND
+
+    lines: list[str] = []
+    try:
+        full = voice_folder(settings.voice, settings.weights_folder, report=lines.append)
+        if full is not None:
+            tensors(read(manifest_path("voice", full)))
+    except EngineError as error:
+        yield Finding("voice", "broken", str(error), COMMAND)
+        return
+    if full is not None:
+        yield Finding("voice", "ok", f"full, from {full}")
+    elif lines:
+        yield Finding("voice", "absent", lines[0].removeprefix("voice: "), COMMAND)
+    else:
+        yield Finding("voice", "ok", "small")
 
 
 def disk() -> Iterator[Finding]:
@@ -203,35 +300,38 @@ def engines(settings: Settings) -> Iterator[Finding]:
     """Every engine once; imported only when its turn comes."""
     from liveaffect import self_test
 
-    yield from self_test.engines(settings)
+    yield from self_test.try_engines(settings)
 
 
 def known_face(settings: Settings) -> Iterator[Finding]:
     """A face that must be found."""
     from liveaffect import self_test
 
-    yield from self_test.known_face(settings)
+    yield from self_test.try_known_face(settings)
 
 
 def known_voice(settings: Settings) -> Iterator[Finding]:
     """A voice that must be heard."""
     from liveaffect import self_test
 
-    yield from self_test.known_voice(settings)
+    yield from self_test.try_known_voice(settings)
 
 
 def all_sections(settings: Settings) -> tuple[Section, ...]:
     """Everything there is to look at, in the order in which one thing needs another."""
     return (
         ("libraries", libraries),
+        ("nothing sent", sent),
         ("files", partial(files, settings)),
         ("cameras", cameras),
         ("microphones", microphones),
         ("sound and picture", sound_and_picture),
         ("sound server", sound_server),
         ("display", display),
+        ("fonts", fonts),
         ("GPU", gpu),
         ("engines", partial(engines, settings)),
+        ("voice network", partial(voices, settings)),
         ("self-test: face", partial(known_face, settings)),
         ("self-test: voice", partial(known_voice, settings)),
         ("size on disk", disk),
@@ -291,12 +391,12 @@ def tensorrt() -> Finding:
 
 def memory() -> Iterator[Finding]:
     """Each way to the memory of a card; one of them is enough."""
-    from liveaffect.engines.device_memory import why_not
+    from liveaffect.engines.device_memory import why_no_memory
     from liveaffect.engines.gpu_driver import why_no_gpu
 
     without_driver = why_no_gpu()
     for name, cure in (("cuda-python", PACKAGE), ("pycuda", PYCUDA)):
-        why = why_not(name)
+        why = why_no_memory(name)
         if why is None:
             yield Finding(name, "ok", "works")
         else:

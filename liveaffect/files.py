@@ -1,17 +1,21 @@
-"""`liveaffect analyze`: files in lock-step, with cues, table, overlay and plot as asked for."""
+"""`liveaffect analyze`: files in lock-step, with cues, table, overlay and plot as asked for.
+
+One file that cannot be read, or an output that fails, costs that file alone; the others are analysed, and
+what failed is known at the end. What would be overwritten is refused before anything is opened.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from liveaffect.realtime.errors import RealtimeError, SettingsError
+from liveaffect.progress import ProgressBar
+from liveaffect.realtime.errors import RealtimeError, SettingsError, SinkError, SourceError
 from liveaffect.realtime.lockstep import Summary, analyse, watch
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks import Sink
-from liveaffect.realtime.sinks.catalogue import open_sheet, open_sink
+from liveaffect.realtime.sinks.catalogue import STDOUT, Named, refuse_overwriting
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.wiring import Tools
 
@@ -19,82 +23,98 @@ STEM = "{stem}"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Output files of `analyze`; `{stem}` in a name stands for the name of the analysed file."""
+class OutputFiles:
+    """Outputs of `analyze`; `{stem}` in a name stands for the name of the analysed file."""
 
-    paths: tuple[str, ...] = ()
-    sheet: str | None = None
-    """The contact sheet: by its ending alone it would be taken for a timeline."""
+    outputs: tuple[Named, ...] = ()
 
     def check(self, files: Sequence[Path]) -> None:
-        """Refuse to write several results over one another."""
-        for name in (*self.paths, *([self.sheet] if self.sheet else [])):
-            if len(files) > 1 and STEM not in name:
+        """Refuse to write a result over another one or over what is to be read."""
+        for output in self.outputs:
+            if len(files) > 1 and STEM not in output.name and output.name != STDOUT:
                 raise SettingsError(
-                    f"{len(files)} files would all be written to {name}; put {STEM} into the name, "
-                    f"such as {Path(name).with_stem(STEM + '-' + Path(name).stem)}"
+                    f"{len(files)} files would all be written to {output.name}; put {STEM} into the name, "
+                    f"such as {Path(output.name).with_stem(STEM + '-' + Path(output.name).stem)}"
                 )
+            self._check_stems(output, files)
+        names = [one.name for one in self.outputs if STEM not in one.name]
+        names += [
+            one.name.replace(STEM, file.stem) for one in self.outputs if STEM in one.name for file in files
+        ]
+        refuse_overwriting(names, files)
 
-    def open(self, file: Path) -> list[Sink]:
+    def of(self, file: Path) -> list[Named]:
+        """The outputs for one file."""
+        return [Named(one.kind, one.name.replace(STEM, file.stem)) for one in self.outputs]
+
+    def open(self, file: Path, *, sound: bool) -> list[Sink]:
         """The sinks for one file."""
         sinks: list[Sink] = []
         try:
-            for name in self.paths:
-                sinks.append(open_sink(name.replace(STEM, file.stem)))
-            if self.sheet:
-                sinks.append(open_sheet(self.sheet.replace(STEM, file.stem)))
+            sinks.extend(one.open(sound=sound) for one in self.of(file))
         except RealtimeError:
             Outputs(sinks).close()
             raise
         return sinks
 
+    def _check_stems(self, output: Named, files: Sequence[Path]) -> None:
+        if STEM not in output.name:
+            return
+        of_stem: dict[str, Path] = {}
+        for file in files:
+            other = of_stem.setdefault(file.stem, file)
+            if other is not file:
+                raise SettingsError(
+                    f"'{other}' and '{file}' would both be written to "
+                    f"{output.name.replace(STEM, file.stem)}; give each run its own name"
+                )
+
+
+@dataclass(slots=True)
+class Analysed:
+    """What became of the files."""
+
+    summaries: dict[Path, Summary] = field(default_factory=dict)
+    failed: dict[Path, str] = field(default_factory=dict)
+    """Files that could not be analysed, or whose outputs failed, with the reason."""
+
 
 def analyse_files(
-    files: Sequence[Path], wanted: Wanted, tools: Tools, *, later_ns: int = 0
-) -> dict[Path, Summary]:
-    """All files, one after the other; `later_ns` as in `Restamped`. Raises on one that cannot be read."""
+    files: Sequence[Path],
+    wanted: OutputFiles,
+    tools: Tools,
+    *,
+    later_ns: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Analysed:
+    """All files, one after the other; `later_ns` as in `Restamped`, `say` is given a line about each."""
     wanted.check(files)
-    results: dict[Path, Summary] = {}
+    done = Analysed()
     for file in files:
-        media = MediaFile(file)
-        media.open()
-        outputs = Outputs([])
         try:
-            outputs = Outputs(wanted.open(file))
-            bar = ProgressBar(file.name, media.duration_s)
-            results[file] = analyse(watch(media, later_ns), tools, outputs, lambda _: None, bar.show)
-            bar.finish()
-        finally:
-            outputs.close()
-            media.close()
-        results[file].failures.extend(outputs.failures)
-    return results
+            summary = _analyse_file(file, wanted, tools, later_ns)
+        except (SourceError, SinkError) as error:
+            done.failed[file] = str(error)
+            continue
+        done.summaries[file] = summary
+        say(f"{file}: {summary.line()}")
+        if summary.failures:
+            done.failed[file] = "; ".join(summary.failures)
+    return done
 
 
-class ProgressBar:
-    """A line on standard error, only where somebody can see it."""
-
-    def __init__(self, name: str, total_s: float | None) -> None:
-        self._name = name
-        self._total_s = total_s
-        self._last = -1
-        self._shown = sys.stderr.isatty()
-
-    def show(self, media_s: float) -> None:
-        """The run has reached this time."""
-        second = int(media_s)
-        if not self._shown or second == self._last:
-            return
-        self._last = second
-        if self._total_s:
-            filled = min(int(30 * media_s / self._total_s), 30)
-            line = f"[{'#' * filled}{'.' * (30 - filled)}] {media_s:6.1f} of {self._total_s:.1f} s"
-        else:
-            line = f"{media_s:6.1f} s"
-        sys.stderr.write(f"\r{self._name} {line}")
-        sys.stderr.flush()
-
-    def finish(self) -> None:
-        """End the line."""
-        if self._shown:
-            sys.stderr.write("\n")
+def _analyse_file(file: Path, wanted: OutputFiles, tools: Tools, later_ns: int) -> Summary:
+    media = MediaFile(file)
+    media.open()
+    outputs = Outputs([])
+    bar = ProgressBar(file.name, media.duration_s)
+    try:
+        outputs = Outputs(wanted.open(file, sound=media.has_audio))
+        summary = analyse(watch(media, later_ns), tools, outputs, lambda _: None, bar.show)
+        bar.done(summary.media_s)
+    finally:
+        bar.finish()
+        outputs.close()
+        media.close()
+    summary.failures.extend(outputs.failures)
+    return summary

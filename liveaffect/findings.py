@@ -39,10 +39,10 @@ def examine(look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
 
 def cure_of(error: Exception) -> str:
     """What mends an error that no section foresaw, as far as the error itself tells."""
-    from liveaffect.libraries import explain, install_command, missing
+    from liveaffect.libraries import explain, install_command, missing_libraries
 
     if isinstance(error, ImportError | OSError) and explain(error) is not None:
-        return install_command(missing())
+        return install_command(missing_libraries())
     if isinstance(error, ModuleNotFoundError):
         return "uv sync --inexact"
     return ""

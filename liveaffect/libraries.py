@@ -47,7 +47,7 @@ def loads(name: str) -> bool:
     return True
 
 
-def missing(
+def missing_libraries(
     library_there: Callable[[str], bool] = loads,
     program_there: Callable[[str], bool] = lambda name: shutil.which(name) is not None,
     platform: str = sys.platform,

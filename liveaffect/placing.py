@@ -28,7 +28,7 @@ def in_a_room(picture: Picture) -> Picture:
 
 def live_crop(finder: FaceFinder, image: Picture) -> tuple[Picture, float] | None:
     """What the live path would cut out, and how far its eyes lie from the template, in sides of the face."""
-    found = _best(finder, image)
+    found = _best_place(finder, image)
     if found is None:
         return None
     away = np.hypot(*(np.asarray(found.points[:2]) - TEMPLATE).T).mean() / SIDE_PX
@@ -43,7 +43,7 @@ def placed_live() -> Callable[[Picture], NDArray[np.float64] | None]:
     _, near = make_finder()
 
     def place(picture: Picture) -> NDArray[np.float64] | None:
-        found = _best(near, in_a_room(picture))
+        found = _best_place(near, in_a_room(picture))
         return None if found is None else from_the_corpus(crop_matrix(*found.points[:2]), len(picture))
 
     return place
@@ -57,5 +57,5 @@ def from_the_corpus(matrix: NDArray[np.float64], side: int) -> NDArray[np.float6
     return np.column_stack([matrix[:, :2] * scale, matrix[:, :2] @ origin + matrix[:, 2]])
 
 
-def _best(finder: FaceFinder, image: Picture) -> Found | None:
+def _best_place(finder: FaceFinder, image: Picture) -> Found | None:
     return max(finder.find(image), key=lambda one: one.score, default=None)

@@ -7,21 +7,32 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from liveaffect.realtime.endings import names_a_file
 from liveaffect.realtime.errors import SettingsError
 
 if TYPE_CHECKING:
     from liveaffect.realtime.wiring import Say, Tools
 
+_LOG = logging.getLogger(__name__)
+_ABOUT_ONE = re.compile(r"(face|voice|fusion): ('|scripted )")
 ENVIRONMENT_PREFIX = "LIVEAFFECT_"
+LONGEST_S = 1e8
+"""Three years: beyond it no clock of ours counts."""
+LEAST_SIDE_PX, MOST_SIDE_PX = 16, 16_384
+_MOST_CONFIG_BYTES = 1_000_000
+_KINDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 OVERLAY_MODES = ("auto", "locked", "late")
+VOICE_CHOICES = ("auto", "small", "full")
 ENGINE_CHOICES = ("auto", "tensorrt", "onnx", "onnx-int8", "torch", "scripted")
 
 
@@ -31,8 +42,8 @@ class Settings:
 
     camera: tuple[str, ...] = ("0",)
     """Cameras: index, part of a name, device, file, URL, or 'none'. Several are analysed together."""
-    mic: tuple[str, ...] = ("default",)
-    """Microphones: 'default', index, part of a name, or 'none'."""
+    mic: tuple[str, ...] = ("auto",)
+    """Microphones: 'default', index, part of a name, or 'none'; 'auto': the default one, none with a film."""
     size: str = "640x480"
     """Picture size asked of the camera, WIDTHxHEIGHT."""
     fps: float = 30.0
@@ -43,6 +54,8 @@ class Settings:
     """Which back end runs the networks: auto, tensorrt, onnx, onnx-int8, torch, scripted."""
     require_gpu: bool = False
     """Refuse to start rather than fall back to the CPU."""
+    voice: str = "auto"
+    """Which voice network: 'small', 'full' (on Whisper), 'auto': full for files, live where it is carried."""
     overlay: str = "auto"
     """'locked' draws result N on picture N, 'late' the newest on the newest; 'auto' measures."""
     mirror: bool = False
@@ -59,6 +72,8 @@ class Settings:
     """How much later sound is stamped than its picture: 'stored' (measured before), or milliseconds."""
     profile: str = ""
     """Personal profile of the only or largest face; see `liveaffect calibrate baseline`."""
+    verbose: bool = False
+    """Say why each network runs where it runs."""
     log_level: str = "warning"
     """debug, info, warning or error; logs go to standard error."""
 
@@ -66,13 +81,16 @@ class Settings:
         _ = self.picture_size, self.av_offset_ns  # refuse a bad one here, not at the device
         _one_of("overlay", self.overlay, OVERLAY_MODES)
         _one_of("engine", self.engine, ENGINE_CHOICES)
+        _one_of("voice", self.voice, VOICE_CHOICES)
         _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
         if not 1 <= self.fps <= 1000:
             raise SettingsError(f"fps is {self.fps}; a camera gives 1 to 1000 pictures a second")
         if not 1 <= self.threads <= 64:
             raise SettingsError(f"threads is {self.threads}; 1 to 64 make sense")
-        if self.seconds < 0:
-            raise SettingsError(f"seconds is {self.seconds}; it is 0 (no end) or a positive number")
+        if not 0 <= self.seconds <= LONGEST_S:
+            raise SettingsError(
+                f"seconds is {self.seconds:g}; it is 0 (no end) or a positive number up to {LONGEST_S:g}"
+            )
 
     @property
     def av_offset_ns(self) -> int | None:
@@ -92,10 +110,23 @@ class Settings:
     @property
     def picture_size(self) -> tuple[int, int]:
         """Width and height."""
-        width, _, height = self.size.partition("x")
-        if not (width.isdecimal() and height.isdecimal() and int(width) >= 16 and int(height) >= 16):
-            raise SettingsError(f"size is '{self.size}'; it is written WIDTHxHEIGHT, such as 640x480")
-        return int(width), int(height)
+        given = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", self.size)
+        if given is None:
+            raise SettingsError(f"size is '{self.size:.40}'; it is written WIDTHxHEIGHT, such as 640x480")
+        size = int(given[1]), int(given[2])
+        if not all(LEAST_SIDE_PX <= side <= MOST_SIDE_PX for side in size):
+            raise SettingsError(
+                f"size is {self.size}; pictures have {LEAST_SIDE_PX} to {MOST_SIDE_PX} pixels a side"
+            )
+        return size
+
+    @property
+    def microphones(self) -> list[str]:
+        """Those to listen to. A film brings its own sound, so 'auto' adds no microphone to one."""
+        cameras = [name for name in self.camera if name != "none"]
+        films = bool(cameras) and all(map(names_a_file, cameras))
+        names = ["none" if films else "default"] if self.mic == ("auto",) else self.mic
+        return [name for name in names if name != "none"]
 
     @property
     def weights_folder(self) -> Path | None:
@@ -107,19 +138,44 @@ class Settings:
         """Where the face detectors are; None for the user's cache."""
         return Path(self.face_model) if self.face_model else None
 
-    def load_tools(self, say: Say) -> Tools:
+    def check_profile(self) -> None:
+        """Refuse a profile that is not there, before anything is opened or loaded."""
+        from liveaffect.realtime.profile import load_profile
+
+        if self.profile:
+            load_profile(self.profile)
+
+    def folders(self, say: Say, *, live: bool = False) -> dict[str, Path | None]:
+        """Where the networks of each kind are; `say` gets why the full voice is not taken."""
+        from liveaffect.engines.voices import folders_of, voice_folder
+
+        full = None
+        if self.engine != "scripted":
+            full = voice_folder(self.voice, self.weights_folder, live=live, threads=self.threads, report=say)
+        return folders_of(self.weights_folder, full)
+
+    def load_tools(self, say: Say, *, live: bool = False) -> Tools:
         """Networks, finders and profile as these settings name them, warmed up."""
         from liveaffect.realtime.profile import profile_of
         from liveaffect.realtime.wiring import load_tools
 
+        self.check_profile()
+
+        def report(line: str) -> None:
+            """Why each network runs where it runs is for who asks; what stands in for one, for everybody."""
+            about_one = _ABOUT_ONE.match(line) is not None and "stand in" not in line
+            (_LOG.info if about_one and not self.verbose else say)(line)
+
         tools = load_tools(
-            say,
+            report,
             engine=self.engine,
-            weights=self.weights_folder,
+            folders=self.folders(say, live=live),
             threads=self.threads,
             require_gpu=self.require_gpu,
             face_files=self.face_files,
         )
+        if not self.verbose:
+            say(f"networks: {', '.join(tools.networks.names)} (-v says why)")
         profile = profile_of(self.profile, tools.networks, self.weights_folder)
         return dataclasses.replace(tools, profile=profile)
 
@@ -140,7 +196,7 @@ def resolve(
     for name in known:
         text = (os.environ if environment is None else environment).get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
-            chosen[name] = _parse(name, text)
+            chosen[name] = _value_from_text(name, text)
     for name, value in flags.items():
         if name in known and value is not None:
             chosen[name] = tuple(value) if isinstance(value, list) else value
@@ -149,10 +205,14 @@ def resolve(
 
 def _from_file(path: Path, known: set[str]) -> dict[str, Any]:
     try:
-        entries = tomllib.loads(path.read_text("utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(_MOST_CONFIG_BYTES + 1)
+        if len(content) > _MOST_CONFIG_BYTES:
+            raise SettingsError(f"{path} is larger than a megabyte, or has no end; that is no config file")
+        entries = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read the config file {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text
         raise SettingsError(f"the config file {path} is not TOML: {error}") from error
     if unknown := sorted(set(entries) - known):
         raise SettingsError(
@@ -169,11 +229,11 @@ def _checked(name: str, value: Any) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-        raise SettingsError(f"{name} is {value!r}; it wants a {wanted.__name__}")
+        raise SettingsError(f"{name} is {value!r}; it wants {_KINDS[wanted]}")
     return value
 
 
-def _parse(name: str, text: str) -> Any:
+def _value_from_text(name: str, text: str) -> Any:
     wanted = get_type_hints(Settings)[name]
     if wanted == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -185,5 +245,5 @@ def _parse(name: str, text: str) -> Any:
         return wanted(text)
     except ValueError as error:
         raise SettingsError(
-            f"{ENVIRONMENT_PREFIX}{name.upper()} is '{text}'; it wants a {wanted.__name__}"
+            f"{ENVIRONMENT_PREFIX}{name.upper()} is '{text:.40}'; it wants {_KINDS[wanted]}"
         ) from error

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from liveaffect.engines.gpu_start import GpuStart
 from liveaffect.realtime.clock import MonotonicClock, epoch_ns
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.device_pairs import stored_offset_ns
+from liveaffect.realtime.endings import names_a_file
 from liveaffect.realtime.errors import MissingLibrary, SettingsError, SinkError
-from liveaffect.realtime.feeds import Feed, camera_feed, microphone_feed
+from liveaffect.realtime.feeds import Feed, camera_feed, microphone_feed, told_apart
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.sinks import Sink
-from liveaffect.realtime.sinks.catalogue import open_sink
+from liveaffect.realtime.sinks.catalogue import open_sink, refuse_overwriting
 from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.sinks.window import Window
+from liveaffect.realtime.sinks.window import WindowSink
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 
@@ -26,6 +28,10 @@ _LOG = logging.getLogger(__name__)
 def run_live(settings: Settings, say: Say) -> int:
     """Cameras and microphones as the settings name them, until the user stops it."""
     clock = MonotonicClock()
+    settings.check_profile()
+    # Before a source is opened: whatever an output would overwrite is still whole.
+    read = [Path(name) for name in (*settings.camera, *settings.mic) if names_a_file(name)]
+    refuse_overwriting(settings.sink, read)
     feeds = feeds_of(settings, clock)
     if not feeds:
         raise SettingsError(
@@ -39,32 +45,24 @@ def feeds_of(settings: Settings, clock: MonotonicClock) -> list[Feed]:
     given_ns = settings.av_offset_ns or 0
     size, fps = settings.picture_size, settings.fps
     cameras = [name for name in settings.camera if name != "none"]
-    microphones = [name for name in settings.mic if name != "none"]
-    return [
-        *(camera_feed(name, clock, size=size, fps=fps, later_ns=given_ns) for name in cameras),
-        *(microphone_feed(name, clock, _offset_ns(name, settings)) for name in microphones),
-    ]
+    return told_apart(
+        [
+            *(camera_feed(name, clock, size=size, fps=fps, later_ns=given_ns) for name in cameras),
+            *(microphone_feed(name, clock, _offset_ns(name, settings)) for name in settings.microphones),
+        ]
+    )
 
 
 def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say: Say) -> int:
     """A live run over these feeds with the outputs of the settings."""
-    sinks = open_outputs(settings, say)
-    windows = [sink for sink in sinks if isinstance(sink, Window)]
+    sinks = open_outputs(settings, say, sound=any(feed.sound for feed in feeds))
+    windows = [sink for sink in sinks if isinstance(sink, WindowSink)]
     gpu = GpuStart(say)
-
-    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(say)
-        gpu.start(tools.awaiting)
-        wiring = Wiring(
-            rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
-        )
-        wiring.scheduler.adopt(tools.profile)
-        return wiring
-
     outputs = Outputs(sinks)
-    run = LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
+    run = make_run(feeds, settings, clock, outputs, gpu, say)
     for window in windows:
         window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
+        run.text_scale = window.text_scale
     try:
         run.run(seconds=settings.seconds, wants_stop=lambda: any(window.wants_stop for window in windows))
     except KeyboardInterrupt:
@@ -85,12 +83,35 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     return 1 if outputs.failures or run.analysis.failed is not None else 0
 
 
-def open_outputs(settings: Settings, say: Say) -> list[Sink]:
+def make_run(
+    feeds: list[Feed], settings: Settings, clock: MonotonicClock, outputs: Outputs, gpu: GpuStart, say: Say
+) -> LiveRun:
+    """A live run that is not started yet; its networks are loaded when it is. The caller stops `gpu`."""
+
+    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
+        tools = settings.load_tools(say, live=True)
+        gpu.start(tools.awaiting)
+        wiring = Wiring(
+            rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
+        )
+        wiring.scheduler.adopt(tools.profile)
+        return wiring
+
+    return LiveRun(feeds, make_wiring, outputs, clock, overlay=settings.overlay, mirrored=settings.mirror)
+
+
+def open_outputs(settings: Settings, say: Say, *, sound: bool) -> list[Sink]:
     """The sinks the settings name; without any, a window, or an explanation."""
     if settings.sink:
-        return [open_sink(name) for name in settings.sink]
+        sinks: list[Sink] = []
+        try:
+            sinks.extend(open_sink(name, sound=sound) for name in settings.sink)
+        except (SinkError, MissingLibrary):
+            Outputs(sinks).close()
+            raise
+        return sinks
     try:
-        return [Window()]
+        return [WindowSink()]
     except (SinkError, MissingLibrary) as error:
         raise SinkError(f"{error} Or name an output: --sink out.mp4, --sink cues.jsonl") from error
 

@@ -8,7 +8,8 @@
 `face_analyzer` looks at every picture: `search` finds faces, `track` follows them, `crop` cuts them out.
 `scheduler` is the only caller of engines: `window` says what is due, `attribution` whose voice it is,
 `expression` sums up evidence since the last change, `fusion` joins face and voice, `labelling` says what is
-shown, `overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `estimate`, `cue`, `errors`.
+shown, `overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `estimate`, `cue`, `errors`;
+what the ending of a file says is in `endings`, and `picture` reads pictures as `replay` reads films.
 
 Beside them stand what the scheduler leans on: `voice_analyzer` for one microphone as `face_analyzer` is for
 one camera, `people` for those in view, `networks` to ask all engines in one go, `confidence` in what they
@@ -17,9 +18,10 @@ reading is true, `load_shedder` when the machine is late, `signs` that somebody 
 
 What starts, watches and ends a run: `feeds` make a `source` of a name, with `devices` and the offsets of
 `device_pairs`; a `supervisor` keeps each alive; `wiring` loads the networks and ties the stations; `analysis`
-holds the threads behind a picture; `live` runs it all on the clock of the machine and `lockstep` on that of a
-file; `screen` says what the overlay shows, `health` how the run is doing, `profile` what a person is like at
-rest. `portrait`, `drawn_head` and `speech` are cameras and a voice for who has none.
+holds the threads behind a picture, and a `watchdog` sees to it that none stands still; `live` runs it all on
+the clock of the machine and `lockstep` on that of a file; `screen` says what the overlay shows, `health` how
+the run is doing, `profile` what a person is like at rest. `portrait`, `drawn_head` and `speech` are cameras
+and a voice for who has none.
 
 One level down: `capture` and `faces` hold what sources and `search`, `track`, `face_analyzer` are made of,
 `drawing` what the overlay is made of, `sinks` the outputs, `testing` the fakes.

@@ -1,9 +1,10 @@
 """The analysing threads of a live run: one that looks for each camera, one that steps the scheduler.
 
 Networks and the face detector take a second or two to load, and a picture must be there sooner, so they
-are made here, behind the display's back. What goes wrong while loading ends the run with its message;
-what goes wrong later is recorded once and shown, and the picture goes on without analysis. `load`, `look`
-and `think` are one step each, so that a test can take the place of the threads.
+are made here, behind the display's back. What goes wrong while loading ends the run with its message. What
+goes wrong later ends one thread, which `mend` replaces together with everything it used: a thread that hangs
+or failed cannot be trusted with its state. `load`, `look` and `think` are one step each, so that a test can
+take the place of the threads.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from liveaffect.engines.protocol import EngineError
 from liveaffect.realtime.clock import MS, SECOND, Clock
+from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.health import StageReport
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Snapshot
@@ -26,7 +30,34 @@ _GRACE_NS = 40 * MS
 """A grid point waits this long for the next sighting, which then serves both: one step instead of two."""
 BOARDS = 8
 JOIN_S = 2.0
-"""How long `stop` waits for a thread; one that still loads frees what it loaded when it is done."""
+"""How long `stop` waits for all threads; one that still loads frees what it loaded when it is done."""
+STILL_NS = 1500 * MS
+"""A thread that did not come round for so long stands still: it does so every tenth of a second."""
+GIVEN_UP_NS = 6 * SECOND
+"""After so long it is left to itself, and another takes its place."""
+MOST_ABANDONED = 4
+"""No further replacement while so many hang: each holds the memory of its networks."""
+_LONGEST_PAUSE_NS = 60 * SECOND
+_STEADY_NS = 60 * SECOND
+"""What ran for so long is replaced at once when it fails; what fails again and again is given pauses."""
+SCHEDULER = "the analysis"
+_LOOKING = "looking at "
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One of the threads: when it last came round, and how often it had to be replaced."""
+
+    name: str
+    began_ns: int
+    beat_ns: int
+    loading: bool
+    """It may take as long as it takes."""
+    replaced: bool = False
+    """Another has taken its place: it must touch nothing more."""
+    failed: Exception | None = None
+    restarts: int = 0
+    thread: threading.Thread = field(init=False)
 
 
 class Analysis:
@@ -37,28 +68,35 @@ class Analysis:
         """Each with the time at which it was ready."""
         self.wiring: Wiring | None = None
         """None until everything is loaded."""
-        self.failed: Exception | None = None
-        """Why the analysis is not running."""
         self._make_wiring = make_wiring
         self._clock = clock
         self._cursors: dict[str, int] = {}
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._threads = [threading.Thread(target=self._run, name="scheduler", daemon=True)]
+        self._workers: dict[str, _Worker] = {}
+        self._abandoned: list[_Worker] = []
+        self._said_level = 0
+
+    @property
+    def failed(self) -> Exception | None:
+        """Why the analysis, or that of one camera, is not running at this moment."""
+        failures = (worker.failed for worker in list(self._workers.values()))
+        return next((failure for failure in failures if failure is not None), None)
 
     def start(self) -> None:
         """Begin to load; returns at once."""
-        self._threads[0].start()
+        self._begin(SCHEDULER)
 
     def stop(self) -> None:
         """End all threads and free the networks."""
         self._stop.set()
         self._wake.set()
-        for thread in list(self._threads):
-            if thread.ident is not None:
-                thread.join(JOIN_S)
+        until_ns = self._clock.now_ns() + round(JOIN_S * SECOND)
+        for worker in list(self._workers.values()):
+            worker.thread.join(max(0.0, (until_ns - self._clock.now_ns()) / SECOND))
         # A thread that is still in the middle of a call closes them itself when it is done.
-        if self.wiring is not None and not self._threads[0].is_alive():
+        scheduler = self._workers.get(SCHEDULER)
+        if self.wiring is not None and not (scheduler and scheduler.thread.is_alive()):
             self.wiring.networks.close()
 
     def costs(self) -> list[StageReport]:
@@ -67,9 +105,12 @@ class Analysis:
 
     def load(self) -> Wiring:
         """Make networks, finders and stations."""
-        self.wiring = self._make_wiring()
-        self._cursors = dict.fromkeys(self.wiring.rings.frames, 0)
-        return self.wiring
+        wiring = self._make_wiring()
+        self._cursors = {name: ring.written for name, ring in wiring.rings.frames.items()}
+        if self.wiring is None:
+            self._cursors = dict.fromkeys(self._cursors, 0)
+        self.wiring = wiring
+        return wiring
 
     def look(self, wiring: Wiring, source: str, timeout_s: float = 0.0) -> bool:
         """Look at the newest picture of one camera; older ones are left out. False: there was none."""
@@ -77,7 +118,7 @@ class Analysis:
         self._cursors[source] = batch.cursor
         if not batch.items:
             return False
-        wiring.health.left_out["pictures not looked at"] += batch.missed + len(batch.items) - 1
+        wiring.health.left_out["pictures not analysed"] += batch.missed + len(batch.items) - 1
         began_ns = self._clock.now_ns()
         wiring.look(batch.items[-1])
         wiring.health.stage(f"look {source}", _PERIOD_NS).add(self._clock.now_ns() - began_ns)
@@ -89,28 +130,94 @@ class Analysis:
         began_ns = self._clock.now_ns()
         snapshot = wiring.scheduler.step(began_ns)
         done_ns = self._clock.now_ns()
-        self.snapshots.push((done_ns, snapshot))
+        if wiring is self.wiring:
+            self.snapshots.push((done_ns, snapshot))
         wiring.health.stage("step", FUSION_STEP_NS).add(done_ns - began_ns)
+        shedder = wiring.scheduler.shedder
+        if shedder.level > self._said_level:
+            # Once for each level: without a picture nobody would see the notice.
+            self._said_level = shedder.level
+            _LOG.warning("too much for this machine: %s", shedder.says())
 
-    def _run(self) -> None:
-        """The scheduler's thread: load, then step whenever something was seen or a grid point is due."""
+    def mend(self, now_ns: int) -> list[str]:
+        """What stands still at the moment, in words; what failed or hangs is replaced.
+
+        Called by the watchdog a few times a second.
+        """
+        said = []
+        for name, worker in list(self._workers.items()):
+            still_ns = now_ns - worker.beat_ns
+            if self._stop.is_set() or worker.loading:
+                continue
+            if worker.failed is not None:
+                said.append(f"{name} failed ({_in_short(worker.failed)}) and is started again")
+                if now_ns >= worker.beat_ns + _pause_ns(worker):
+                    self._replace(name, worker)
+            elif still_ns >= STILL_NS and worker.thread.is_alive():
+                said.append(f"{name} has stood still for {still_ns / SECOND:.1f} s")
+                if still_ns >= GIVEN_UP_NS + _pause_ns(worker):
+                    self._replace(name, worker)
+        return said
+
+    def excuse(self, by_ns: int) -> None:
+        """For so long nobody could come round: the whole program was stopped, or had no processor."""
+        for worker in list(self._workers.values()):
+            worker.beat_ns += by_ns
+
+    def _begin(self, name: str, restarts: int = 0, wiring: Wiring | None = None) -> None:
+        now_ns = self._clock.now_ns()
+        worker = _Worker(name, now_ns, now_ns, loading=wiring is None, restarts=restarts)
+        title = "scheduler" if name == SCHEDULER else name
+        worker.thread = threading.Thread(target=self._work, args=(worker, wiring), name=title, daemon=True)
+        self._workers[name] = worker
+        worker.thread.start()
+
+    def _replace(self, name: str, worker: _Worker) -> None:
+        self._abandoned = [old for old in self._abandoned if old.thread.is_alive()]
+        if len(self._abandoned) >= MOST_ABANDONED or self.wiring is None:
+            return
+        worker.replaced = True
+        if worker.thread.is_alive():
+            self._abandoned.append(worker)
+        steady = worker.beat_ns - worker.began_ns >= _STEADY_NS
+        restarts = 0 if steady else worker.restarts + 1
+        self.wiring.health.failures[f"times {name} was started again"] += 1
+        _LOG.warning("%s is started again", name)
+        if name == SCHEDULER:
+            # It may be in the middle of anything: everything it used is made anew.
+            self.wiring.scheduler.retire()
+            for looker in [w for w in self._workers.values() if w.name != SCHEDULER]:
+                looker.replaced = True
+                del self._workers[looker.name]
+            self._begin(SCHEDULER, restarts)
+        else:
+            self.wiring.renew(name.removeprefix(_LOOKING))
+            self._begin(name, restarts, self.wiring)
+
+    def _work(self, worker: _Worker, wiring: Wiring | None) -> None:
+        """One thread, from its beginning to its end."""
         try:
-            wiring = self.load()
-            for name in wiring.rings.frames:
-                looker = threading.Thread(
-                    target=self._look_on, args=(wiring, name), name=f"looks at {name}", daemon=True
-                )
-                self._threads.append(looker)
-                looker.start()
-            while not self._stop.is_set():
-                self._wait_for_work()
-                self.think(wiring)
+            if wiring is None:
+                self._load_and_think(worker)
+            else:
+                self._look_on(worker, wiring, worker.name.removeprefix(_LOOKING))
         except Exception as error:  # noqa: BLE001  the one place that records why this thread ended
-            self._record(error)
+            self._record(worker, error)
+
+    def _load_and_think(self, worker: _Worker) -> None:
+        """The scheduler's thread: load, then step whenever something was seen or a grid point is due."""
+        wiring = self.load()
+        try:
+            for name in wiring.rings.frames:
+                self._begin(_LOOKING + name, wiring=wiring)
+            while not (self._stop.is_set() or worker.replaced):
+                self._wait_for_work()
+                self._come_round(worker)
+                self.think(wiring)
+                worker.loading = False
         finally:
-            self.snapshots.close(self.failed)
-            if self._stop.is_set() and self.wiring is not None:
-                self.wiring.networks.close()
+            if self._stop.is_set() or worker.replaced:
+                wiring.networks.close()
 
     def _wait_for_work(self) -> None:
         """Until something was seen, or a grid point has passed that no sighting came for."""
@@ -118,16 +225,45 @@ class Analysis:
         self._wake.wait((to_grid_ns + _GRACE_NS) / SECOND)
         self._wake.clear()
 
-    def _look_on(self, wiring: Wiring, source: str) -> None:
-        """One camera's thread."""
-        ring = wiring.rings.frames[source]
-        try:
-            while not self._stop.is_set():
-                if not self.look(wiring, source, _WAIT_S) and ring.closed:
-                    return
-        except Exception as error:  # noqa: BLE001  the one place that records why this thread ended
-            self._record(error)
+    def _look_on(self, worker: _Worker, wiring: Wiring, source: str) -> None:
+        """One camera's thread: as often as the machine carries, and not at all if it does not."""
+        ring, shedder = wiring.rings.frames[source], wiring.scheduler.shedder
+        number = list(wiring.rings.frames).index(source)
+        due_ns = 0
+        while not (self._stop.is_set() or worker.replaced):
+            now_ns = self._come_round(worker)
+            if number >= shedder.cameras:
+                self._pass_over(wiring, source)
+                self._clock.wait_until(now_ns + FUSION_STEP_NS, self._stop)
+            elif shedder.look_period_ns and now_ns < due_ns:
+                self._clock.wait_until(min(due_ns, now_ns + FUSION_STEP_NS), self._stop)
+            elif self.look(wiring, source, _WAIT_S):
+                due_ns = max(due_ns, now_ns - shedder.look_period_ns) + shedder.look_period_ns
+            elif ring.closed:
+                return
 
-    def _record(self, error: Exception) -> None:
-        self.failed = error
-        _LOG.error("%s: %s", threading.current_thread().name, error, exc_info=error)
+    def _pass_over(self, wiring: Wiring, source: str) -> None:
+        batch = wiring.rings.frames[source].read_since(self._cursors[source])
+        self._cursors[source] = batch.cursor
+        wiring.health.left_out["pictures not analysed"] += batch.missed + len(batch.items)
+
+    def _come_round(self, worker: _Worker) -> int:
+        worker.beat_ns = self._clock.now_ns()
+        return worker.beat_ns
+
+    def _record(self, worker: _Worker, error: Exception) -> None:
+        if worker.replaced:
+            return
+        known = isinstance(error, RealtimeError | EngineError)
+        if self.wiring is not None or not known:
+            # What keeps a run from beginning is said by the run, which ends with it.
+            _LOG.error("%s: %s", worker.name, error, exc_info=None if known or worker.restarts else error)
+        worker.beat_ns, worker.failed, worker.loading = self._clock.now_ns(), error, False
+
+
+def _pause_ns(worker: _Worker) -> int:
+    return 0 if not worker.restarts else min(SECOND * 2**worker.restarts, _LONGEST_PAUSE_NS)
+
+
+def _in_short(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

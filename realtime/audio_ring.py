@@ -125,8 +125,12 @@ class AudioRing:
             if captured_ns is None or count < 1 or first < oldest or first + count > self._end:
                 return None
             at = np.arange(first, first + count) % self.capacity
-            lost = sum(max(0, min(b, first + count) - max(a, first)) for a, b in self._gaps)
-            return Stretch(first=first, samples=self._samples[at], captured_ns=captured_ns, lost=lost)
+            return Stretch(first, self._samples[at], captured_ns, lost=self._lost_in(first, count))
+
+    def lost_in(self, first: int, count: int) -> int:
+        """How many of those samples the device lost; known as long as the end of their gap is here."""
+        with self._lock:
+            return self._lost_in(first, count)
 
     def close(self, error: Exception | None = None) -> None:
         """Nothing more will come; `error` says why if it was not the natural end. Safe to call twice."""
@@ -134,6 +138,9 @@ class AudioRing:
             if not self._closed:
                 self._closed = True
                 self._error = error
+
+    def _lost_in(self, first: int, count: int) -> int:
+        return sum(max(0, min(b, first + count) - max(a, first)) for a, b in self._gaps)
 
     def _time_of(self, sample: int) -> int | None:
         if self._anchor is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from liveaffect.realtime.capture.grabber import Capture, CaptureFormat, Grabber
 from liveaffect.realtime.clock import Clock
-from liveaffect.realtime.devices import Device, by_name, cameras, listing
+from liveaffect.realtime.devices import Device, by_name, devices_in_words, list_cameras
 from liveaffect.realtime.errors import (
     SettingsError,
     SourceBusy,
@@ -54,7 +54,7 @@ class Camera:
         wish: CaptureFormat | None = None,
         *,
         capture: Callable[[int | str], Capture] = opencv_capture,
-        devices: Callable[[], list[Device]] = cameras,
+        devices: Callable[[], list[Device]] = list_cameras,
     ) -> None:
         if spec == "screen":
             raise SettingsError(
@@ -130,11 +130,13 @@ class Camera:
         if os.path.isabs(spec):
             if os.path.exists(spec):
                 return spec
-            raise SourceNotFound(f"there is no camera '{spec}'. {listing('Cameras', self._devices())}")
+            raise SourceNotFound(
+                f"there is no camera '{spec}'. {devices_in_words('Cameras', self._devices())}"
+            )
         known = self._devices()
         found = by_name(known, spec)
         if found is None:
-            raise SourceNotFound(f"no camera matches '{spec}'. {listing('Cameras', known)}")
+            raise SourceNotFound(f"no camera matches '{spec}'. {devices_in_words('Cameras', known)}")
         return found.index
 
     def _why_not(self, target: int | str) -> SourceError:
@@ -151,9 +153,9 @@ class Camera:
                 )
             return SourceBusy(
                 f"camera '{path}' is there but does not open: another program holds it, or it gives none. "
-                f"Close the other program, or choose another. {listing('Cameras', known)}"
+                f"Close the other program, or choose another. {devices_in_words('Cameras', known)}"
             )
-        return SourceNotFound(f"there is no camera {target}. {listing('Cameras', known)}")
+        return SourceNotFound(f"there is no camera {target}. {devices_in_words('Cameras', known)}")
 
 
 def _rgb(image: NDArray[Any]) -> NDArray[np.uint8]:

@@ -68,8 +68,8 @@ class ClarityMeter:
             return CLEAR
         ratio_db, clipped = np.mean(self._judged, axis=0)
         measures = {
-            "voice noisy": _share(float(ratio_db), NOISY_DB, CLEAR_DB),
-            "voice clipped": 1.0 - _share(float(clipped), WHOLE, CLIPPED),
+            "voice noisy": _share_within(float(ratio_db), NOISY_DB, CLEAR_DB),
+            "voice clipped": 1.0 - _share_within(float(clipped), WHOLE, CLIPPED),
         }
         name, worst = min(measures.items(), key=lambda item: item[1])
         return Clarity(worst, name if worst < GOOD_ENOUGH else None)
@@ -77,7 +77,7 @@ class ClarityMeter:
 
 def evidence_share(speech_s: float) -> float:
     """How much a voice of which so much speech was heard counts beside a face."""
-    return _share(speech_s, LITTLE_S, ENOUGH_S)
+    return _share_within(speech_s, LITTLE_S, ENOUGH_S)
 
 
 def frame_powers(samples: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -100,5 +100,5 @@ def clipped_share(samples: NDArray[np.floating]) -> float:
     return float(np.mean(height >= PEAK_SHARE * peak)) if peak > 1e-4 else 0.0
 
 
-def _share(value: float, low: float, high: float) -> float:
+def _share_within(value: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))

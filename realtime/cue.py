@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines import LABELS
 from liveaffect.realtime.clock import MS, SECOND
 
 VERSION = 1
@@ -59,11 +59,16 @@ class Cue:
     strength: float | None = None
     """How far the face has come from rest to the full expression of the label, 0..1; None without either."""
 
+    @property
+    def t(self) -> float:
+        """`t_ns` in seconds, as the wire form has it."""
+        return round(self.t_ns / SECOND, 6)
+
     def to_json(self) -> dict[str, Any]:
         """The wire form: plain types only, keys in a fixed order."""
         out: dict[str, Any] = {
             "v": VERSION,
-            "t": round(self.t_ns / SECOND, 6),
+            "t": self.t,
             "source": self.source,
             "frame": None if self.frame is None else list(self.frame),
             "track": self.track,

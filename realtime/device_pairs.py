@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from liveaffect.engines.user_folders import config_dir, write_whole
-from liveaffect.realtime.devices import Device, by_name, cameras
+from liveaffect.engines.user_folders import config_dir, write_private
+from liveaffect.realtime.devices import Device, by_name, list_cameras
 from liveaffect.realtime.errors import CalibrationRefused, RealtimeError
 
 FORMAT = 1
@@ -55,13 +55,13 @@ def load_pairs(path: Path | None = None) -> list[Pair]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged_pairs(path, str(error)) from error
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise _damaged(path, f"it is not JSON: {error}") from error
+        raise _damaged_pairs(path, f"it is not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise _damaged(path, "it does not say its format")
+        raise _damaged_pairs(path, "it does not say its format")
     if content["format"] != FORMAT:
         raise CalibrationRefused(
             f"{path} has format {content['format']}, and this version knows {FORMAT}: it was written by "
@@ -70,18 +70,18 @@ def load_pairs(path: Path | None = None) -> list[Pair]:
     try:
         return [_pair(entry) for entry in content["pairs"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        raise _damaged_pairs(path, f"{type(error).__name__}: {error}") from error
 
 
-def store(pair: Pair, path: Path | None = None) -> Path:
+def store_pair(pair: Pair, path: Path | None = None) -> Path:
     """Keep it, in the place of what was known of the same two devices."""
     path = path or pairs_file()
     kept = [p for p in load_pairs(path) if (p.camera, p.microphone) != (pair.camera, pair.microphone)]
-    _write(path, [*kept, pair])
+    _write_pairs(path, [*kept, pair])
     return path
 
 
-def erase(camera: str | None, microphone: str | None, path: Path | None = None) -> int:
+def erase_pair(camera: str | None, microphone: str | None, path: Path | None = None) -> int:
     """Forget pairs of these devices (None: any), and the whole file when none is left; how many."""
     path = path or pairs_file()
     if camera is None and microphone is None:
@@ -91,7 +91,7 @@ def erase(camera: str | None, microphone: str | None, path: Path | None = None) 
     before = load_pairs(path)
     kept = [p for p in before if camera not in (None, p.camera) or microphone not in (None, p.microphone)]
     if kept:
-        _write(path, kept)
+        _write_pairs(path, kept)
     else:
         path.unlink(missing_ok=True)
     return len(before) - len(kept)
@@ -107,7 +107,7 @@ def stored_offset_ns(camera: str, microphone: str, path: Path | None = None) -> 
     return next((p.offset_ns for p in pairs if (p.camera, p.microphone) == names), 0)
 
 
-def camera_name(spec: str, devices: Callable[[], list[Device]] = cameras) -> str:
+def camera_name(spec: str, devices: Callable[[], list[Device]] = list_cameras) -> str:
     """The device's own name for what the user wrote; that itself where there is no list."""
     return _own_name(spec, devices())
 
@@ -146,10 +146,10 @@ def _pair(entry: Mapping[str, Any]) -> Pair:
     return Pair(camera, microphone, offset_ns, method, float(confidence))
 
 
-def _write(path: Path, pairs: list[Pair]) -> None:
+def _write_pairs(path: Path, pairs: list[Pair]) -> None:
     content = {"format": FORMAT, "pairs": [asdict(pair) for pair in pairs]}
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_private(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def _damaged(path: Path, why: str) -> CalibrationRefused:
+def _damaged_pairs(path: Path, why: str) -> CalibrationRefused:
     return CalibrationRefused(f"{path} is damaged ({why}). Remove it and measure again: {CURE}")

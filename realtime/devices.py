@@ -6,17 +6,26 @@ switches lamps on. Elsewhere there is no list without another package, so camera
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
-from liveaffect.realtime.errors import MissingLibrary
+from liveaffect.realtime.errors import MissingLibrary, SourceError
 
+T = TypeVar("T")
 SYSFS = Path("/sys/class/video4linux")
+SOUND_S = 5.0
+"""A sound system that is well answers in less than a second; one whose server hangs never does."""
+_TURN_S = 0.05
+_hanging: list[threading.Thread] = []
+"""Questions to the sound system that nobody waits for any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,7 @@ class Device:
         return f"{self.index}: {self.name}" + (f" ({self.path})" if self.path else "")
 
 
-def cameras(folder: Path = SYSFS) -> list[Device]:
+def list_cameras(folder: Path = SYSFS) -> list[Device]:
     """The cameras the kernel knows, by number; empty where it gives no list.
 
     One camera often has several device files, of which only the first gives pictures.
@@ -47,8 +56,13 @@ def cameras(folder: Path = SYSFS) -> list[Device]:
     return sorted(found, key=lambda device: device.index)
 
 
-def microphones() -> list[Device]:
-    """The inputs PortAudio knows. Raises MissingLibrary if PortAudio is not installed."""
+def list_microphones() -> list[Device]:
+    """The inputs PortAudio knows. Raises MissingLibrary without PortAudio, SourceError if it hangs."""
+    return in_time(sound_inputs)
+
+
+def sound_inputs() -> list[Device]:
+    """The same, however long it takes; for who waits in a thread already."""
     sound = portaudio()
     systems = sound.query_hostapis()
     return [
@@ -61,15 +75,70 @@ def microphones() -> list[Device]:
 def portaudio() -> ModuleType:
     """The `sounddevice` module, imported when it is first needed."""
     try:
-        return importlib.import_module("sounddevice")
+        sound = importlib.import_module("sounddevice")
     except OSError as failure:
         raise MissingLibrary(
             f"the sound library PortAudio cannot be loaded ({failure}). "
             "Install it: apt-get install libportaudio2. Without it all but microphones works: --mic none"
         ) from failure
+    # At the end of the process it would stop the last stream, and wait for ever for a server that hangs.
+    atexit.unregister(sound._exit_handler)
+    return sound
 
 
-def listing(kind: str, devices: Sequence[Device]) -> str:
+def in_time(
+    ask: Callable[[], T],
+    *,
+    undo: Callable[[T], object] = lambda _: None,
+    given_up: Callable[[], bool] = lambda: False,
+    limit_s: float = SOUND_S,
+) -> T:
+    """The answer of the sound system, asked in a thread that may hang: some servers never answer.
+
+    Raises SourceError after `limit_s`, when nobody wants to know any more, and as long as an earlier question
+    hangs. An answer that comes later is undone.
+    """
+    found: list[T | BaseException] = []
+    late = threading.Lock()
+    left = False
+
+    def work() -> None:
+        try:
+            answer: T | BaseException = ask()
+        except BaseException as failure:  # noqa: BLE001  it is raised again where somebody waits
+            answer = failure
+        with late:
+            found.append(answer)
+            unwanted = left
+        if unwanted and not isinstance(answer, BaseException):
+            undo(answer)
+
+    _hanging[:] = [thread for thread in _hanging if thread.is_alive()]
+    if _hanging:
+        raise SourceError(
+            "the sound system still does not answer; restart the sound server, or use --mic none"
+        )
+    thread = threading.Thread(target=work, name="asks the sound system", daemon=True)
+    thread.start()
+    for _ in range(round(limit_s / _TURN_S)):
+        thread.join(_TURN_S)
+        if not thread.is_alive() or given_up():
+            break
+    with late:
+        left = not found
+    if left:
+        _hanging.append(thread)
+        raise SourceError(
+            f"the sound system did not answer for {limit_s:.0f} s. Is its server stopped? "
+            "Restart it (systemctl --user restart pulseaudio, or pipewire), or use --mic none"
+        )
+    answer = found[0]
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def devices_in_words(kind: str, devices: Sequence[Device]) -> str:
     """'Cameras on this machine:' and one line for each, or (none)."""
     lines = [f"  {device}" for device in devices] or ["  (none)"]
     if kind == "Cameras" and sys.platform != "linux":

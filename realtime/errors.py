@@ -11,6 +11,7 @@
       + MissingFile          a file that has to be fetched once is not there
       + MissingLibrary       a system library or an optional package is not installed
       + SettingsError        a setting or a flag makes no sense
+      + InputRefused         what a caller of the API brought cannot be analysed; a ValueError, too
       + CalibrationRefused   the evidence does not suffice, or what was measured belongs to something else
     EndOfStream              the natural end of a source; not an error
 
@@ -62,6 +63,10 @@ class MissingLibrary(RealtimeError):
 
 class SettingsError(RealtimeError):
     """A setting or a flag makes no sense; the message says which and what would."""
+
+
+class InputRefused(RealtimeError, ValueError):
+    """A picture, sound or time that a caller brought makes no sense; the message says what would."""
 
 
 class CalibrationRefused(RealtimeError):

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.crop import cut_out, likeness, unlikeness
 from liveaffect.realtime.faces.blazeface import FaceFinder, Found
-from liveaffect.realtime.faces.motion import Change, Glance, Template
+from liveaffect.realtime.faces.motion import Change, MotionDetector, Template
 from liveaffect.realtime.frame import Box, Face, Sighting, VideoFrame
-from liveaffect.realtime.search import Area, Search, close_area, look, look_everywhere, one_each
-from liveaffect.realtime.track import SURE, Seen, Track, Tracker
+from liveaffect.realtime.search import Area, Search, close_area, look, look_everywhere, look_twice, one_each
+from liveaffect.realtime.track import SURE, LikenedFind, Track, Tracker
 
 LOOK_AGAIN_NS = 55 * MS
 """A known face is looked at again after this: every second frame at 30 a second, every frame below 18."""
@@ -26,7 +26,7 @@ LOOK_BESIDE_TILE_NS = 95 * MS
 """In a frame that takes a tile only what is older than this is looked at; the rest waits for the next."""
 LOOK_FOR_LOST_NS = 200 * MS
 LOOKS_WITH_TILE, LOOKS_ALONE = 1, 3
-"""Close looks that a frame takes beside a tile, and without one."""
+"""Close looks that a frame takes beside a tile, and without one; one more if the last is at somebody new."""
 MANY_FACES, LOOKS_AMONG_MANY = 6, 2
 """With so many faces the cutting takes the time of one look, and each is followed every second frame."""
 SAME_MOMENT = 0.7
@@ -47,7 +47,7 @@ class FaceAnalyzer:
         self.source = source
         self._far, self._near = far, near
         self._tracker = Tracker() if ids is None else Tracker(ids)
-        self._glance = Glance()
+        self._glance = MotionDetector()
         self._search: Search | None = None
         self._size = (0, 0)
 
@@ -84,14 +84,14 @@ class FaceAnalyzer:
         self._tracker.take(seen, areas)
         self._follow(frame)
         ended += self._tracker.expire()
-        faces = tuple(_face(image, track) for track in self._tracker.visible())
+        faces = tuple(_face_of(image, track) for track in self._tracker.visible())
         return Sighting(frame.source, frame.seq, now_ns, frame.size, faces, cut, ended)
 
     def _judge(self, image: NDArray[np.uint8], change: Change) -> tuple[int, tuple[int, ...], bool]:
         # After an abrupt change nobody is believed to be who they were before they were looked at again.
         # Answers how many looks that took, which ids ended, and whether it was a cut.
         known = [] if change.cut else self._tracker.visible()[:LOOKS_ALONE]
-        areas, seen = self._take_looks(image, known, LOOKS_ALONE)
+        areas, seen = self._take_looks(image, known, LOOKS_ALONE, anew=True)
         verdicts = [_is_same(track, seen) for track in known]
         others = [track for track, same in zip(known, verdicts, strict=True) if same is False]
         nobody_left = bool(known) and True not in verdicts and (bool(others) or change.novel > NOVEL_PLACE)
@@ -106,20 +106,30 @@ class FaceAnalyzer:
         return len(areas), ended, False
 
     def _take_looks(
-        self, image: NDArray[np.uint8], tracks: Sequence[Track], most: int
-    ) -> tuple[list[Area], list[Seen]]:
+        self, image: NDArray[np.uint8], tracks: Sequence[Track], most: int, *, anew: bool = False
+    ) -> tuple[list[Area], list[LikenedFind]]:
+        # Who is not known yet, or is to be known anew, is looked at a second time from farther away.
         areas: list[Area] = []
-        found: list[Found] = []
+        found: list[tuple[Found, bool]] = []
+        spent = 0
         for track in tracks:
-            if len(areas) >= most:
+            if spent >= most:
                 break
             area = close_area(track.box, *self._size)
             if area is None:
                 track.misses += 1
                 continue
             areas.append(area)
-            found += look(self._near, image, area)
-        return areas, [Seen(f, looks) for f in one_each(found) if (looks := _looks(image, f)) is not None]
+            spent += 1
+            finds = look(self._near, image, area)
+            nearest = min(finds, key=lambda f: _apart(f.box, track.box), default=None)
+            for find in finds:
+                twice = (anew or track.id is None) and find is nearest and find.score >= SURE
+                spent += twice
+                found.append((look_twice(self._near, image, find) if twice else find, twice))
+        proven = {id(find): twice for find, twice in found}
+        best = one_each([find for find, _ in found])
+        return areas, [LikenedFind(f, s, proven[id(f)]) for f in best if (s := _looks(image, f)) is not None]
 
     def _due(self, now_ns: int, again_ns: int) -> Sequence[Track]:
         # Suspects first: a face is shown as soon as it is confirmed.
@@ -154,13 +164,13 @@ def find_in_picture(far: FaceFinder, near: FaceFinder, image: NDArray[np.uint8])
     ]
 
 
-def _face(image: NDArray[np.uint8], track: Track) -> Face:
+def _face_of(image: NDArray[np.uint8], track: Track) -> Face:
     assert track.id is not None
     points, velocity = track.pixels, (track.steady.vx, track.steady.vy)
     return Face(track.id, track.box, points, velocity, track.seen_ns, track.score, cut_out(image, points))
 
 
-def _is_same(track: Track, seen: Sequence[Seen]) -> bool | None:
+def _is_same(track: Track, seen: Sequence[LikenedFind]) -> bool | None:
     # None: no face there at all; it may be hidden, or the picture is another one.
     best = min(seen, key=lambda s: _apart(s.found.box, track.box), default=None)
     if best is None or track.latest is None or _apart(best.found.box, track.box) > SAME_PLACE:

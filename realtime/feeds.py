@@ -6,15 +6,17 @@ A feed can make its source anew at any time, because a source that failed is nev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from liveaffect.realtime.clock import Clock
-from liveaffect.realtime.devices import cameras
+from liveaffect.realtime.devices import list_cameras
+from liveaffect.realtime.endings import PICTURES, names_a_file
 from liveaffect.realtime.errors import SettingsError
-from liveaffect.realtime.replay import PICTURES, MediaFile, Paced
-from liveaffect.realtime.source import Restamped, Source
+from liveaffect.realtime.replay import MediaFile, Paced
+from liveaffect.realtime.source import Renamed, Restamped, Source
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -40,7 +42,7 @@ def camera_feed(
     from liveaffect.realtime.camera import Camera
     from liveaffect.realtime.capture.grabber import CaptureFormat
 
-    if _is_file(name):
+    if names_a_file(name):
         return file_feed(Path(name), clock, later_ns)
 
     asked = CaptureFormat(size, fps)
@@ -49,7 +51,7 @@ def camera_feed(
         return Camera(name, clock, asked)
 
     # A URL is not in the list of devices; its pauses just run out.
-    watch = None if _URL.match(name) else cameras
+    watch = None if _URL.match(name) else list_cameras
     return Feed(make().name, make, pictures=True, sound=False, live=True, watch=watch)
 
 
@@ -57,7 +59,7 @@ def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
     """A microphone by index or name, its stamps set right; or a sound file played as if live."""
     from liveaffect.realtime.microphone import Microphone
 
-    if _is_file(name):
+    if names_a_file(name):
         return file_feed(Path(name), clock, later_ns)
 
     def make() -> Source:
@@ -85,5 +87,26 @@ def file_feed(path: Path, clock: Clock, later_ns: int = 0) -> Feed:
     return Feed(media.name, make, pictures=media.has_video, sound=media.has_audio, live=False)
 
 
-def _is_file(name: str) -> bool:
-    return not _URL.match(name) and not name.startswith("/dev/") and Path(name).is_file()
+def told_apart(feeds: Sequence[Feed]) -> list[Feed]:
+    """The same feeds under names of their own: the second film called a.mp4 becomes file:a.mp4#2.
+
+    Everything behind a source is kept by its name. A device cannot be opened twice: SettingsError.
+    """
+    seen: Counter[str] = Counter()
+    out: list[Feed] = []
+    for feed in feeds:
+        seen[feed.name] += 1
+        if seen[feed.name] == 1:
+            out.append(feed)
+            continue
+        if feed.live:
+            raise SettingsError(f"{feed.name} is named twice; a device is opened once")
+        out.append(_renamed(feed, f"{feed.name}#{seen[feed.name]}"))
+    return out
+
+
+def _renamed(feed: Feed, name: str) -> Feed:
+    def make() -> Source:
+        return Renamed(feed.make(), name)
+
+    return replace(feed, name=name, make=make)

@@ -47,7 +47,7 @@ class StageReport:
     """Calls that took longer than the stage's period."""
 
 
-class Stage:
+class StageMeter:
     """Counts calls, time and overruns of one stage. One thread adds, any thread reads."""
 
     def __init__(self, name: str, period_ns: int) -> None:
@@ -88,7 +88,7 @@ class Rate:
         return (len(self._times) - 1) * SECOND / (self._times[-1] - self._times[0])
 
 
-def in_words(*losses: Mapping[str, int]) -> str:
+def losses_in_words(*losses: Mapping[str, int]) -> str:
     """What was lost, by cause, as the end of a line; nothing if nothing was."""
     return "".join(f"; {count} {cause}" for causes in losses for cause, count in causes.items() if count)
 
@@ -98,7 +98,7 @@ class HealthBook:
 
     def __init__(self) -> None:
         self.ledgers: dict[str, Ledger] = {}
-        self.stages: dict[str, Stage] = {}
+        self.stages: dict[str, StageMeter] = {}
         self.left_out: Counter[str] = Counter()
         """Pictures that were not analysed, drawn or not, by cause."""
         self.failures: Counter[str] = Counter()
@@ -110,10 +110,10 @@ class HealthBook:
         with self._lock:
             return self.ledgers.setdefault(source, Ledger())
 
-    def stage(self, name: str, period_ns: int) -> Stage:
+    def stage(self, name: str, period_ns: int) -> StageMeter:
         """The stage of that name, made on first use."""
         with self._lock:
-            return self.stages.setdefault(name, Stage(name, period_ns))
+            return self.stages.setdefault(name, StageMeter(name, period_ns))
 
     def dropped(self) -> int:
         """Pictures of all cameras that were not drawn."""

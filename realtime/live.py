@@ -8,7 +8,9 @@ to the main thread, so this loop is it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 from liveaffect.realtime.analysis import Analysis
 from liveaffect.realtime.clock import MS, SECOND, Clock
@@ -16,13 +18,14 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SourceNotFound
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
-from liveaffect.realtime.health import HealthBook, in_words
+from liveaffect.realtime.health import HealthBook, losses_in_words
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Snapshot
-from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStatus, Screen, blank
+from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStatus, Screen, blank_picture
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
+from liveaffect.realtime.watchdog import Watchdog
 from liveaffect.realtime.wiring import Rings, Watcher, Wiring
 
 _IDLE_S = 0.05
@@ -53,15 +56,19 @@ class LiveRun:
         mirrored: bool = False,
     ) -> None:
         cameras = [feed.name for feed in feeds if feed.pictures]
+        self._feeds = tuple(feeds)
         self.rings = Rings.plain(cameras, [feed.name for feed in feeds if feed.sound])
         self.health = HealthBook()
         self.cues: Ring[tuple[Cue, ...]] = Ring(CUES)
         self.pace = Pace(overlay)
+        self.text_scale: Callable[[str], float] = lambda source: 1.0
+        """How much larger than usual text on the pictures of a source must be; a window knows."""
         self._sound: Ring[AudioBlock] = Ring(SOUND_BLOCKS)
         self._clock = clock
         self._outputs = outputs
         self._fresh = threading.Event()
         self.analysis = Analysis(lambda: make_wiring(self.rings, self.cues.push), clock)
+        self.watchdog = Watchdog(self.analysis, self.cues, clock)
         self.supervisors = [
             Supervisor(f.make, clock, self.deliver, live=f.live, watch=f.watch) for f in feeds
         ]
@@ -81,17 +88,33 @@ class LiveRun:
         Raises what kept the analysis from loading, because a run without any is not what was asked for.
         """
         started_ns = self._clock.now_ns()
-        self.analysis.start()
-        for supervisor in self.supervisors:
-            supervisor.start()
+        with closing(self.turns()) as turns:
+            for ended in turns:
+                if ended or wants_stop() or 0 < seconds * SECOND <= self._clock.now_ns() - started_ns:
+                    break
+
+    def turns(self) -> Generator[bool]:
+        """Start, and take a turn whenever asked for the next; True once every source has ended.
+
+        Raises as `run` does. Closing the generator ends threads, sources and outputs.
+        """
+        # A film waits for the networks; what a camera shows meanwhile is shown without them.
+        waiting = [s for s, feed in zip(self.supervisors, self._feeds, strict=True) if not feed.live]
         try:
-            while not wants_stop():
+            self.analysis.start()
+            self.watchdog.start()
+            for supervisor in self.supervisors:
+                if supervisor not in waiting:
+                    supervisor.start()
+            while True:
                 self.turn()
+                if self.analysis.wiring is not None:
+                    while waiting:
+                        waiting.pop().start()
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
                 self._refuse_what_was_never_there()
-                if 0 < seconds * SECOND <= self._clock.now_ns() - started_ns or self._ended():
-                    break
+                yield self._ended()
         finally:
             self._close()
 
@@ -102,6 +125,7 @@ class LiveRun:
         """
         self._fresh.wait(wait_s)
         self._fresh.clear()
+        self.watchdog.turned()
         for name in self.screens:
             self._draw_newest(name)
         self._hand_on()
@@ -127,11 +151,14 @@ class LiveRun:
         captured = sum(ledger.captured for ledger in ledgers)
         wiring = self.analysis.wiring
         skipped = 0 if wiring is None else wiring.scheduler.skipped["grid points"]
-        left_out = {} if wiring is None else wiring.health.left_out
+        failures = self.health.failures if wiring is None else self.health.failures + wiring.health.failures
+        left_out = {} if wiring is None else wiring.health.left_out + wiring.scheduler.lost_sound()
         return (
             f"{captured} pictures captured, {shown} drawn, {self.health.dropped()} dropped, "
-            f"{captured - shown - self.health.dropped()} in flight; {skipped} grid points skipped"
-        ) + in_words(*(s.state.losses for s in self.supervisors), left_out, self.health.failures)
+            f"{captured - shown - self.health.dropped()} in flight; {skipped} answers skipped"
+        ) + losses_in_words(
+            sum((Counter(s.state.losses) for s in self.supervisors), Counter[str]()), left_out, failures
+        )
 
     def check_ledger(self) -> None:
         """Raise AssertionError unless every captured picture is accounted for. Call after `run`."""
@@ -153,7 +180,7 @@ class LiveRun:
         if name == NO_CAMERA:
             now_ns = self._clock.now_ns()
             if now_ns - self._last.get(name, (None, 0))[1] >= HISTORY_STEP_NS:
-                self._show(name, blank(name, now_ns))
+                self._show(name, blank_picture(name, now_ns))
             return
         batch = self.rings.frames[name].read_since(self._cursors[name])
         self._cursors[name] = batch.cursor
@@ -169,7 +196,7 @@ class LiveRun:
         if now_ns - drawn_ns < _STILL_NS:
             return
         # Nothing came for a while: draw what there is again, so that the words on it are true.
-        self._show(name, frame or blank(name, now_ns))
+        self._show(name, frame or blank_picture(name, now_ns))
 
     def _show(self, name: str, frame: VideoFrame) -> None:
         self._wait_for_result(name, frame)
@@ -193,6 +220,7 @@ class LiveRun:
                 dropped=self.health.dropped(),
                 skipped=0 if wiring is None else wiring.scheduler.skipped["grid points"],
                 notices=self._notices(),
+                text_scale=self.text_scale(name),
             ),
         )
         self._outputs.show(picture, frame)
@@ -256,9 +284,8 @@ class LiveRun:
             for state in (supervisor.state for supervisor in self.supervisors)
             if state.phase != "running"
         ]
-        if self.analysis.failed is not None:
-            notices.append(f"analysis stopped: {self.analysis.failed}")
-        elif self.analysis.wiring is None:
+        notices.extend(self.watchdog.notices)
+        if self.analysis.wiring is None:
             notices.append("starting")
         elif (caveat := self.analysis.wiring.networks.caveat) is not None:
             notices.append(caveat)
@@ -271,11 +298,21 @@ class LiveRun:
             raise SourceNotFound("; ".join(dict.fromkeys(str(error) for error in errors if error)))
 
     def _ended(self) -> bool:
-        return all(supervisor.state.phase == "ended" for supervisor in self.supervisors)
+        """With a film its end is the end, also where a microphone could go on for ever."""
+        both = list(zip(self.supervisors, self._feeds, strict=True))
+        decisive = [s for s, feed in both if feed.pictures] or self.supervisors
+        return all(supervisor.state.phase == "ended" for supervisor in decisive)
 
     def _close(self) -> None:
+        self.watchdog.stop()
+        # Each may take a moment; together they take no longer than the slowest.
         for supervisor in self.supervisors:
-            supervisor.stop()
+            supervisor.ask_to_stop()
+        closers = [threading.Thread(target=s.stop, name=f"closing {s.state.name}") for s in self.supervisors]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join()
         self.analysis.stop()
         self._hand_on()
         self._outputs.close()

@@ -8,7 +8,7 @@ runs are identical and live use is imitated without its haste.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,12 +16,14 @@ from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND, MediaClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Restamped
+from liveaffect.realtime.source import CountsLosses, Restamped
+from liveaffect.realtime.voice_analyzer import LATE, SHED
 from liveaffect.realtime.window import FUSION_STEP_NS
 from liveaffect.realtime.wiring import Rings, Tools, Wiring
 
@@ -29,7 +31,7 @@ Progress = Callable[[float], None]
 """Called with the media time in seconds."""
 
 
-class Reader(Protocol):
+class ItemReader(Protocol):
     """What lock-step needs of a source: items in the order of their time, then EndOfStream."""
 
     def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
@@ -46,6 +48,10 @@ class Summary:
     cues: int = 0
     tracks: set[int] = field(default_factory=set)
     labels: dict[str, int] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
+    """What of the file could not be used, by cause."""
+    lost_sound: dict[str, int] = field(default_factory=dict)
+    """Pieces of sound that say nothing about anybody, by cause."""
     failures: list[str] = field(default_factory=list)
     """What outputs failed at."""
 
@@ -54,8 +60,10 @@ class Summary:
         most = sorted(self.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
         shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
         people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
-        return f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues" + (
-            f": {shares}" if shares else ""
+        return (
+            f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
+            + (f": {shares}" if shares else "")
+            + losses_in_words({**self.losses, **self.lost_sound})
         )
 
     def count(self, cues: tuple[Cue, ...]) -> None:
@@ -79,33 +87,74 @@ class LockStep:
         self._early: deque[AudioBlock] = deque()
         self._notices = () if (caveat := wiring.networks.caveat) is None else (caveat,)
         self.pictures = 0
+        self.newest: tuple[VideoFrame, Sighting, Snapshot] | None = None
+        """The last picture and what came of it."""
 
-    def run(self, reader: Reader, progress: Progress = lambda _: None) -> float:
+    @classmethod
+    def of(
+        cls,
+        camera: str | None,
+        microphone: str | None,
+        tools: Tools,
+        outputs: Outputs,
+        publish: Callable[[tuple[Cue, ...]], None],
+    ) -> LockStep:
+        """With stations for sources of these names, wired and ready."""
+        # What went wrong with the file before says nothing about this one.
+        tools.networks.forgive()
+        rings = Rings.plain([camera] if camera else [], [microphone] if microphone else [])
+        wiring = Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
+        wiring.scheduler.adopt(tools.profile)
+        return cls(wiring, Screen(camera, tools.networks.name) if camera else None, outputs)
+
+    @property
+    def now_ns(self) -> int:
+        """How far it has come."""
+        return self._clock.now_ns()
+
+    def run(self, reader: ItemReader, progress: Progress = lambda _: None) -> float:
         """Everything the source has; returns the media time in seconds. Raises if something was skipped."""
+        for media_s in self.steps(reader):
+            progress(media_s)
+        media_s = self.finish()
+        self.check_nothing_was_skipped()
+        return media_s
+
+    def steps(self, reader: ItemReader) -> Iterator[float]:
+        """Take one item after the other, giving the caller a turn after each; yields the media time reached.
+
+        `finish` and `check_nothing_was_skipped` belong behind the last of them.
+        """
         while True:
             try:
                 item = reader.read(1.0)
             except EndOfStream:
-                break
+                return
             if isinstance(item, AudioBlock):
-                self._hear(item)
+                self.hear(item)
+                yield self.now_ns / SECOND
             elif item is not None:
-                self._see(item)
-                progress(item.captured_ns / SECOND)
+                self.see(item)
+                yield item.captured_ns / SECOND
+
+    def finish(self) -> float:
+        """Step all that is left; returns the media time in seconds."""
         end_ns = max([self._clock.now_ns(), *(_end_ns(block) for block in self._early)])
-        self._catch_up(end_ns + 1)
-        self._check_nothing_was_skipped()
+        self.catch_up(end_ns + 1)
+        # The end seldom lies on a grid point, and what was said after the last one counts too.
+        self._step(end_ns)
         return end_ns / SECOND
 
-    def _hear(self, block: AudioBlock) -> None:
+    def hear(self, block: AudioBlock) -> None:
         """Sound counts from when its last sample is captured; until then it waits."""
         self._outputs.hear(block)
         self._early.append(block)
         if not self._wiring.rings.frames:
-            self._catch_up(_end_ns(block))
+            self.catch_up(_end_ns(block))
 
-    def _see(self, frame: VideoFrame) -> None:
-        self._catch_up(frame.captured_ns)
+    def see(self, frame: VideoFrame) -> None:
+        """Step all grid points before this picture, then the picture itself."""
+        self.catch_up(frame.captured_ns)
         self._wiring.rings.take(frame)
         sighting = self._wiring.look(frame)
         snapshot = self._step(frame.captured_ns)
@@ -116,8 +165,9 @@ class LockStep:
             self._outputs.show(self._screen.draw(frame, sighting, snapshot, around), frame)
         ledger.shown += 1
         self.pictures += 1
+        self.newest = frame, sighting, snapshot
 
-    def _catch_up(self, until_ns: int) -> None:
+    def catch_up(self, until_ns: int) -> None:
         """Step every grid point before `until_ns`."""
         while (point_ns := self._next_point * FUSION_STEP_NS) < until_ns:
             self._step(point_ns)
@@ -129,10 +179,23 @@ class LockStep:
         self._next_point = max(self._next_point, now_ns // FUSION_STEP_NS + 1)
         return self._wiring.scheduler.step(now_ns)
 
-    def _check_nothing_was_skipped(self) -> None:
-        skipped = self._wiring.scheduler.skipped
-        if skipped["grid points"] or skipped["looks"]:
-            raise RealtimeError(f"lock-step skipped {dict(skipped)}; this is a defect of the program")
+    def lost_sound(self) -> dict[str, int]:
+        """Pieces of sound that said nothing about anybody, by cause."""
+        return dict(self._wiring.scheduler.lost_sound())
+
+    def check_nothing_was_skipped(self) -> None:
+        """Raise RealtimeError if a file was not analysed to its last sample."""
+        scheduler = self._wiring.scheduler
+        lost = scheduler.lost_sound()
+        skipped = {
+            **scheduler.skipped,
+            LATE: lost[LATE],
+            SHED: lost[SHED],
+            "blocks of sound that were never taken in": len(self._early),
+            "pieces of sound that were never heard": scheduler.unheard(),
+        }
+        if any(skipped.values()):
+            raise RealtimeError(f"lock-step skipped {skipped}; this is a defect of the program")
         for ledger in self._wiring.health.ledgers.values():
             ledger.check(in_flight=0)
 
@@ -145,7 +208,7 @@ def _end_ns(block: AudioBlock) -> int:
 class Watched:
     """A source that was opened, and what it delivers."""
 
-    reader: Reader
+    reader: ItemReader
     camera: str | None
     microphone: str | None
 
@@ -165,14 +228,12 @@ def analyse(
         outputs.tell(cues)
         on_cues(cues)
 
-    cameras = [watched.camera] if watched.camera else []
-    rings = Rings.plain(cameras, [watched.microphone] if watched.microphone else [])
-    wiring = Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
-    wiring.scheduler.adopt(tools.profile)
-    screen = Screen(watched.camera, tools.networks.name) if watched.camera else None
-    run = LockStep(wiring, screen, outputs)
+    run = LockStep.of(watched.camera, watched.microphone, tools, outputs, publish)
     summary.media_s = run.run(watched.reader, progress)
     summary.pictures = run.pictures
+    if isinstance(watched.reader, CountsLosses):
+        summary.losses = {cause: count for cause, count in watched.reader.losses.items() if count}
+    summary.lost_sound = run.lost_sound()
     return summary
 
 

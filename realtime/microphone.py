@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.capture.portaudio import FormatRefused, SoundSystem, Stream
-from liveaffect.realtime.capture.resample import Resampler
+from liveaffect.realtime.capture.resample import LOUDEST, Resampler
 from liveaffect.realtime.capture.sound_time import SoundTime
 from liveaffect.realtime.clock import SECOND, Clock
-from liveaffect.realtime.devices import Device, by_name, listing
+from liveaffect.realtime.devices import Device, by_name, devices_in_words, in_time
 from liveaffect.realtime.errors import SourceError, SourceLost, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
 
@@ -78,23 +78,29 @@ class Microphone:
         """Find it and start it. Raises SourceNotFound, SourceBusy, SourceError or MissingLibrary."""
         if self._closed or self._stream:
             raise SourceError(f"{self.name} was opened before; a source is opened once")
-        if self._system is None:
+        if self._system is not None:
+            self._stream = self._start(self._system)
+            return
+
+        def start() -> Stream:
             from liveaffect.realtime.capture.portaudio import PortAudio
 
-            self._system = PortAudio()
-        device = self._find(self._system)
-        own_hz, own_channels = self._system.own_format(device)
+            return self._start(PortAudio())
+
+        self._stream = in_time(start, undo=lambda stream: stream.close(), given_up=lambda: self._closed)
+
+    def _start(self, system: SoundSystem) -> Stream:
+        device = self._find(system)
+        own_hz, own_channels = system.own_format(device)
         formats = [(SAMPLE_RATE, 1), (own_hz, 1), (own_hz, min(own_channels, 2)), (own_hz, own_channels)]
         refusal: FormatRefused | None = None
         for rate_hz, channels in dict.fromkeys(formats):
             self._rate_hz = rate_hz
             self._time = SoundTime(rate_hz)
             try:
-                self._stream = self._system.start(device, rate_hz, channels, self._heard)
+                return system.start(device, rate_hz, channels, self._heard)
             except FormatRefused as failure:
                 refusal = failure
-            else:
-                return
         raise SourceError(f"{self.name} does none of {formats} (rate in Hz, channels): {refusal}")
 
     def read(self, timeout_s: float) -> AudioBlock | None:
@@ -132,7 +138,7 @@ class Microphone:
             found = by_name(known, self._spec)
         if found is None:
             raise SourceNotFound(
-                f"no microphone matches '{self._spec}'. {listing('Microphones', known)}\n"
+                f"no microphone matches '{self._spec}'. {devices_in_words('Microphones', known)}\n"
                 "Without one: --mic none"
             )
         return found
@@ -155,9 +161,15 @@ class Microphone:
         )
         self._skip(lost, "samples lost by the device")
         mono = raw.samples.mean(axis=1, dtype=np.float32) if raw.samples.ndim == 2 else raw.samples
-        good = np.isfinite(mono)
+        good = np.abs(mono) <= LOUDEST
         if not good.all():
-            self._losses["samples that were not numbers"] += int((~good).sum())
+            numbers = np.isfinite(mono)
+            for cause, of_them in (
+                ("samples that were not numbers", ~numbers),
+                ("samples that were absurdly loud", numbers & ~good),
+            ):
+                if of_them.any():
+                    self._losses[cause] += int(of_them.sum())
             mono = np.where(good, mono, np.float32(0.0))
         self._next_in += len(mono)
         if self._rate_hz == SAMPLE_RATE:

@@ -159,6 +159,11 @@ class Networks:
         return self._face.engine.spec.name
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What runs each network, each once."""
+        return tuple(dict.fromkeys(asked.engine.spec.name for asked in self._all()))
+
+    @property
     def failures(self) -> dict[str, int]:
         """How often each network failed so far."""
         return {asked.modality: asked.failures for asked in self._all()}
@@ -177,6 +182,11 @@ class Networks:
         """Do once what only the first call does slowly."""
         for asked in self._all():
             asked.engine.warm_up()
+
+    def forgive(self) -> None:
+        """Begin anew: an engine that failed in an earlier run is asked again."""
+        for asked in self._all():
+            asked.in_a_row, asked.message = 0, None
 
     def close(self) -> None:
         """Free everything. Safe to call twice."""

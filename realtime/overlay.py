@@ -17,16 +17,22 @@ from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime import freshness
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawing.paint import FULL, Colour, Sprite, label_colour, paste
-from liveaffect.realtime.drawing.panels import Measures, Said, Source, face_panel, face_sizes, source_panel
-from liveaffect.realtime.drawing.placing import (
-    FreeSpace,
+from liveaffect.realtime.drawing.canvas import FULL, Colour, Sprite, label_colour, paste
+from liveaffect.realtime.drawing.panels import (
+    Measures,
+    PanelText,
+    ReadingLine,
+    face_panel,
+    face_sizes,
+    readings_panel,
+)
+from liveaffect.realtime.drawing.placer import (
     PanelPlace,
+    PanelPlacer,
     Rect,
     WantedPanel,
     clearance,
     face_room,
-    place_panels,
 )
 from liveaffect.realtime.drawing.signs import (
     corner,
@@ -41,7 +47,7 @@ from liveaffect.realtime.drawing.signs import (
 from liveaffect.realtime.drawing.view import Health, Mark, View
 from liveaffect.realtime.freshness import Lifetime
 
-__all__ = ["Health", "Layout", "Mark", "PanelPlace", "Piece", "View", "draw", "lay_out", "paint"]
+__all__ = ["Health", "Mark", "OverlayLayout", "PanelPlace", "View", "draw", "lay_out", "paint"]
 
 _FADE_STEPS = 8
 NEUTRAL = LABELS[0]
@@ -50,17 +56,17 @@ _UNKNOWN: Colour = (196, 202, 210)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Piece:
+class PlacedSprite:
     """One sprite and where it goes."""
 
     what: str
-    """'panel', 'sources', 'meter', 'health', 'notices', 'timeline', 'nobody'."""
+    """'panel', 'readings', 'meter', 'health', 'notices', 'timeline', 'nobody'."""
     rect: Rect
     sprite: Sprite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frame:
+class FaceBox:
     """One box around a face."""
 
     box: Rect
@@ -68,13 +74,13 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class OverlayLayout:
     """What stands where in one picture."""
 
     measures: Measures
-    frames: tuple[Frame, ...]
-    pieces: tuple[Piece, ...]
-    seats: tuple[PanelPlace, ...]
+    boxes: tuple[FaceBox, ...]
+    sprites: tuple[PlacedSprite, ...]
+    places: tuple[PanelPlace, ...]
     """Hand them to the next `lay_out` and panels stay on their side of the face."""
 
 
@@ -83,46 +89,48 @@ def draw(view: View) -> NDArray[np.uint8]:
     return paint(view, lay_out(view))
 
 
-def paint(view: View, layout: Layout) -> NDArray[np.uint8]:
+def paint(view: View, layout: OverlayLayout) -> NDArray[np.uint8]:
     """A copy of the frame, mirrored if asked for, with the layout drawn on it."""
     picture = _copy(view)
-    for frame in layout.frames:
-        _draw_frame(picture, frame, layout.measures)
-    for piece in layout.pieces:
-        paste(picture, piece.sprite, piece.rect[0], piece.rect[1])
+    for face in layout.boxes:
+        _draw_box(picture, face, layout.measures)
+    for placed in layout.sprites:
+        paste(picture, placed.sprite, placed.rect[0], placed.rect[1])
     return picture
 
 
-def lay_out(view: View, seats: tuple[PanelPlace, ...] = ()) -> Layout:
-    """Decide what stands where; `seats` are those of the picture before."""
-    width, height = view.frame.size
-    m = Measures.of(width, height)
+def lay_out(view: View, before: tuple[PanelPlace, ...] = (), *, text_scale: float = 1.0) -> OverlayLayout:
+    """Decide what stands where.
+
+    `before` are the places of the picture before, `text_scale` is that of `Measures`.
+    """
+    m = Measures.of(*view.frame.size, text_scale)
     boxes = {mark.track: _box(mark, view) for mark in view.marks}
-    room = FreeSpace(width, height, m.gap, [face_room(_box(mark, view)) for mark in view.marks])
-    pieces = [*_notices(view, room, m), *_health(view, room, m), *_meter(view, boxes, room, m)]
-    said = {mark.track: words for mark in view.marks if (words := _said(mark)) is not None}
-    sources = {mark.track: _sources(mark) for mark in view.marks}
-    guests = [
-        WantedPanel(track, boxes[track], face_sizes(words, len(sources[track]), m))
-        for track, words in said.items()
+    room = PanelPlacer(view.frame.size, m.gap, [face_room(_box(mark, view)) for mark in view.marks])
+    sprites = [*_notices(view, room, m), *_health(view, room, m), *_meter(view, boxes, room, m)]
+    texts = {mark.track: text for mark in view.marks if (text := _panel_text(mark)) is not None}
+    readings = {mark.track: _readings(mark) for mark in view.marks}
+    wanted = [
+        WantedPanel(track, boxes[track], face_sizes(text, len(readings[track]), m))
+        for track, text in texts.items()
     ]
-    seated = place_panels(guests, room, m.gap, seats)
-    for seat, rect in seated:
-        room.take(rect)
-        panel = face_panel(said[seat.track], seat.form, m)
-        pieces.append(Piece("panel", (rect[0], rect[1], *panel.size), panel))
-        if seat.form == "full" and sources[seat.track]:
-            below = source_panel(sources[seat.track], m)
-            pieces.append(Piece("sources", (rect[0], rect[1] + rect[3] - below.size[1], *below.size), below))
-    pieces.extend(_timeline(view, room, m))
-    frames = tuple(
-        Frame(boxes[mark.track], _frame_colour(said.get(mark.track)))
+    placed = room.place(wanted, before)
+    for place, rect in placed:
+        panel = face_panel(texts[place.track], place.form, m)
+        sprites.append(PlacedSprite("panel", (rect[0], rect[1], *panel.size), panel))
+        if place.form == "full" and readings[place.track]:
+            below = readings_panel(readings[place.track], m)
+            under = (rect[0], rect[1] + rect[3] - below.size[1], *below.size)
+            sprites.append(PlacedSprite("readings", under, below))
+    sprites.extend(_timeline(view, room, m))
+    faces = tuple(
+        FaceBox(boxes[mark.track], _box_colour(texts.get(mark.track)))
         for mark in sorted(view.marks, key=lambda mark: mark.box[2] * mark.box[3])
     )
-    return Layout(m, frames, tuple(pieces), tuple(seat for seat, _ in seated))
+    return OverlayLayout(m, faces, tuple(sprites), tuple(place for place, _ in placed))
 
 
-def visible(age_ms: int | None, lifetime: Lifetime) -> int:
+def opacity(age_ms: int | None, lifetime: Lifetime) -> int:
     """How strongly a reading of this age is shown, 0 to FULL in a few steps; without an age not at all."""
     share = lifetime.share(None if age_ms is None else age_ms * MS)
     return FULL * math.ceil(_FADE_STEPS * share) // _FADE_STEPS
@@ -141,39 +149,39 @@ def _box(mark: Mark, view: View) -> Rect:
     return (view.frame.size[0] - x - w if view.mirrored else x), y, w, h
 
 
-def _strengths(mark: Mark) -> tuple[int, int]:
-    return visible(mark.face_age_ms, freshness.FACE), visible(mark.voice_age_ms, freshness.VOICE)
+def _opacities(mark: Mark) -> tuple[int, int]:
+    return opacity(mark.face_age_ms, freshness.FACE), opacity(mark.voice_age_ms, freshness.VOICE)
 
 
-def _said(mark: Mark) -> Said | None:
+def _panel_text(mark: Mark) -> PanelText | None:
     """What the panel of a face says, or None when there is nothing to say any more."""
     if mark.cue is None:
         return None
     never = mark.face_age_ms is None and mark.voice_age_ms is None
-    strong = FULL if never else max(_strengths(mark))
-    return _words(mark.cue, strong) if strong else None
+    shown = FULL if never else max(_opacities(mark))
+    return _text_of(mark.cue, shown) if shown else None
 
 
-def _words(cue: Cue, strong: int = FULL) -> Said:
+def _text_of(cue: Cue, shown: int = FULL) -> PanelText:
     # Whole percents: finer steps nobody can see, and every change is a panel drawn anew.
     shares = tuple(10 * round(100 * p) for p in cue.fused)
     way = None if cue.strength is None or cue.label == NEUTRAL else round(10 * cue.strength)
-    return Said(cue.label, round(100 * cue.confidence), shares, cue.reason or "", strong, way)
+    return PanelText(cue.label, round(100 * cue.confidence), shares, cue.reason or "", shown, way)
 
 
-def _sources(mark: Mark) -> tuple[Source, ...]:
+def _readings(mark: Mark) -> tuple[ReadingLine, ...]:
     if mark.cue is None:
         return ()
     ages = (mark.face_age_ms, mark.voice_age_ms)
     out = []
     for name, weight, age, strong in zip(
-        ("face", "voice"), mark.cue.weights[:2], ages, _strengths(mark), strict=True
+        ("face", "voice"), mark.cue.weights[:2], ages, _opacities(mark), strict=True
     ):
         alive = age is not None and strong > 0
         shown = _tens(age) if alive and age is not None else None
-        out.append(Source(name, round(100 * weight) if alive else 0, shown, strong or FULL))
+        out.append(ReadingLine(name, round(100 * weight) if alive else 0, shown, strong or FULL))
     if mark.cue.words is not None:
-        out.append(Source("words", round(100 * mark.cue.weights[2]), None))
+        out.append(ReadingLine("words", round(100 * mark.cue.weights[2]), None))
     return tuple(out)
 
 
@@ -182,34 +190,34 @@ def _tens(age_ms: int) -> int:
     return (age_ms + 5) // 10 * 10
 
 
-def _frame_colour(said: Said | None) -> Colour:
-    if said is None:
+def _box_colour(text: PanelText | None) -> Colour:
+    if text is None:
         return _UNKNOWN
-    colour, rest = label_colour(said.label), FULL - said.strength
-    mixed = [(c * said.strength + u * rest) >> 8 for c, u in zip(colour, _UNKNOWN, strict=True)]
+    colour, rest = label_colour(text.label), FULL - text.opacity
+    mixed = [(c * text.opacity + u * rest) >> 8 for c, u in zip(colour, _UNKNOWN, strict=True)]
     return mixed[0], mixed[1], mixed[2]
 
 
-def _notices(view: View, room: FreeSpace, m: Measures) -> list[Piece]:
+def _notices(view: View, room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
     """At the top, else at another edge, broken into shorter lines if need be.
 
-    Only where faces leave no room at all it stands at the edge where it hides least of one: a frozen
+    Only where faces leave no room for all of it, it stands at the edge where it hides least of one: a frozen
     picture must say that it is frozen.
     """
     notices = tuple(notice for notice in view.notices if notice.strip())
     if not notices:
         return []
     for share in (1, 2, 3, 4, 6):
-        sprite = notice_panel(notices, room.width // share - 2 * m.gap, m)
-        places = room.corners(sprite.size, ("tc", "bc", "tl", "tr", "bl", "br", "ml", "mr"))
-        if (rect := room.first_free(places)) is not None:
-            return [Piece("notices", rect, sprite)]
-    sprite = notice_panel(notices, room.width - 2 * m.gap, m)
-    places = room.corners(sprite.size, ("tc", "bc"))
-    return [Piece("notices", room.take(min(places, key=lambda r: _hidden(r, room))), sprite)]
+        sprite, all_of_it = notice_panel(notices, room.size[0] // share - 2 * m.gap, m)
+        spots = room.corners(sprite.size, ("tc", "bc", "tl", "tr", "bl", "br", "ml", "mr"))
+        if all_of_it and (rect := room.first_free(spots)) is not None:
+            return [PlacedSprite("notices", rect, sprite)]
+    sprite, _ = notice_panel(notices, room.size[0] - 2 * m.gap, m)
+    spots = room.corners(sprite.size, ("tc", "bc"))
+    return [PlacedSprite("notices", room.take(min(spots, key=lambda r: _hidden(r, room))), sprite)]
 
 
-def _hidden(rect: Rect, room: FreeSpace) -> int:
+def _hidden(rect: Rect, room: PanelPlacer) -> int:
     """Pixels of what is taken that the rectangle would hide."""
     x, y, w, h = rect
     return sum(
@@ -218,20 +226,20 @@ def _hidden(rect: Rect, room: FreeSpace) -> int:
     )
 
 
-def _health(view: View, room: FreeSpace, m: Measures) -> list[Piece]:
+def _health(view: View, room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
     """At the bottom, in the longest form for which there is room."""
     for share in (1, 2, 3, 4):
-        sprite = health_panel(view.health, room.width // share - 2 * m.gap, m)
+        sprite = health_panel(view.health, room.size[0] // share - 2 * m.gap, m)
         rect = room.first_free(room.corners(sprite.size, ("bl", "br", "tl", "tr")))
         if rect is not None:
-            return [Piece("health", rect, sprite)]
+            return [PlacedSprite("health", rect, sprite)]
     return []
 
 
-def _meter(view: View, boxes: dict[int, Rect], room: FreeSpace, m: Measures) -> list[Piece]:
+def _meter(view: View, boxes: dict[int, Rect], room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
     """At the speaker if one speaks in view, else at the edge beside what is known about the voice."""
     steps = meter_steps(view.voice_level)
-    speakers = [mark.track for mark in view.marks if mark.cue and mark.cue.speaking and _strengths(mark)[1]]
+    speakers = [mark.track for mark in view.marks if mark.cue and mark.cue.speaking and _opacities(mark)[1]]
     for track in sorted(speakers, key=lambda t: -boxes[t][2] * boxes[t][3]):
         x, y, w, h = boxes[track]
         wide = max(8 * m.cap, min(w, 16 * m.cap))
@@ -241,7 +249,7 @@ def _meter(view: View, boxes: dict[int, Rect], room: FreeSpace, m: Measures) -> 
         under = clearance(boxes[track], m.gap)[1]
         spots = [(left, y + h + under, wide, high), (left, top - m.gap - high, wide, high)]
         if (rect := room.first_free(spots)) is not None:
-            return [Piece("meter", rect, sprite)]
+            return [PlacedSprite("meter", rect, sprite)]
     nobody = view.nobody if view.nobody is not None and view.nobody.voice is not None else None
     if speakers or (nobody is None and not steps):
         return []
@@ -249,38 +257,38 @@ def _meter(view: View, boxes: dict[int, Rect], room: FreeSpace, m: Measures) -> 
     rect = room.first_free(_above_health(room, sprite.size, m))
     if rect is None:
         return []
-    pieces = [Piece("meter", rect, sprite)]
+    pieces = [PlacedSprite("meter", rect, sprite)]
     if nobody is not None:
-        words = _words(nobody)
+        words = _text_of(nobody)
         text = f"nobody in view: {words.label} {words.percent}%"
         note = line_panel(text, label_colour(words.label), m)
         beside = (rect[0] + rect[2] + m.gap, rect[1], *note.size)
         above = (rect[0], rect[1] - m.gap - note.size[1], *note.size)
         if (place := room.first_free([beside, above])) is not None:
-            pieces.append(Piece("nobody", place, note))
+            pieces.append(PlacedSprite("nobody", place, note))
     return pieces
 
 
-def _above_health(room: FreeSpace, size: tuple[int, int], m: Measures) -> list[Rect]:
+def _above_health(room: PanelPlacer, size: tuple[int, int], m: Measures) -> list[Rect]:
     """Corners, and the places just above whatever stands in the lower ones."""
     corners = room.corners(size, ("bl", "br", "tl", "tr"))
     raised = [(x, y - size[1] - m.gap, w, h) for x, y, w, h in corners[:2]]
     return [raised[0], corners[0], raised[1], *corners[1:]]
 
 
-def _timeline(view: View, room: FreeSpace, m: Measures) -> list[Piece]:
+def _timeline(view: View, room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
     if not view.history:
         return []
-    sprite = timeline(view.history, min(room.width // 3, 22 * m.cap), m)
+    sprite = timeline(view.history, min(room.size[0] // 3, 22 * m.cap), m)
     corners = room.corners(sprite.size, ("br", "tr", "bl", "tl"))
     raised = [(x, y - m.line - 2 * m.gap, w, h) for x, y, w, h in corners[::2]]
     rect = room.first_free([corners[0], raised[0], corners[1], corners[2], raised[1], corners[3]])
-    return [] if rect is None else [Piece("timeline", rect, sprite)]
+    return [] if rect is None else [PlacedSprite("timeline", rect, sprite)]
 
 
-def _draw_frame(picture: NDArray[np.uint8], frame: Frame, m: Measures) -> None:
+def _draw_box(picture: NDArray[np.uint8], face: FaceBox, m: Measures) -> None:
     """Corner accents, joined by a thin line that lets the picture through."""
-    x, y, w, h = frame.box
+    x, y, w, h = face.box
     if w < 2 or h < 2:
         return
     pen = 2 * m.thin
@@ -292,10 +300,10 @@ def _draw_frame(picture: NDArray[np.uint8], frame: Frame, m: Measures) -> None:
             max(0, x if column is None else column), max(0, x + w if column is None else column + m.thin)
         )
         part = picture[rows, columns]
-        part[...] = (part >> 1) + np.array([c >> 1 for c in frame.colour], np.uint8)
+        part[...] = (part >> 1) + np.array([c >> 1 for c in face.colour], np.uint8)
     rim = rim_px(pen)
     for turn in range(4):
-        sprite = corner(arm, pen, frame.colour, turn)
+        sprite = corner(arm, pen, face.colour, turn)
         size = sprite.size[0]
         left = x - rim if turn in (0, 3) else x + w + rim - size
         top = y - rim if turn in (0, 1) else y + h + rim - size

@@ -62,7 +62,7 @@ class Portraits:
         self._fps = fps
         self._frames = frames
         self._motion = motion or Motion()
-        self._faces = [_fitted(face, size, len(faces)) for face in faces]
+        self._faces = [_shrunk_to_fit(face, size, len(faces)) for face in faces]
         rng = np.random.default_rng(seed)
         # Per portrait: phases and rates (in Hz) of the five slow swings of a hand.
         self._phases = rng.uniform(0, 2 * math.pi, (len(faces), 5))
@@ -169,7 +169,7 @@ def _to_and_fro(way_px: float, reach_px: float) -> float:
     return at - reach_px if at <= 2 * reach_px else 3 * reach_px - at
 
 
-def _fitted(
+def _shrunk_to_fit(
     face: NDArray[np.uint8], size: tuple[int, int], count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The portrait shrunk (never grown) to its part of the canvas, and the 2x3 matrix of the shrinking."""

@@ -19,8 +19,8 @@ import numpy as np
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.load import manifest_path
-from liveaffect.engines.recipe import LABELS, MEL_BANDS, SpeakerStatistics
-from liveaffect.engines.user_folders import data_dir, write_whole
+from liveaffect.engines.recipe import LABELS, SpeakerStatistics, Statistics
+from liveaffect.engines.user_folders import data_dir, write_private
 from liveaffect.realtime.errors import CalibrationRefused, SettingsError
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.people import Profile
@@ -58,7 +58,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class VoiceStatistics:
     """Mean and variance of a voice, band by band, and how much of it was heard."""
 
     mean: tuple[float, ...]
@@ -67,14 +67,15 @@ class Sound:
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("variance", self.variance)):
-            if len(values) != MEL_BANDS or not all(map(math.isfinite, values)):
-                raise BaselineRefused(f"the {name} of a voice is {MEL_BANDS} finite numbers")
+            if not values or len(values) != len(self.mean) or not all(map(math.isfinite, values)):
+                raise BaselineRefused(f"the {name} of a voice is {len(self.mean)} finite numbers")
         if min(self.variance) <= 0 or not (math.isfinite(self.seconds) and 0 < self.seconds <= 60):
             raise BaselineRefused("a variance is positive, and so is the time it was heard")
 
     def statistics(self) -> SpeakerStatistics:
         """Statistics to begin with, which count as little as those of a speaker nobody has heard yet."""
-        begin, heard = SpeakerStatistics.cold(), np.array(self.mean)
+        begin = SpeakerStatistics.cold(kept=Statistics.of_width(len(self.mean)))
+        heard = np.array(self.mean)
         square = np.array(self.variance) + np.square(heard)
         begin.total += SEED_SHARE * (heard * begin.weight - begin.total)
         begin.total_sq += SEED_SHARE * (square * begin.weight - begin.total_sq)
@@ -87,7 +88,7 @@ class Baseline:
 
     sides: Mapping[str, Side] = field(default_factory=dict)
     """'face', 'voice', or both."""
-    sound: Sound | None = None
+    sound: VoiceStatistics | None = None
 
     def __post_init__(self) -> None:
         if not self.sides:
@@ -132,7 +133,7 @@ def from_json(content: object) -> Baseline:
         sound = content.get("sound")
         if sound is None:
             return Baseline(sides)
-        heard = Sound(_numbers(sound["mean"]), _numbers(sound["variance"]), float(sound["seconds"]))
+        heard = VoiceStatistics(_numbers(sound["mean"]), _numbers(sound["variance"]), float(sound["seconds"]))
         return Baseline(sides, heard)
     except BaselineRefused:
         raise
@@ -151,26 +152,26 @@ def profiles_folder() -> Path:
     return data_dir() / "profiles"
 
 
-def names() -> list[str]:
+def profile_names() -> list[str]:
     """All profiles."""
     return sorted(path.stem for path in profiles_folder().glob("*.json"))
 
 
-def save(name: str, baseline: Baseline) -> Path:
+def save_profile(name: str, baseline: Baseline) -> Path:
     """Keep it under that name, in the place of an older one."""
     path = _path(name)
     _overwrite(path)
-    write_whole(path, json.dumps(baseline.to_json(), allow_nan=False) + "\n")
+    write_private(path, json.dumps(baseline.to_json(), allow_nan=False) + "\n")
     return path
 
 
-def load(name: str) -> Baseline:
+def load_profile(name: str) -> Baseline:
     """The profile of that name. Raises CalibrationRefused if there is none, or it is damaged or newer."""
     path = _path(name)
     try:
         return from_json(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
-        known = ", ".join(names()) or "none"
+        known = ", ".join(profile_names()) or "none"
         raise CalibrationRefused(
             f"there is no profile '{name}' (known: {known}). "
             f"Make it: liveaffect calibrate baseline --profile {name}"
@@ -179,20 +180,22 @@ def load(name: str) -> Baseline:
         raise CalibrationRefused(f"profile '{name}' in {path} is not used: {error}. {_cure(name)}") from error
 
 
-def erase(name: str) -> None:
+def erase_profile(name: str) -> None:
     """Remove it so that nothing of it is left in the folder."""
     path = _path(name)
     if not path.exists():
-        raise CalibrationRefused(f"there is no profile '{name}' (known: {', '.join(names()) or 'none'})")
+        raise CalibrationRefused(
+            f"there is no profile '{name}' (known: {', '.join(profile_names()) or 'none'})"
+        )
     _overwrite(path)
     path.unlink()
     if not any(path.parent.iterdir()):
         path.parent.rmdir()
 
 
-def listing() -> list[str]:
+def profiles_in_words() -> list[str]:
     """One line for each profile: what it holds, or why it is not used."""
-    return [f"{name}: {_summary(name)}" for name in names()] or ["no profiles"]
+    return [f"{name}: {_profile_in_words(name)}" for name in profile_names()] or ["no profiles"]
 
 
 def profile_of(name: str, networks: Networks, weights: Path | None) -> Profile | None:
@@ -202,7 +205,7 @@ def profile_of(name: str, networks: Networks, weights: Path | None) -> Profile |
     """
     if not name:
         return None
-    baseline = load(name)
+    baseline = load_profile(name)
     try:
         baseline.check(network_names(networks, weights))
     except BaselineRefused as refusal:
@@ -226,9 +229,9 @@ def network_names(networks: Networks, weights: Path | None) -> dict[str, str]:
     return found
 
 
-def _summary(name: str) -> str:
+def _profile_in_words(name: str) -> str:
     try:
-        baseline = load(name)
+        baseline = load_profile(name)
     except CalibrationRefused as refusal:
         return str(refusal)
     parts: Mapping[str, str] = {

@@ -21,18 +21,20 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.estimate import Circumstances
 from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.fusion import fuse
-from liveaffect.realtime.load_shedder import LEVELS, LoadShedder
+from liveaffect.realtime.load_shedder import FACES_HALVED, VOICES_HALVED, LoadShedder
 from liveaffect.realtime.networks import Networks, Row
 from liveaffect.realtime.people import Moment, Person, Profile, ProfileOwner, make_cue
 from liveaffect.realtime.pooling import Evidence, weighted_score
 from liveaffect.realtime.ring import Ring
-from liveaffect.realtime.voice_analyzer import Heard, Piece, VoiceAnalyzer
+from liveaffect.realtime.voice_analyzer import NOBODY, OwnedEvidence, SoundPiece, VoiceAnalyzer
 from liveaffect.realtime.window import FUSION_STEP_NS, grid_due
 
 _LONGEST_LOOK_NS = 100 * MS
 """The time that one crop stands for at most."""
 _JUDGE_EVERY = 3
 """Size, light, blur and turn of a face change slowly; every third look judges them."""
+_OLD_NS = 250 * MS
+"""A picture that is so old when its faces are found means that the machine is late."""
 _FORGET_UNSEEN_NS = 10_000 * MS
 """Longer than any track waits for its face to come back."""
 
@@ -75,7 +77,8 @@ class Scheduler:
         epoch_ns: Callable[[], int] | None = None,
     ) -> None:
         self.skipped: Counter[str] = Counter()
-        """What was left out, by cause."""
+        """Grid points and looks that were left out."""
+        self._ownerless = 0
         self._networks = networks
         self._sights = dict(face_analyzers)
         self._cursors = dict.fromkeys(face_analyzers, 0)
@@ -84,7 +87,10 @@ class Scheduler:
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
-        self._relief = LoadShedder()
+        self.shedder = LoadShedder(
+            [VOICES_HALVED] * bool(voice_analyzers) + [FACES_HALVED] * bool(face_analyzers),
+            len(face_analyzers),
+        )
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
         self._last_index = -1
@@ -96,18 +102,22 @@ class Scheduler:
         if not self._sights:
             self._habit.tell(None, self._hearings)
 
+    def retire(self) -> None:
+        """Publish nothing more, whatever a step that hangs may still come to: another took its place."""
+        self._publish = _to_nobody
+
     def step(self, now_ns: int) -> Snapshot:
         """One tick at `now_ns`."""
-        looks, late = self._look()
+        looks, late = self._look(now_ns)
         self._forget_the_unseen(now_ns)
-        self._ask(looks, [(h, p) for h in self._hearings for p in self._due(h)])
+        self._ask(looks, self._pieces())
         in_view = [p for p in self._people.values() if _in_view(p, now_ns)]
         due = grid_due(FUSION_STEP_NS, last_index=self._last_index, now_ns=now_ns)
         if due is not None:
             # Whose voice it is changes over tenths of a second; asking with every picture would be waste.
             self._hand_out_voices(now_ns, in_view)
         skipped = due.skipped if due is not None and self._last_index >= 0 else 0
-        self._relief.note(now_ns, late=late or skipped > 0)
+        self.shedder.note(now_ns, late=late or skipped > 0)
         people = [*in_view, *self._voices_of_nobody(now_ns)]
         wanted = due is not None or bool(looks) or self._anyone_new(people)
         cues = self._fuse(now_ns, people, skipped) if wanted else self._cues
@@ -126,7 +136,7 @@ class Scheduler:
         known = {(cue.source, cue.track) for cue in self._cues}
         return known != {(person.source, person.track) for person in people}
 
-    def _look(self) -> tuple[list[_Look], bool]:
+    def _look(self, now_ns: int) -> tuple[list[_Look], bool]:
         """New faces of all cameras: every picture moves the mouths on, only the newest asks the network."""
         looks: list[_Look] = []
         late = False
@@ -135,6 +145,7 @@ class Scheduler:
             self._cursors[source] = batch.cursor
             left_out = batch.missed + max(len(batch.items) - 1, 0)
             late = late or left_out > 0
+            late = late or any(now_ns - s.captured_ns > _OLD_NS for s in batch.items[-1:])
             self.skipped["looks"] += left_out
             for sighting in batch.items:
                 found = self._take(sighting)
@@ -160,7 +171,7 @@ class Scheduler:
                 seen = quality(face.crop, face.points)
             covers_ns = min(sighting.captured_ns - person.seen_ns, _LONGEST_LOOK_NS) if person.looks else 0
             person.see(sighting, face, seen)
-            if not (self._relief.face_cadence_halved and person.looks % 2 == 0):
+            if not (self.shedder.does(FACES_HALVED) and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
         if self._habit.settle(sighting, self._people):
             self._habit.tell(self._habit.track, self._hearings)
@@ -176,13 +187,21 @@ class Scheduler:
         for track in [t for t, p in self._people.items() if now_ns - p.seen_ns > _FORGET_UNSEEN_NS]:
             self._forget(track)
 
-    def _due(self, voice_analyzer: VoiceAnalyzer) -> list[Piece]:
-        before = voice_analyzer.skipped
-        pieces = voice_analyzer.due(hop_doubled=self._relief.voice_hop_doubled)
-        self.skipped["pieces"] += voice_analyzer.skipped - before
-        return pieces
+    def _pieces(self) -> list[tuple[VoiceAnalyzer, SoundPiece]]:
+        hop_doubled = self.shedder.does(VOICES_HALVED)
+        return [(heard, piece) for heard in self._hearings for piece in heard.due(hop_doubled=hop_doubled)]
 
-    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, Piece]]) -> None:
+    def lost_sound(self) -> Counter[str]:
+        """Pieces of sound that say nothing about anybody, by cause."""
+        lost = sum((heard.lost for heard in self._hearings), Counter[str]())
+        lost[NOBODY] += self._ownerless
+        return lost
+
+    def unheard(self) -> int:
+        """Complete pieces of sound that no step has taken yet."""
+        return sum(heard.unheard for heard in self._hearings)
+
+    def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, SoundPiece]]) -> None:
         """Submit all faces and all pieces, wait once, remember the answers."""
         if not looks and not pieces:
             return
@@ -210,7 +229,7 @@ class Scheduler:
             for heard in voice_analyzer.assign(now_ns, anyone_in_view=bool(in_view)):
                 owner = self._owner(voice_analyzer, heard)
                 if owner is None:
-                    self.skipped["pieces of nobody known"] += 1
+                    self._ownerless += 1
                 else:
                     owner.say(heard.evidence, heard.covers_ns)
                     owner.clarity = voice_analyzer.clarity.read()
@@ -224,7 +243,7 @@ class Scheduler:
             elif voice_analyzer.source in self._nobody:
                 self._nobody[voice_analyzer.source].speaking = voice_analyzer.voice.state == "nobody in view"
 
-    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: Heard) -> Person | None:
+    def _owner(self, voice_analyzer: VoiceAnalyzer, heard: OwnedEvidence) -> Person | None:
         """Whose evidence it is; None for a voice that was there before the person came, or has left."""
         if heard.track is None:
             return self._nobody.setdefault(voice_analyzer.source, self._somebody(voice_analyzer.source, None))
@@ -266,11 +285,15 @@ class Scheduler:
         return Person(source, track, self._networks.confidence.labeller(), profile=self._habit.given(track))
 
     def _notices(self) -> tuple[str, ...]:
-        load_shedder = (f"machine is late: {LEVELS[self._relief.level]}",) if self._relief.level else ()
+        shed = (f"too much for this machine: {self.shedder.says()}",) if self.shedder.level else ()
         caveat = self._networks.confidence.caveat
         networks = self._networks
-        return (*networks.failing.values(), *networks.notices, *load_shedder, *([caveat] if caveat else []))
+        return (*networks.failing.values(), *networks.notices, *shed, *([caveat] if caveat else []))
 
 
 def _in_view(person: Person, now_ns: int) -> bool:
     return now_ns >= person.seen_ns and freshness.FACE.holds(now_ns - person.seen_ns)
+
+
+def _to_nobody(_: tuple[Cue, ...]) -> None:
+    """Where the cues of a scheduler go that was replaced."""

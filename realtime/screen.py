@@ -75,6 +75,8 @@ class RunStatus:
     dropped: int = 0
     skipped: int = 0
     notices: tuple[str, ...] = ()
+    text_scale: float = 1.0
+    """How much larger than usual text must be, because the picture is shown smaller than it is."""
 
 
 class Screen:
@@ -86,7 +88,7 @@ class Screen:
         self.engine = engine
         self._rate = Rate()
         self._history: deque[tuple[int, str, float]] = deque(maxlen=HISTORY)
-        self._seats: tuple[PanelPlace, ...] = ()
+        self._places: tuple[PanelPlace, ...] = ()
         self._health: tuple[int, Health] | None = None
 
     def draw(
@@ -94,8 +96,8 @@ class Screen:
     ) -> NDArray[np.uint8]:
         """The drawn picture; panels stay on their side of the face from one picture to the next."""
         view = self.compose(frame, sighting, snapshot, around)
-        layout = lay_out(view, self._seats)
-        self._seats = layout.seats
+        layout = lay_out(view, self._places, text_scale=around.text_scale)
+        self._places = layout.places
         return paint(view, layout)
 
     def compose(
@@ -153,7 +155,7 @@ class Screen:
             self._history.append((now_ns, cue.label, cue.confidence))
 
 
-def blank(name: str, now_ns: int) -> VideoFrame:
+def blank_picture(name: str, now_ns: int) -> VideoFrame:
     """What is drawn before the first picture, and without a camera; it is in no ledger."""
     return VideoFrame(source=name, seq=0, captured_ns=now_ns, image=np.full((480, 640, 3), 24, np.uint8))
 

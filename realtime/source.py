@@ -105,3 +105,29 @@ class Restamped:
     def close(self) -> None:
         """Close the source. Safe to call twice."""
         self._source.close()
+
+
+class Renamed:
+    """Another source under a name of its own, where two would have the same."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        self._source = source
+        self.name = name
+
+    @property
+    def losses(self) -> Mapping[str, int]:
+        """What the source left out, by cause."""
+        return self._source.losses if isinstance(self._source, CountsLosses) else {}
+
+    def open(self) -> None:
+        """Open the source."""
+        self._source.open()
+
+    def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
+        """The next item, under the other name."""
+        item = self._source.read(timeout_s)
+        return None if item is None else replace(item, source=self.name)
+
+    def close(self) -> None:
+        """Close the source. Safe to call twice."""
+        self._source.close()

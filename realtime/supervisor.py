@@ -36,6 +36,8 @@ READ_S = 0.1
 """How long one read waits: the supervisor looks up this often."""
 _LOOK_NS = 200 * MS
 """How often it looks, during a pause, whether the device is back."""
+_STOPPED_NS = SECOND
+"""A read that comes back so much too late: the whole program was stopped, or the laptop slept."""
 _MOST_ABANDONED = 4
 """No further attempt while so many closings hang; they hold the device anyway."""
 _BLACK_S = 3.0
@@ -133,6 +135,10 @@ class Supervisor:
         self._on_end = on_end
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Begin to end, without waiting; so several end together."""
+        self._stop.set()
+
     def stop(self) -> bool:
         """End, also in the middle of a wait. False if the source hangs and was left to its thread."""
         self._stop.set()
@@ -184,15 +190,21 @@ class Supervisor:
     def _pump(self) -> None:
         """Read until the end, a failure, or `stop`."""
         began_ns = last_ns = self._clock.now_ns()
-        first = True
+        first = excusable = True
         while not self._stop.is_set():
+            asked_ns = self._clock.now_ns()
             item = self._source.read(READ_S)
             now_ns = self._clock.now_ns()
+            if excusable and now_ns - asked_ns > round(READ_S * SECOND) + _STOPPED_NS:
+                # It was this program that stood still; the device had nobody to deliver to.
+                excusable = False
+                _LOG.info("%s was not read for %.1f s", self._source.name, (now_ns - asked_ns) / SECOND)
+                last_ns = now_ns
             item = None if item is None else self._numbering.renumber(item)
             if item is None:
                 self._wait_on(now_ns - last_ns, first=first)
                 continue
-            last_ns, first = now_ns, False
+            last_ns, first, excusable = now_ns, False, True
             self._on_item(item)
             self._delivered += 1
             self._black.note(item, now_ns)

@@ -26,6 +26,8 @@ from liveaffect.realtime.search import Area
 MAX_FACES = 16
 SURE = 0.65
 """Score that a find needs to become somebody; one that goes on may be weaker."""
+SURE_SMALL, SMALL_PX = 0.77, 64
+"""Score that a find of fewer pixels needs: folds, badges and leaves reach 0.71, faces of 24 pixels 0.80."""
 SURE_ALONE = 0.75
 """Score that makes a suspect of a close find where no tile showed anything."""
 HITS = 2
@@ -55,11 +57,13 @@ POINTS_GAIN = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class LikenedFind:
     """A find and what it looks like (see `crop.likeness`)."""
 
     found: Found
     looks: NDArray[np.float32]
+    proven: bool = True
+    """It was looked at twice, and its score is that of both looks; else it makes nobody known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +83,8 @@ class Track:
     looked_ns: int
     """When a close look was last taken, whatever it found; in the past before the first one."""
     id: int | None = None
+    proven: bool = False
+    """A second, wider look was taken: without it nobody is believed."""
     hits: int = 1
     misses: int = 0
     looks: NDArray[np.float32] | None = None
@@ -137,7 +143,7 @@ class Tracker:
             if not near:
                 self.tracks.append(_born(find, None, self._now_ns))
 
-    def take(self, seen: Sequence[Seen], areas: Sequence[Area]) -> None:
+    def take(self, seen: Sequence[LikenedFind], areas: Sequence[Area]) -> None:
         """Take in what close looks at `areas` showed, and what they did not show."""
         expected = [t for t in self.tracks if any(_lies_in(t, area) for area in areas)]
         matched = self._match(seen)
@@ -150,7 +156,7 @@ class Tracker:
         left = [one for one in seen if all(one is not other for _, other in matched)]
         for one in left:
             if one.found.score >= SURE_ALONE and not self._is_known(one.found):
-                self.tracks.append(_born(one.found, one.looks, self._now_ns))
+                self.tracks.append(_born(one.found, one.looks, self._now_ns, proven=one.proven))
         for track, _ in matched:
             self._believe_if_sure(track)
 
@@ -183,12 +189,12 @@ class Tracker:
         # A second find of a face that is there already is not a second face.
         return any(_distance(t, found) < REACH / 2 for t in self.tracks if not self._is_gone(t))
 
-    def _match(self, seen: Sequence[Seen]) -> list[tuple[Track, Seen]]:
+    def _match(self, seen: Sequence[LikenedFind]) -> list[tuple[Track, LikenedFind]]:
         costs = ((self._cost(t, s), i, j) for i, t in enumerate(self.tracks) for j, s in enumerate(seen))
         chosen = assign(pair for pair in costs if pair[0] < math.inf)
         return [(self.tracks[i], seen[j]) for i, j in chosen]
 
-    def _cost(self, track: Track, one: Seen) -> float:
+    def _cost(self, track: Track, one: LikenedFind) -> float:
         distance, growth = _distance(track, one.found), _growth(track, one.found)
         away_s = (self._now_ns - track.corrected_ns) / SECOND
         if distance > REACH + REACH_PER_S * away_s or abs(growth) > MAX_GROWTH:
@@ -200,7 +206,7 @@ class Tracker:
             return math.inf
         return distance + abs(growth) + LOOKS_WEIGHT * unlike
 
-    def _correct(self, track: Track, one: Seen) -> None:
+    def _correct(self, track: Track, one: LikenedFind) -> None:
         unlike = 0.0 if track.latest is None else unlikeness(track.latest, one.looks)
         if one.found.score < SURE and unlike > SAME_LOOKS:
             return  # half hidden behind somebody: neither a miss nor a measurement
@@ -215,6 +221,7 @@ class Tracker:
         track.points += POINTS_GAIN * (_relative(one.found) - track.points)
         track.score, track.seen_ns, track.corrected_ns = one.found.score, self._now_ns, self._now_ns
         track.hits, track.misses, track.latest = track.hits + 1, 0, one.looks
+        track.proven = track.proven or one.proven
         self._remember(track, one.looks)
 
     def _remember(self, track: Track, looks: NDArray[np.float32]) -> None:
@@ -225,11 +232,12 @@ class Tracker:
             track.looks += (MEMORY_GAIN if same else SLOW_MEMORY_GAIN) * (looks - track.looks)
 
     def _is_crowded(self, track: Track) -> bool:
-        return any(t is not track and _between(t, track) <= CROWDED for t in self.visible())
+        return any(t is not track and _distance_between(t, track) <= CROWDED for t in self.visible())
 
     def _believe_if_sure(self, track: Track) -> None:
         # Confirmed: somebody who was away, by looks, or somebody new.
-        if track.id is not None or track.hits < HITS or track.score < SURE:
+        sure = SURE_SMALL if track.steady.size < SMALL_PX else SURE
+        if track.id is not None or track.hits < HITS or not track.proven or track.score < sure:
             return
         away = [t for t in self.tracks if self._is_gone(t)]
         likely = min(away, key=lambda t: (_unlike(t, track), t.id), default=None)
@@ -238,7 +246,7 @@ class Tracker:
             self.tracks.remove(likely)
             return
         # Who comes out from behind somebody is half hidden at first and looks like nobody: wait for more.
-        if any(_between(t, track) <= NEARBY for t in away):
+        if any(_distance_between(t, track) <= NEARBY for t in away):
             patience_ns = PATIENCE_CROWDED_NS if self._is_crowded(track) else PATIENCE_NS
             if self._now_ns - track.born_ns < patience_ns:
                 return
@@ -246,7 +254,7 @@ class Tracker:
             track.id = next(self.ids)
 
 
-def _born(found: Found, looks: NDArray[np.float32] | None, now_ns: int) -> Track:
+def _born(found: Found, looks: NDArray[np.float32] | None, now_ns: int, *, proven: bool = False) -> Track:
     x, y, w, h = found.box
     return Track(
         steady=BoxFilter(x + w / 2, y + h / 2, w),
@@ -259,6 +267,7 @@ def _born(found: Found, looks: NDArray[np.float32] | None, now_ns: int) -> Track
         looked_ns=now_ns - SECOND,
         looks=looks,
         latest=looks,
+        proven=proven,
     )
 
 
@@ -285,7 +294,7 @@ def _lies_in(track: Track, area: Area) -> bool:
     return inside and max(w, h) <= 5 * track.steady.size
 
 
-def _between(one: Track, other: Track) -> float:
+def _distance_between(one: Track, other: Track) -> float:
     return math.hypot(one.steady.x - other.steady.x, one.steady.y - other.steady.y) / other.steady.size
 
 

@@ -7,7 +7,7 @@ speaks, evidence waits for the decision instead of being given to the wrong pers
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.recipe import SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics
 from liveaffect.realtime.attribution import Attribution, SpeechEnergy, Voice
 from liveaffect.realtime.audio_ring import AudioRing, Stretch
 from liveaffect.realtime.clarity import ClarityMeter
@@ -34,10 +34,15 @@ _LOST_SHARE = 0.25
 SPEECH = 0.5
 """From this probability on a piece counts as speech."""
 _METER_FLOOR_DB = -60.0
+LATE = "pieces of sound skipped because the machine was late"
+SHED = "pieces of sound left out to keep up"
+BROKEN = "pieces of sound skipped because the microphone lost samples"
+UNDECIDED = "pieces of speech dropped because it stayed undecided who spoke"
+NOBODY = "pieces of speech dropped because the speaker was not known yet or had left"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Piece:
+class SoundPiece:
     """A piece of sound that is due."""
 
     index: int
@@ -50,7 +55,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class OwnedEvidence:
     """Evidence with its owner: a track, or None for nobody in view."""
 
     track: int | None
@@ -73,10 +78,8 @@ class VoiceAnalyzer:
     ) -> None:
         """`believe_speech`: the network was trained to tell speech from noise; attribution may ask it."""
         self.source = source
-        self.skipped = 0
-        """Pieces left out because the machine was late or the sound was lost."""
-        self.undecided = 0
-        """Pieces of speech that were dropped because nobody could say whose they are."""
+        self.lost: Counter[str] = Counter()
+        """Pieces that say nothing about anybody, by cause."""
         self.level = 0.0
         """Loudness of the newest sound for the meter, 0..1."""
         self.clarity = ClarityMeter()
@@ -92,32 +95,49 @@ class VoiceAnalyzer:
         self._energy = SpeechEnergy()
         self._energy_end = 0
         self._attribution = attribution or Attribution()
-        self._statistics: dict[int | None, SpeakerStatistics] = {None: SpeakerStatistics.cold()}
+        self._statistics: dict[int | None, SpeakerStatistics] = {None: self._cold()}
         self._speaker: int | None = None
         self._alone_since_ns: int | None = None
         self._waiting: deque[tuple[Evidence, int]] = deque()
 
-    def due(self, *, hop_doubled: bool) -> list[Piece]:
+    def due(self, *, hop_doubled: bool) -> list[SoundPiece]:
         """Pieces that are complete and were not analysed yet; lost and skipped ones are counted."""
+        wanted, skipped = self._complete()
+        for index in range(self._next_index, self._next_index + skipped):
+            # What reaches into a gap is complete only when the gap ends; no machine could be in time.
+            self.lost[BROKEN if self._lost_in(index) else LATE] += 1
+        pieces: list[SoundPiece] = []
+        for index in wanted:
+            self._next_index = index + 1
+            stretch = self._read(index * self._grid.hop - self._grid.lead)
+            if stretch is None:
+                self.lost[LATE] += 1
+            elif hop_doubled and index % 2 == 1:
+                self.lost[SHED] += 1
+            elif stretch.lost > _LOST_SHARE * self._grid.length:
+                self.lost[BROKEN] += 1
+            else:
+                pieces.append(SoundPiece(index, stretch))
+        return pieces
+
+    def _lost_in(self, index: int) -> int:
+        """How many samples of a piece the device lost."""
+        return self._ring.lost_in(index * self._grid.hop - self._grid.lead, self._grid.length)
+
+    @property
+    def unheard(self) -> int:
+        """Pieces that are complete and that nobody has asked for yet."""
+        wanted, skipped = self._complete()
+        return len(wanted) + skipped
+
+    def _complete(self) -> tuple[range, int]:
+        """Pieces not asked for yet whose samples are all there, and how many older ones are gone."""
         oldest, end = self._ring.start, self._ring.end
         if self._begin is None and end > oldest:
             self._begin = oldest
         if oldest == self._begin:
             oldest -= self._grid.lead
-        wanted, skipped = self._grid.due(
-            next_index=self._next_index, oldest=oldest, end=end, most=MOST_PIECES
-        )
-        self.skipped += skipped
-        pieces: list[Piece] = []
-        for index in wanted:
-            self._next_index = index + 1
-            stretch = self._read(index * self._grid.hop - self._grid.lead)
-            unwanted = hop_doubled and index % 2 == 1
-            if stretch is None or unwanted or stretch.lost > _LOST_SHARE * self._grid.length:
-                self.skipped += 1
-                continue
-            pieces.append(Piece(index, stretch))
-        return pieces
+        return self._grid.due(next_index=self._next_index, oldest=oldest, end=end, most=MOST_PIECES)
 
     def _read(self, first: int) -> Stretch | None:
         """A piece's samples, after silence for those before the stream began."""
@@ -128,19 +148,19 @@ class VoiceAnalyzer:
         samples = np.concatenate([np.zeros(silent, np.float32), found.samples])
         return Stretch(first, samples, found.captured_ns - silent * SECOND // SAMPLE_RATE, found.lost)
 
-    def inputs(self, piece: Piece) -> dict[str, NDArray[Any]]:
+    def inputs(self, piece: SoundPiece) -> dict[str, NDArray[Any]]:
         """The voice network's inputs for one piece, in the present speaker's statistics."""
         mean, istd = self._statistics[self._speaker].normaliser()
         return {"samples": piece.stretch.samples, "mean": mean, "istd": istd}
 
-    def take(self, piece: Piece, answer: Mapping[str, NDArray[Any]]) -> None:
+    def take(self, piece: SoundPiece, answer: Mapping[str, NDArray[Any]]) -> None:
         """The network's answer for one piece: update the speaker, keep the evidence until `assign`."""
         speech = float(answer["speech"][0])
         self._statistics[self._speaker].add(
-            answer["mel_sum"],
-            answer["mel_sumsq"],
+            answer["stat_sum"],
+            answer["stat_sumsq"],
             speech=speech,
-            frames=self._grid.hop / STFT_STEP,
+            new=self._grid.statistics.new(self._grid.hop),
         )
         self.clarity.hear(piece.stretch.samples, self._grid.hop, speech=speech >= SPEECH)
         if self._believe_speech:
@@ -162,8 +182,15 @@ class VoiceAnalyzer:
         self._attribution.move(captured_ns, track, mouth_motion)
 
     def know(self, track: int | None, statistics: SpeakerStatistics) -> None:
-        """Begin with what is known of that person's voice; None: of nobody in view."""
-        self._statistics[track] = statistics.copy()
+        """Begin with what is known of that person's voice; None: of nobody in view.
+
+        What was measured for another network is of no use to this one and is left aside.
+        """
+        if statistics.kept == self._grid.statistics:
+            self._statistics[track] = statistics.copy()
+
+    def _cold(self) -> SpeakerStatistics:
+        return SpeakerStatistics.cold(kept=self._grid.statistics)
 
     def present_statistics(self) -> SpeakerStatistics:
         """Those of whoever is taken to speak."""
@@ -175,9 +202,9 @@ class VoiceAnalyzer:
         self._statistics.pop(track, None)
         if self._speaker == track:
             self._speaker = None
-            self._statistics[None] = SpeakerStatistics.cold()
+            self._statistics[None] = self._cold()
 
-    def assign(self, now_ns: int, *, anyone_in_view: bool) -> list[Heard]:
+    def assign(self, now_ns: int, *, anyone_in_view: bool) -> list[OwnedEvidence]:
         """Decide whose voice it is, and hand out the evidence whose owner is known now.
 
         Evidence waits while it is undecided who speaks; what is still undecided after that is dropped.
@@ -191,10 +218,10 @@ class VoiceAnalyzer:
             self._change_speaker(self.voice.track)
         while self._waiting and self._waiting[0][0].captured_ns <= now_ns - _WAIT_NS:
             self._waiting.popleft()
-            self.undecided += 1
+            self.lost[UNDECIDED] += 1
         if self.voice.state != "track" and not nobody:
             return []
-        heard = [Heard(self.voice.track, evidence, covers) for evidence, covers in self._waiting]
+        heard = [OwnedEvidence(self.voice.track, evidence, covers) for evidence, covers in self._waiting]
         self._waiting.clear()
         return heard
 
@@ -204,7 +231,7 @@ class VoiceAnalyzer:
         if track not in self._statistics:
             # Until somebody is named, what was heard is taken for the first one who is.
             stranger = self._speaker is None
-            self._statistics[track] = self._statistics[None].copy() if stranger else SpeakerStatistics.cold()
+            self._statistics[track] = self._statistics[None].copy() if stranger else self._cold()
         self._speaker = track
 
     def _follow_energy(self) -> None:

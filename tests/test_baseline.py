@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveaffect.calibration.baseline import TERMS, log_softmax, measure, shift_of, sound_of
+from liveaffect.calibration.baseline import TERMS, log_softmax, measure_baseline, shift_of, sound_of
 from liveaffect.engines.recipe import LABELS, MEL_BANDS, SpeakerStatistics
-from liveaffect.realtime.profile import FORMAT, Baseline, BaselineRefused, Side, Sound, from_json
+from liveaffect.realtime.profile import FORMAT, Baseline, BaselineRefused, Side, VoiceStatistics, from_json
 
 FACE = TERMS["face"]
 SAD = LABELS.index("sad")
@@ -43,7 +43,7 @@ def test_a_label_that_a_face_pretends_is_lowered_and_one_that_it_hides_is_raised
 def test_a_sad_looking_neutral_face_is_neutral_afterwards_and_a_really_sad_one_still_sad() -> None:
     seems_sad = at_rest(sad=2.5)
     assert seems_sad.argmax() == SAD
-    side = measure("face", "net", [seems_sad] * 60, 5.0)
+    side = measure_baseline("face", "net", [seems_sad] * 60, 5.0)
     assert (seems_sad + side.shift).argmax() == 0
     assert (seems_sad + logits(sad=2.0) + side.shift).argmax() == SAD
 
@@ -59,27 +59,29 @@ def test_no_shift_is_larger_than_the_bound_and_little_evidence_moves_less(row: l
 
 def test_only_the_mean_of_single_readings_counts_and_each_counts_alike() -> None:
     some = [at_rest(sad=2.0), at_rest(sad=-2.0)] * 10
-    assert measure("face", "net", some, 5.0).shift[SAD] == pytest.approx(0.0)
+    assert measure_baseline("face", "net", some, 5.0).shift[SAD] == pytest.approx(0.0)
     louder = [row + 100.0 for row in some]
-    assert measure("face", "net", louder, 5.0).shift == pytest.approx(measure("face", "net", some, 5.0).shift)
+    assert measure_baseline("face", "net", louder, 5.0).shift == pytest.approx(
+        measure_baseline("face", "net", some, 5.0).shift
+    )
 
 
 def test_too_little_and_numbers_that_are_none_are_refused_by_name() -> None:
     with pytest.raises(BaselineRefused, match="only 3 readings of the face"):
-        measure("face", "net", [at_rest()] * 3, 5.0)
+        measure_baseline("face", "net", [at_rest()] * 3, 5.0)
     with pytest.raises(BaselineRefused, match=r"over 1\.0 s; 4 over 2\.0 s are needed"):
-        measure("face", "net", [at_rest()] * 30, 1.0)
+        measure_baseline("face", "net", [at_rest()] * 30, 1.0)
     with pytest.raises(BaselineRefused, match="face network gave readings that are no 7 finite numbers"):
-        measure("face", "net", [*[at_rest()] * 30, at_rest(sad=math.nan)], 5.0)
+        measure_baseline("face", "net", [*[at_rest()] * 30, at_rest(sad=math.nan)], 5.0)
     with pytest.raises(BaselineRefused, match="no 7 finite numbers"):
-        measure("face", "net", [np.zeros(5)] * 30, 5.0)
+        measure_baseline("face", "net", [np.zeros(5)] * 30, 5.0)
 
 
 def a_voice(level: float) -> SpeakerStatistics:
     statistics = SpeakerStatistics.cold()
     for _ in range(40):
         mel = np.full(MEL_BANDS, level)
-        statistics.add(32 * mel, 32 * (mel**2 + 3.0), speech=1.0, frames=16)
+        statistics.add(32 * mel, 32 * (mel**2 + 3.0), speech=1.0, new=16)
     return statistics
 
 
@@ -100,7 +102,7 @@ def test_beginning_anew_from_what_a_beginning_gave_changes_nothing_that_was_cold
 
 
 A_BASELINE = Baseline(
-    {"face": measure("face", "a1b2c3", [at_rest(sad=1.0)] * 60, 5.0)}, sound_of(a_voice(-4.0))
+    {"face": measure_baseline("face", "a1b2c3", [at_rest(sad=1.0)] * 60, 5.0)}, sound_of(a_voice(-4.0))
 )
 
 
@@ -127,7 +129,7 @@ def without(**changed: Any) -> dict[str, Any]:
         (without(face={"network": "x", "shift": [math.nan] * 7, "seconds": 5}), "a shift lies between"),
         (without(face={"network": "x", "shift": "0" * 7, "seconds": 5}), "no list of numbers"),
         (without(face={"network": "x", "shift": [0.0] * 7, "seconds": math.inf}), "is no length"),
-        (without(sound={"mean": [0.0] * 3, "variance": [1.0] * 64, "seconds": 3}), "64 finite numbers"),
+        (without(sound={"mean": [0.0] * 3, "variance": [1.0] * 64, "seconds": 3}), "3 finite numbers"),
         (without(sound={"mean": [0.0] * 64, "variance": [-1.0] * 64, "seconds": 3}), "variance is positive"),
         (
             without(sound={"mean": [0.0] * 64, "variance": [1.0] * 64, "seconds": 1e9}),
@@ -152,4 +154,4 @@ def test_an_empty_one_cannot_be_made() -> None:
     with pytest.raises(BaselineRefused, match="empty"):
         Baseline({}, sound_of(a_voice(-4.0)))
     assert Side("n", (0.0,) * 7, 5.0).seconds == 5.0
-    assert Sound((0.0,) * 64, (1.0,) * 64, 2.0).seconds == 2.0
+    assert VoiceStatistics((0.0,) * 64, (1.0,) * 64, 2.0).seconds == 2.0

@@ -14,7 +14,7 @@ import pytest
 from liveaffect.realtime.camera import Camera, opencv_capture
 from liveaffect.realtime.capture.grabber import CaptureFormat
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
-from liveaffect.realtime.devices import Device, by_name, cameras
+from liveaffect.realtime.devices import Device, by_name, list_cameras
 from liveaffect.realtime.errors import (
     SettingsError,
     SourceBusy,
@@ -230,11 +230,11 @@ def test_the_kernels_list_is_read_in_order_with_one_entry_a_camera(tmp_path: Pat
         entry.mkdir()
         (entry / "name").write_text(name + "\n")
         (entry / "index").write_text(index + "\n")
-    assert [str(device) for device in cameras(tmp_path)] == [
+    assert [str(device) for device in list_cameras(tmp_path)] == [
         "0: Webcam (/dev/video0)",
         "10: Capture Card (/dev/video10)",
     ]
-    assert cameras(tmp_path / "absent") == []
+    assert list_cameras(tmp_path / "absent") == []
 
 
 def test_a_name_is_matched_exactly_before_it_is_matched_in_part() -> None:

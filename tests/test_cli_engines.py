@@ -28,7 +28,7 @@ def weights(tmp_path: Path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
     for kind in ("face", "voice", "fusion"):
-        tiny_networks.write(folder, kind)
+        tiny_networks.write_tiny(folder, kind)
     return folder
 
 

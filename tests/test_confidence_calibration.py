@@ -20,11 +20,20 @@ from liveaffect.calibration.clips import (
     pairs_watched,
     voices_watched,
 )
-from liveaffect.calibration.confidence_tables import BEGIN, END, Findings, Seen, Shown, between_marks, write
+from liveaffect.calibration.confidence_tables import (
+    BEGIN,
+    END,
+    ClipCount,
+    Findings,
+    ShownCount,
+    between_marks,
+    write_findings,
+)
 from liveaffect.calibration.held_out import Fused, Reading, find_out, folds
 from liveaffect.calibration.temperature import UnfitSamples, tempered
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.engines.training.archive import read_tables
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.errors import SettingsError
@@ -163,7 +172,7 @@ class Invented:
 def findings() -> Findings:
     outcome = find_out("voice", Invented(1200, 6), Invented(800, 4, seed=1))
     return Findings(
-        {"voice": outcome}, (Seen("voice", "test", 9, 8),), (Shown("voice", "test", 40, 30, 6),), {}
+        {"voice": outcome}, (ClipCount("voice", "test", 9, 8),), (ShownCount("voice", "test", 40, 30, 6),), {}
     )
 
 
@@ -228,16 +237,16 @@ def test_the_choice_of_clips_is_always_the_same_and_depends_on_no_order() -> Non
 def test_figures_go_between_the_marks_and_can_be_made_again(findings: Findings, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n{BEGIN}\nold figures\n{END}\nthe rest\n")
-    text = write(findings, [["evidence"]], tmp_path / "out", page)
-    assert write(findings, [["evidence"]], tmp_path / "out", page) == text
+    text = write_findings(findings, [["evidence"]], tmp_path / "out", page)
+    assert write_findings(findings, [["evidence"]], tmp_path / "out", page) == text
     written = page.read_text()
     assert written.startswith(f"# Title\n{BEGIN}\n")
     assert written.endswith(f"{END}\nthe rest\n")
     assert "old figures" not in written
     assert text in written
     assert "| voice | test side | 40 | 0.750 | 0.200 |" in text
-    with (tmp_path / "out" / "answers-voice.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    packed = read_tables(tmp_path / "out" / "answers.tar.xz")
+    rows = list(csv.DictReader(packed["voice.csv"].splitlines()))
     assert len(rows) == 2000
     assert {row["cues"] for row in rows} == {"4"}
     right = np.mean(

@@ -70,7 +70,7 @@ def test_every_part_stands_in_the_manifest_where_the_path_looks_for_it(tmp_path:
     found = {kind: manifests.read(tmp_path / f"{kind}.json") for kind in KINDS}
     assert parse(found["face"])["reading"].temperature == 1.1
     assert set(parse(found["fusion"], found)) == {"face", "voice", "face+voice"}
-    read = confidence_of(tmp_path, KINDS, print)
+    read = confidence_of(dict.fromkeys(KINDS, tmp_path), KINDS, print)
     assert read.readings == {"face": 1.1, "voice": 1.3}
     assert read.fused == {"face": 1.2, "voice": 1.4, "face+voice": 1.5}
     assert read.caveat is None
@@ -97,7 +97,7 @@ def test_what_could_not_be_fitted_is_named_and_the_rest_goes_on(tmp_path: Path) 
     made = networks(tmp_path, "face", "fusion")
     few = [ClipTrace(f"clip-{k}", f"clip-{k}", "calibrate", k % 7, ()) for k in range(9)]
     lines: list[str] = []
-    found, failed = confidence._fit(made, {"face": few}, lines.append)
+    found, failed = confidence._fit_all(made, {"face": few}, lines.append)
     assert found == {}
     assert failed
     assert lines == [
@@ -110,9 +110,9 @@ def test_without_data_or_without_a_trained_network_it_says_so(tmp_path: Path) ->
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs torch to be installed")
     with pytest.raises(SettingsError, match=r"there is no folder .*nowhere"):
-        confidence.calibrate(confidence.Wanted(tmp_path / "nowhere"), print)
+        confidence.calibrate_confidence(confidence.ConfidenceOptions(tmp_path / "nowhere"), print)
     with pytest.raises(SettingsError, match=r"no network in .* was trained"):
-        confidence.calibrate(confidence.Wanted(tmp_path, weights=tmp_path), print)
+        confidence.calibrate_confidence(confidence.ConfidenceOptions(tmp_path, weights=tmp_path), print)
 
 
 def test_the_command_says_what_is_missing_and_ends_with_one(

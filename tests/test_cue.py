@@ -123,11 +123,19 @@ def spoil(change: dict[str, Any]) -> dict[str, Any]:
         spoil({"box": [1, 2, 3, 4, 5]}),
         spoil({"confidence": 1.1}),
         spoil({"v": 2}),
+        spoil({"strength": 1.5}),
+        spoil({"transcript": 3}),
     ],
 )
 def test_the_schema_refuses_what_is_not_a_cue(spoilt: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         VALIDATOR.validate(spoilt)
+
+
+@pytest.mark.parametrize("reserved", [{}, {"transcript": None}, {"transcript": "hello"}])
+def test_a_reserved_key_may_be_absent_null_or_what_it_will_be(reserved: dict[str, Any]) -> None:
+    """So that whoever checks cues against today's schema can read those of a later version."""
+    VALIDATOR.validate(spoil(reserved))
 
 
 def test_the_document_lists_the_columns_of_the_table_in_their_order() -> None:

@@ -29,7 +29,9 @@ HUGE = ("voice", "fv2es")
 NETWORKS = [
     pytest.param(kind, preset, marks=pytest.mark.slow if (kind, preset) == HUGE else ())
     for kind in manifests.KINDS
-    for preset in presets.names(kind)
+    for preset in presets.preset_names(kind)
+    if preset
+    != "whisper"  # It stands on a file that is not ours; tests/test_full_voice.py has one made for it.
 ]
 LIGHT = [
     ("face", "live"),
@@ -68,6 +70,18 @@ def with_random_norms(kind: str, preset: str) -> nn.Module:
     return module
 
 
+@pytest.fixture(autouse=True)
+def _narrower_voice_of_fv2es(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kind of layers, a quarter as wide and a third as deep: the file is exact or not for both alike."""
+    whole = presets.VOICE_FV2ES
+    levels = tuple(
+        replace(level, width=level.width // 4, heads=level.heads // 4, depth=min(level.depth, 6))
+        for level in whole.levels
+    )
+    small = replace(whole, stem=(replace(whole.stem[0], width=32),), levels=levels, flatten=256)
+    monkeypatch.setattr(presets, "VOICE_FV2ES", small)
+
+
 @pytest.mark.parametrize(("kind", "preset"), NETWORKS)
 def test_onnx_runtime_answers_like_the_unfolded_module_at_batch_1_3_and_16(
     tmp_path: Path, kind: str, preset: str
@@ -77,7 +91,7 @@ def test_onnx_runtime_answers_like_the_unfolded_module_at_batch_1_3_and_16(
     found = manifests.read(path)
     reference = TorchEngine(module, found.spec("fp32", "torch"))
     count = 64 if (kind, preset) in LIGHT else EACH_BATCH_ONCE
-    inputs = probe.inputs(kind, count, seed=1, piece=found.recipe.piece)
+    inputs = probe.for_tensors(kind, count, found.inputs, seed=1)
     report = parity.compare(reference, OnnxEngine(found, tmp_path), inputs, tolerance=parity.EXACT)
     assert report.alike, "\n".join(report.lines())
     assert report.items == count
@@ -133,11 +147,11 @@ def test_a_training_form_is_refused_and_nothing_is_written(tmp_path: Path) -> No
     module = presets.build("face", "live")
     for form in (module.train(), module.eval()):
         with pytest.raises(ValueError, match=r"training form.*BatchNorm.*deploy\(module\)"):
-            export_onnx.write(form, manifests.describe("face", "live"), tmp_path)
+            export_onnx.write_network(form, manifests.describe("face", "live"), tmp_path)
     folded = presets.deploy(module)
     folded.train()
     with pytest.raises(ValueError, match=r"training form \(it is training\)"):
-        export_onnx.write(folded, manifests.describe("face", "live"), tmp_path)
+        export_onnx.write_network(folded, manifests.describe("face", "live"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +174,7 @@ def test_a_module_that_bakes_a_batch_size_in_is_refused_and_nothing_is_written(t
         return light * 2 if bool((light > 0.5).any()) else light
 
     with pytest.raises(ValueError, match=r"'face-flat' cannot be exported for every batch: .*trace"):
-        export_onnx.write(Flat(by_size).eval(), manifests.describe("face", "flat"), tmp_path)
+        export_onnx.write_network(Flat(by_size).eval(), manifests.describe("face", "flat"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,12 +187,12 @@ def test_a_network_with_outputs_of_another_size_is_refused_and_nothing_is_writte
     with pytest.raises(
         EngineFileError, match=r"'vector' of 'face-flat' has \[128\] numbers an item, wanted are \[64\]"
     ):
-        export_onnx.write(Wide().eval(), manifests.describe("face", "flat"), tmp_path)
+        export_onnx.write_network(Wide().eval(), manifests.describe("face", "flat"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_answers_that_are_views_of_one_another_become_the_callers_own(tmp_path: Path) -> None:
-    path = export_onnx.write(Flat().eval(), manifests.describe("face", "flat"), tmp_path)
+    path = export_onnx.write_network(Flat().eval(), manifests.describe("face", "flat"), tmp_path)
     engine = TorchEngine(Flat(), manifests.read(path).spec("fp32", "torch"))
     answer = engine.infer({"crop": np.zeros((2, CROP_SIZE, CROP_SIZE, 3), np.uint8)})
     kept = answer["logits"].copy()

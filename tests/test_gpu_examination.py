@@ -78,7 +78,7 @@ def test_an_installed_tensorrt_that_cannot_be_imported_is_broken_and_none_at_all
 
 def test_each_way_to_the_memory_is_told_with_its_own_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     why = {"pycuda": "pycuda is not installed; build it", "cuda-python": None}
-    monkeypatch.setattr(device_memory, "why_not", why.__getitem__)
+    monkeypatch.setattr(device_memory, "why_no_memory", why.__getitem__)
     rows = found()
     assert rows["cuda-python"] == Finding("cuda-python", "ok", "works")
     assert (rows["pycuda"].state, rows["pycuda"].cure) == ("absent", gpu_examination.PYCUDA)
@@ -87,5 +87,5 @@ def test_each_way_to_the_memory_is_told_with_its_own_cure(monkeypatch: pytest.Mo
 def test_plans_are_counted(tmp_path: Path) -> None:
     assert found()["plans"].detail.startswith(f"none in {tmp_path / 'liveaffect' / 'plans'}")
     key = PlanKey("face", "0" * 64, "fp16", (1,), "tensorrt-rtx", "1.7", "portable", "portable")
-    plans.write(key, BuiltPlan(b"x" * 1_500_000, (), 0.0))
+    plans.write_plan(key, BuiltPlan(b"x" * 1_500_000, (), 0.0))
     assert found()["plans"].detail.startswith("1, 1.5 MB in ")

@@ -30,7 +30,7 @@ from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     for kind in manifest.KINDS:
-        path = tiny_networks.write(folder, kind)
+        path = tiny_networks.write_tiny(folder, kind)
         if kind != "fusion":
             quantize(path, probe.split(probe.inputs(kind, 16), (16,)))
     return folder
@@ -40,8 +40,8 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(quantised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Weights that a test may spoil, beside an empty cache, on a machine with a GPU that is not there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(plans, "build_plan", scripted_gpu.build)
-    monkeypatch.setattr(gpu_driver, "why_no_tensorrt", lambda: None)
+    monkeypatch.setattr(plans, "build_plan", scripted_gpu.build_scripted)
+    monkeypatch.setattr(gpu_driver, "why_driver_refuses", lambda: None)
     monkeypatch.setattr(gpu_load, "find_tools", scripted_gpu.tools)
     return Path(shutil.copytree(quantised, tmp_path / "weights"))
 
@@ -99,11 +99,11 @@ def test_the_fastest_of_the_plans_is_taken(
 def test_a_plan_that_answers_otherwise_is_left_out_and_said_so(
     weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = tiny_networks.write(tmp_path / "other", "face", seed=1)
+    other = tiny_networks.write_tiny(tmp_path / "other", "face", seed=1)
     wrong = manifest.load_bytes(manifest.read(other), other.parent, "fp32")
 
     def build_wrong(content: bytes, *, precision: str, **rest: object) -> Any:
-        return scripted_gpu.build(wrong if precision == "fp16" else content)
+        return scripted_gpu.build_scripted(wrong if precision == "fp16" else content)
 
     monkeypatch.setattr(plans, "build_plan", build_wrong)
     build(weights)
@@ -221,24 +221,24 @@ def test_kernels_made_on_a_card_are_kept_beside_the_plan_and_used_the_next_time(
 
 
 def test_a_network_without_an_int8_file_gets_no_int8_plan(tmp_path: Path) -> None:
-    path = tiny_networks.write(tmp_path, "voice")
+    path = tiny_networks.write_tiny(tmp_path, "voice")
     assert gpu_load.precisions_of(manifest.read(path)) == ("fp16", "fp32")
 
 
 def test_the_first_thing_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_driver, "why_no_tensorrt", lambda: "no NVIDIA driver is installed")
-    assert gpu_load.why_not() == "no NVIDIA driver is installed"
-    monkeypatch.setattr(gpu_driver, "why_no_tensorrt", lambda: None)
+    monkeypatch.setattr(gpu_driver, "why_driver_refuses", lambda: "no NVIDIA driver is installed")
+    assert gpu_load.why_no_card() == "no NVIDIA driver is installed"
+    monkeypatch.setattr(gpu_driver, "why_driver_refuses", lambda: None)
     monkeypatch.setattr(gpu_load, "find_backend", lambda: Backend(None, "tensorrt-rtx", "1"))
     monkeypatch.setattr(gpu_driver, "gpus", lambda: ())
-    assert "does not describe it" in str(gpu_load.why_not())
+    assert "does not describe it" in str(gpu_load.why_no_card())
     monkeypatch.setattr(gpu_driver, "gpus", lambda: (scripted_gpu.tools().gpu,))
-    monkeypatch.setattr(device_memory, "why_not", lambda name: f"{name} is not installed")
-    assert gpu_load.why_not() == (
+    monkeypatch.setattr(device_memory, "why_no_memory", lambda name: f"{name} is not installed")
+    assert gpu_load.why_no_card() == (
         "no way to the memory of Scripted: pycuda is not installed; cuda-python is not installed"
     )
-    monkeypatch.setattr(device_memory, "why_not", lambda name: None if name == "pycuda" else "no")
-    assert gpu_load.why_not() is None
+    monkeypatch.setattr(device_memory, "why_no_memory", lambda name: None if name == "pycuda" else "no")
+    assert gpu_load.why_no_card() is None
     assert isinstance(gpu_load.find_tools(), GpuTools)
 
 

@@ -13,11 +13,11 @@ import pytest
 from liveaffect import doctor as examination
 from liveaffect import webcam
 from liveaffect.calibration import recording
-from liveaffect.calibration.recording import Recording
+from liveaffect.calibration.recording import LiveRecording
 from liveaffect.cli import main
 from liveaffect.realtime.clock import MS, MonotonicClock
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.device_pairs import Pair, store, stored_offset_ns
+from liveaffect.realtime.device_pairs import Pair, store_pair, stored_offset_ns
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
 from liveaffect.realtime.faces import files
 from liveaffect.realtime.feeds import Feed
@@ -95,7 +95,7 @@ def test_live_takes_the_offset_of_the_two_devices_and_a_named_one_before_it(
         return webcam.feeds_of(settings, MonotonicClock())[-1].make()
 
     assert not isinstance(microphone_of(asked), Restamped)
-    store(Pair("rtsp://cam/1", "some mic", 90 * MS, "clap", 1.0))
+    store_pair(Pair("rtsp://cam/1", "some mic", 90 * MS, "clap", 1.0))
     assert isinstance(microphone_of(asked), Restamped)
     assert not isinstance(microphone_of(replace(asked, mic=("other mic",))), Restamped)
     none = replace(asked, av_offset="0")
@@ -109,7 +109,7 @@ def test_the_doctor_shows_what_is_stored_and_how_to_mend_it(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert [f.state for f in examination.sound_and_picture()] == ["absent"]
-    path = store(Pair("HD Cam", "Desk Mic", 90 * MS, "clap", 1.0))
+    path = store_pair(Pair("HD Cam", "Desk Mic", 90 * MS, "clap", 1.0))
     (found,) = examination.sound_and_picture()
     assert found.state == "ok"
     assert "HD Cam with Desk Mic: +90 ms" in found.detail
@@ -125,7 +125,7 @@ def feed(
     return Feed(name, lambda: ScriptedSource(clock, script, name), not sound, sound, live=True)
 
 
-def everything(recording: Recording) -> list[VideoFrame | AudioBlock]:
+def everything(recording: LiveRecording) -> list[VideoFrame | AudioBlock]:
     seen: list[VideoFrame | AudioBlock] = []
     with contextlib.suppress(EndOfStream):
         while True:
@@ -138,7 +138,9 @@ def test_a_recording_begins_when_both_deliver_and_ends_after_its_time() -> None:
     clock = MonotonicClock()
     pictures = [(k * 10 * MS, picture(k, k * 10 * MS, source="camera:a")) for k in range(200)]
     sounds = [(k * 10 * MS, tone(k * 160, 160, k * 10 * MS, source="mic:a")) for k in range(30, 200)]
-    recording = Recording([feed("camera:a", [*pictures], clock), feed("mic:a", [*sounds], clock)], clock, 0.3)
+    recording = LiveRecording(
+        [feed("camera:a", [*pictures], clock), feed("mic:a", [*sounds], clock)], clock, 0.3
+    )
     recording.open()
     seen = everything(recording)
     recording.close()
@@ -153,7 +155,7 @@ def test_a_recording_says_which_device_never_came() -> None:
     gone = SourceNotFound("no microphone matches 'x'")
     feeds = [feed("camera:a", [(0, picture(0, 0))], clock), feed("mic:x", [(0, gone)], clock)]
     feeds[1] = Feed("mic:x", feeds[1].make, False, True, live=False)
-    recording = Recording(feeds, clock, 1.0)
+    recording = LiveRecording(feeds, clock, 1.0)
     recording.open()
     with pytest.raises(SourceError, match="no microphone matches"):
         everything(recording)
@@ -175,9 +177,9 @@ def test_two_devices_are_measured_kept_by_name_and_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(recording, "Recording", Filmed)
+    monkeypatch.setattr(recording, "LiveRecording", Filmed)
     monkeypatch.setattr(files, "make_finder", lambda _: Filmed.film.make_finders())
-    store(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
+    store_pair(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
     assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic"]) == 0
     said = capsys.readouterr()
     assert "kept for rtsp://cam/1 with some mic" in said.out

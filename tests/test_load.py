@@ -25,7 +25,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all three networks, face and voice in INT8 too."""
     folder = tmp_path_factory.mktemp("weights")
     for kind in manifest.KINDS:
-        path = tiny_networks.write(folder, kind)
+        path = tiny_networks.write_tiny(folder, kind)
         if kind != "fusion":
             quantize.quantize(path, probe.split(probe.inputs(kind, 16), (16,)))
     return folder
@@ -67,7 +67,7 @@ def test_auto_measures_for_itself_on_this_machine(quantised: Path) -> None:
 
 
 def test_int8_that_answers_otherwise_than_fp32_is_not_taken(folder: Path, tmp_path: Path) -> None:
-    other = tiny_networks.write(tmp_path / "other", "face", seed=1)
+    other = tiny_networks.write_tiny(tmp_path / "other", "face", seed=1)
     content = quantize.quantize(other, [probe.inputs("face", 4)]).read_bytes()
     path = folder / "face.json"
     (folder / "face.int8.onnx").write_bytes(content)
@@ -78,7 +78,7 @@ def test_int8_that_answers_otherwise_than_fp32_is_not_taken(folder: Path, tmp_pa
 
 
 def test_without_an_int8_file_auto_says_so_and_takes_fp32(tmp_path: Path) -> None:
-    tiny_networks.write(tmp_path, "voice")
+    tiny_networks.write_tiny(tmp_path, "voice")
     said: list[str] = []
     assert load("voice", weights=tmp_path, report=said.append).spec.name == "voice-tiny/onnx"
     assert "not INT8: there is no such file" in said[0]
@@ -117,7 +117,7 @@ def test_a_manifest_of_another_network_is_refused(folder: Path) -> None:
 def test_a_gpu_that_is_required_is_never_silently_replaced(quantised: Path) -> None:
     with pytest.raises(EngineUnavailable, match="cannot run on a GPU here: ") as refusal:
         load("face", weights=quantised, require_gpu=True)
-    assert str(loading.why_no_tensorrt()) in str(refusal.value)
+    assert str(loading.why_not_tensorrt()) in str(refusal.value)
 
 
 def test_asking_for_tensorrt_says_why_it_cannot_be_had(quantised: Path) -> None:
@@ -232,15 +232,15 @@ def test_the_driver_itself_is_asked(tmp_path: Path, init: int, count: int, words
 def test_with_a_gpu_but_no_package_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda: None)
     monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ("no_such_module",))
-    assert "liveaffect[rtx]" in str(loading.why_no_tensorrt())
+    assert "liveaffect[rtx]" in str(loading.why_not_tensorrt())
 
 
 def test_running_a_network_needs_neither_torch_nor_onnx(quantised: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from liveaffect.engines.load import load; from liveaffect.engines.protocol import blank\n"
+        "from liveaffect.engines.load import load; from liveaffect.engines.protocol import zeros_for\n"
         "for kind in ('face', 'voice', 'fusion'):\n"
-        "    engine = load(kind, weights=Path(sys.argv[1])); engine.infer(blank(engine.spec))\n"
+        "    engine = load(kind, weights=Path(sys.argv[1])); engine.infer(zeros_for(engine.spec))\n"
         "print([name for name in ('torch', 'onnx') if name in sys.modules])"
     )
     run = subprocess.run(

@@ -89,7 +89,7 @@ def test_the_live_voice_networks_keep_their_budget_with_spectrum_and_attention(p
     assert counted.total < 170 * MILLION
 
 
-@pytest.mark.parametrize("preset", presets.names("fusion"))
+@pytest.mark.parametrize("preset", presets.preset_names("fusion"))
 def test_fusion_costs_next_to_nothing(preset: str) -> None:
     fusion = meta("fusion", preset)
     assert parameters(fusion) < 0.1 * MILLION

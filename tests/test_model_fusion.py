@@ -12,38 +12,38 @@ from torch import Tensor
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.fusion import (
     BilinearFusion,
-    Evidence,
     FactorisedBilinear,
     FusionAnswer,
+    FusionEvidence,
     FusionPreset,
     LateFusion,
     LateMaskedFusion,
     certainty,
-    extended,
+    extended_vector,
 )
 from liveaffect.engines.protocol import FUSION_INPUTS, FUSION_OUTPUTS
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
-ALL = presets.names("fusion")
+ALL = presets.preset_names("fusion")
 MASKS = [[float(face), float(voice), float(words)] for face in (0, 1) for voice in (0, 1) for words in (0, 1)]
 OWN = {0: ("face_short", "face_long", "face_logits"), 1: ("voice_short", "voice_long", "voice_logits")}
 
 
-def evidence(mask: list[float], seed: int = 0, rows: int = 4) -> Evidence:
+def evidence(mask: list[float], seed: int = 0, rows: int = 4) -> FusionEvidence:
     torch.manual_seed(seed)
     tensors = {spec.name: 2 * torch.randn(rows, *spec.shape) for spec in FUSION_INPUTS}
-    return Evidence(**{**tensors, "mask": torch.tensor([mask]).expand(rows, -1)})
+    return FusionEvidence(**{**tensors, "mask": torch.tensor([mask]).expand(rows, -1)})
 
 
-def fuse(preset: str, e: Evidence) -> FusionAnswer:
+def fuse(preset: str, e: FusionEvidence) -> FusionAnswer:
     with torch.no_grad():
         answer: FusionAnswer = presets.build("fusion", preset, seed=1).eval()(*e)
     return answer
 
 
 def test_fields_stand_in_the_order_of_the_contract() -> None:
-    assert Evidence._fields == tuple(spec.name for spec in FUSION_INPUTS)
+    assert FusionEvidence._fields == tuple(spec.name for spec in FUSION_INPUTS)
     assert FusionAnswer._fields == tuple(spec.name for spec in FUSION_OUTPUTS)
 
 
@@ -184,8 +184,8 @@ def test_plain_scalar_weights_cancel_and_ours_act(signed_root: bool) -> None:
     (face_most, voice_least), (face_least, voice_most) = shares(0.9), shares(0.1)
     with torch.no_grad():
         difference = plain(0.9 * face, 0.1 * voice) - plain(0.1 * face, 0.9 * voice)
-        towards_face = ours(extended(face, face_most), extended(voice, voice_least))
-        towards_voice = ours(extended(face, face_least), extended(voice, voice_most))
+        towards_face = ours(extended_vector(face, face_most), extended_vector(voice, voice_least))
+        towards_voice = ours(extended_vector(face, face_least), extended_vector(voice, voice_most))
     assert difference.abs().max() < 1e-6
     assert (towards_face - towards_voice).norm(dim=1).min() > 0.1
 
@@ -195,8 +195,8 @@ def test_a_face_of_full_weight_speaks_and_of_none_is_silent() -> None:
     voice, zero, one = torch.randn(1, 64), torch.zeros(2, 1), torch.ones(2, 1)
     faces, voices = torch.randn(2, 64), voice.expand(2, -1)
     with torch.no_grad():
-        silent = ours(extended(faces, zero), extended(voices, one))
-        speaking = ours(extended(faces, one), extended(voices, one))
+        silent = ours(extended_vector(faces, zero), extended_vector(voices, one))
+        speaking = ours(extended_vector(faces, one), extended_vector(voices, one))
     torch.testing.assert_close(silent[0], silent[1])
     assert (speaking[0] - speaking[1]).norm() > 0.1
 
@@ -229,5 +229,5 @@ def test_training_gets_the_global_and_the_local_way_as_well() -> None:
 def test_evidence_of_another_batch_row_does_not_leak() -> None:
     e = evidence([1.0, 1.0, 1.0])
     for preset in ALL:
-        alone = fuse(preset, Evidence._make(x[:1] for x in e))
+        alone = fuse(preset, FusionEvidence._make(x[:1] for x in e))
         torch.testing.assert_close(alone.logits, fuse(preset, e).logits[:1], rtol=1e-4, atol=1e-5)

@@ -45,8 +45,7 @@ def relative(got: Tensor, want: Tensor) -> float:
 
 
 def inputs(network: Network) -> tuple[Tensor, ...]:
-    piece = network.recipe().get("piece", 0)
-    batch = probe.inputs(network.kind, 2, seed=3, piece=piece)
+    batch = probe.for_tensors(network.kind, 2, network.inputs, seed=3)
     return tuple(torch.from_numpy(batch[spec.name]) for spec in network.inputs)
 
 
@@ -75,7 +74,7 @@ def test_every_preset_with_something_to_fold_is_tested_here() -> None:
     found = [
         (kind, preset)
         for kind in ("face", "voice", "fusion")
-        for preset in presets.names(kind)
+        for preset in presets.preset_names(kind)
         if (kind, preset) != ("voice", "fv2es")
         and any(isinstance(part, nn.BatchNorm2d) for part in presets.build(kind, preset).modules())
     ]
@@ -96,7 +95,7 @@ def test_a_folded_network_gives_the_same_answer(kind: str, preset: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "preset"),
-    [("voice", "live"), ("voice", "amfbp"), *(("fusion", name) for name in presets.names("fusion"))],
+    [("voice", "live"), ("voice", "amfbp"), *(("fusion", name) for name in presets.preset_names("fusion"))],
 )
 def test_networks_without_branches_are_copied_as_they_are(kind: str, preset: str) -> None:
     network = presets.build(kind, preset)

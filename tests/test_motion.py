@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liveaffect.realtime.faces.motion import Glance, Template, correlation
+from liveaffect.realtime.faces.motion import MotionDetector, Template, correlation
 
 
 def test_a_change_of_brightness_does_not_lower_the_correlation_of_a_picture() -> None:
@@ -18,7 +18,7 @@ def test_a_change_of_brightness_does_not_lower_the_correlation_of_a_picture() ->
 def test_a_moving_camera_is_not_a_cut() -> None:
     rng = np.random.default_rng(0)
     wide = np.asarray(cv2.resize(rng.integers(0, 256, (30, 80, 3), np.uint8), (1600, 480)), np.uint8)
-    glance = Glance()
+    glance = MotionDetector()
     changes = [glance.look(wide[:, 10 * k : 10 * k + 640]) for k in range(60)]
     assert not any(change.cut for change in changes)
 

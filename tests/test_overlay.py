@@ -15,18 +15,11 @@ from hypothesis import strategies as st
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.capture.stamp import read_stamp, write_stamp
 from liveaffect.realtime.cue import NOT_SURE
-from liveaffect.realtime.drawing import glyphs, paint, panels, signs
-from liveaffect.realtime.drawing.placing import (
-    FORMS,
-    FreeSpace,
-    WantedPanel,
-    face_room,
-    overlap,
-    place_panels,
-)
-from liveaffect.realtime.overlay import Layout, Mark, PanelPlace, View, draw, lay_out
+from liveaffect.realtime.drawing import canvas, fonts, panels, signs, text
+from liveaffect.realtime.drawing.placer import FORMS, PanelPlacer, WantedPanel, face_room, overlap
+from liveaffect.realtime.overlay import Mark, OverlayLayout, PanelPlace, View, draw, lay_out
 from liveaffect.realtime.testing import scenes
-from liveaffect.realtime.testing.golden import GOLDEN, difference, load, save
+from liveaffect.realtime.testing.golden import GOLDEN, difference, load_golden, save_golden
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 LIMIT_BYTES = 400_000
@@ -37,12 +30,12 @@ LIMIT_BYTES = 400_000
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_scene_is_drawn_exactly_as_it_was_blessed(name: str) -> None:
-    got, want = GOLDEN[name](), load(FOLDER / f"{name}.png")
+    got, want = GOLDEN[name](), load_golden(FOLDER / f"{name}.png")
     if np.array_equal(got, want):
         return
     folder = Path(tempfile.mkdtemp(prefix=f"overlay-{name}-"))
     for what, picture in (("got", got), ("want", want), ("difference", difference(got, want))):
-        save(folder / f"{what}.png", picture)
+        save_golden(folder / f"{what}.png", picture)
     pytest.fail(
         f"'{name}' is drawn otherwise than before: see got, want and difference in {folder}. "
         f"If it is right: python tests/golden/bless.py {name}"
@@ -79,7 +72,7 @@ def test_drawing_leaves_the_frame_alone_and_answers_a_new_array() -> None:
 def test_the_same_view_gives_the_same_bits_whatever_is_remembered() -> None:
     view = scenes.crowd(640, 480, 4, "busy")
     warm = [draw(view), draw(view)]
-    for module in (glyphs, paint, panels, signs):
+    for module in (canvas, fonts, panels, signs, text):
         for thing in vars(module).values():
             if hasattr(thing, "cache_clear"):
                 thing.cache_clear()
@@ -134,10 +127,10 @@ def on_picture(view: View, mark: Mark) -> tuple[int, int, int, int]:
     return (view.frame.size[0] - x - w if view.mirrored else x), y, w, h
 
 
-def in_the_box(layout: Layout) -> set[tuple[int, int, int, int]]:
+def in_the_box(layout: OverlayLayout) -> set[tuple[int, int, int, int]]:
     """Panels that stand in a corner of their own box because a face fills the picture."""
-    panels_only = [piece.rect for piece in layout.pieces if piece.what == "panel"]
-    return {rect for seat, rect in zip(layout.seats, panels_only, strict=True) if seat.side == "inside"}
+    panels_only = [piece.rect for piece in layout.sprites if piece.what == "panel"]
+    return {rect for place, rect in zip(layout.places, panels_only, strict=True) if place.side == "inside"}
 
 
 @given(crowds())
@@ -146,7 +139,7 @@ def test_nothing_but_a_notice_without_any_room_ever_stands_on_a_face(view: View)
     layout = lay_out(view)
     faces = [on_picture(view, mark) for mark in view.marks]
     inside = in_the_box(layout)
-    for piece in layout.pieces:
+    for piece in layout.sprites:
         if piece.what == "notices" or piece.rect in inside:
             continue
         assert not any(overlap(piece.rect, face) for face in faces), piece.what
@@ -157,12 +150,12 @@ def test_nothing_but_a_notice_without_any_room_ever_stands_on_a_face(view: View)
 def test_even_a_label_within_a_box_leaves_the_face_in_it_free(view: View) -> None:
     layout = lay_out(view)
     faces = {mark.track: on_picture(view, mark) for mark in view.marks}
-    panels_only = [piece.rect for piece in layout.pieces if piece.what == "panel"]
-    for seat, rect in zip(layout.seats, panels_only, strict=True):
-        others = [face for track, face in faces.items() if track != seat.track]
+    panels_only = [piece.rect for piece in layout.sprites if piece.what == "panel"]
+    for place, rect in zip(layout.places, panels_only, strict=True):
+        others = [face for track, face in faces.items() if track != place.track]
         assert not any(overlap(rect, face_room(face)) for face in others)
-        if seat.side == "inside":
-            x, y, w, h = faces[seat.track]
+        if place.side == "inside":
+            x, y, w, h = faces[place.track]
             corners = itertools.product((rect[0], rect[0] + rect[2]), (rect[1], rect[1] + rect[3]))
             reach = [
                 ((px - x - w / 2) / (w / 2)) ** 2 + ((py - y - h / 2) / (h / 2)) ** 2 for px, py in corners
@@ -174,7 +167,7 @@ def test_even_a_label_within_a_box_leaves_the_face_in_it_free(view: View) -> Non
 @settings(max_examples=120, deadline=None)
 def test_panels_lie_within_the_picture_and_never_on_each_other(view: View) -> None:
     width, height = view.frame.size
-    pieces = [piece for piece in lay_out(view).pieces if piece.what != "sources"]
+    pieces = [piece for piece in lay_out(view).sprites if piece.what != "readings"]
     for piece in pieces:
         x, y, w, h = piece.rect
         if piece.what != "notices":
@@ -193,10 +186,10 @@ def test_no_panel_ever_lies_on_the_stamp_that_says_which_picture_it_is(size: tup
     write_stamp(image, 7, 41)
     said = [scenes.cue(NOT_SURE, track=track, reason="face too small") for track in range(4)]
     for y in range(20, size[1] // 2, 8):
-        places = [(size[0] * track // 4 + 30, y, size[0] // 8, size[0] // 7) for track in range(4)]
-        marks = tuple(scenes.mark(box, cue) for box, cue in zip(places, said, strict=True))
+        boxes = [(size[0] * track // 4 + 30, y, size[0] // 8, size[0] // 7) for track in range(4)]
+        marks = tuple(scenes.mark(box, cue) for box, cue in zip(boxes, said, strict=True))
         view = View(scenes.frame(image), marks, scenes.health(), notices=("camera:1 lost; trying again",))
-        assert len(lay_out(view).seats) == 4
+        assert len(lay_out(view).places) == 4
         assert read_stamp(draw(view)) == (7, 41), y
 
 
@@ -219,23 +212,23 @@ def test_pictures_too_small_for_any_text_are_drawn_all_the_same(
     ((640, 480), 1, "full"),
     ((1280, 720), 1, "full"),
     ((1920, 1080), 4, "full"),
-    ((320, 240), 1, "bars"),
+    ((320, 240), 1, "slim"),
     ((640, 480), 4, "slim"),
     ((640, 480), 9, "label"),
-    ((320, 240), 9, "label"),
+    ((320, 240), 9, "name"),
 ])  # fmt: skip
 def test_panels_shrink_with_the_room_and_equal_faces_get_equal_panels(
     size: tuple[int, int], count: int, form: str
 ) -> None:
-    seats = lay_out(scenes.crowd(*size, count)).seats
-    assert [seat.form for seat in seats] == [form] * count
+    places = lay_out(scenes.crowd(*size, count)).places
+    assert [place.form for place in places] == [form] * count
 
 
 def test_one_person_in_front_gets_the_bars_and_those_behind_a_label() -> None:
     view = scenes.crowd(640, 480, 9)
     front = replace(view.marks[4], box=(230, 150, 160, 160))
     layout = lay_out(replace(view, marks=(*view.marks[:4], front, *view.marks[5:])))
-    forms = {seat.track: seat.form for seat in layout.seats}
+    forms = {place.track: place.form for place in layout.places}
     assert forms.pop(front.track) in ("full", "bars", "slim")
     assert set(forms.values()) == {"label"}
 
@@ -249,17 +242,17 @@ def test_a_face_at_the_limit_does_not_make_its_panel_jump() -> None:
         return replace(view, marks=(replace(view.marks[0], box=(x, 150, 140, 140)),), voice_level=0.0)
 
     def jumps(x: int, *, handed_on: bool) -> int:
-        seats = lay_out(at(x)).seats
+        places = lay_out(at(x)).places
         count = 0
         for step in range(1, 7):
-            after = lay_out(at(x + 2 * (step % 2)), seats if handed_on else ()).seats
-            count += after != seats
-            seats = after
+            after = lay_out(at(x + 2 * (step % 2)), places if handed_on else ()).places
+            count += after != places
+            places = after
         return count
 
-    places = range(0, 500, 3)
-    assert max(jumps(x, handed_on=False) for x in places) == 6, "no limit was found: the test tests nothing"
-    assert max(jumps(x, handed_on=True) for x in places) <= 1
+    spots = range(0, 500, 3)
+    assert max(jumps(x, handed_on=False) for x in spots) == 6, "no limit was found: the test tests nothing"
+    assert max(jumps(x, handed_on=True) for x in spots) <= 1
 
 
 def test_a_panel_at_the_limit_of_two_forms_does_not_change_to_and_fro() -> None:
@@ -269,17 +262,17 @@ def test_a_panel_at_the_limit_of_two_forms_does_not_change_to_and_fro() -> None:
     def at(x: int) -> View:
         return replace(view, marks=(replace(view.marks[0], box=(x, 40, 400, 400)),), history=())
 
-    def forms(x: int, seats: tuple[PanelPlace, ...] = ()) -> tuple[tuple[PanelPlace, ...], list[str]]:
-        seats = lay_out(at(x), seats).seats
-        return seats, [seat.form for seat in seats]
+    def forms(x: int, places: tuple[PanelPlace, ...] = ()) -> tuple[tuple[PanelPlace, ...], list[str]]:
+        places = lay_out(at(x), places).places
+        return places, [place.form for place in places]
 
     tight = [x for x in range(20, 220) if forms(x)[1] != forms(x + 1)[1]]
     assert tight, "no limit was found: the test tests nothing"
     for x in tight:
-        seats, shown = forms(x)
+        places, shown = forms(x)
         changes = 0
         for step in range(8):
-            seats, after = forms(x + 1 - step % 2, seats)
+            places, after = forms(x + 1 - step % 2, places)
             changes += after != shown
             shown = after
         assert changes <= 1
@@ -288,8 +281,8 @@ def test_a_panel_at_the_limit_of_two_forms_does_not_change_to_and_fro() -> None:
 def test_where_a_face_fills_the_picture_only_a_label_that_leaves_it_free_is_put_into_its_box() -> None:
     def seated(name: tuple[int, int]) -> list[str]:
         sizes = dict.fromkeys(FORMS, (99, 99)) | {"name": name}
-        room = FreeSpace(100, 100, 0, [face_room((0, 0, 100, 100))])
-        return [seat.side for seat, _ in place_panels([WantedPanel(1, (0, 0, 100, 100), sizes)], room, 4)]
+        room = PanelPlacer((100, 100), 0, [face_room((0, 0, 100, 100))])
+        return [place.side for place, _ in room.place([WantedPanel(1, (0, 0, 100, 100), sizes)])]
 
     assert seated((20, 8)) == ["inside"]
     assert seated((40, 30)) == []

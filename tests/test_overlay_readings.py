@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from liveaffect.realtime.cue import NOT_SURE
-from liveaffect.realtime.drawing import paint
+from liveaffect.realtime.drawing import canvas
 from liveaffect.realtime.freshness import FACE
-from liveaffect.realtime.overlay import Layout, View, draw, lay_out, visible
+from liveaffect.realtime.overlay import OverlayLayout, View, draw, lay_out, opacity
 from liveaffect.realtime.testing import scenes
 from liveaffect.realtime.testing.golden import Picture
 
@@ -18,12 +18,12 @@ from liveaffect.realtime.testing.golden import Picture
 
 
 def test_a_reading_is_full_until_it_fades_then_less_and_gone_when_it_expires() -> None:
-    assert visible(None, FACE) == 0
-    assert visible(0, FACE) == visible(300, FACE) == 256
-    fading = [visible(300 + ms, FACE) for ms in range(0, 210, 10)]
+    assert opacity(None, FACE) == 0
+    assert opacity(0, FACE) == opacity(300, FACE) == 256
+    fading = [opacity(300 + ms, FACE) for ms in range(0, 210, 10)]
     assert fading == sorted(fading, reverse=True)
     assert 0 < fading[12] < 256
-    assert fading[-1] == visible(10**9, FACE) == 0
+    assert fading[-1] == opacity(10**9, FACE) == 0
 
 
 def test_a_strong_expression_is_underlined_further_than_a_weak_one_and_a_neutral_face_not_at_all() -> None:
@@ -56,7 +56,7 @@ def test_an_emotion_whose_readings_are_all_too_old_is_no_longer_shown(
 def test_a_fresh_voice_keeps_the_emotion_of_a_face_that_is_no_longer_seen() -> None:
     view = scenes.crowd(640, 480, 1)
     shown = lay_out(replace(view, marks=(replace(view.marks[0], face_age_ms=900, voice_age_ms=300),)))
-    assert [seat.form for seat in shown.seats] == ["full"]
+    assert [place.form for place in shown.places] == ["full"]
     assert not np.array_equal(without(view, 900, 300), without(view, 90, 300)), "the face's age must go"
 
 
@@ -65,7 +65,7 @@ def test_not_sure_without_any_evidence_is_said_with_its_reason() -> None:
     said = scenes.cue(NOT_SURE, confidence=0.2, reason="little evidence")
     mark = replace(view.marks[0], cue=said, face_age_ms=None, voice_age_ms=None)
     silent = replace(said, reason=None)
-    assert len(lay_out(replace(view, marks=(mark,))).seats) == 1
+    assert len(lay_out(replace(view, marks=(mark,))).places) == 1
     assert not np.array_equal(
         draw(replace(view, marks=(mark,))), draw(replace(view, marks=(replace(mark, cue=silent),)))
     )
@@ -74,8 +74,8 @@ def test_not_sure_without_any_evidence_is_said_with_its_reason() -> None:
 # The voice.
 
 
-def piece_of(layout: Layout, what: str) -> list[tuple[int, int, int, int]]:
-    return [piece.rect for piece in layout.pieces if piece.what == what]
+def piece_of(layout: OverlayLayout, what: str) -> list[tuple[int, int, int, int]]:
+    return [piece.rect for piece in layout.sprites if piece.what == what]
 
 
 def test_the_meter_stands_at_the_speaker_and_at_the_edge_when_nobody_in_view_speaks() -> None:
@@ -96,7 +96,7 @@ def test_the_meter_stands_at_the_speaker_and_at_the_edge_when_nobody_in_view_spe
 def test_more_voice_lights_more_of_the_meter() -> None:
     view = replace(scenes.crowd(640, 480, 1), history=())
     green = [
-        int((draw(replace(view, voice_level=level)) == paint.GOOD).all(axis=-1).sum())
+        int((draw(replace(view, voice_level=level)) == canvas.GOOD).all(axis=-1).sum())
         for level in (0.0, 0.25, 0.5, 0.75)
     ]
     assert green == sorted(set(green))

@@ -43,6 +43,6 @@ def test_a_picture_that_may_not_be_read_is_refused_by_name(
 
     path = tmp_path / "me.jpg"
     path.write_bytes(b"x")
-    monkeypatch.setattr(np, "fromfile", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(SourceRefused, match=r"me.jpg' cannot be read: Permission denied"):
         load_picture(path)

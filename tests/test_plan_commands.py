@@ -28,7 +28,7 @@ SCRIPTED = Backend(None, "tensorrt-rtx", "1.7")
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for kind in ("face", "voice", "fusion"):
-        tiny_networks.write(tmp_path / "weights", kind)
+        tiny_networks.write_tiny(tmp_path / "weights", kind)
     return tmp_path / "weights"
 
 
@@ -58,7 +58,7 @@ def run(*arguments: str | Path) -> int:
 
 def build(weights: Path, *precisions: str) -> list[str]:
     said: list[str] = []
-    engine_build.build(precisions, weights, said.append)
+    engine_build.build_forms(precisions, weights, said.append)
     return said
 
 
@@ -90,7 +90,7 @@ def test_plans_that_fit_are_kept_and_new_weights_are_built_anew(weights: Path, b
     again = build(weights, "fp32", "fp16")
     assert len(built) == 4
     assert sum("is there and fits" in line for line in again) == 4
-    tiny_networks.write(weights, "face", seed=1)
+    tiny_networks.write_tiny(weights, "face", seed=1)
     build(weights, "fp32", "fp16")
     assert built[4:] == ["fp32", "fp16"]
 
@@ -190,7 +190,7 @@ def test_tensorrt_proper_builds_nothing_without_a_working_driver(
 
 
 def stored(key: PlanKey) -> Path:
-    return plans.write(key, BuiltPlan(b"plan", (), 0.0))
+    return plans.write_plan(key, BuiltPlan(b"plan", (), 0.0))
 
 
 def states(weights: Path) -> list[str]:

@@ -151,13 +151,13 @@ def test_a_damaged_plan_is_refused_by_name_with_what_mends_it(
 ) -> None:
     harm(kept)
     with pytest.raises(EngineFileError) as refused:
-        plans.read(KEY, kept.parent)
+        plans.read_plan(KEY, kept.parent)
     assert f"the plan {kept} is truncated or altered" in str(refused.value)
     assert "'liveaffect build --precision fp16'" in str(refused.value)
     said: list[str] = []
     mended = obtained(KEY, kept.parent, said)
     assert "building anew, because" in said[0]
-    assert plans.read(KEY, kept.parent) == mended
+    assert plans.read_plan(KEY, kept.parent) == mended
     assert len(builder.built) == 2
 
 
@@ -173,7 +173,7 @@ def test_a_plan_of_another_key_under_this_name_is_refused(kept: Path, part: str)
     there = asdict(other(KEY, part)[0])[part]
     rewrite(kept, **{part: there})
     with pytest.raises(EngineFileError) as refused:
-        plans.read(KEY, kept.parent)
+        plans.read_plan(KEY, kept.parent)
     assert f"the plan {kept} is for {part} {there} (wanted {getattr(KEY, part)}); build" in str(refused.value)
 
 
@@ -181,7 +181,7 @@ def test_a_plan_of_another_key_under_this_name_is_refused(kept: Path, part: str)
 def test_a_damaged_description_is_refused_and_still_listed(kept: Path, text: str) -> None:
     kept.with_suffix(".json").write_text(text)
     with pytest.raises(EngineFileError, match="of a plan is missing or damaged"):
-        plans.read(KEY, kept.parent)
+        plans.read_plan(KEY, kept.parent)
     (found,) = plans.listed(kept.parent)
     assert (found.path, found.key) == (kept, None)
 
@@ -190,7 +190,7 @@ def test_a_damaged_description_is_refused_and_still_listed(kept: Path, text: str
 def test_without_plan_or_description_there_is_no_plan(kept: Path, suffix: str) -> None:
     kept.with_suffix(suffix).unlink()
     with pytest.raises(PlanMissing, match=r"no fp16 plan for the face network yet; build it with"):
-        plans.read(KEY, kept.parent)
+        plans.read_plan(KEY, kept.parent)
 
 
 def test_half_written_plans_are_never_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,9 +207,9 @@ def test_half_written_plans_are_never_found(tmp_path: Path, monkeypatch: pytest.
 
         monkeypatch.setattr(plans, "write_whole", dies)
         with pytest.raises(OSError, match="no power"):
-            plans.write(KEY, BuiltPlan(b"plan", (), 0.0), tmp_path)
+            plans.write_plan(KEY, BuiltPlan(b"plan", (), 0.0), tmp_path)
         with pytest.raises(PlanMissing):
-            plans.read(KEY, tmp_path)
+            plans.read_plan(KEY, tmp_path)
 
 
 def test_what_is_kept_is_listed_and_cleaned_with_all_that_belongs_to_it(kept: Path) -> None:
@@ -238,7 +238,7 @@ def test_kernels_of_another_card_or_driver_lie_elsewhere(tmp_path: Path) -> None
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    return manifests.read(tiny_networks.write(tmp_path, "face"))
+    return manifests.read(tiny_networks.write_tiny(tmp_path, "face"))
 
 
 def test_rtx_plans_are_portable_and_those_for_older_cards_are_not(manifest: Manifest) -> None:
@@ -272,12 +272,12 @@ def test_a_real_plan_goes_through_the_cache(tmp_path: Path) -> None:
         backend = find_backend()
     except EngineUnavailable as err:
         pytest.skip(str(err))
-    path = tiny_networks.write(tmp_path, "fusion")
+    path = tiny_networks.write_tiny(tmp_path, "fusion")
     found = manifests.read(path)
     key = plans.key_of(found, "fp32", backend, next(iter(gpus()), None), sizes=(1,))
     cache = tmp_path / "cache"
     built = plans.obtain(key, lambda: manifests.load_bytes(found, tmp_path, "fp32"), backend, cache=cache)
-    assert plans.read(key, cache) == built
+    assert plans.read_plan(key, cache) == built
     assert len(built) > 10_000
     assert plans.plan_path(key, cache).with_suffix(".log").read_text().startswith("INFO ")
 

@@ -134,11 +134,11 @@ def test_devices_give_what_was_asked_of_them(
     camera: str, mic: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch, Tools(constant_networks(), Filmed.film.make_finders))
-    monkeypatch.setattr(recording, "Recording", Filmed)
+    monkeypatch.setattr(recording, "LiveRecording", Filmed)
     assert main(["calibrate", "baseline", "--profile", "ann", "--camera", camera, "--mic", mic]) == 0
     assert "neutral face" in capsys.readouterr().err
     expected = {"face"} if mic == "none" else {"face", "voice"}
-    assert set(profiles.load("ann").sides) == expected
+    assert set(profiles.load_profile("ann").sides) == expected
 
 
 def test_without_any_device_nobody_can_be_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +165,7 @@ def test_a_silent_film_is_refused_until_its_sound_is_left_out(
     assert main(command) == 1
     assert "or leave the voice out: --mic none" in capsys.readouterr().err
     assert main([*command, "--mic", "none"]) == 0
-    assert set(profiles.load("ann").sides) == {"face"}
+    assert set(profiles.load_profile("ann").sides) == {"face"}
     assert asked == [{"video": True, "audio": True}, {"video": True, "audio": False}]
 
 
@@ -255,13 +255,13 @@ def test_one_that_is_absent_damaged_newer_or_of_another_network_is_refused_with_
 def test_a_name_that_is_no_name_is_refused(name: str, folder: Path) -> None:
     side = Side("n", (0.0,) * 7, 5.0)
     with pytest.raises(SettingsError):
-        profiles.save(name, Baseline({"face": side}))
+        profiles.save_profile(name, Baseline({"face": side}))
     assert list(folder.iterdir()) == []
 
 
 def test_a_new_one_takes_the_place_of_the_old(folder: Path) -> None:
     for seconds in (3.0, 6.0):
         sound = sound_of(SpeakerStatistics.cold())
-        profiles.save("ann", Baseline({"face": Side("n", (0.0,) * 7, seconds)}, sound))
-    assert profiles.load("ann").sides["face"].seconds == 6.0
-    assert profiles.names() == ["ann"]
+        profiles.save_profile("ann", Baseline({"face": Side("n", (0.0,) * 7, seconds)}, sound))
+    assert profiles.load_profile("ann").sides["face"].seconds == 6.0
+    assert profiles.profile_names() == ["ann"]

@@ -17,7 +17,7 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines import parity, probe
 from liveaffect.engines.build import quantize as quantising
 from liveaffect.engines.build.onnx_graph import folded
-from liveaffect.engines.build.quantize import prepare, quantize
+from liveaffect.engines.build.quantize import prepare_network, quantize
 from liveaffect.engines.build.ranges import METHODS
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
@@ -30,7 +30,7 @@ def calibration(kind: str, count: int = 32, *, piece: int = 6600) -> list[probe.
 
 @pytest.fixture(params=["face", "voice"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return tiny_networks.write(tmp_path, request.param)
+    return tiny_networks.write_tiny(tmp_path, request.param)
 
 
 @pytest.fixture(scope="module", params=["face", "voice"])
@@ -70,12 +70,26 @@ def test_a_live_preset_answers_like_fp32(live: Path) -> None:
     assert {one.output for one in report.differences} == {tensor.name for tensor in fp32.spec.outputs}
 
 
+def test_statistics_of_features_are_behind_layers_that_are_quantised(tmp_path: Path) -> None:
+    """Sums of log-mel belong to the front end; those of learnt features must not keep all layers in fp32."""
+    pytest.importorskip("torch", reason="exports the student and needs torch for it")
+    from liveaffect.engines.build.export_onnx import export
+
+    path = export("voice", "student", tmp_path)
+    inputs = manifests.read(path).inputs
+    quantize(path, probe.split(probe.for_tensors("voice", 8, inputs), (8,)))
+    assert manifests.read(path).quantisation["quantised"]["Conv"] == 12
+    batch = probe.for_tensors("voice", 16, inputs, seed=9)
+    report = parity.compare(*both(path), batch, tolerance=parity.QUANTISED)
+    assert report.alike, "\n".join(report.lines())
+
+
 def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
-    path = tiny_networks.write(tmp_path, "voice")
+    path = tiny_networks.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     batch = probe.inputs("voice", 8, seed=2)
     wanted, given = (engine.infer(batch) for engine in both(path))
-    for name in ("mel_sum", "mel_sumsq"):
+    for name in ("stat_sum", "stat_sumsq"):
         np.testing.assert_array_equal(wanted[name], given[name])
 
 
@@ -85,7 +99,7 @@ def fed_by_q(graph: onnx.ModelProto, node: onnx.NodeProto) -> list[bool]:
 
 
 def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path: Path) -> None:
-    path = tiny_networks.write(tmp_path, "voice")
+    path = tiny_networks.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     graph = graph_of(path)
     products = [node for node in graph.graph.node if node.op_type in quantising.OP_TYPES]
@@ -111,7 +125,7 @@ def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: P
 
 def test_bands_mixed_again_after_the_logarithm_still_belong_to_the_front_end(tmp_path: Path) -> None:
     graph = tiny_networks.network("voice")
-    total = next(n for n in graph.graph.node if n.output[0] == "mel_sum")
+    total = next(n for n in graph.graph.node if n.output[0] == "stat_sum")
     mixing = numpy_helper.from_array(np.eye(64, dtype=np.float32), "more_mixing")
     graph.graph.initializer.append(mixing)
     again = onnx.helper.make_node("MatMul", ["more_mixing", total.input[0]], ["mixed"], name="mix_again")
@@ -188,7 +202,7 @@ def test_what_cannot_be_quantised_is_refused_with_the_reason(path: Path, tmp_pat
     with pytest.raises(ValueError, match="at least one batch of calibration inputs, got none"):
         quantize(path, [])
     with pytest.raises(ValueError, match="a fusion network is not quantised; face and voice networks are"):
-        quantize(tiny_networks.write(tmp_path, "fusion"), [])
+        quantize(tiny_networks.write_tiny(tmp_path, "fusion"), [])
     (path.parent / f"{kind}.onnx").write_bytes(b"")
     with pytest.raises(EngineFileError, match="truncated or altered"):
         quantize(path, batches)
@@ -231,7 +245,7 @@ def test_tensorrt_parses_and_builds_the_very_same_file(live: Path, tensorrt: Any
 
 
 def test_tensorrt_parses_a_file_with_layers_put_back_to_fp32(live: Path, tensorrt: Any) -> None:
-    prepared = prepare(live)
+    prepared = prepare_network(live)
     observed = prepared.observe(calibration(prepared.manifest.kind, 8, piece=prepared.manifest.recipe.piece))
     content = prepared.quantised(observed.cuts("mse"), prepared.layers[:1])
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.replay import MediaFile, Paced, load_picture
+from liveaffect.realtime.replay import HELD, LATE_NS, MediaFile, Paced, load_picture
 from liveaffect.realtime.source import Item, Source
 from liveaffect.realtime.testing.clock import FakeClock
 
@@ -267,13 +268,37 @@ def test_a_paced_file_delivers_each_picture_at_its_time_with_the_clocks_stamp(tm
     second = source.read(0.0)
     assert second is not None
     assert second.captured_ns == 7 * SECOND + 40 * MS
-    clock.advance(SECOND)
+    clock.advance(100 * MS)
     third = source.read(0.0)
     assert third is not None
     assert third.captured_ns == 7 * SECOND + 80 * MS
     with pytest.raises(EndOfStream):
         source.read(0.0)
     source.close()
+
+
+def test_a_file_that_the_machine_cannot_read_in_time_stands_still_instead_of_growing_old(
+    tmp_path: Path,
+) -> None:
+    clock = FakeClock(7 * SECOND)
+    source = Paced(
+        MediaFile(write(tmp_path / "av.mkv", [corner()] * 50, tone(2.0, 16_000), rate_hz=16_000)), clock
+    )
+    source.open()
+    items = []
+    with contextlib.suppress(EndOfStream):
+        while True:
+            clock.advance(100 * MS)  # what decoding takes here
+            item = source.read(0.0)
+            assert item is not None
+            assert clock.now_ns() - item.captured_ns <= LATE_NS
+            items.append(item)
+    assert frames(items)[-1].seq == 49
+    blocks = [item for item in items if isinstance(item, AudioBlock)]
+    assert all(later.first >= earlier.end for earlier, later in pairwise(blocks))
+    held_ms = source.losses[HELD]
+    assert blocks[-1].end == 2 * SAMPLE_RATE + round(held_ms * SAMPLE_RATE / 1000)
+    assert 100 * len(items) - 2000 <= held_ms + 250 <= 100 * len(items)
 
 
 def test_a_picture_file_is_read_as_rgb(tmp_path: Path) -> None:

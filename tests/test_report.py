@@ -15,9 +15,8 @@ import pytest
 
 from liveaffect import cli
 from liveaffect.calibration import plots
-from liveaffect.calibration.int8_section import short
-from liveaffect.calibration.int8_tables import read
-from liveaffect.calibration.report import Network, OffsetOfPair, Sources, html
+from liveaffect.calibration.int8_tables import read_int8
+from liveaffect.calibration.report import ListedNetwork, OffsetOfPair, ReportInputs, report_page, short_layer
 
 INT8 = Path(__file__).resolve().parent.parent / "docs" / "results" / "int8"
 SUMMARY = "answers,side,level,state,temperature,items,accuracy,error,perfect,excess"
@@ -43,7 +42,12 @@ TABLES = {
     ],
     "risk.csv": [
         "answers,side,coverage,threshold,risk",
-        *(f"{a},test,{k / 10},0.5,{k / 100}" for a in ("face reading", "face+voice") for k in range(1, 11)),
+        *(
+            f"{a},{side},{k / 10},0.5,{k / 100}"
+            for a in ("face reading", "face+voice")
+            for side in ("test", "pooled")
+            for k in range(1, 11)
+        ),
     ],
     "promises.csv": [
         "answers,side,threshold,answered,promised_risk,risk,risk_low,risk_high",
@@ -57,7 +61,7 @@ TABLES = {
 }
 
 
-def everything(folder: Path) -> Sources:
+def everything(folder: Path) -> ReportInputs:
     (folder / "confidence").mkdir(parents=True)
     for name, rows in TABLES.items():
         (folder / "confidence" / name).write_text("\n".join(rows) + "\n")
@@ -66,12 +70,12 @@ def everything(folder: Path) -> Sources:
         for kind in ("face", "voice"):
             shutil.copy(INT8 / f"face_{ending}", folder / "int8" / f"{kind}_{ending}")
     pairs = [OffsetOfPair("Camera <1> with Mic", 120.0, "mouth"), OffsetOfPair("B with C", -40.0, "clap")]
-    model = read(folder / "int8", "face").model.split()[-1]
-    return Sources(folder, [Network("face-live", f"face.onnx {model}")], pairs)
+    model = read_int8(folder / "int8", "face").model.split()[-1]
+    return ReportInputs(folder, [ListedNetwork("face-live", f"face.onnx {model}")], pairs)
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Sources:
+def sources(tmp_path: Path) -> ReportInputs:
     return everything(tmp_path / "results")
 
 
@@ -80,8 +84,8 @@ def body_of(page: str) -> ElementTree.Element:
     return ElementTree.fromstring(page[page.index("<main>") : page.index("</main>") + len("</main>")])
 
 
-def test_every_part_is_there_with_its_figures(sources: Sources) -> None:
-    page = html(sources)
+def test_every_part_is_there_with_its_figures(sources: ReportInputs) -> None:
+    page = report_page(sources)
     main = body_of(page)
     assert [head.text for head in main.iter("h2")] == [
         "Is a confidence a frequency?",
@@ -108,14 +112,14 @@ def test_every_part_is_there_with_its_figures(sources: Sources) -> None:
     assert 'class="missing"' not in page
 
 
-def test_the_page_needs_nothing_but_itself(sources: Sources) -> None:
-    page = html(sources)
+def test_the_page_needs_nothing_but_itself(sources: ReportInputs) -> None:
+    page = report_page(sources)
     assert not re.search(r"<script|https?:|\bsrc=|@import|url\(|//", page.replace("<!doctype html>", ""))
     assert "prefers-color-scheme:dark" in page
 
 
 def test_what_is_missing_is_a_sentence_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    page = html(Sources(tmp_path, [], []))
+    page = report_page(ReportInputs(tmp_path, [], []))
     told = [p.text or "" for p in body_of(page).iter("p") if p.get("class") == "missing"]
     assert len(told) == 7
     assert all(
@@ -141,39 +145,48 @@ def test_what_is_missing_is_a_sentence_with_the_command_that_makes_it(tmp_path: 
     ],
 )
 def test_a_damaged_table_is_named_and_the_other_parts_are_shown(
-    sources: Sources, name: str, content: str
+    sources: ReportInputs, name: str, content: str
 ) -> None:
     (sources.results / name).write_text(content)
-    main = body_of(html(sources))
+    main = body_of(report_page(sources))
     told = [p.text or "" for p in main.iter("p") if p.get("class") == "missing"]
     assert len(told) == 1
     assert told[0].startswith("It cannot be shown: ")
     assert len(list(main.iter("figure"))) >= 6
 
 
-def test_figures_of_weights_that_are_not_at_hand_say_so(sources: Sources) -> None:
-    others = Sources(sources.results, [Network("face-live", "face.onnx 0123456789ab")], sources.pairs)
-    told = [p.text or "" for p in body_of(html(others)).iter("p") if p.get("class") == "missing"]
+def test_figures_of_weights_that_are_not_at_hand_say_so(sources: ReportInputs) -> None:
+    network = ListedNetwork("face-live", "face.onnx 0123456789ab")
+    others = ReportInputs(sources.results, [network], sources.pairs)
+    told = [p.text or "" for p in body_of(report_page(others)).iter("p") if p.get("class") == "missing"]
     assert len(told) == 2
     assert all("which is not at hand. New ones are made by: liveaffect calibrate int8" in one for one in told)
 
 
-def test_points_lie_where_their_values_say() -> None:
-    picture = ElementTree.fromstring(plots.reliability("x", {"after": [(0.0, 0.0), (1.0, 1.0), (0.5, 0.25)]}))
-    places = [(float(c.get("cx", 0)), float(c.get("cy", 0))) for c in picture.iter("circle")]
-    (left, bottom), (right, top), (x, y) = places
-    assert (right - left, bottom - top) == (plots.SIDE, plots.SIDE)
-    assert (x - left) / plots.SIDE == pytest.approx(0.5)
-    assert (bottom - y) / plots.SIDE == pytest.approx(0.25)
+def test_a_drawing_takes_its_colours_from_the_page_and_points_nowhere() -> None:
+    rows = [plots.Bar("a < b", 1.0, "1"), plots.Bar("c", -0.25, "-0.25", True, 0.5)]
+    picture = ElementTree.fromstring(plots.bars("x & y", rows))
+    assert picture.findtext("title") == "x & y"
+    assert {"a < b", "c", "1", "-0.25"} <= {(text.text or "").strip() for text in picture.iter("text")}
+    told = plots.bars("x & y", rows)
+    assert set(re.findall(r"(?:fill|stroke): (#\w+)", told)) == set()
+    assert all(f"var(--{name})" in told for name in ("first", "quiet", "ink"))
 
 
-def test_bars_are_as_long_as_their_values() -> None:
-    rows = [plots.Bar("a", 1.0, "1"), plots.Bar("b", 0.25, "0.25", True, 0.5), plots.Bar("c", 0.0, "0")]
-    picture = ElementTree.fromstring(plots.bars("x", rows, length=200))
-    long = [float(re.findall(r"h(-?[\d.]+)", path.get("d", ""))[0]) + 3 for path in picture.iter("path")]
-    assert long[:2] == [200, 50]
-    mark = next(line for line in picture.iter("line") if line.get("class") == "mark")
-    assert float(mark.get("x1", 0)) == plots.NAMES + 100
+def test_the_same_figures_are_drawn_alike_and_a_line_reaches_as_far_as_its_points() -> None:
+    points = {"after": [(0.0, 0.0), (1.0, 1.0)]}
+    assert plots.reliability("x", points) == plots.reliability("x", points)
+    lines = [
+        [float(n) for n in re.findall(r"[\d.]+", path.get("d", ""))]
+        for path in ElementTree.fromstring(plots.reliability("x", points)).iter("path")
+        if "var(--first)" in path.get("style", "") and "fill: none" in path.get("style", "")
+    ]
+    ideal = [
+        [float(n) for n in re.findall(r"[\d.]+", path.get("d", ""))]
+        for path in ElementTree.fromstring(plots.reliability("x", points)).iter("path")
+        if "stroke-dasharray" in path.get("style", "")
+    ]
+    assert lines == ideal  # from corner to corner, as the diagonal does
 
 
 @pytest.mark.parametrize(
@@ -185,7 +198,7 @@ def test_bars_are_as_long_as_their_values() -> None:
     ],
 )
 def test_names_of_layers_say_nothing_twice(name: str, told: str) -> None:
-    assert short(name) == told
+    assert short_layer(name) == told
 
 
 def test_the_command_writes_the_page_and_says_what_it_left_out(
@@ -216,13 +229,13 @@ def test_the_command_writes_the_page_and_says_what_it_left_out(
 @pytest.mark.slow
 @pytest.mark.parametrize(("look", "page_is"), [("light", 251), ("dark", 22)])
 def test_a_browser_draws_every_figure_without_a_complaint(
-    sources: Sources, tmp_path: Path, look: str, page_is: int
+    sources: ReportInputs, tmp_path: Path, look: str, page_is: int
 ) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     page, picture = tmp_path / "report.html", tmp_path / "page.png"
-    page.write_text(html(sources), "utf-8")
+    page.write_text(report_page(sources), "utf-8")
     flags = [
         "--headless=new",
         "--no-sandbox",
@@ -249,3 +262,15 @@ def test_a_browser_draws_every_figure_without_a_complaint(
     rows = np.flatnonzero(blue.any(axis=1))
     groups = np.split(rows, np.flatnonzero(np.diff(rows) > 60) + 1)
     assert len(groups) >= 7
+
+
+def test_a_report_of_nothing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from liveaffect import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("liveaffect.calibration.report_command.load_pairs", list)
+    assert cli.main(["calibrate", "report"]) == 1
+    assert "there is nothing to report" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
+import itertools
 import re
 import shlex
 import subprocess
@@ -15,6 +19,7 @@ from liveaffect import cli
 from liveaffect.libraries import LIBRARIES, PROGRAMS
 
 ROOT = Path(__file__).resolve().parent.parent
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -48,35 +53,87 @@ def written_commands() -> list[tuple[str, list[str]]]:
     return found
 
 
-def accepts(words: list[str]) -> bool:
-    """Whether the command line knows this command and all its flags."""
+def complaint(words: list[str], *, complete: bool = True) -> str | None:
+    """What the program's own parser says against these words; None if it takes them.
+
+    A mention in a sentence need not be `complete`: required arguments and the values of flags may be left
+    out, and a placeholder such as FILE may stand for a number. Every word that is there is still judged.
+    """
+    parser = cli._parser()
+    while known := commands_of(parser):
+        if not words and not complete:
+            return None
+        if not words or words[0] not in known:
+            return f"'{' '.join(words)}' is no command of {parser.prog}"
+        parser, words = known[words[0]], words[1:]
+    for action in [] if complete else parser._actions:
+        action.required = False
+        action.type = None
+        if action.nargs in (None, "+"):
+            action.nargs = "*" if action.nargs else "?"
+    said = io.StringIO()
     try:
-        cli._parser().parse_args(words)
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            parser.parse_args(words)
     except SystemExit as end:
-        return end.code == 0
-    return True
+        return None if end.code == 0 else said.getvalue().strip().splitlines()[-1]
+    return None
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The words that may follow it, each with what parses the rest."""
+    groups = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(chain.from_iterable(group.choices.items() for group in groups))
 
 
 def test_every_command_in_the_documents_is_one_the_program_accepts() -> None:
     commands = written_commands()
     assert len(commands) > 5
-    assert [c for c in commands if not accepts(c[1])] == []
+    assert [(page, said) for page, words in commands if (said := complaint(words)) is not None] == []
 
 
-def test_every_command_of_the_program_is_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
-    assert accepts(["--help"])
-    names = set(re.findall(r"^ {4}([a-z]+)\b", capsys.readouterr().out, re.MULTILINE))
+def test_every_command_of_the_program_is_in_the_readme() -> None:
+    names = commands_of(cli._parser()).keys()
     assert {"demo", "live", "analyze", "predict", "fetch", "doctor"} <= names
     readme = (ROOT / "README.md").read_text("utf-8")
     assert {name for name in names if f"| `liveaffect {name}" not in readme} == set()
 
 
-def test_every_command_in_the_readme_table_exists() -> None:
-    for words in re.findall(
-        r"^\| `liveaffect ([a-z ]+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
-    ):
-        command = words.split()
-        assert accepts([*command, "--help"]) or accepts([command[0], "--help"]), words
+def mentions() -> list[tuple[str, list[str]]]:
+    """Every command and flag that a sentence or a table names, each with the command it belongs to."""
+    found = []
+    known = commands_of(cli._parser())
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for line in FENCED.sub("", page.read_text("utf-8")).splitlines():
+            command: list[str] = []
+            for span in re.findall(r"`([^`]+)`", line):
+                words = span.replace("...", "").replace("\\|", " ").split()
+                if words[:2] == ["uv", "run"]:
+                    words = words[2:]
+                if words[:1] == ["liveaffect"]:
+                    words = words[1:]
+                    command = list(itertools.takewhile(lambda word: re.fullmatch("[a-z0-9]+", word), words))
+                    found.append((page.name, words))
+                elif command and words[:1] and words[0] in known:
+                    found.append((page.name, words))
+                elif command and line.startswith("| `liveaffect") and words[:1] and words[0].startswith("--"):
+                    found.append((page.name, [*command, *words]))
+    return found
+
+
+def test_every_command_and_flag_that_a_sentence_names_exists() -> None:
+    """Not only the first word: a second command, a choice or a flag that is gone is found, too."""
+    assert len(mentions()) > 40
+    wrong = [(page, said) for page, words in mentions() if (said := complaint(words, complete=False))]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["engines bogus", "train nobody", "live --camra 0", "profile", "calibrate reports", "build now", "dem"],
+)
+def test_a_word_that_the_program_does_not_know_is_found_wherever_it_stands(words: str) -> None:
+    assert complaint(words.split()) is not None
 
 
 def test_the_readme_has_commands_that_run_in_ci_and_none_of_them_needs_a_camera() -> None:
@@ -93,6 +150,17 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
             if not re.match(r"[a-z]+:", target) and not (document.parent / target.partition("#")[0]).exists():
                 dead.append((document.name, target))
     assert dead == []
+
+
+def test_every_file_and_every_name_on_the_page_of_the_architecture_is_there() -> None:
+    """A page that is true when it is written is not true for long by itself."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    paths = set(re.findall(r"[\w/]+\.py\b", page)) - {"realtime/NAME.py"}
+    assert len(paths) > 30
+    assert [p for p in paths if not (ROOT / p).is_file() and not (ROOT / "realtime" / p).is_file()] == []
+    code = "".join(path.read_text("utf-8") for path in tracked(".py") if path.parts[-2] != "tests")
+    named = set(re.findall(r"`(?:\w+\.)?(\w+)`", page)) | set(re.findall(r"\|([A-Z]\w+)[|:,]", page))
+    assert [name for name in named if not re.search(rf"\b{name}\b", code)] == []
 
 
 def test_every_dependency_has_a_line_that_says_what_it_is_for_and_no_line_is_left_over() -> None:

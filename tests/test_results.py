@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from liveaffect.cli import main
+from liveaffect.commands import train
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import evaluate_face, splits
+from liveaffect.engines.training.archive import change_tables, read_tables, write_tables
 from liveaffect.engines.training.scores import score
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 
 
 @pytest.mark.parametrize("precision", manifests.PRECISIONS)
 def test_the_face_manifest_says_what_the_committed_answers_give(precision: str) -> None:
-    truth, logits = evaluate_face.read_table((DOCS / "results/face.csv").read_text("utf-8"))
+    truth, logits = evaluate_face.read_table(read_tables(DOCS / "results/face.tar.xz")["answers.csv"])
     found = score(truth, logits[precision])
     shipped = manifests.read(manifests.SHIPPED / "face.json").figures["fer+ test side"][precision]
     assert shipped["accuracy"] == pytest.approx(found.accuracy, abs=1e-4)
@@ -31,7 +36,7 @@ def test_the_face_manifest_says_what_the_committed_answers_give(precision: str) 
 def test_the_shipped_face_network_was_trained_on_the_frozen_sides() -> None:
     found = manifests.read(manifests.SHIPPED / "face.json")
     assert found.training["corpora"] == ["fer+"]
-    assert splits.read(splits.FROZEN)["fer+"]["members"].keys() == set(splits.SIDES)
+    assert splits.read_splits(splits.FROZEN)["fer+"]["members"].keys() == set(splits.SIDES)
     assert {name: found.has(name) for name in manifests.PRECISIONS} == dict.fromkeys(
         manifests.PRECISIONS, True
     )
@@ -41,15 +46,15 @@ def test_the_shipped_face_network_was_trained_on_the_frozen_sides() -> None:
 def page() -> object:
     """The module that writes the page; it knows fusions, which are torch modules."""
     pytest.importorskip("torch", reason="the tables of fusions are made with torch installed")
-    from liveaffect.engines.training import results_page
+    from accuracy import pages
 
-    return results_page
+    return pages
 
 
 def test_every_table_of_the_results_is_what_the_committed_answers_give(page: object) -> None:
-    from liveaffect.engines.training import results_page
+    from accuracy import pages
 
-    assert results_page.as_table(results_page.differences()) == results_page.as_table([])
+    assert pages.as_table(pages.differences()) == pages.as_table([])
 
 
 QUICK = ("face source", "face flips", "face conditions")
@@ -57,54 +62,53 @@ QUICK = ("face source", "face flips", "face conditions")
 
 def small_docs(to: Path) -> tuple[Path, dict[str, Callable[[Path], str]]]:
     """A page of three tables as they are committed, and who makes them."""
-    from liveaffect.engines.training import results_page
+    from accuracy import pages
 
     docs = to / "docs"
     (docs / "results").mkdir(parents=True)
-    for name in ("face.csv", "face_conditions.csv"):
-        shutil.copy(DOCS / "results" / name, docs / "results" / name)
+    shutil.copy(DOCS / "results/face.tar.xz", docs / "results/face.tar.xz")
     text = (DOCS / "results.md").read_text("utf-8")
-    kept = [found[0] for found in results_page.MARKED.finditer(text) if found["name"] in QUICK]
+    kept = [found[0] for found in pages.MARKED.finditer(text) if found["name"] in QUICK]
     (docs / "results.md").write_text("\n\n".join(kept) + "\n", "utf-8")
-    return docs, {name: results_page.MAKERS[name] for name in QUICK}
+    return docs, {name: pages.MAKERS[name] for name in QUICK}
 
 
 def test_changed_answers_are_found_and_written_anew(page: object, tmp_path: Path) -> None:
-    from liveaffect.engines.training import results_page
+    from accuracy import pages
 
     docs, makers = small_docs(tmp_path)
-    path = docs / "results/face_conditions.csv"
-    lines = [line.split(",") for line in path.read_text("utf-8").splitlines()]
+    path = docs / "results/face.tar.xz"
+    lines = [line.split(",") for line in read_tables(path)["conditions.csv"].splitlines()]
     for cells in lines[1:100]:
         cells[2] = str((int(cells[1]) + 1) % 7)
-    path.write_text("".join(",".join(cells) + "\n" for cells in lines), "utf-8")
-    found = results_page.differences(docs, makers)
+    change_tables(path, {"conditions.csv": "".join(",".join(cells) + "\n" for cells in lines)})
+    found = pages.differences(docs, makers)
     assert [one.what for one in found] == ["table 'face conditions'"]
     assert "| it is |" in found[0].now
-    assert "face conditions" in results_page.as_table(found)
-    results_page.write(docs)
-    assert results_page.differences(docs, makers) == []
+    assert "face conditions" in pages.as_table(found)
+    pages.write(docs)
+    assert pages.differences(docs, makers) == []
 
 
 def test_a_table_that_was_edited_or_removed_by_hand_is_found(page: object, tmp_path: Path) -> None:
-    from liveaffect.engines.training import results_page
+    from accuracy import pages
 
     docs, makers = small_docs(tmp_path)
     text = (docs / "results.md").read_text("utf-8")
     (docs / "results.md").write_text(text.replace("| mirrored | 0.", "| mirrored | 1.", 1), "utf-8")
-    assert [one.what for one in results_page.differences(docs, makers)] == ["table 'face conditions'"]
-    gone = results_page.MARKED.sub("", text, count=1)
+    assert [one.what for one in pages.differences(docs, makers)] == ["table 'face conditions'"]
+    gone = pages.MARKED.sub("", text, count=1)
     (docs / "results.md").write_text(gone, "utf-8")
-    assert [(one.what, one.committed) for one in results_page.differences(docs, makers)] == [
+    assert [(one.what, one.committed) for one in pages.differences(docs, makers)] == [
         ("table 'face source'", "not in the page")
     ]
     (docs / "results.md").write_text(text.replace("made: face flips", "made: face leaps"), "utf-8")
-    assert "nobody makes 'face leaps'" in results_page.differences(docs, makers)[0].now
+    assert "nobody makes 'face leaps'" in pages.differences(docs, makers)[0].now
 
 
 def test_a_change_of_label_is_counted_for_each_person_and_not_by_way_of_not_sure() -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from liveaffect.engines.training.results_tables import label_changes
+    from accuracy.face_tables import label_changes
 
     shown = {"1": ["not sure", "neutral", "not sure", "neutral"], "2": ["happy", "not sure", "sad", "happy"]}
     rows = [
@@ -116,7 +120,7 @@ def test_a_change_of_label_is_counted_for_each_person_and_not_by_way_of_not_sure
 
 
 def test_answers_that_moved_too_far_are_named_with_what_is_allowed(page: object) -> None:
-    from liveaffect.engines.training.evaluate_all import Allowed, compared
+    from accuracy.run import Allowed, compared
 
     committed = np.eye(7)[np.arange(70) % 7] * 5
     now = committed.copy()
@@ -127,27 +131,26 @@ def test_answers_that_moved_too_far_are_named_with_what_is_allowed(page: object)
     assert found[0].now == "4.29% called otherwise"
 
 
-def voice_table(folder: Path, name: str, rows: list[tuple[str, int, int, int]]) -> None:
+def voice_table(path: Path, name: str, rows: list[tuple[str, int, int, int]], how: str = "") -> None:
     """Rows of speaker, truth, what the whole recording was called and its newest window; -1 is unheard."""
     lines = [
-        "# live, run 0, seed 0, 8 epochs",
+        f"# live, run 0, seed 0, 8 epochs{how}",
         ",".join(("name,speaker,truth", *LABELS, "window,after_1s,after_2s")),
     ]
     for at, (speaker, truth, called, window) in enumerate(rows):
         scores = ["1.000" if label == called else "0.000" for label in range(7)]
         lines.append(",".join([f"take{at}", speaker, str(truth), *scores, *[str(window)] * 3]))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("\n".join(lines) + "\n", "utf-8")
+    change_tables(path, {name: "\n".join(lines) + "\n"})
 
 
 def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from liveaffect.engines.training import voice_tables
+    from accuracy import voice_tables
 
     right = [("ravdess/01", label, label, label) for label in range(7)]
     deaf = [("ravdess/02", label, -1, 0) for label in range(7)]
-    voice_table(tmp_path / "voice", "fold-0-seed0.csv", [*right, *deaf, ("nemo/A", 1, 1, 2)])
-    voice_table(tmp_path / "voice", "fold-nemo-to-others-seed0.csv", right)
+    voice_table(tmp_path / voice_tables.VOICE, "fold-0-seed0.csv", [*right, *deaf, ("nemo/A", 1, 1, 2)])
+    voice_table(tmp_path / voice_tables.VOICE, "fold-nemo-to-others-seed0.csv", right)
     made = voice_tables.folds(tmp_path)
     assert "| ravdess, fold 0 | 14 | 0.500 | 0.571 |" in made
     assert "| nemo, fold 0 | 1 | 1.000 | 0.000 |" in made
@@ -158,47 +161,72 @@ def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart
 
 def test_networks_with_a_seed_each_stand_beside_the_one_that_learnt_from_them(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from liveaffect.engines.training import seed_tables, voice_tables
+    from accuracy import voice_tables
 
     right = [(f"{corpus}/01", label, label, label) for corpus in ("ravdess", "nemo") for label in range(7)]
     wrong = [(who, truth, 0, truth) for who, truth, _, _ in right]
     for fold in range(2):
-        voice_table(tmp_path / "voice", f"fold-{fold}-seed0.csv", right)
-        voice_table(tmp_path / "voice", f"fold-{fold}-seed1.csv", wrong)
-    voice_table(tmp_path / "voice", "fold-0-seed2.csv", wrong)  # its other folds are still to come
-    made = seed_tables.seeds(tmp_path)
+        voice_table(tmp_path / voice_tables.VOICE, f"fold-{fold}-seed0.csv", right)
+        voice_table(tmp_path / voice_tables.VOICE, f"fold-{fold}-seed1.csv", wrong)
+    voice_table(tmp_path / voice_tables.VOICE, "fold-0-seed2.csv", wrong)  # its other folds are still to come
+    made = voice_tables.seeds(tmp_path)
     assert "| folds | seed 1, alone | 0.143 | 1.000 | 0.143 | 1.000 |" in made
     assert "| folds | **seed 0, taught by them** | 1.000 | 1.000 | 1.000 | 1.000 |" in made
     assert "seed 2" not in made
     assert "mean opinion" not in made  # of one there is none
     for fold in range(2):
-        voice_table(tmp_path / "voice", f"fold-{fold}-seed2.csv", right)
-    assert "| folds | the mean opinion of these | 0.143 | - | 0.143 | - |" in seed_tables.seeds(tmp_path)
+        voice_table(tmp_path / voice_tables.VOICE, f"fold-{fold}-seed2.csv", right)
+    assert "| folds | the mean opinion of these | 0.143 | - | 0.143 | - |" in voice_tables.seeds(tmp_path)
     assert len(voice_tables.source(tmp_path).splitlines()) == 2
 
 
 def test_designs_are_compared_over_the_epochs_that_all_had_and_without_teachers(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from liveaffect.engines.training import design_tables
+    from accuracy import face_tables, voice_tables
 
-    designs = tmp_path / design_tables.FOLDER
+    designs = tmp_path / "designs"
     designs.mkdir()
     for preset, epochs in (("live", 3), ("live-vgg", 2)):
         rows = [{"accuracy": 0.5 + at / 10, "recall": 0.25} for at in range(epochs)]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (designs / f"face-{preset}.jsonl").write_text(text, "utf-8")
     assert "| live, RepVGG: three branches, folded into one for use | 0.500 / 0.250 | 0.600 / 0.250 |\n" in (
-        design_tables.faces(tmp_path)
+        face_tables.design_faces(tmp_path)
     )
     right = [(f"{corpus}/01", label, label, label) for corpus in ("ravdess", "nemo") for label in range(7)]
-    voice_table(tmp_path / "voice", "fold-0-seed1.csv", right)
-    voice_table(tmp_path / "voice", "fold-0-seed0.csv", right)
-    taught = tmp_path / "voice" / "fold-0-seed0.csv"
-    taught.write_text(taught.read_text("utf-8").replace("8 epochs", "8 epochs, taught by 3"), "utf-8")
-    voice_table(designs / "live", "fold-0-seed0.csv", [(who, truth, 0, 0) for who, truth, _, _ in right])
-    lines = design_tables.voices(tmp_path).splitlines()[2:]
+    voice_table(tmp_path / voice_tables.VOICE, "fold-0-seed1.csv", right)
+    voice_table(tmp_path / voice_tables.VOICE, "fold-0-seed0.csv", right, ", taught by 3")
+    other = [(who, truth, 0, 0) for who, truth, _, _ in right]
+    voice_table(tmp_path / voice_tables.DESIGN_VOICE, "live/fold-0-seed0.csv", other)
+    lines = voice_tables.design_voices(tmp_path).splitlines()[2:]
     assert [line.split(" | ")[0] for line in lines] == [
         "| live-wide, convolutions over 2.4 s, seed 1",
         "| live, hierarchical attention over 0.4 s, seed 0",
     ]
     assert lines[1].endswith("| 0.143 | 0.143 | 0.143 | 0.143 |")
+
+
+def test_packed_tables_come_back_and_always_take_the_same_bytes(tmp_path: Path) -> None:
+    tables = {"b/two.csv": "name\nü\n", "one.csv": "name\n" * 1000}
+    write_tables(tmp_path / "a.tar.xz", tables)
+    write_tables(tmp_path / "b.tar.xz", dict(reversed(tables.items())))
+    assert read_tables(tmp_path / "a.tar.xz") == tables
+    assert (tmp_path / "a.tar.xz").read_bytes() == (tmp_path / "b.tar.xz").read_bytes()
+    change_tables(tmp_path / "a.tar.xz", {"one.csv": "new\n", "three.csv": ""})
+    assert read_tables(tmp_path / "a.tar.xz") == {**tables, "one.csv": "new\n", "three.csv": ""}
+    (tmp_path / "c.tar.xz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="holds no packed tables"):
+        read_tables(tmp_path / "c.tar.xz")
+
+
+def test_the_answers_behind_the_tables_take_no_more_than_a_megabyte() -> None:
+    assert sum(path.stat().st_size for path in (DOCS / "results").rglob("*.*")) <= 1_000_000
+
+
+def test_without_a_checkout_repeating_the_results_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="judging networks needs torch")
+    monkeypatch.setattr(train, "RESULTS", tmp_path / "run.py")
+    assert main(["evaluate", "--data", str(tmp_path), "--all"]) == 1
+    assert "part of a checkout" in capsys.readouterr().err

@@ -18,11 +18,11 @@ from liveaffect.realtime.faces.blazeface import (
     BlazeFace,
     MediapipeFace,
     anchors,
-    decode,
+    decode_boxes,
     halve,
     letterbox,
     merge,
-    overlap,
+    overlap_with_each,
 )
 from liveaffect.realtime.faces.files import FULL_RANGE, SHORT_RANGE, model_path
 from liveaffect.realtime.portrait import packaged_portraits
@@ -196,14 +196,14 @@ def test_decoding_leaves_out_the_unsure_and_orders_the_rest() -> None:
     logits = np.full(896, -5.0, np.float32)
     logits[[10, 700]] = (1.0, 3.0)
     raw[700, :4] = (12.8, 0.0, 25.6, 25.6)
-    rows, scores = decode(raw, logits, SHORT, centres)
+    rows, scores = decode_boxes(raw, logits, SHORT, centres)
     assert scores == pytest.approx(1 / (1 + np.exp([-3.0, -1.0])))
     assert rows[0, 0] == pytest.approx(centres[700] + np.array([0.1, 0.0]) - 0.1)
     assert rows[0, 1] == pytest.approx((0.2, 0.2))
 
 
 def test_nothing_sure_is_no_face() -> None:
-    rows, scores = decode(
+    rows, scores = decode_boxes(
         np.zeros((896, 16), np.float32), np.full(896, -9.0, np.float32), SHORT, anchors(SHORT)
     )
     assert merge(rows, scores) == []
@@ -221,7 +221,7 @@ def test_boxes_of_one_face_are_averaged_by_their_scores() -> None:
 
 def test_overlap_is_shared_over_united_area() -> None:
     others = np.array([(0, 0, 2, 2), (1, 0, 2, 2), (5, 5, 1, 1)], float)
-    assert overlap(np.array([0.0, 0, 2, 2]), others) == pytest.approx((1.0, 1 / 3, 0.0))
+    assert overlap_with_each(np.array([0.0, 0, 2, 2]), others) == pytest.approx((1.0, 1 / 3, 0.0))
 
 
 @given(st.integers(5, 700), st.integers(5, 700))
@@ -250,7 +250,7 @@ def test_our_decoding_agrees_with_mediapipe_on_a_real_face(name: str) -> None:
     image = portrait()
     for part in (image[:480, :480], image[40:440, 60:500], image):
         one, other = ours.find(part)[0], theirs.find(part)[0]
-        shared = overlap(np.array(one.box), np.array([other.box]))[0]
+        shared = overlap_with_each(np.array(one.box), np.array([other.box]))[0]
         assert shared > 0.9
         assert np.abs(one.points - other.points).max() < 0.06 * other.box[2]
         assert one.score == pytest.approx(other.score, abs=0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 import pytest
@@ -33,10 +35,15 @@ def test_repeated_flags_become_the_same_kind_of_list_as_all_others() -> None:
     ("flags", "words"),
     [
         ({"size": "640"}, "WIDTHxHEIGHT"),
-        ({"size": "4x4"}, "WIDTHxHEIGHT"),
+        ({"size": "4x4"}, "16 to 16384 pixels a side"),
+        ({"size": "99999x99999"}, "16 to 16384 pixels a side"),
+        ({"size": "9" * 5000 + "x480"}, "WIDTHxHEIGHT"),
+        ({"seconds": math.nan}, "seconds is nan"),
+        ({"seconds": math.inf}, "seconds is inf"),
         ({"fps": 0.0}, "fps is 0"),
         ({"overlay": "sometimes"}, "auto, locked, late"),
         ({"engine": "abacus"}, "one of"),
+        ({"voice": "loud"}, "voice is 'loud'; it is one of auto, small, full"),
         ({"threads": 0}, "threads"),
         ({"seconds": -1.0}, "seconds"),
     ],
@@ -51,8 +58,9 @@ def test_nonsense_is_refused_with_what_would_make_sense(flags: dict[str, object]
     [
         ("speed = 3", "sets speed"),
         ("fps = ", "not TOML"),
-        ('threads = "two"', "wants a int"),
-        ("fps = true", "float"),
+        ('threads = "two"', "it wants a whole number"),
+        ("fps = true", "it wants a number"),
+        ("a = [" * 3000, "not TOML"),
     ],
 )
 def test_a_config_file_is_checked_like_flags(tmp_path: Path, text: str, words: str) -> None:
@@ -73,3 +81,26 @@ def test_an_environment_value_that_does_not_parse_names_the_variable() -> None:
     with pytest.raises(SettingsError, match="LIVEAFFECT_MIRROR"):
         resolve({}, {"LIVEAFFECT_MIRROR": "maybe"})
     assert resolve({}, {"LIVEAFFECT_MIRROR": "yes"}).mirror
+
+
+def test_a_config_file_of_bytes_or_without_an_end_is_refused_in_words(tmp_path: Path) -> None:
+    noise = tmp_path / "noise.toml"
+    noise.write_bytes(bytes(range(256)))
+    with pytest.raises(SettingsError, match="is not TOML"):
+        resolve({}, {}, noise)
+    endless = "/dev/zero"
+    if not os.path.exists(endless):
+        pytest.skip("needs /dev/zero, so POSIX")
+    with pytest.raises(SettingsError, match="has no end"):
+        resolve({}, {}, Path(endless))
+
+
+def test_a_film_adds_no_microphone_unless_one_is_asked_for(tmp_path: Path) -> None:
+    film = tmp_path / "a.mp4"
+    film.write_bytes(b"")
+    assert resolve({}, {}).microphones == ["default"]
+    assert resolve({"camera": [str(film)]}, {}).microphones == []
+    assert resolve({"camera": [str(film)], "mic": ["default"]}, {}).microphones == ["default"]
+    assert resolve({"camera": [str(film), "0"]}, {}).microphones == ["default"]
+    assert resolve({"camera": ["none"]}, {}).microphones == ["default"]
+    assert resolve({"mic": ["none"]}, {}).microphones == []

@@ -18,16 +18,15 @@ import pytest
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Cue
-from liveaffect.realtime.drawing.chart import time_text
-from liveaffect.realtime.drawing.paint import label_colour
+from liveaffect.realtime.drawing.canvas import label_colour
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks import contact_sheet, timeline
 from liveaffect.realtime.sinks.catalogue import open_sink
 from liveaffect.realtime.sinks.contact_sheet import ContactSheet, Tile, chosen
 from liveaffect.realtime.sinks.csv_file import COLUMNS, CsvFile
 from liveaffect.realtime.sinks.jsonl import JsonLines
-from liveaffect.realtime.sinks.timeline import Timeline
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.sinks.timeline import Timeline, time_text
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import background, cue, frame
 
 FILES = ["cues.jsonl", "table.csv", "out.mp4", "run.sheet.png", "run.png"]
@@ -211,7 +210,7 @@ def test_the_sheet_is_evenly_spaced_from_first_to_last_whatever_the_length(
     even = np.diff(times)
     if pictures > 100:
         assert even.max() <= 1.45 * even.mean()
-    assert load(tmp_path / "run.sheet.png").shape[2] == 3
+    assert load_golden(tmp_path / "run.sheet.png").shape[2] == 3
 
 
 def test_a_large_picture_is_kept_small(tmp_path: Path) -> None:
@@ -238,7 +237,7 @@ def drawn(path: Path, cues: list[Cue]) -> np.ndarray[tuple[int, ...], np.dtype[n
     for said in cues:
         out.tell([said])
     out.close()
-    return load(path)
+    return load_golden(path)
 
 
 def test_the_timeline_shows_each_label_for_as_long_as_it_held(tmp_path: Path) -> None:
@@ -247,7 +246,7 @@ def test_the_timeline_shows_each_label_for_as_long_as_it_held(tmp_path: Path) ->
         tmp_path / "run.png",
         [cue(label, confidence=1.0, t_ns=step * 100 * MS) for step, label in enumerate(labels)],
     )
-    row = picture[60, 190:-24]
+    row = picture[90, 191:-31]
     share = {label: float((row == label_colour(label)).all(axis=-1).mean()) for label in set(labels)}
     assert share == pytest.approx({"happy": 0.5, "sad": 0.25, NOT_SURE: 0.25}, abs=0.02)
 
@@ -255,13 +254,13 @@ def test_the_timeline_shows_each_label_for_as_long_as_it_held(tmp_path: Path) ->
 def test_where_a_person_was_away_the_timeline_has_a_hole(tmp_path: Path) -> None:
     steps = [*range(30), *range(60, 100)]
     picture = drawn(tmp_path / "run.png", [cue("happy", confidence=1.0, t_ns=s * 100 * MS) for s in steps])
-    lit = (picture[60, 190:-24] == label_colour("happy")).all(axis=-1)
+    lit = (picture[90, 191:-31] == label_colour("happy")).all(axis=-1)
     assert 0.68 < lit.mean() < 0.76
     assert not lit[len(lit) * 40 // 100 : len(lit) * 58 // 100].any()
 
 
 def test_a_long_run_with_many_people_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline, "_ENTRIES", 64)
+    monkeypatch.setattr(timeline, "_POINTS", 64)
     monkeypatch.setattr(timeline, "_TRACKS", 12)
     out = Timeline(str(tmp_path / "run.png"))
     for step in range(1000):
@@ -272,17 +271,17 @@ def test_a_long_run_with_many_people_stays_small(tmp_path: Path, monkeypatch: py
             ]
         )
     assert len(out._kept) <= 12
-    assert all(len(kept.entries) < 64 for kept in out._kept.values())
+    assert all(len(kept.points) < 64 for kept in out._kept.values())
     lane = out._kept["camera:0", 1]
     assert lane.seen == 1000
-    assert len(set(np.diff([entry.t_ns for entry in lane.entries]))) == 1, "old and new count alike"
+    assert len(set(np.diff([point.t_ns for point in lane.points]))) == 1, "old and new count alike"
     out.close()
-    height = load(tmp_path / "run.png").shape[0]
+    height = load_golden(tmp_path / "run.png").shape[0]
     assert height < 2000, "at most eight lanes are drawn"
 
 
 def test_times_on_the_axis_read_as_people_write_them() -> None:
-    assert time_text(1_500 * MS, 0.5) == "1.5 s"
-    assert time_text(90 * SECOND, 10) == "90 s"
-    assert time_text(150 * SECOND, 30) == "2:30"
-    assert time_text(3 * 3600 * SECOND + 61 * SECOND, 600) == "3:01:01"
+    assert time_text(1.5, 0.5) == "1.5 s"
+    assert time_text(90, 10) == "90 s"
+    assert time_text(150, 30) == "2:30"
+    assert time_text(3 * 3600 + 61, 600) == "3:01:01"

@@ -289,3 +289,13 @@ def test_stop_returns_within_a_second_in_the_middle_of_a_pause() -> None:
     with playing(stage):
         stage.run_until(8 * SECOND)
     assert stage.supervisor.state.phase == "ended"
+
+
+def test_a_program_that_was_stopped_does_not_take_its_device_for_unplugged() -> None:
+    """Ten seconds pass within one read, as when a laptop sleeps: the device is given its time."""
+    with playing(Stage([*counted(10), (11 * SECOND, picture(10, 11 * SECOND))])) as stage:
+        stage.run_until(400 * MS)
+        stage.clock.advance(9800 * MS)
+        state = stage.run_until(12 * SECOND)
+        assert stage.seqs == list(range(11))
+        assert (state.restarts, stage.supervisor.error) == (0, None)

@@ -27,7 +27,7 @@ FLAVOURS = ("tensorrt", "tensorrt-rtx")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     for kind in manifests.KINDS:
-        tiny_networks.write(folder, kind)
+        tiny_networks.write_tiny(folder, kind)
     return folder
 
 

@@ -23,7 +23,7 @@ from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory, plan_of
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     for kind in manifests.KINDS:
-        tiny_networks.write(folder, kind)
+        tiny_networks.write_tiny(folder, kind)
     return folder
 
 

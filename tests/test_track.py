@@ -16,7 +16,7 @@ from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.faces.box_filter import BoxFilter
 from liveaffect.realtime.search import close_area
 from liveaffect.realtime.testing.faces import Actor, found
-from liveaffect.realtime.track import KEPT_NS, LOST_AFTER, MAX_FACES, Seen, Tracker
+from liveaffect.realtime.track import KEPT_NS, LOST_AFTER, MAX_FACES, LikenedFind, Tracker
 
 FRAME_NS = SECOND // 30
 
@@ -58,7 +58,9 @@ class Stage:
     def look_close(self, actors: Sequence[Actor]) -> None:
         """A close look at everybody who is known."""
         areas = [close_area(track.box, 1200, 400) for track in self.tracker.tracks]
-        self.tracker.take([Seen(found(a), looks_of(a)) for a in actors], [area for area in areas if area])
+        self.tracker.take(
+            [LikenedFind(found(a), looks_of(a)) for a in actors], [area for area in areas if area]
+        )
 
 
 def test_a_face_found_by_two_networks_in_one_picture_has_an_id_at_once() -> None:

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT
-from liveaffect.engines.training.augment_faces import Strength, grey_crops, placed, seen, tinted
+from liveaffect.engines.training.augment_faces import FaceChanges, grey_crops, placed, seen, tinted
 
-STILL = Strength(
+STILL = FaceChanges(
     turn_deg=0,
     scale=0,
     shear=0,
@@ -53,7 +53,7 @@ def test_what_stands_at_the_eye_of_a_corpus_picture_stands_at_the_eye_of_the_cro
 
 
 def test_two_looks_at_a_face_differ_and_the_same_dice_give_the_same_look() -> None:
-    looks = [seen(picture(3), np.random.default_rng(seed), Strength()) for seed in (1, 2, 1)]
+    looks = [seen(picture(3), np.random.default_rng(seed), FaceChanges()) for seed in (1, 2, 1)]
     assert looks[0].shape == (CROP_SIZE, CROP_SIZE)
     assert looks[0].dtype == np.uint8
     np.testing.assert_array_equal(looks[0], looks[2])

@@ -29,11 +29,17 @@ from liveaffect.engines.training import (
     loop,
     train_face,
 )
-from liveaffect.engines.training.augment_faces import Strength, grey_crops, placed, seen
+from liveaffect.engines.training.augment_faces import (
+    PLACINGS,
+    FaceChanges,
+    grey_crops,
+    placed,
+    placings,
+    seen,
+    where_found,
+)
 from liveaffect.engines.training.corpora_faces import Faces
-from liveaffect.engines.training.learn_faces import FaceTask, Recipe
-from liveaffect.engines.training.placings import PLACINGS, placings, where_found
-from liveaffect.engines.training.teacher_faces import opinions, read_before
+from liveaffect.engines.training.learn_faces import FaceRecipe, FaceTask, read_before, teacher_opinions
 from liveaffect.engines.training.train_face import LIVE, TEACHER, FaceOptions
 from liveaffect.realtime.crop import cut_out
 from liveaffect.realtime.faces.blazeface import Found
@@ -57,13 +63,13 @@ def faces(count: int = 28, placing: Matrix | None = None) -> Faces:
     return Faces("fer+", names, names, pictures, soft, label, ("train",) * count, placing)
 
 
-def still(**given: float) -> Strength:
+def still(**given: float) -> FaceChanges:
     """Nothing spoils a face; it only lies where it is put."""
     light = ("gamma", "contrast", "side_light", "low_light", "tint")
     lens = ("blur", "small", "sharpen", "noise", "jpeg", "occlusion")
     where = ("turn_deg", "scale", "shear", "shift_px", "mirror")
     changes: dict[str, Any] = {**dict.fromkeys((*light, *lens, *where), 0.0), **given}
-    return replace(Strength(), **changes)
+    return replace(FaceChanges(), **changes)
 
 
 def moved(right_px: float) -> Matrix:
@@ -109,7 +115,7 @@ def test_a_face_is_cut_out_where_it_is_placed_and_otherwise_as_the_corpus_has_it
 def test_about_the_live_place_a_face_is_moved_less_and_mirrored_as_often() -> None:
     far = [_column_of_a_line(None, seed) for seed in range(60)]
     near = [_column_of_a_line(CORPUS, seed) for seed in range(60)]
-    assert np.std(near) == pytest.approx(Strength().about_live * np.std(far), rel=0.1)
+    assert np.std(near) == pytest.approx(FaceChanges().about_live * np.std(far), rel=0.1)
     looks = [seen(picture(3), np.random.default_rng(s), still(mirror=0.5), moved(5)) for s in range(40)]
     straight = placed(picture(3), moved(5)).astype(int)
     mirrored = sum(np.abs(look - straight).mean() > np.abs(look - straight[:, ::-1]).mean() for look in looks)
@@ -119,14 +125,16 @@ def test_about_the_live_place_a_face_is_moved_less_and_mirrored_as_often() -> No
 def _column_of_a_line(where: Matrix | None, seed: int) -> float:
     line = np.zeros((SIDE, SIDE), np.uint8)
     line[:, 23:25] = 255
-    look = seen(line, np.random.default_rng(seed), still(shift_px=Strength().shift_px), where).astype(float)
+    look = seen(line, np.random.default_rng(seed), still(shift_px=FaceChanges().shift_px), where).astype(
+        float
+    )
     return float((look.sum(0) * np.arange(CROP_SIZE)).sum() / look.sum())
 
 
 def test_a_share_of_faces_is_drawn_where_live_puts_them_if_they_were_found_at_all() -> None:
     where = np.stack([np.zeros((2, 3)), np.full((2, 3), np.nan)] * 14)  # Zero: one pixel fills the crop.
     for live, flat in ((0.0, 0.0), (1.0, 0.5), (0.5, 0.25)):
-        recipe = Recipe(batch=256, rarity=0.0, mixed=0.0, live=live, strength=still())
+        recipe = FaceRecipe(batch=256, rarity=0.0, mixed=0.0, live=live, strength=still())
         task = FaceTask(faces(28 * 16, np.tile(where, (16, 1, 1))), faces(7), recipe, "test")
         crops, _ = next(iter(task.batches(0, np.random.default_rng(0))))
         uniform = (crops == crops[:, :1, :1]).flatten(1).all(1)
@@ -135,10 +143,10 @@ def test_a_share_of_faces_is_drawn_where_live_puts_them_if_they_were_found_at_al
 
 def test_the_log_tells_the_figures_of_the_live_place_beside_those_of_the_corpus() -> None:
     network = presets.build("face", "live").eval()
-    plain = FaceTask(faces(), faces(), Recipe(batch=8), "test").figures(network)
+    plain = FaceTask(faces(), faces(), FaceRecipe(batch=8), "test").figures(network)
     where = np.tile(CORPUS, (28, 1, 1))
     where[:7] = np.nan  # One of each label was not found.
-    both = FaceTask(faces(), faces(placing=where), Recipe(batch=8), "test").figures(network)
+    both = FaceTask(faces(), faces(placing=where), FaceRecipe(batch=8), "test").figures(network)
     assert set(plain) == {"accuracy", "recall"}
     assert {name: both[name] for name in plain} == dict(plain)
     found = faces().take(np.arange(7, 28))
@@ -149,7 +157,7 @@ def test_the_log_tells_the_figures_of_the_live_place_beside_those_of_the_corpus(
 
 
 def test_a_mixed_face_shows_two_and_is_said_to_be_both() -> None:
-    one = FaceTask(faces(), faces(7), Recipe(batch=28, mixed=1.0, strength=still()), "test")
+    one = FaceTask(faces(), faces(7), FaceRecipe(batch=28, mixed=1.0, strength=still()), "test")
     _, wanted = next(iter(one.batches(0, np.random.default_rng(0))))
     assert torch.allclose(wanted.sum(1), torch.ones(28), atol=1e-5)
     assert float((wanted.max(1).values < 0.99).float().mean()) > 0.5
@@ -169,7 +177,7 @@ def test_an_opinion_is_the_mean_over_places_and_mirrors_with_what_was_added_in_t
     where = np.tile(moved(8), (5, 1, 1))
     where[2] = np.nan
     shift = torch.arange(7).float() / 10
-    said = opinions(Told(), faces(5, where), shift, "cpu")
+    said = teacher_opinions(Told(), faces(5, where), shift, "cpu")
     views = [grey_crops(faces(5).pictures), grey_crops(faces(5).pictures, where_found(where))]
     level = torch.tensor(np.stack([view.mean((1, 2, 3)) for view in views])) / 64
     logits = torch.zeros(2, 5, 7)
@@ -179,7 +187,7 @@ def test_an_opinion_is_the_mean_over_places_and_mirrors_with_what_was_added_in_t
 
 
 def test_a_teacher_has_its_share_beside_the_votes() -> None:
-    recipe = Recipe(batch=28, mixed=0.0, teacher=0.25, strength=still())
+    recipe = FaceRecipe(batch=28, mixed=0.0, teacher=0.25, strength=still())
     alone = FaceTask(faces(), faces(7), recipe, "test")
     taught = FaceTask(faces(), faces(7), recipe, "test", teacher=Told())
     votes, wanted = (next(iter(t.batches(0, np.random.default_rng(0))))[1] for t in (alone, taught))
@@ -247,13 +255,13 @@ def test_a_training_goes_out_from_one_before_it_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = replace(faces(280), sides=("train",) * 240 + ("test",) * 40)
-    monkeypatch.setattr(corpora_faces, "find", lambda data: [corpus])
+    monkeypatch.setattr(corpora_faces, "find_faces", lambda data: [corpus])
     monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
     monkeypatch.setattr(train_face, "quantize", lambda path, batches: None)
-    plan = train_face.schedule_of(epochs=1, threads=1)
+    plan = train_face.face_schedule(epochs=1, threads=1)
     checkpoint = _checkpoint(tmp_path / loop.CHECKPOINT, presets.build("face", "live", seed=4).state_dict())
     order = FaceOptions(place=lambda one: moved(2), after=checkpoint)
-    made = train_face.main_run(tmp_path, tmp_path / "made", order, schedule=plan)
+    made = train_face.train_face(tmp_path, tmp_path / "made", order, schedule=plan)
     assert made is not None
     told = manifests.read(made).training
     assert told["after"] == read_before(checkpoint, "live").told()

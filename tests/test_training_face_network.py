@@ -23,15 +23,15 @@ from liveaffect.engines.training import (
     corpora_faces,
     evaluate_face,
     loop,
+    splits,
     train_face,
 )
-from liveaffect.engines.training.corpora_faces import Faces
-from liveaffect.engines.training.learn_faces import FaceTask, Recipe, drawing_chances, log_frequencies
+from liveaffect.engines.training.corpora_faces import Faces, load_split
+from liveaffect.engines.training.learn_faces import FaceRecipe, FaceTask, drawing_chances, log_frequencies
 from liveaffect.engines.training.scores import score
-from liveaffect.engines.training.sided_faces import sided
-from liveaffect.engines.training.train_face import FaceOptions, quantising_batches
+from liveaffect.engines.training.train_face import FaceOptions, face_batches
 
-SMALL = Recipe(batch=16)
+SMALL = FaceRecipe(batch=16)
 
 
 def faces(count: int = 70, seed: int = 0) -> Faces:
@@ -108,22 +108,24 @@ def test_the_smallest_share_that_makes_the_most_right_is_taken(lead: float, shar
 
 
 def test_int8_is_calibrated_on_as_many_crops_of_each_label() -> None:
-    batches = list(quantising_batches(faces(), each=20))
+    batches = list(face_batches(faces(), each=20))
     assert [len(batch["crop"]) for batch in batches] == [20] * 7
     assert {batch["crop"].dtype for batch in batches} == {np.dtype("uint8")}
-    again = list(quantising_batches(faces(), each=20))
+    again = list(face_batches(faces(), each=20))
     assert all(np.array_equal(a["crop"], b["crop"]) for a, b in zip(batches, again, strict=True))
 
 
 def test_a_network_trained_on_other_sides_is_not_judged(tmp_path: Path) -> None:
     found = replace(manifests.describe("face", "live"), training={"corpora": ["fer+"], "splits": "a" * 64})
-    everything = sided([faces(200)], tmp_path / "splits.json")
-    with pytest.raises(EngineFileError, match="it may have seen what it is tested on"):
-        evaluate_face.refuse_other_sides(found, everything)
+    everything = load_split([faces(200)], tmp_path / "splits.json")
+    with pytest.raises(EngineFileError, match="it may know what it is tested on"):
+        splits.refuse_other_sides(found, everything.corpora, everything.digest)
     with pytest.raises(EngineFileError, match="was never trained"):
-        evaluate_face.refuse_other_sides(replace(found, training={}), everything)
-    evaluate_face.refuse_other_sides(
-        replace(found, training={"corpora": ["fer+"], "splits": everything.digest}), everything
+        splits.refuse_other_sides(replace(found, training={}), everything.corpora, everything.digest)
+    splits.refuse_other_sides(
+        replace(found, training={"corpora": ["fer+"], "splits": everything.digest}),
+        everything.corpora,
+        everything.digest,
     )
 
 
@@ -142,7 +144,7 @@ def test_the_table_of_scores_gives_every_figure_again() -> None:
     logits = {name: np.round(rng.normal(size=(50, 7)), 3).astype(np.float32) for name in ("fp32", "int8")}
     scores = {name: score(truth, part) for name, part in logits.items()}
     names = tuple(map(str, range(50)))
-    verdict = evaluate_face.Verdict("face-live", "fer+", names, truth, logits, scores, 0.1, {})
+    verdict = evaluate_face.FaceVerdict("face-live", "fer+", names, truth, logits, scores, 0.1, {})
     again, read = evaluate_face.read_table(verdict.table())
     assert {name: score(again, part) for name, part in read.items()} == scores
     with pytest.raises(ValueError, match="begins with name, truth"):
@@ -159,10 +161,10 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
 ) -> None:
     monkeypatch.setattr(train_face, "SMOKE_PICTURES", 256)  # Two batches an epoch.
     monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
-    corpora = corpora_faces.find(shared_data)
-    monkeypatch.setattr(corpora_faces, "find", lambda data: corpora)  # Read once.
-    plan = train_face.schedule_of(smoke=True, epochs=2, threads=1)
-    whole = train_face.main_run(shared_data, tmp_path / "whole", FaceOptions(smoke=True), schedule=plan)
+    corpora = corpora_faces.find_faces(shared_data)
+    monkeypatch.setattr(corpora_faces, "find_faces", lambda data: corpora)  # Read once.
+    plan = train_face.face_schedule(smoke=True, epochs=2, threads=1)
+    whole = train_face.train_face(shared_data, tmp_path / "whole", FaceOptions(smoke=True), schedule=plan)
     assert whole is not None
     learnt, calls = FaceTask.loss, [0]
 
@@ -175,8 +177,8 @@ def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judg
     with monkeypatch.context() as patch:
         patch.setattr(FaceTask, "loss", dying)
         with pytest.raises(Killed):
-            train_face.main_run(shared_data, tmp_path / "killed", FaceOptions(smoke=True), schedule=plan)
-    resumed = train_face.main_run(shared_data, tmp_path / "killed", FaceOptions(smoke=True), schedule=plan)
+            train_face.train_face(shared_data, tmp_path / "killed", FaceOptions(smoke=True), schedule=plan)
+    resumed = train_face.train_face(shared_data, tmp_path / "killed", FaceOptions(smoke=True), schedule=plan)
     assert resumed is not None
     assert list(_curve(resumed.parent)) == list(_curve(whole.parent))
     assert manifests.read(resumed).files == manifests.read(whole).files

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import CORPUS_LABELS, CROP_SIZE, LABELS
 from liveaffect.engines.training import corpora_faces, splits
-from liveaffect.engines.training.corpora_faces import FERPLUS, find, read_plain, soft_labels
+from liveaffect.engines.training.corpora_faces import FERPLUS, find_faces, load_split, read_plain, soft_labels
 from liveaffect.engines.training.corpora_voices import CorpusError
-from liveaffect.engines.training.sided_faces import sided
 
 COLUMNS = tuple(CORPUS_LABELS[FERPLUS])
 
@@ -115,7 +114,7 @@ def test_what_none_of_the_seven_describes_has_neither_distribution_nor_label(nam
 
 def test_the_one_file_form_is_read_whole_and_near_leaks_are_dropped(tmp_path: Path) -> None:
     ferplus(tmp_path / corpora_faces.FERPLUS_FILE, leak=5)
-    (faces,) = find(tmp_path)
+    (faces,) = find_faces(tmp_path)
     assert len(faces) == 39
     assert "00005" not in faces.names
     assert faces.sides.count("test") == 8
@@ -128,7 +127,7 @@ def test_the_published_table_is_read_with_pixels_in_a_table_or_in_files(
     tmp_path: Path, *, pixels: bool
 ) -> None:
     as_published(tmp_path / "somewhere", pixels=pixels)
-    (faces,) = find(tmp_path)
+    (faces,) = find_faces(tmp_path)
     assert faces.names == ("fer0000000", "fer0000002", "fer0000003")
     assert faces.sides == ("train", "train", "test")
     np.testing.assert_array_equal(faces.pictures[1], picture(2))
@@ -138,7 +137,7 @@ def test_the_published_table_is_read_with_pixels_in_a_table_or_in_files(
 def test_a_training_picture_that_is_also_a_test_picture_is_not_trained_on(tmp_path: Path) -> None:
     as_published(tmp_path, pixels=False)
     shutil.copy(tmp_path / "FER2013Valid/fer0000003.png", tmp_path / "FER2013Train/fer0000000.png")
-    (faces,) = find(tmp_path)
+    (faces,) = find_faces(tmp_path)
     assert faces.names == ("fer0000002", "fer0000003")
 
 
@@ -150,7 +149,7 @@ def test_a_plain_folder_gives_labels_persons_and_pictures_of_any_size(tmp_path: 
     ):
         (tmp_path / "faces" / label).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / "faces" / label / name), picture(side, side))
-    (faces,) = find(tmp_path)
+    (faces,) = find_faces(tmp_path)
     assert faces.names == ("happy/anna_1.png", "sad/anna_3.png", "sad/ben_x_2.jpg")
     assert faces.groups == ("anna", "anna", "ben")
     assert [LABELS[i] for i in faces.label] == ["happy", "sad", "sad"]
@@ -210,13 +209,13 @@ def test_what_is_missing_or_damaged_is_named(
 ) -> None:
     harm(tmp_path)
     with pytest.raises(CorpusError, match=told):
-        find(tmp_path)
+        find_faces(tmp_path)
 
 
 def test_no_group_and_no_name_lies_on_two_sides_and_the_sides_stay(tmp_path: Path) -> None:
     ferplus(tmp_path / corpora_faces.FERPLUS_FILE, count=200, tested=30)
     frozen = tmp_path / "splits.json"
-    first, again = (sided(find(tmp_path), frozen) for _ in range(2))
+    first, again = (load_split(find_faces(tmp_path), frozen) for _ in range(2))
     assert first.digest == again.digest
     parts = (first.train, first.calibrate, first.test)
     assert sum(map(len, parts)) == 200
@@ -232,7 +231,7 @@ def test_persons_of_a_plain_folder_stay_whole(tmp_path: Path) -> None:
             folder = tmp_path / label
             folder.mkdir(exist_ok=True)
             cv2.imwrite(str(folder / f"p{person}_1.png"), picture(person, 64))
-    faces = sided([read_plain(tmp_path)], tmp_path / "splits.json")
+    faces = load_split([read_plain(tmp_path)], tmp_path / "splits.json")
     persons = [set(part.groups) for part in (faces.train, faces.calibrate, faces.test)]
     assert all(persons)
     assert sum(map(len, persons)) == 60
@@ -242,10 +241,10 @@ def test_persons_of_a_plain_folder_stay_whole(tmp_path: Path) -> None:
 def test_changed_data_no_longer_fits_the_frozen_sides(tmp_path: Path) -> None:
     ferplus(tmp_path / corpora_faces.FERPLUS_FILE)
     frozen = tmp_path / "splits.json"
-    sided(find(tmp_path), frozen)
+    load_split(find_faces(tmp_path), frozen)
     ferplus(tmp_path / corpora_faces.FERPLUS_FILE, leak=3)
     with pytest.raises(EngineFileError, match="are not those frozen"):
-        sided(find(tmp_path), frozen)
+        load_split(find_faces(tmp_path), frozen)
 
 
 def test_a_group_on_two_sides_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,25 @@ pytest.importorskip("torch", reason="fusions are learnt with torch: pip install 
 import torch
 from numpy.typing import NDArray
 
-from liveaffect.engines.model.fusion import LateMaskedFusion
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+from accuracy import ablate_fusion
+from accuracy.ablate_fusion import FusionFit, as_fused, fit_method
+
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import ablate_fusion, fit_fusion, pairs, stand_in, voice_answers
+from liveaffect.engines.training import fit_fusion, pairs, voice_answers
 from liveaffect.engines.training.corpora_voices import CorpusError
-from liveaffect.engines.training.fit_fusion import BOTH, FACE, VOICE, Plan, evidence_of, fit, probabilities
+from liveaffect.engines.training.fit_fusion import (
+    BOTH,
+    FACE,
+    VOICE,
+    Opinions,
+    evidence_of,
+    fit_late_masked,
+    probabilities,
+)
+from liveaffect.engines.training.pairs import FoldAnswers
 from liveaffect.engines.training.scores import accuracy
-from liveaffect.engines.training.stand_in import FoldAnswers, Said, as_fused
 
 torch.set_num_threads(1)
 ACTORS, EACH = 20, 7
@@ -64,14 +77,14 @@ def opinions(
     return (own * honest).astype(np.float32)
 
 
-def said(logits: NDArray[np.float32]) -> Said:
+def said(logits: NDArray[np.float32]) -> Opinions:
     vectors = np.zeros((len(logits), 64), np.float32)
-    return Said(vectors, logits)
+    return Opinions(vectors, logits)
 
 
 def test_pairs_are_read_in_the_order_of_names_with_folds_of_four_actors(tmp_path: Path) -> None:
     path = write_pairs(tmp_path)
-    found = pairs.read(tmp_path)
+    found = pairs.read_pairs(tmp_path)
     assert list(found.names) == sorted(found.names)
     assert found.names[0] == "01-01-01-01-01-01"
     assert np.bincount(found.folds).tolist() == [4 * EACH] * 5
@@ -91,7 +104,7 @@ def test_calm_is_neutral(tmp_path: Path) -> None:
             au=kept["au"],
             mfcc=kept["mfcc"],
         )
-    assert pairs.read(tmp_path).truth.tolist() == [0, 1]
+    assert pairs.read_pairs(tmp_path).truth.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +121,7 @@ def test_pairs_that_are_missing_or_something_else_are_refused_by_name(
     if content is not None:
         write(tmp_path / pairs.PLACE, content)
     with pytest.raises(CorpusError, match=told):
-        pairs.read(tmp_path)
+        pairs.read_pairs(tmp_path)
 
 
 def test_the_temperature_undoes_what_a_network_exaggerates() -> None:
@@ -127,8 +140,7 @@ def test_late_masked_learns_the_same_gains_whatever_the_scale_of_the_logits(exag
     learnt = []
     for honest in (1.0, exaggerated):
         face, voice = said(opinions(truth, 1.5, 4, honest)), said(opinions(truth, 1.0, 5))
-        found = fit("late-masked", evidence_of(face, voice, at, BOTH), truth, Plan())
-        assert isinstance(found, LateMaskedFusion)
+        found = fit_late_masked(evidence_of(face, voice, at, BOTH), truth)
         learnt.append(found)
     torch.testing.assert_close(learnt[0].company, learnt[1].company, atol=0.02, rtol=0)
     assert float(learnt[1].temperature[0] / learnt[0].temperature[0]) == pytest.approx(exaggerated, rel=0.03)
@@ -138,7 +150,7 @@ def test_two_honest_opinions_beat_each_and_one_alone_is_itself() -> None:
     truth = np.random.default_rng(6).integers(0, 7, 1400)
     at = np.ones(len(truth), np.bool_)
     face, voice = said(opinions(truth, 1.4, 7)), said(opinions(truth, 1.2, 8, 5.0))
-    found = fit("late-masked", evidence_of(face, voice, at, BOTH), truth, Plan())
+    found = fit_late_masked(evidence_of(face, voice, at, BOTH), truth)
     both, alone, other = (
         probabilities(found, evidence_of(face, voice, at, mask)).argmax(1) for mask in (BOTH, FACE, VOICE)
     )
@@ -175,10 +187,10 @@ def test_vectors_of_another_network_come_in_the_coordinates_of_the_folds_own() -
 def test_the_comparison_writes_every_take_and_reads_it_again(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     out = tmp_path / "out"
-    ablate_fusion.main_run(tmp_path, out, seeds=(0,), methods=("late-masked",))
-    takes = ablate_fusion.read_takes(out / ablate_fusion.TAKES)
-    runs = ablate_fusion.read_called(out / ablate_fusion.CALLED)
-    real = pairs.read(tmp_path)
+    ablate_fusion.compare_fusions(tmp_path, out, seeds=(0,), methods=("late-masked",))
+    takes = ablate_fusion.read_takes((out / ablate_fusion.TAKES).read_text("utf-8"))
+    runs = ablate_fusion.read_called((out / ablate_fusion.CALLED).read_text("utf-8"))
+    real = pairs.read_pairs(tmp_path)
     assert takes.names == real.names
     np.testing.assert_array_equal(takes.truth, real.truth)
     right = {
@@ -199,7 +211,7 @@ def test_the_comparison_writes_every_take_and_reads_it_again(tmp_path: Path) -> 
 
 def test_answers_of_voice_networks_are_matched_by_name_and_refused_for_other_folds(tmp_path: Path) -> None:
     write_pairs(tmp_path)
-    real = pairs.read(tmp_path)
+    real = pairs.read_pairs(tmp_path)
     order = np.random.default_rng(0).permutation(len(real))
     content: dict[str, Any] = {
         "names": np.array([f"03-{real.names[at]}" for at in order]),
@@ -231,7 +243,7 @@ def test_a_method_without_learning_needs_none() -> None:
     truth = np.arange(14) % 7
     at = np.ones(14, np.bool_)
     face, voice = said(opinions(truth, 1.0, 1)), said(opinions(truth, 1.0, 2))
-    found = fit("mean of logits", evidence_of(face, voice, at, BOTH), truth, Plan())
+    found = fit_method("mean of logits", evidence_of(face, voice, at, BOTH), truth, FusionFit())
     mean = (face.logits + voice.logits) / 2
     np.testing.assert_array_equal(
         probabilities(found, evidence_of(face, voice, at, BOTH)).argmax(1), mean.argmax(1)
@@ -242,6 +254,6 @@ def test_stand_ins_are_the_same_for_the_same_seed() -> None:
     rng = np.random.default_rng(0)
     numbers, truth = rng.normal(size=(140, 5)).astype(np.float32), np.arange(140) % 7
     train = np.arange(140) < 100
-    one, other, third = (stand_in.answers(numbers, truth, train, seed=seed)[1] for seed in (1, 1, 2))
+    one, other, third = (pairs.stand_in_answers(numbers, truth, train, seed=seed)[1] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, other)
     assert not np.array_equal(one, third)

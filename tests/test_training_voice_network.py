@@ -109,7 +109,7 @@ def test_a_training_that_lost_power_goes_on_to_the_same_curve(data: Path, tmp_pa
 @pytest.mark.slow
 def test_a_smoke_run_leaves_files_that_run_and_can_be_judged(data: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    path = train_voice.main_run(data, tmp_path, preset="live-fcn", smoke=True, report=lines.append)
+    path = train_voice.train_voice(data, tmp_path, preset="live-fcn", smoke=True, report=lines.append)
     assert path is not None
     assert path == tmp_path / "voice.json"
     found = manifest.read(path)
@@ -121,7 +121,9 @@ def test_a_smoke_run_leaves_files_that_run_and_can_be_judged(data: Path, tmp_pat
     full, small = (OnnxEngine(found, tmp_path, precision).infer(inputs) for precision in manifest.PRECISIONS)
     assert np.abs(full["logits"] - small["logits"]).max() < 1.0
 
-    verdicts = evaluate_voice.main_run(data, weights=tmp_path, out=tmp_path / "told", report=lines.append)
+    verdicts = evaluate_voice.evaluate_voice(
+        data, weights=tmp_path, out=tmp_path / "told", report=lines.append
+    )
     assert [(v.corpus, v.precision, v.whole.items) for v in verdicts] == [
         ("plain", "fp32", len(LABELS)),
         ("plain", "int8", len(LABELS)),
@@ -130,7 +132,7 @@ def test_a_smoke_run_leaves_files_that_run_and_can_be_judged(data: Path, tmp_pat
     table = (tmp_path / "told" / "voice.csv").read_text("utf-8").splitlines()
     assert len(table) == 2 * (len(LABELS) + 1)
     assert "taken for speech" in (tmp_path / "told" / "voice.md").read_text("utf-8")
-    evaluate_voice.record(tmp_path, verdicts)
+    manifest.record_figures(path, {verdict.title: verdict.figures() for verdict in verdicts})
     kept = manifest.read(path).figures["plain test side, int8"]
     assert kept["items"] == len(LABELS)
     assert kept["unweighted_recall"] == pytest.approx(verdicts[1].whole.unweighted_recall, abs=1e-4)
@@ -139,12 +141,12 @@ def test_a_smoke_run_leaves_files_that_run_and_can_be_judged(data: Path, tmp_pat
 def test_untrained_weights_and_weights_of_other_sides_are_not_judged() -> None:
     untrained = manifest.describe("voice", "live")
     with pytest.raises(EngineFileError, match="was never trained"):
-        evaluate_voice.refuse_other_sides(untrained, ("nemo",), "a" * 64)
+        splits.refuse_other_sides(untrained, ("nemo",), "a" * 64)
     trained = manifest.extended(untrained, training={"corpora": ["nemo"], "splits": "b" * 64})
-    with pytest.raises(EngineFileError, match="may have heard whom it is tested on"):
-        evaluate_voice.refuse_other_sides(trained, ("nemo",), "a" * 64)
-    evaluate_voice.refuse_other_sides(trained, ("nemo",), "b" * 64)
-    evaluate_voice.refuse_other_sides(trained, ("emodb",), "a" * 64)  # another corpus: all of it is new
+    with pytest.raises(EngineFileError, match="may know what it is tested on"):
+        splits.refuse_other_sides(trained, ("nemo",), "a" * 64)
+    splits.refuse_other_sides(trained, ("nemo",), "b" * 64)
+    splits.refuse_other_sides(trained, ("emodb",), "a" * 64)  # another corpus: all of it is new
 
 
 def test_no_speaker_lies_on_two_sides_and_a_corpus_that_changed_is_refused(

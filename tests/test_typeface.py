@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import features
 
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime.drawing.glyphs import (
-    BOLD,
-    REGULAR,
+from liveaffect.realtime.drawing import fonts, text
+from liveaffect.realtime.drawing.canvas import LABEL_COLOURS, PANEL, PANEL_COVER, QUIET, Canvas, Colour, paste
+from liveaffect.realtime.drawing.panels import Measures
+from liveaffect.realtime.drawing.text import (
+    ascent_px,
     fit_text,
-    plain,
+    printable,
     text_mask,
     text_width_px,
     wrap_text,
 )
-from liveaffect.realtime.drawing.paint import LABEL_COLOURS, PANEL, PANEL_COVER, QUIET, Canvas, Colour, paste
-from liveaffect.realtime.drawing.panels import Measures
-from liveaffect.realtime.drawing.strokes import STROKES
+
+NO_LETTERS = str(Path(fonts.dejavu().path).with_name("STIXSizOneSymReg.ttf"))
+"""A font of brackets alone, beside DejaVu in matplotlib."""
+
+
+def _no_such_program(*command: object, **options: object) -> None:
+    raise FileNotFoundError(command)
+
+
+@pytest.fixture
+def nothing_remembered() -> Iterator[None]:
+    """Fonts are looked for anew, and what the test found is forgotten after it."""
+    kept = list(fonts._found)
+    for clear in (True, False):
+        fonts._found[:] = [] if clear else kept
+        fonts.font_of.cache_clear()
+        text_mask.cache_clear()
+        text._drawn.cache_clear()
+        if clear:
+            yield
+
 
 # Legibility.
 
@@ -80,20 +103,69 @@ def test_text_is_never_smaller_than_seven_pixels_and_grows_with_the_picture(size
 # Text.
 
 
-@given(st.text(max_size=40), st.integers(7, 30), st.sampled_from([REGULAR, BOLD]))
+@given(st.text("aZ0 .·é\u0301\n\tש", max_size=40), st.integers(7, 30), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_any_text_has_a_mask_in_range_and_only_characters_that_have_strokes(
-    text: str, cap_px: int, weight: float
-) -> None:
-    mask = text_mask(text, cap_px, weight)
+def test_any_text_has_a_mask_in_range(text: str, cap_px: int, bold: bool) -> None:
+    mask = text_mask(text, cap_px, bold=bold)
     assert int(mask.max(initial=0)) <= 256
-    assert all(char in STROKES or char == "\ufffd" for char in plain(text))
+    assert mask.shape[0] == text_mask("a", cap_px, bold=bold).shape[0]
 
 
-def test_accents_are_dropped_and_unknown_characters_become_a_box() -> None:
-    assert plain("Büro\tcafé") == "Buro cafe"
-    assert plain("日") == "\ufffd"
+@pytest.mark.parametrize("cap_px", range(7, 40))
+def test_capitals_are_as_high_as_asked_for(cap_px: int) -> None:
+    ink = np.flatnonzero(text_mask("H", cap_px).max(axis=1) > 128)
+    assert abs(len(ink) - cap_px) <= 1
+    assert ink[-1] + 1 == ascent_px(cap_px), "it stands on the baseline"
+
+
+def test_an_accent_is_drawn_however_it_was_typed() -> None:
+    assert not np.array_equal(text_mask("Büro", 8), text_mask("Buro", 8))
+    assert np.array_equal(text_mask("Bu\u0308ro", 8), text_mask("Büro", 8))
+    assert printable("a\tb\x00") == "a b "
+
+
+def test_a_script_that_dejavu_lacks_is_drawn_in_a_font_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, nothing_remembered: None
+) -> None:
+    """With a font that was asked for, and never again for another character of the same."""
+    other = fonts.FontFile(fonts.dejavu(bold=True).path)
+    asked: list[str] = []
+    monkeypatch.setattr(fonts, "dejavu", lambda *, bold=False: fonts.FontFile(NO_LETTERS))
+
+    def ask(char: str, *, bold: bool) -> list[fonts.FontFile]:
+        asked.append(char)
+        return [other]
+
+    monkeypatch.setattr(fonts, "_fonts_for", ask)
+    assert fonts.font_of("a") == other
+    assert fonts.font_of("b") == other
+    assert asked == ["a"]
+
+
+def test_without_any_font_for_it_a_character_is_a_box_and_not_left_out(
+    monkeypatch: pytest.MonkeyPatch, nothing_remembered: None
+) -> None:
+    monkeypatch.setattr("liveaffect.realtime.drawing.fonts.subprocess.run", _no_such_program)
+    monkeypatch.setattr(fonts, "_BY_NAME", ())
+    assert fonts.font_of("日") is None
     assert text_mask("日", 8).any()
+    assert np.array_equal(text_mask("日", 8), text_mask("本", 8))
+    assert text_width_px("日本", 8) == 2 * text_width_px("日", 8)
+
+
+def test_a_name_that_is_written_from_right_to_left_is_drawn_so() -> None:
+    if not features.check("raqm") or not features.check("fribidi"):
+        pytest.skip("this Pillow turns no lines round, as the one for Windows does not")
+    word = "שלום"
+    last_left = text_mask(word, 20)[:, : text_width_px(word[-1], 20) // 2]
+    assert np.array_equal(last_left, text_mask(word[-1], 20)[:, : last_left.shape[1]])
+
+
+def test_the_font_of_this_machine_spells_a_name_that_dejavu_cannot(nothing_remembered: None) -> None:
+    found = fonts.font_of("日")
+    if found is None:
+        pytest.skip("needs a Japanese font: apt-get install fontconfig fonts-droid-fallback")
+    assert not np.array_equal(text_mask("日", 20), text_mask("本", 20))
 
 
 def test_every_character_that_is_not_a_space_leaves_ink_and_no_two_small_letters_look_alike() -> None:

@@ -54,9 +54,12 @@ def test_pictures_keep_the_uneven_times_at_which_they_were_captured(tmp_path: Pa
     assert not len(sound)
 
 
-def test_sound_stays_with_the_picture_across_a_late_start_a_gap_and_an_overlap(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mov"])
+def test_sound_stays_with_the_picture_across_a_late_start_a_gap_and_an_overlap(
+    tmp_path: Path, name: str
+) -> None:
     """Pictures flash and sound clicks at every full second of the run; the file must agree."""
-    video = VideoFile(str(tmp_path / "out.mp4"))
+    video = VideoFile(str(tmp_path / name))
     block = SAMPLE_RATE // 25
     begin_ns = 400 * MS
     for step in range(125):
@@ -69,7 +72,7 @@ def test_sound_stays_with_the_picture_across_a_late_start_a_gap_and_an_overlap(t
         if step == 80:  # the same sound once more
             video.hear(tone(step * block, block, t_ns))
     video.close()
-    times, levels, sound, first = decoded(tmp_path / "out.mp4")
+    times, levels, sound, first = decoded(tmp_path / name)
     flashes = [t + 0.4 for t, level in zip(times, levels, strict=True) if level > 128]
     loud = np.flatnonzero(np.abs(sound) > 0.4) / SAMPLE_RATE + first + 0.4
     clicks = [float(part[0]) for part in np.split(loud, np.flatnonzero(np.diff(loud) > 0.5) + 1)]

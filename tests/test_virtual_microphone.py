@@ -13,12 +13,12 @@ from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.errors import SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.microphone import Microphone
-from liveaffect.realtime.testing.pulse import missing, virtual_microphone
+from liveaffect.realtime.testing.pulse import virtual_microphone, why_no_virtual_microphone
 from liveaffect.realtime.testing.source_contract import check_source
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+    pytest.mark.skipif(why_no_virtual_microphone() is not None, reason=why_no_virtual_microphone() or ""),
 ]
 
 RATE_HZ = 48_000

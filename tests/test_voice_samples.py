@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="the readers of voices need torch: pip install liveaffect[train]")
 
 from liveaffect.calibration import voice_samples
-from liveaffect.calibration.voice_samples import CLOSE, CONDITIONS, FAR, ROOM, under, voices
+from liveaffect.calibration.voice_samples import CLOSE, CONDITIONS, FAR, ROOM, under
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_engine import OnnxEngine
@@ -59,7 +59,7 @@ class SureOfSpeech(OnnxEngine):
 
 
 def trained(data: Path, folder: Path) -> tuple[Manifest, OnnxEngine]:
-    path = tiny_networks.write(folder, "voice")
+    path = tiny_networks.write_tiny(folder, "voice")
     takes = found_in(data)
     training = {"corpora": list(takes), "splits": sided(takes, folder / "splits.json")[1]}
     manifests.write(manifests.extended(manifests.read(path), training=training), path)
@@ -74,8 +74,8 @@ def test_pieces_are_of_the_calibrate_side_balanced_and_heard_in_running_statisti
     monkeypatch.setattr(voice_samples, "EACH", 6)
     found, engine = trained(data, tmp_path)
     files = {"sides": tmp_path / "splits.json", "frozen": tmp_path / "samples.json"}
-    samples, exam = voices(data, engine, found, report=quiet, **files)
-    again, _ = voices(data, engine, found, report=quiet, **files)
+    samples, exam = voice_samples.voice_samples(data, engine, found, report=quiet, **files)
+    again, _ = voice_samples.voice_samples(data, engine, found, report=quiet, **files)
     assert samples.sha256 == again.sha256
     for one, other in zip(samples.batches, again.batches, strict=True):
         for name in one:

@@ -43,10 +43,10 @@ class Plans:
         """The plan, whole. Raises EngineError with what TensorRT said."""
         key = self._key(network, precision)
         try:
-            return plans.read(key, self.cache)
+            return plans.read_plan(key, self.cache)
         except plans.PlanMissing:
             made = self.build(network, precision, self.sizes)
-        plans.write(key, made, self.cache)
+        plans.write_plan(key, made, self.cache)
         self.built[f"{network.name}/{precision}"] = {"seconds": made.seconds, "bytes": len(made.plan)}
         return made.plan
 

@@ -23,7 +23,7 @@ ON_THE_GPU = ("face", "voice")
 Report = Callable[[str], None]
 
 
-def build(precisions: Sequence[str], weights: Path | None, report: Report) -> None:
+def build_forms(precisions: Sequence[str], weights: Path | None, report: Report) -> None:
     """Build every precision for every network that is there, with a line for each step.
 
     Raises EngineUnavailable for a precision that there is not, or for plans without TensorRT; and at the end,
@@ -43,7 +43,7 @@ def build(precisions: Sequence[str], weights: Path | None, report: Report) -> No
         for kind in found:
             _int8_file(manifest_path(kind, weights), report)
     try:
-        backend, gpu = tensorrt()
+        backend, gpu = tensorrt_for_plans()
     except EngineUnavailable as why:
         if set(precisions) != {"int8"}:
             raise
@@ -54,7 +54,7 @@ def build(precisions: Sequence[str], weights: Path | None, report: Report) -> No
     )
 
 
-def tensorrt() -> tuple[Backend, Gpu | None]:
+def tensorrt_for_plans() -> tuple[Backend, Gpu | None]:
     """What builds plans here, and for which GPU; None where TensorRT-RTX builds for all of them.
 
     Raises EngineUnavailable with the reason. TensorRT proper cannot build without its GPU.
@@ -112,7 +112,9 @@ def _int8_file(path: Path, report: Report) -> None:
             return
     from liveaffect.engines.build.quantize import quantize
 
-    inputs = probe.inputs(found.kind, CALIBRATION_ITEMS, piece=found.recipe.piece)
+    inputs = probe.inputs(
+        found.kind, CALIBRATION_ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics
+    )
     written = quantize(path, probe.split(inputs, (BATCH,)))
     made = manifest.read(path)
     manifest.write(manifest.extended(made, quantisation={**made.quantisation, "inputs": "made up"}), path)

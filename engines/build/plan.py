@@ -57,7 +57,7 @@ def build_plan(
     precision that there are not.
     """
     started_ns = stopwatch.wall_ns()
-    prepared = prepare(content, precision=precision, backend=backend, sizes=sizes, capability=capability)
+    prepared = prepare_plan(content, precision=precision, backend=backend, sizes=sizes, capability=capability)
     prepared.config.progress_monitor = monitor(backend.module, report)
     built = prepared.builder.build_serialized_network(prepared.network, prepared.config)
     said = prepared.said
@@ -80,7 +80,7 @@ class Prepared:
     """In the order of the sizes."""
 
 
-def prepare(
+def prepare_plan(
     content: bytes,
     *,
     precision: str,
@@ -89,14 +89,14 @@ def prepare(
     capability: str = PORTABLE,
 ) -> Prepared:
     """Everything that `build_plan` does before the build itself, and refuses."""
-    _check(precision, sizes)
+    _check_wanted(precision, sizes)
     if precision == "fp16":
         content = _half(content)
     trt = backend.module
     said = listener(trt)
     builder = trt.Builder(said)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    _parse(trt, network, said, content, backend)
+    _parsed(trt, network, said, content, backend)
     _check_network(trt, network, precision)
     config = builder.create_builder_config()
     if precision == "fp32-tf32":
@@ -132,14 +132,14 @@ def _half(content: bytes) -> bytes:
     return to_half(content)
 
 
-def _check(precision: str, sizes: Sequence[int]) -> None:
+def _check_wanted(precision: str, sizes: Sequence[int]) -> None:
     if precision not in PRECISIONS:
         raise ValueError(f"no precision '{precision}'; plans are built in {', '.join(PRECISIONS)}")
     if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
         raise ValueError(f"profiles need rising batch sizes from 1 up, got {list(sizes)}")
 
 
-def _parse(trt: Any, network: Any, said: Any, content: bytes, backend: Backend) -> None:
+def _parsed(trt: Any, network: Any, said: Any, content: bytes, backend: Backend) -> None:
     """Raises EngineFileError that quotes what the parser refused, node by node."""
     parser = trt.OnnxParser(network, said)
     if parser.parse(content):

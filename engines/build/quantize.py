@@ -52,7 +52,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class PreparedNetwork:
     """A network in fp32, ready to be quantised in any number of ways."""
 
     manifest: Manifest
@@ -97,7 +97,7 @@ class Prepared:
         return {name: count / sum(found.values()) for name, count in found.items()}
 
 
-def prepare(manifest_path: Path) -> Prepared:
+def prepare_network(manifest_path: Path) -> PreparedNetwork:
     """Read and fold the fp32 network of a manifest. Raises ValueError for a kind that is not quantised."""
     manifest = manifests.read(manifest_path)
     if manifest.kind not in QUANTISED_KINDS:
@@ -105,7 +105,7 @@ def prepare(manifest_path: Path) -> Prepared:
             f"a {manifest.kind} network is not quantised; {' and '.join(QUANTISED_KINDS)} networks are"
         )
     graph = folded(manifests.load_bytes(manifest, manifest_path.parent, "fp32"))
-    return Prepared(manifest, graph, tuple(quantisable(graph)))
+    return PreparedNetwork(manifest, graph, tuple(quantisable(graph)))
 
 
 def quantize(
@@ -119,16 +119,18 @@ def quantize(
 
     `exclude` names further nodes that stay fp32, out of those that `quantisable` lists.
     """
-    prepared = prepare(manifest_path)
+    prepared = prepare_network(manifest_path)
     if method not in METHODS:
         raise ValueError(f"no calibration method '{method}'; known are {', '.join(METHODS)}")
     observed = prepared.observe(batches)
     content = prepared.quantised(observed.cuts(method), exclude)
-    return record(manifest_path, prepared, content, part_of(prepared, observed, method, exclude))
+    return record_int8(
+        manifest_path, prepared, content, quantisation_part(prepared, observed, method, exclude)
+    )
 
 
-def part_of(
-    prepared: Prepared, observed: Observed, method: str, exclude: Collection[str] = ()
+def quantisation_part(
+    prepared: PreparedNetwork, observed: Observed, method: str, exclude: Collection[str] = ()
 ) -> dict[str, Any]:
     """What a manifest says under `quantisation`."""
     manifest = prepared.manifest
@@ -143,7 +145,9 @@ def part_of(
     }
 
 
-def record(manifest_path: Path, prepared: Prepared, content: bytes, part: Mapping[str, Any]) -> Path:
+def record_int8(
+    manifest_path: Path, prepared: PreparedNetwork, content: bytes, part: Mapping[str, Any]
+) -> Path:
     """Write an INT8 file and what the manifest says of it; the file's path."""
     manifest = manifests.extended(prepared.manifest, quantisation=part)
     path = manifest_path.parent / manifests.file_name(manifest.kind, "int8")

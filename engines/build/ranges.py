@@ -63,12 +63,12 @@ def observe(
     """
     digest, items = hashlib.sha256(), 0
     for place, batch in enumerate(batches):
-        _check(place, batch, inputs)
+        _check_batch(place, batch, inputs)
         for name in sorted(batch):
             digest.update(name.encode() + np.ascontiguousarray(batch[name]).tobytes())
         items += len(next(iter(batch.values())))
     names = _watched(graph, nodes)
-    session = _session(graph, names)
+    session = _watched_session(graph, names)
     largest = dict.fromkeys(names, 0.0)
     for place, batch in enumerate(batches):
         for name, values in zip(names, session.run(names, dict(batch)), strict=True):
@@ -102,7 +102,7 @@ def relieved(graph: onnx.ModelProto, cuts: Mapping[str, float]) -> dict[str, flo
     return {name: cuts.get(after.get(name, name), cut) for name, cut in cuts.items()}
 
 
-def _check(place: int, batch: Tensors, inputs: Sequence[TensorSpec]) -> None:
+def _check_batch(place: int, batch: Tensors, inputs: Sequence[TensorSpec]) -> None:
     wanted = {tensor.name: tensor for tensor in inputs}
     if set(batch) != set(wanted):
         raise EngineInputError(
@@ -136,7 +136,7 @@ def _watched(graph: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
     return list(found | dict.fromkeys(relus))
 
 
-def _session(graph: onnx.ModelProto, names: Sequence[str]) -> Any:
+def _watched_session(graph: onnx.ModelProto, names: Sequence[str]) -> Any:
     """The graph with further outputs."""
     watched = copy.deepcopy(graph)
     known = {output.name for output in watched.graph.output}

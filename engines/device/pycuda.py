@@ -28,8 +28,8 @@ class PycudaMemory(CapturingMemory):
     name = "pycuda"
 
     def __init__(self, device: int = 0) -> None:
-        _call(cuda.init)
-        self._context: Any = _call(_call(cuda.Device, device).retain_primary_context)
+        _pycuda_call(cuda.init)
+        self._context: Any = _pycuda_call(_pycuda_call(cuda.Device, device).retain_primary_context)
         self._made = 0
         self._memory: dict[int, Any] = {}
         self._streams: dict[int, Any] = {}
@@ -43,11 +43,11 @@ class PycudaMemory(CapturingMemory):
 
     @contextmanager
     def _activate(self) -> Iterator[None]:
-        _call(self._context.push)
+        _pycuda_call(self._context.push)
         try:
             yield
         finally:
-            _call(self._context.pop)
+            _pycuda_call(self._context.pop)
 
     def active(self) -> Any:
         """Push the primary context, and pop it again."""
@@ -55,28 +55,28 @@ class PycudaMemory(CapturingMemory):
 
     def allocate(self, size: int) -> int:
         """Device memory."""
-        made = _call(cuda.mem_alloc, size)
+        made = _pycuda_call(cuda.mem_alloc, size)
         self._made += 1
         self._memory[int(made)] = made
         return int(made)
 
     def free(self, address: int) -> None:
         """Give it back."""
-        _call(self._memory.pop(address).free)
+        _pycuda_call(self._memory.pop(address).free)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
         """Page-locked memory, seen as an array."""
-        made: NDArray[np.uint8] = _call(cuda.pagelocked_empty, size, np.uint8)
+        made: NDArray[np.uint8] = _pycuda_call(cuda.pagelocked_empty, size, np.uint8)
         self._made += 1
         return made
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
         """Give it back."""
-        _call(array.base.free)  # type: ignore[union-attr]
+        _pycuda_call(array.base.free)  # type: ignore[union-attr]
 
     def stream(self) -> int:
         """A stream that does not wait for the default one."""
-        made = _call(cuda.Stream, _NON_BLOCKING)
+        made = _pycuda_call(cuda.Stream, _NON_BLOCKING)
         self._made += 1
         self._streams[int(made.handle)] = made
         return int(made.handle)
@@ -87,19 +87,19 @@ class PycudaMemory(CapturingMemory):
 
     def synchronise(self, stream: int) -> None:
         """Wait for everything in it."""
-        _call(self._streams[stream].synchronize)
+        _pycuda_call(self._streams[stream].synchronize)
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
         """Host to device."""
-        _call(cuda.memcpy_htod_async, address, array, self._streams[stream])
+        _pycuda_call(cuda.memcpy_htod_async, address, array, self._streams[stream])
 
     def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None:
         """Device to host."""
-        _call(cuda.memcpy_dtoh_async, array, address, self._streams[stream])
+        _pycuda_call(cuda.memcpy_dtoh_async, array, address, self._streams[stream])
 
     def event(self) -> int:
         """One that knows when it was passed."""
-        made = _call(cuda.Event)
+        made = _pycuda_call(cuda.Event)
         self._made += 1
         self._events[self._made] = made
         return self._made
@@ -110,30 +110,30 @@ class PycudaMemory(CapturingMemory):
 
     def record(self, event: int, stream: int) -> None:
         """Put it into the stream."""
-        _call(self._events[event].record, self._streams[stream])
+        _pycuda_call(self._events[event].record, self._streams[stream])
 
     def wait(self, event: int) -> None:
         """Wait until it was passed."""
-        _call(self._events[event].synchronize)
+        _pycuda_call(self._events[event].synchronize)
 
     def elapsed_ms(self, first: int, second: int) -> float:
         """As the device measured it."""
-        return float(_call(self._events[first].time_till, self._events[second]))
+        return float(_pycuda_call(self._events[first].time_till, self._events[second]))
 
     def free_bytes(self) -> int:
         """As the driver says."""
-        free, _total = _call(cuda.mem_get_info)
+        free, _total = _pycuda_call(cuda.mem_get_info)
         return int(free)
 
     def close(self) -> None:
         """Release the primary context, which ends with its last user."""
         if self._context is not None:
             context, self._context = self._context, None
-            _call(context.push)
-            _call(context.detach)
+            _pycuda_call(context.push)
+            _pycuda_call(context.detach)
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+def _pycuda_call(function: Callable[..., Any], *arguments: Any) -> Any:
     """The answer of one call, with pycuda's errors turned into ours."""
     try:
         return function(*arguments)

@@ -45,7 +45,7 @@ def parameters(module: nn.Module) -> int:
 def macs(module: nn.Module, *inputs: Tensor) -> Macs:
     """What one forward pass of `inputs` multiplies. Works on the meta device, without memory or time."""
     counted = Macs()
-    hooks = [part.register_forward_hook(partial(_count, counted)) for part in module.modules()]
+    hooks = [part.register_forward_hook(partial(_count_layer, counted)) for part in module.modules()]
     was_training = module.training
     try:
         with torch.no_grad():
@@ -57,7 +57,7 @@ def macs(module: nn.Module, *inputs: Tensor) -> Macs:
     return counted
 
 
-def _count(counted: Macs, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+def _count_layer(counted: Macs, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
     if isinstance(part, nn.Conv2d):
         per_output = part.in_channels // part.groups * math.prod(part.kernel_size)
         counted.layers += output.numel() * per_output

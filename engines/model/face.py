@@ -24,7 +24,7 @@ from liveaffect.engines.protocol import FACE_INPUTS, FACE_OUTPUTS
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class FaceStage:
     """One RepVGG block."""
 
     width: int
@@ -42,7 +42,7 @@ class FacePreset:
     mean: tuple[float, ...]
     """One value makes the picture grey first, three keep RGB; in steps of 0 to 255."""
     std: tuple[float, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[FaceStage, ...]
     stem: int | None = None
     """Width of a 5x5 convolution with pool before the blocks, as published."""
     flatten: int | None = None
@@ -59,7 +59,7 @@ class FaceNet(Network):
         super().__init__("face", preset.name, FACE_INPUTS, FACE_OUTPUTS)
         self.preset = preset
         self.front = CropFront(preset.size, preset.mean, preset.std)
-        self.cnn, width, side = _convolutions(preset)
+        self.cnn, width, side = _face_convolutions(preset)
         self.to_vector: nn.Module
         if preset.flatten is None:
             self.to_vector = PooledVector(width, preset.dropout)
@@ -76,7 +76,7 @@ class FaceNet(Network):
         return Answer(vector, self.to_score(vector), self.to_logits(vector))
 
 
-def _convolutions(preset: FacePreset) -> tuple[nn.Sequential, int, int]:
+def _face_convolutions(preset: FacePreset) -> tuple[nn.Sequential, int, int]:
     """The stack, its last width and the side of its last map."""
     layers: list[nn.Module] = []
     width, side = len(preset.mean), preset.size
@@ -92,7 +92,7 @@ def _convolutions(preset: FacePreset) -> tuple[nn.Sequential, int, int]:
     return nn.Sequential(*layers), width, side
 
 
-def _block(width: int, stage: Stage, *, plain: bool) -> nn.Module:
+def _block(width: int, stage: FaceStage, *, plain: bool) -> nn.Module:
     if plain:
         return ConvNorm(nn.Conv2d(width, stage.width, 3, stage.stride, padding=1, bias=False))
     return RepVggBlock(width, stage.width, stride=stage.stride)

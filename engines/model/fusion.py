@@ -38,7 +38,7 @@ class FusionPreset:
     dropout: float = 0.3
 
 
-class Evidence(NamedTuple):
+class FusionEvidence(NamedTuple):
     """The inputs, in the order of FUSION_INPUTS."""
 
     face_short: Tensor
@@ -50,12 +50,12 @@ class Evidence(NamedTuple):
     words_logits: Tensor
     mask: Tensor
 
-    def without_masked(self) -> Evidence:
+    def without_masked(self) -> FusionEvidence:
         """The same with zeros wherever the mask says there is nothing."""
         face, voice, words = (self.mask[:, i : i + 1] > 0 for i in range(3))
         there = (face, face, voice, voice, face, voice, words)
         kept = (_or_zero(ok, x) for ok, x in zip(there, self[:-1], strict=True))
-        return Evidence._make([*kept, self.mask])
+        return FusionEvidence._make([*kept, self.mask])
 
     def log_odds(self) -> Tensor:
         """(n, 3, 7): log-probabilities of face, voice and words."""
@@ -78,9 +78,9 @@ class Fusion(Network):
         self.preset = preset
 
     def forward(self, *inputs: Tensor) -> FusionAnswer:
-        return self.fuse(Evidence(*inputs).without_masked())
+        return self.fuse(FusionEvidence(*inputs).without_masked())
 
-    def fuse(self, evidence: Evidence) -> FusionAnswer:
+    def fuse(self, evidence: FusionEvidence) -> FusionAnswer:
         """The fusion proper; what is masked holds zeros by now."""
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ class LateFusion(Fusion):
         super().__init__(preset)
         self.scalars = nn.Linear(3, 1, bias=False)
 
-    def fuse(self, evidence: Evidence) -> FusionAnswer:
+    def fuse(self, evidence: FusionEvidence) -> FusionAnswer:
         logits = torch.stack([evidence.face_logits, evidence.voice_logits, evidence.words_logits], 2)
         fused = self.scalars(logits * evidence.mask[:, None, :]).squeeze(2)
         return FusionAnswer(fused, _shares(self.scalars.weight.abs() * evidence.mask))
@@ -120,7 +120,7 @@ class LateMaskedFusion(Fusion):
         """Logarithm of the gain of row's modality beside column's."""
         self.company_if_certain = nn.Parameter(torch.zeros(3, 3))
 
-    def fuse(self, evidence: Evidence) -> FusionAnswer:
+    def fuse(self, evidence: FusionEvidence) -> FusionAnswer:
         logits = torch.stack([evidence.face_logits, evidence.voice_logits, evidence.words_logits], 1)
         opinions = (logits / self.temperature[:, None]).log_softmax(2)
         certain = certainty(opinions)
@@ -148,7 +148,7 @@ class FactorisedBilinear(nn.Module):
         return functional.normalize(z, dim=1)
 
 
-def extended(vector: Tensor, weight: Tensor) -> Tensor:
+def extended_vector(vector: Tensor, weight: Tensor) -> Tensor:
     """[weight * vector ; 1]: with a constant beside it a scalar weight no longer cancels."""
     return torch.cat([weight * vector, torch.ones_like(weight)], dim=1)
 
@@ -186,10 +186,10 @@ class BilinearFusion(Fusion):
             self.to_local = nn.Linear(preset.outputs, len(LABELS))
             self.to_both = nn.Linear(2 * preset.outputs, len(LABELS))
 
-    def fuse(self, evidence: Evidence) -> FusionAnswer:
+    def fuse(self, evidence: FusionEvidence) -> FusionAnswer:
         return self.with_auxiliaries(evidence)[0]
 
-    def with_auxiliaries(self, evidence: Evidence) -> tuple[FusionAnswer, tuple[Tensor, ...]]:
+    def with_auxiliaries(self, evidence: FusionEvidence) -> tuple[FusionAnswer, tuple[Tensor, ...]]:
         """The answer, and the logits of the global and of the local way alone, for training."""
         e = evidence.without_masked()
         z_long, w_long = self._pair(e.face_long, e.voice_long, e)
@@ -205,7 +205,7 @@ class BilinearFusion(Fusion):
         auxiliaries = self._answer(logits, w_long, e), self._answer(self.to_local(z_local), w_local, e)
         return answer, tuple(aux.logits for aux in auxiliaries)
 
-    def _pair(self, face: Tensor, voice: Tensor, e: Evidence) -> tuple[Tensor, Tensor]:
+    def _pair(self, face: Tensor, voice: Tensor, e: FusionEvidence) -> tuple[Tensor, Tensor]:
         """The pooled vector and the weights of all three modalities."""
         if self.adapt is None:
             weights, pair = _shares(e.mask), e.mask[:, :2]
@@ -213,9 +213,9 @@ class BilinearFusion(Fusion):
             words = certainty(e.log_odds())[:, 2:]
             weights = self.adapt(face, voice, words, e.mask)
             pair = _shares(weights[:, :2])
-        return self.pool(extended(face, pair[:, :1]), extended(voice, pair[:, 1:])), weights
+        return self.pool(extended_vector(face, pair[:, :1]), extended_vector(voice, pair[:, 1:])), weights
 
-    def _answer(self, logits: Tensor, weights: Tensor, e: Evidence) -> FusionAnswer:
+    def _answer(self, logits: Tensor, weights: Tensor, e: FusionEvidence) -> FusionAnswer:
         seen = weights[:, :2].sum(1, keepdim=True)
         words = weights[:, 2:] * self.words_gain * e.words_logits.log_softmax(1)
         return FusionAnswer(seen * logits + words, weights)

@@ -10,14 +10,17 @@ from dataclasses import replace
 
 import torch
 
-from liveaffect.engines.model.face import FaceNet, FacePreset, Stage
+from liveaffect.engines.model.face import FaceNet, FacePreset, FaceStage
 from liveaffect.engines.model.frontend import SoundPreset
 from liveaffect.engines.model.fusion import BilinearFusion, FusionPreset, LateFusion, LateMaskedFusion
 from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.reparam import deploy
 from liveaffect.engines.model.voice_fcn import FcnPreset, VoiceFcn
 from liveaffect.engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
+from liveaffect.engines.model.voice_student import StudentPreset, VoiceStudent
+from liveaffect.engines.model.voice_whisper import VoiceWhisper, WhisperPreset
 from liveaffect.engines.model.voice_wide import VoiceWide, WidePreset, WideStage
+from liveaffect.engines.model.whisper_front import WhisperSound
 
 FACE_LIVE = FacePreset(
     name="live",
@@ -25,16 +28,16 @@ FACE_LIVE = FacePreset(
     mean=(127.5,),
     std=(64.0,),
     stages=(
-        Stage(32, stride=2),
-        Stage(32),
-        Stage(80, stride=2),
-        Stage(80),
-        Stage(80),
-        Stage(160, stride=2),
-        Stage(160),
-        Stage(160),
-        Stage(192, stride=2),
-        Stage(192),
+        FaceStage(32, stride=2),
+        FaceStage(32),
+        FaceStage(80, stride=2),
+        FaceStage(80),
+        FaceStage(80),
+        FaceStage(160, stride=2),
+        FaceStage(160),
+        FaceStage(160),
+        FaceStage(192, stride=2),
+        FaceStage(192),
     ),
 )
 FACE_LIVE_VGG = replace(FACE_LIVE, name="live-vgg", plain=True)
@@ -45,11 +48,11 @@ FACE_FV2ES = FacePreset(
     std=(37.0, 33.0, 32.0),
     stem=64,
     stages=(
-        Stage(64),
-        Stage(64),
-        Stage(128, pool=True),
-        Stage(256, pool=True),
-        Stage(512, pool=True),
+        FaceStage(64),
+        FaceStage(64),
+        FaceStage(128, pool=True),
+        FaceStage(256, pool=True),
+        FaceStage(512, pool=True),
     ),
     flatten=1024,
 )
@@ -105,6 +108,12 @@ VOICE_LIVE_WIDE = WidePreset(
     stages=(WideStage(64, (2, 1)), WideStage(64), WideStage(128, (2, 2)), WideStage(128)),
     moments=128,
 )
+_WHISPER_SOUND = WhisperSound(piece=25_600, hop=6_400)
+"""1.6 s every 0.4 s."""
+VOICE_WHISPER = WhisperPreset(name="whisper", sound=_WHISPER_SOUND, whisper="tiny.en", layers=3)
+VOICE_STUDENT = StudentPreset(
+    name="student", sound=_WHISPER_SOUND, stem=128, width=256, dilations=(1, 2, 4, 1, 2)
+)
 LATE = FusionPreset("late")
 LATE_MASKED = FusionPreset("late-masked")
 GFBP = FusionPreset("gfbp")
@@ -120,6 +129,8 @@ _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("voice", "live-wide"): lambda: VoiceWide(VOICE_LIVE_WIDE),
     ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),
     ("voice", "amfbp"): lambda: VoiceFcn(VOICE_AMFBP),
+    ("voice", "whisper"): lambda: VoiceWhisper(VOICE_WHISPER),
+    ("voice", "student"): lambda: VoiceStudent(VOICE_STUDENT),
     ("fusion", "late"): lambda: LateFusion(LATE),
     ("fusion", "late-masked"): lambda: LateMaskedFusion(LATE_MASKED),
     ("fusion", "gfbp"): lambda: BilinearFusion(GFBP),
@@ -128,7 +139,7 @@ _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
 }
 
 
-def names(kind: str) -> tuple[str, ...]:
+def preset_names(kind: str) -> tuple[str, ...]:
     """The presets of one kind."""
     return tuple(preset for of, preset in _MAKERS if of == kind)
 
@@ -144,4 +155,4 @@ def build(kind: str, preset: str, *, seed: int = 0) -> Network:
         return maker()
 
 
-__all__ = ["build", "deploy", "names"]
+__all__ = ["build", "deploy", "preset_names"]

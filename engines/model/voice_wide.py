@@ -66,7 +66,7 @@ class VoiceWide(AttendingVoice):
         super().__init__(preset.name, preset.sound)
         self.preset = preset
         self.front = SoundFront(preset.sound)
-        self.stages, height = _convolutions(preset)
+        self.stages, height = _wide_convolutions(preset)
         last = preset.stages[-1].width
         self.across = ConvNorm(nn.Conv2d(last, preset.moments, (height, 1), bias=False))
         reach = preset.reach
@@ -90,7 +90,7 @@ class VoiceWide(AttendingVoice):
         return torch.flatten(seen, 2).transpose(1, 2)
 
 
-def _convolutions(preset: WidePreset) -> tuple[nn.Sequential, int]:
+def _wide_convolutions(preset: WidePreset) -> tuple[nn.Sequential, int]:
     """The layers up to the one that spans frequency, and the height they leave."""
     height, channels, kernel = preset.sound.bands, 1, 5
     layers: list[nn.Module] = []

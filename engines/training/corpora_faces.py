@@ -3,6 +3,10 @@
 Everybody's votes are kept, because a face on which ten people disagree is not wrong nine times: a picture's
 label is a distribution over the seven. What the votes say outside the seven (contempt, no idea, no face) is
 left out by one rule, in `soft_labels`. Pictures are kept grey, as the largest corpus has no colour.
+
+Every face lies on one side: to train on, to calibrate on, to test on. A corpus's own test split stays one. Of
+what it trains on, a tenth is kept back to calibrate; corpora without a split give a tenth of their persons to
+each.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CORPUS_LABELS, CROP_SIZE, LABELS
+from liveaffect.engines.training import splits
+from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_voices import CorpusError
 
 FERPLUS, PLAIN = "fer+", "plain"
@@ -30,6 +36,7 @@ LICENCES = {
     PLAIN: "the user's own",
 }
 SIDE_PX = 48
+KEPT_BACK = 0.1
 _USAGE = {"Training": ("train", "FER2013Train"), "PublicTest": ("test", "FER2013Valid")}
 """Split and folder. The third part of FER+, PrivateTest, is the public benchmark's and is not read."""
 _COLUMNS = tuple(CORPUS_LABELS[FERPLUS])
@@ -73,7 +80,7 @@ class Faces:
         )
 
 
-def find(data: Path) -> list[Faces]:
+def find_faces(data: Path) -> list[Faces]:
     """Every corpus of faces in a data folder. Raises CorpusError when it holds none."""
     if not data.is_dir():
         raise CorpusError(f"there is no data folder {data}; {_looked_for()}")
@@ -124,16 +131,18 @@ def read_ferplus(path: Path) -> Faces:
         )
     kept = np.flatnonzero(~leak)
     names = [f"{i:05d}" for i in kept]
-    pictures = [_decoded(blob[offset[i] : offset[i + 1]], f"picture {i} of {path}", SIDE_PX) for i in kept]
+    pictures = [
+        _decoded_picture(blob[offset[i] : offset[i + 1]], f"picture {i} of {path}", SIDE_PX) for i in kept
+    ]
     sides = ["test" if side else "train" for side in split[kept]]
     return _ferplus(names, pictures, votes[kept], sides)
 
 
 def read_ferplus_as_published(root: Path) -> Faces:
     """Microsoft's table of votes beside the pictures of FER2013, as its table of pixels or as PNG files."""
-    rows = _rows(root / FERPLUS_VOTES, ("Usage", "Image name", *_COLUMNS))
+    rows = _csv_rows(root / FERPLUS_VOTES, ("Usage", "Image name", *_COLUMNS))
     pixels = root / FER2013_PIXELS
-    table = _rows(pixels, ("pixels",)) if pixels.exists() else None
+    table = _csv_rows(pixels, ("pixels",)) if pixels.exists() else None
     if table is not None and len(table) != len(rows):
         raise CorpusError(
             f"{pixels} has {len(table)} pictures, {FERPLUS_VOTES} votes for {len(rows)}; "
@@ -145,7 +154,7 @@ def read_ferplus_as_published(root: Path) -> Faces:
             continue
         side, folder = _USAGE[row["Usage"]]
         if table is None:
-            pictures.append(_opened(root / folder / row["Image name"], SIDE_PX))
+            pictures.append(_opened_picture(root / folder / row["Image name"], SIDE_PX))
         else:
             pictures.append(_from_text(table[at]["pixels"], f"row {at + 2} of {pixels}"))
         names.append(Path(row["Image name"]).stem)
@@ -174,7 +183,7 @@ def read_plain(root: Path) -> Faces:
         PLAIN,
         tuple(f"{path.parent.name}/{path.name}" for path in files),
         tuple(path.stem.partition("_")[0] for path in files),
-        np.stack([_opened(path, CROP_SIZE) for path in files]),
+        np.stack([_opened_picture(path, CROP_SIZE) for path in files]),
         np.eye(len(LABELS), dtype=np.float32)[label],
         label,
         (None,) * len(files),
@@ -196,7 +205,7 @@ def _ferplus(
     return everything.take(np.array(at))
 
 
-def _decoded(content: NDArray[np.uint8], what: str, side: int) -> NDArray[np.uint8]:
+def _decoded_picture(content: NDArray[np.uint8], what: str, side: int) -> NDArray[np.uint8]:
     picture = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if len(content) else None
     if picture is None:
         raise CorpusError(f"{what} is no picture that can be read; copy it again or remove it")
@@ -205,12 +214,12 @@ def _decoded(content: NDArray[np.uint8], what: str, side: int) -> NDArray[np.uin
     return np.asarray(picture, np.uint8)
 
 
-def _opened(path: Path, side: int) -> NDArray[np.uint8]:
+def _opened_picture(path: Path, side: int) -> NDArray[np.uint8]:
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as err:
         raise CorpusError(f"cannot read the picture {path}: {err}") from err
-    return _decoded(content, str(path), side)
+    return _decoded_picture(content, str(path), side)
 
 
 def _from_text(text: str, what: str) -> NDArray[np.uint8]:
@@ -220,7 +229,7 @@ def _from_text(text: str, what: str) -> NDArray[np.uint8]:
         raise CorpusError(f"{what} does not hold {SIDE_PX}x{SIDE_PX} numbers up to 255: {err}") from err
 
 
-def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
+def _csv_rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     csv.field_size_limit(1 << 20)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -244,4 +253,57 @@ def _looked_for() -> str:
     return (
         f"looked for {FERPLUS_FILE}, for {FERPLUS_VOTES} beside {FER2013_PIXELS} or "
         f"{_USAGE['Training'][1]}/, and for faces/LABEL/person_*.png with LABEL one of {', '.join(LABELS)}"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceSplit:
+    """All faces of some corpora."""
+
+    train: Faces
+    """Only those whose votes describe one of the seven."""
+    calibrate: Faces
+    test: Faces
+    corpora: tuple[str, ...]
+    digest: str
+    """Of all sides, as frozen."""
+
+
+def load_split(found: Sequence[Faces], frozen: Path, *, add: bool = True) -> FaceSplit:
+    """Put every face on its side, after the sides were found to be those frozen in a file.
+
+    `add` freezes a corpus that the file does not know yet.
+    """
+    parts: dict[str, list[Faces]] = {side: [] for side in splits.SIDES}
+    digests = []
+    for faces in found:
+        sides = [_side_of_face(group, told) for group, told in zip(faces.groups, faces.sides, strict=True)]
+        members = map(splits.Member, faces.names, faces.groups, sides)
+        digests.append(splits.freeze(frozen, faces.corpus, members, add=add))
+        for side, kept in parts.items():
+            kept.append(faces.take(np.array([one == side for one in sides], np.bool_)))
+    train, calibrate, test = (_joined(parts[side]) for side in splits.SIDES)
+    described = np.flatnonzero(train.soft.any(1))
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return FaceSplit(train.take(described), calibrate, test, tuple(faces.corpus for faces in found), digest)
+
+
+def _side_of_face(group: str, told: str | None) -> str:
+    if told == "test":
+        return told
+    return splits.side_of(group, calibrate=KEPT_BACK, test=0.0 if told else KEPT_BACK)
+
+
+def _joined(parts: Sequence[Faces]) -> Faces:
+    """Corpora of different sizes meet at the size of the crop."""
+    if len(parts) == 1:
+        return parts[0]
+    return Faces(
+        "+".join(part.corpus for part in parts),
+        tuple(f"{part.corpus}/{name}" for part in parts for name in part.names),
+        tuple(f"{part.corpus}/{group}" for part in parts for group in part.groups),
+        np.concatenate([grey_crops(part.pictures)[..., 0] for part in parts]),
+        np.concatenate([part.soft for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        tuple(side for part in parts for side in part.sides),
     )

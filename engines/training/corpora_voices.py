@@ -33,7 +33,7 @@ PATTERNS = {
 PLACES = {
     "ravdess": ("voice/ravdess_speech.tar", "ravdess", "Audio_Speech_Actors_01-24"),
     "nemo": ("voice/nemo.tar", "nemo"),
-    "emodb": ("emodb", "emodb/wav"),
+    "emodb": ("voice/emodb.tar", "emodb", "emodb/wav"),
     "crema-d": ("crema-d", "CREMA-D", "AudioWAV"),
     PLAIN: ("plain",),
 }
@@ -84,7 +84,7 @@ def find(data: Path) -> dict[str, Path]:
     return found
 
 
-def read(corpus: str, path: Path) -> list[Take]:
+def read_corpus(corpus: str, path: Path) -> list[Take]:
     """All takes of one corpus in the order of their names, whatever their layout."""
     if corpus not in (*PATTERNS, PLAIN):
         raise CorpusError(f"no reader for the corpus '{corpus}'; known are {', '.join((*PATTERNS, PLAIN))}")

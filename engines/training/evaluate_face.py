@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_engine import OnnxEngine
-from liveaffect.engines.protocol import Engine, EngineFileError
+from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
 from liveaffect.engines.training import corpora_faces, splits
 from liveaffect.engines.training.augment_faces import grey_crops
+from liveaffect.engines.training.corpora_faces import FaceSplit, load_split
+from liveaffect.engines.training.pictures import write_pictures
 from liveaffect.engines.training.scores import Scores, score, to_markdown, two_figures
-from liveaffect.engines.training.sided_faces import Sided, sided
 
 Crops = NDArray[np.uint8]
 Report = Callable[[str], None]
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Verdict:
+class FaceVerdict:
     """What the files of one network are worth."""
 
     model: str
@@ -71,6 +72,10 @@ class Verdict:
             out["int8_flips"] = round(self.flips, 4)
         return out
 
+    def of_the_test_side(self) -> dict[str, Any]:
+        """The figures by the name that the manifest keeps them under."""
+        return {f"{self.corpus} test side": self.figures()}
+
     def markdown(self) -> str:
         """Every table, for `docs/results.md`."""
         parts = [f"Network `{self.model}`, {len(self.truth)} pictures of {self.corpus}.\n"]
@@ -93,9 +98,9 @@ class Verdict:
         return "\n".join(lines) + "\n"
 
 
-def main_run(
+def evaluate_face(
     data: Path, *, weights: Path | None = None, out: Path | None = None, report: Report = _log.info
-) -> Verdict:
+) -> FaceVerdict:
     """Judge the weights of the package or of a folder; writes tables into `out`.
 
     Raises EngineFileError if the network was trained on other sides than these.
@@ -103,16 +108,18 @@ def main_run(
     folder = weights or manifests.SHIPPED
     found = manifests.read(folder / "face.json")
     frozen = splits.FROZEN if weights is None else folder / splits.FROZEN.name
-    faces = sided(corpora_faces.find(data), frozen, add=False)
-    refuse_other_sides(found, faces)
-    verdict = judge(found, folder, faces)
+    faces = load_split(corpora_faces.find_faces(data), frozen, add=False)
+    splits.refuse_other_sides(found, faces.corpora, faces.digest)
+    verdict = judge_face(found, folder, faces)
     report(verdict.markdown())
     if out is not None:
-        write_tables(verdict, out)
+        write_verdict(verdict, out)
+        confusions = {f"face-{precision}": scores for precision, scores in verdict.scores.items()}
+        write_pictures(out, confusions, folder)
     return verdict
 
 
-def write_tables(verdict: Verdict, out: Path) -> None:
+def write_verdict(verdict: FaceVerdict, out: Path) -> None:
     """`face.md` for people, `face.csv` to make every figure again from."""
     out.mkdir(parents=True, exist_ok=True)
     manifests.write_whole(out / "face.md", verdict.markdown().encode())
@@ -133,27 +140,7 @@ def read_table(text: str) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float
     }
 
 
-def record(folder: Path, verdict: Verdict) -> None:
-    """Write the figures into the manifest of the files that were judged."""
-    path = folder / "face.json"
-    figures = {f"{verdict.corpus} test side": verdict.figures()}
-    found = manifests.read(path)
-    manifests.write(manifests.extended(found, figures={**found.figures, **figures}), path)
-
-
-def refuse_other_sides(found: Manifest, faces: Sided) -> None:
-    """Raise EngineFileError unless the network was trained on exactly the train side."""
-    told = found.training.get("splits")
-    if not found.training:
-        raise EngineFileError(f"'{found.name}' was never trained; there is nothing to judge")
-    if list(found.training.get("corpora", ())) == list(faces.corpora) and told != faces.digest:
-        raise EngineFileError(
-            f"'{found.name}' was trained on other sides of {', '.join(faces.corpora)} "
-            f"({str(told)[:12]}, these are {faces.digest[:12]}): it may have seen what it is tested on"
-        )
-
-
-def judge(found: Manifest, folder: Path, faces: Sided) -> Verdict:
+def judge_face(found: Manifest, folder: Path, faces: FaceSplit) -> FaceVerdict:
     """Run every precision over the test side."""
     known = np.flatnonzero(faces.test.label >= 0)
     test = faces.test.take(known)
@@ -162,16 +149,16 @@ def judge(found: Manifest, folder: Path, faces: Sided) -> Verdict:
     for precision in [name for name in manifests.PRECISIONS if found.has(name)]:
         with closing(OnnxEngine(found, folder, precision)) as engine:
             # Rounded as in the table, so that the table gives exactly these figures again.
-            logits[precision] = np.round(answers(engine, crops), 3)
+            logits[precision] = np.round(crop_answers(engine, crops), 3)
     with closing(OnnxEngine(found, folder, list(logits)[-1])) as engine:
-        seen_as = {name: answers(engine, change(crops)).argmax(1) for name, change in CONDITIONS.items()}
+        seen_as = {name: crop_answers(engine, change(crops)).argmax(1) for name, change in CONDITIONS.items()}
     called = [part.argmax(1) for part in logits.values()]
     flips = float((called[0] != called[1]).mean()) if len(called) == 2 else None
     scores = {precision: score(test.label, part) for precision, part in logits.items()}
-    return Verdict(found.name, test.corpus, test.names, test.label, logits, scores, flips, seen_as)
+    return FaceVerdict(found.name, test.corpus, test.names, test.label, logits, scores, flips, seen_as)
 
 
-def answers(engine: Engine, crops: Crops) -> NDArray[np.float32]:
+def crop_answers(engine: Engine, crops: Crops) -> NDArray[np.float32]:
     """Logits of many crops."""
     step = engine.spec.max_batch
     parts = [engine.infer({"crop": crops[at : at + step]})["logits"] for at in range(0, len(crops), step)]

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_engine import OnnxEngine
-from liveaffect.engines.protocol import FUSION_INPUTS, EngineFileError
+from liveaffect.engines.protocol import FUSION_INPUTS
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import corpora_voices, pairs, splits, stand_in, voice_answers
+from liveaffect.engines.training import corpora_voices, pairs, splits, voice_answers
 from liveaffect.engines.training.fit_fusion import CONDITIONS, fitted_temperature
 from liveaffect.engines.training.pairs import Pairs
+from liveaffect.engines.training.pictures import write_pictures
 from liveaffect.engines.training.scores import Scores, score, to_markdown
 
 Logits = NDArray[np.float32]
@@ -51,7 +52,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Verdict:
+class FusionVerdict:
     """What the fusion's answers are worth."""
 
     model: str
@@ -101,44 +102,40 @@ class Verdict:
         return "\n".join(lines) + "\n"
 
 
-def main_run(
+def evaluate_fusion(
     data: Path, *, weights: Path | None = None, out: Path | None = None, report: Report = _log.info
-) -> Verdict:
+) -> FusionVerdict:
     """Judge the fusion of the package or of a folder on the test side; writes tables into `out`."""
     folder = weights or manifests.SHIPPED
     found = manifests.read(folder / "fusion.json")
     frozen = splits.FROZEN if weights is None else folder / splits.FROZEN.name
-    refuse_other_sides(found, frozen)
+    refuse_other_actors(found, frozen)
     given, voice_by = gather(found, folder, data, frozen, report)
-    verdict = judge(found, folder, given, voice_by)
+    verdict = judge_fusion(found, folder, given, voice_by)
     report(verdict.markdown())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         manifests.write_whole(out / "fusion.md", verdict.markdown().encode())
         manifests.write_whole(out / "fusion.csv", verdict.table().encode())
+        confusions = {f"fusion-{name.replace(' ', '-')}": scores for name, scores in verdict.scores.items()}
+        write_pictures(out, confusions, folder)
     return verdict
 
 
-def refuse_other_sides(found: Manifest, frozen: Path) -> None:
-    """Raise EngineFileError unless the fusion was learnt from exactly the train side."""
-    if not found.training:
-        raise EngineFileError(f"'{found.name}' was never trained; there is nothing to judge")
-    told, known = found.training.get("splits"), splits.read(frozen).get("ravdess", {}).get("sha256")
-    if told != known:
-        raise EngineFileError(
-            f"'{found.name}' was learnt from other sides of ravdess ({str(told)[:12]}, {frozen} has "
-            f"{str(known)[:12]}): it may have seen whom it is tested on"
-        )
+def refuse_other_actors(found: Manifest, frozen: Path) -> None:
+    """Raise EngineFileError unless the fusion was learnt from exactly the train side of the pairs' corpus."""
+    known = splits.read_splits(frozen).get("ravdess", {}).get("sha256")
+    splits.refuse_other_sides(found, ("ravdess",), str(known))
 
 
 def gather(found: Manifest, folder: Path, data: Path, frozen: Path, report: Report) -> tuple[Inputs, str]:
     """The test side as the fusion is given it, and who judged the voices."""
-    real = pairs.read(data)
+    real = pairs.read_pairs(data)
     expected = found.training["temperature"]
     face = at_scale(real.face, real, float(expected["face"]))
     test = real.sides == "test"
     if (folder / "voice.json").exists():
-        takes = {"ravdess": corpora_voices.read("ravdess", corpora_voices.find(data)["ravdess"])}
+        takes = {"ravdess": corpora_voices.read_corpus("ravdess", corpora_voices.find(data)["ravdess"])}
         asked = voice_answers.ask(folder, takes, "test", frozen, report)
         said = {name[3:]: logits for name, logits in zip(asked.names, asked.logits, strict=True)}
         silent = np.full(len(LABELS), np.nan, np.float32)
@@ -162,18 +159,18 @@ def gather(found: Manifest, folder: Path, data: Path, frozen: Path, report: Repo
 
 def at_scale(numbers: NDArray[np.float32], real: Pairs, temperature: float) -> Logits:
     """A stand-in's logits about all takes, as sure of themselves as a network of that temperature."""
-    _, logits = stand_in.answers(numbers, real.truth, real.sides == "train", seed=0)
+    _, logits = pairs.stand_in_answers(numbers, real.truth, real.sides == "train", seed=0)
     kept = real.sides == "calibrate"
     own = fitted_temperature(torch.from_numpy(logits[kept]), torch.from_numpy(real.truth[kept]))
     return np.asarray(logits * (temperature / own), np.float32)
 
 
-def judge(found: Manifest, folder: Path, given: Inputs, voice_by: str) -> Verdict:
+def judge_fusion(found: Manifest, folder: Path, given: Inputs, voice_by: str) -> FusionVerdict:
     """Ask the shipped file under every condition."""
     with closing(OnnxEngine(found, folder)) as engine:
         said = {name: fused(engine, given, mask) for name, mask in CONDITIONS.items()}
     scores = {name: score(given.truth, part, groups=given.actors) for name, part in said.items()}
-    return Verdict(found.name, given, voice_by, said, scores)
+    return FusionVerdict(found.name, given, voice_by, said, scores)
 
 
 def fused(engine: OnnxEngine, given: Inputs, mask: tuple[float, float, float]) -> NDArray[np.float64]:

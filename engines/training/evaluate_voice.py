@@ -20,15 +20,15 @@ from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.heads import VoiceNetwork
 from liveaffect.engines.onnx_engine import OnnxEngine
-from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics
 from liveaffect.engines.training import sound_store, splits, synthetic_sounds
 from liveaffect.engines.training.listen import SPEECH, Heard, listen
+from liveaffect.engines.training.pictures import write_pictures
 from liveaffect.engines.training.replay_statistics import Replay
 from liveaffect.engines.training.scores import Scores, accuracy, score, to_markdown, unweighted_recall
 from liveaffect.engines.training.sided_voices import (
     UNHEARD,
-    Voices,
+    RecordedVoices,
     found_in,
     of_corpora,
     pooled_scores,
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Verdict:
+class VoiceVerdict:
     """What one precision of a network is worth on one corpus."""
 
     corpus: str
@@ -62,6 +62,11 @@ class Verdict:
     """Unweighted recall when another recording of the speaker came before: known statistics."""
     each_speaker: Mapping[str, float] = field(default_factory=dict)
     """Accuracy."""
+
+    @property
+    def title(self) -> str:
+        """What the manifest keeps its figures under."""
+        return f"{self.corpus} test side, {self.precision}"
 
     def figures(self) -> dict[str, Any]:
         """For the manifest."""
@@ -96,14 +101,14 @@ class Verdict:
         return "\n".join(lines) + "\n"
 
 
-def main_run(
+def evaluate_voice(
     data: Path,
     *,
     weights: Path | None = None,
     out: Path | None = None,
     side: str = "test",
     report: Report = _log.info,
-) -> list[Verdict]:
+) -> list[VoiceVerdict]:
     """Judge the weights of the package or of a folder on one side; writes tables into `out`.
 
     Raises EngineFileError if the network was trained on other sides than these.
@@ -117,10 +122,10 @@ def main_run(
     sides = sided(takes, frozen, add=False)
     held = {corpus: [t for t in these if sides[0][t.speaker] == side] for corpus, these in takes.items()}
     held = {corpus: these for corpus, these in held.items() if these}
-    refuse_other_sides(found, tuple(takes), sides[1])
+    splits.refuse_other_sides(found, tuple(takes), sides[1])
     replay = Replay(network.sound)
     kept = voices(held, sides, replay, sound_store.default_folder(), report)
-    verdicts = judge(found, folder, kept, replay, side)
+    verdicts = judge_recordings(found, folder, kept, replay, side)
     text = "\n".join(verdict.markdown() for verdict in verdicts) + "\n" + against(verdicts)
     text += "\n" + speech_told(found, folder, kept.sides[side], replay)
     report(text)
@@ -128,30 +133,13 @@ def main_run(
         out.mkdir(parents=True, exist_ok=True)
         manifests.write_whole(out / "voice.md", text.encode())
         manifests.write_whole(out / "voice.csv", "".join(verdict.table() for verdict in verdicts).encode())
+        write_pictures(out, {f"voice-{v.corpus}-{v.precision}": v.whole for v in verdicts}, folder)
     return verdicts
 
 
-def record(folder: Path, verdicts: Sequence[Verdict], side: str = "test") -> None:
-    """Write the figures into the manifest of the files that were judged."""
-    path = folder / "voice.json"
-    figures = {f"{v.corpus} {side} side, {v.precision}": v.figures() for v in verdicts}
-    found = manifests.read(path)
-    manifests.write(manifests.extended(found, figures={**found.figures, **figures}), path)
-
-
-def refuse_other_sides(found: Manifest, corpora: tuple[str, ...], digest: str) -> None:
-    """Raise EngineFileError unless the network was trained on exactly the train side."""
-    told = found.training.get("splits")
-    if not found.training:
-        raise EngineFileError(f"'{found.name}' was never trained; there is nothing to judge")
-    if tuple(found.training.get("corpora", ())) == corpora and told != digest:
-        raise EngineFileError(
-            f"'{found.name}' was trained on other sides of {', '.join(corpora)} "
-            f"({str(told)[:12]}, these are {digest[:12]}): it may have heard whom it is tested on"
-        )
-
-
-def judge(found: Manifest, folder: Path, kept: Voices, replay: Replay, side: str) -> list[Verdict]:
+def judge_recordings(
+    found: Manifest, folder: Path, kept: RecordedVoices, replay: Replay, side: str
+) -> list[VoiceVerdict]:
     """Let every precision hear every recording of one side."""
     recordings = kept.sides[side]
     pieces = [replay.samples(one.samples) for one in recordings]
@@ -167,7 +155,7 @@ def judge(found: Manifest, folder: Path, kept: Voices, replay: Replay, side: str
         for corpus, at in of_corpora(recordings).items():
             chosen = [recordings[i] for i in at]
             answers = [[heard[i] for i in at] for heard in (cold, warm)]
-            verdicts.append(_verdict(corpus, precision, chosen, answers))
+            verdicts.append(_voice_verdict(corpus, precision, chosen, answers))
     return verdicts
 
 
@@ -186,7 +174,7 @@ def known_speakers(
     return start
 
 
-def against(verdicts: Sequence[Verdict]) -> str:
+def against(verdicts: Sequence[VoiceVerdict]) -> str:
     """How INT8 differs from fp32, in one line a corpus."""
     lines = []
     for corpus in dict.fromkeys(verdict.corpus for verdict in verdicts):
@@ -220,9 +208,9 @@ def speech_told(found: Manifest, folder: Path, recordings: Sequence[Recording], 
     return "\n".join(lines) + "\n"
 
 
-def _verdict(
+def _voice_verdict(
     corpus: str, precision: str, recordings: Sequence[Recording], answers: Sequence[Sequence[Heard]]
-) -> Verdict:
+) -> VoiceVerdict:
     cold, warm = answers
     truth = np.array([one.label for one in recordings])
     among = np.unique(truth)
@@ -233,7 +221,7 @@ def _verdict(
         return unweighted_recall(truth, pooled_scores(heard, among).argmax(1), UNHEARD + 1)
 
     right = {s: np.array([one == s for one in speakers], np.bool_) for s in sorted(set(speakers))}
-    return Verdict(
+    return VoiceVerdict(
         corpus=corpus,
         precision=precision,
         names=tuple(one.take.name for one in recordings if one.take),

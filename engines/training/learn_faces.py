@@ -3,6 +3,9 @@
 How rare expressions are weighed is one decision in two halves: they are drawn more often, and the rest of
 what they lack is added to the logits during training. The weight a face asks for in pooling is learnt from
 bags of faces, behind a barrier, so that it never changes what the network sees in a single face.
+
+A network may begin with the weights of the one before and heed it beside the votes: ten votes are a rough
+measure of what people see, and a network's mean opinion over several views of a face is smoother.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,22 +22,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from liveaffect.engines.model import presets
 from liveaffect.engines.model.presets import deploy
-from liveaffect.engines.training.augment_faces import Strength, grey_crops, seen, tinted
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.training.augment_faces import FaceChanges, grey_crops, seen, tinted, where_found
 from liveaffect.engines.training.corpora_faces import Faces
-from liveaffect.engines.training.placings import where_found
+from liveaffect.engines.training.loop import read_checkpoint
 from liveaffect.engines.training.scores import two_figures
-from liveaffect.engines.training.teacher_faces import answers, opinions
 
 BAG = 4
 SHARES = (0.0, 0.1, 0.2, 0.3)
 """Of the labels' log-frequencies, which of them may be added to the logits in use."""
 MOST_THROUGH = 0.5
 """Largest share that another face has in a mixed one."""
+_CHUNK = 256
+
+Crops = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class FaceRecipe:
     """What is special about learning faces."""
 
     batch: int = 128
@@ -47,7 +55,7 @@ class Recipe:
     """Share of faces that are placed as the live finder places them."""
     teacher: float = 0.0
     """Share that the opinion of the network before has in what is to be said; the votes have the rest."""
-    strength: Strength = field(default_factory=Strength)
+    strength: FaceChanges = field(default_factory=FaceChanges)
 
 
 class FaceTask:
@@ -57,21 +65,21 @@ class FaceTask:
         self,
         train: Faces,
         watched: Faces,
-        recipe: Recipe,
+        recipe: FaceRecipe,
         name: str,
         device: str = "cpu",
         *,
         teacher: nn.Module | None = None,
     ) -> None:
         self._train, self._recipe, self._device = train, recipe, device
-        self._watched = _watched(watched)
+        self._watched = _watched_crops(watched)
         self._live = [None] * len(train) if train.placing is None else where_found(train.placing)
         self._chance = drawing_chances(train.soft, recipe.rarity)
         drawn = self._chance @ train.soft
         self._prior = torch.from_numpy(np.log(np.maximum(drawn, 1e-4)).astype(np.float32)).to(device)
         self._wanted: NDArray[np.float32] = train.soft
         if teacher is not None:
-            said = opinions(teacher, train, recipe.adjustment * self._prior, device)
+            said = teacher_opinions(teacher, train, recipe.adjustment * self._prior, device)
             self._wanted = np.asarray(train.soft + recipe.teacher * (said - train.soft), np.float32)
         self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
         self.steps = max(len(train) // recipe.batch, 1)
@@ -124,7 +132,7 @@ class FaceTask:
         out: dict[str, float] = {}
         network = deploy(network)
         for how, (crops, truth) in self._watched.items():
-            said = answers(network, crops, self._device).argmax(1)
+            said = torch_answers(network, crops, self._device).argmax(1)
             out[f"{how}accuracy"], out[f"{how}recall"] = two_figures(truth, said)
         return out
 
@@ -136,7 +144,7 @@ class FaceTask:
         worth = dict.fromkeys(SHARES, 0.0)
         network = deploy(network)
         for crops, truth in self._watched.values():
-            logits = answers(network, crops, self._device)
+            logits = torch_answers(network, crops, self._device)
             for share in SHARES:
                 said = (logits + share * frequencies).argmax(1)
                 worth[share] += sum(two_figures(truth, said))
@@ -156,7 +164,7 @@ def drawing_chances(soft: NDArray[np.float32], rarity: float) -> NDArray[np.floa
     return np.asarray(chance / chance.sum(), np.float64)
 
 
-def _watched(faces: Faces) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def _watched_crops(faces: Faces) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Crops and labels, as the corpus and as the live finder places them."""
     known = faces.take(np.flatnonzero(faces.label >= 0))
     out = {"": (grey_crops(known.pictures), known.label)}
@@ -181,3 +189,68 @@ def _mixed(
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
     return -(wanted * logits.log_softmax(1)).sum(1).mean()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """A network whose training is finished."""
+
+    state: Mapping[str, Tensor]
+    """Averaged weights, in training form."""
+    digest: str
+    """Of these weights."""
+    epochs: int
+    task: str
+    """What it learnt, as its checkpoint calls it."""
+
+    def told(self) -> dict[str, str | int]:
+        """For the manifest of the network that comes after it."""
+        return {"weights": self.digest, "epochs": self.epochs, "task": self.task}
+
+
+def read_before(checkpoint: Path, preset: str) -> Before:
+    """The network that a training left. Raises EngineFileError if it is damaged or of another preset."""
+    found = read_checkpoint(checkpoint)
+    state, network = found["averaged"], presets.build("face", preset)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as err:
+        raise EngineFileError(
+            f"the weights in {checkpoint} are not those of a face network '{preset}'; "
+            "name the checkpoint of a training of that preset"
+        ) from err
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].contiguous().cpu().numpy().tobytes())
+    return Before(state, digest.hexdigest(), int(found["epoch"]), str(found["task"]))
+
+
+def teacher_opinions(network: nn.Module, faces: Faces, shift: Tensor, device: str) -> NDArray[np.float32]:
+    """(n, 7) mean probabilities over views: by the corpus and, where it is known, as live; each mirrored too.
+
+    `shift` is what was added to the logits while the network learnt.
+    """
+    out = []
+    for at in range(0, len(faces), _CHUNK):
+        part = faces.take(np.arange(at, min(at + _CHUNK, len(faces))))
+        views = [grey_crops(part.pictures)]
+        if part.placing is not None:
+            views.append(grey_crops(part.pictures, where_found(part.placing)))
+        views += [np.ascontiguousarray(view[:, :, ::-1]) for view in views]
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            said = torch_answers(network, np.concatenate(views), device)
+        logits = torch.from_numpy(said).to(device) + shift
+        out.append(logits.softmax(1).reshape(len(views), len(part), -1).mean(0).cpu().numpy())
+    return np.concatenate(out).astype(np.float32)
+
+
+def torch_answers(
+    network: nn.Module, crops: NDArray[np.uint8], device: str, batch: int = 256
+) -> NDArray[np.float32]:
+    """Logits of many crops, in the network's own precision."""
+    with torch.inference_mode():
+        parts = [
+            network(torch.from_numpy(crops[at : at + batch]).to(device)).logits.float().cpu().numpy()
+            for at in range(0, len(crops), batch)
+        ]
+    return np.concatenate(parts)

@@ -61,14 +61,14 @@ def score(
         raise ValueError(f"{int((~np.isfinite(scores)).any(1).sum())} items have scores that are no numbers")
     count, said = scores.shape[1], scores.argmax(1)
     table = confusion(truth, said, count)
-    recalls, precisions = _shares(table, 1), _shares(table, 0)
-    draws = _draws(len(truth), groups, rounds, seed)
+    recalls, precisions = _shares_along(table, 1), _shares_along(table, 0)
+    draws = _bootstrap(len(truth), groups, rounds, seed)
     return Scores(
         items=len(truth),
         accuracy=accuracy(truth, said),
-        accuracy_between=_between(draws, lambda at: accuracy(truth[at], said[at])),
+        accuracy_between=_interval(draws, lambda at: accuracy(truth[at], said[at])),
         unweighted_recall=unweighted_recall(truth, said, count),
-        unweighted_recall_between=_between(draws, lambda at: unweighted_recall(truth[at], said[at], count)),
+        unweighted_recall_between=_interval(draws, lambda at: unweighted_recall(truth[at], said[at], count)),
         macro_f1=macro_f1(table),
         recall=recalls,
         precision=precisions,
@@ -89,7 +89,9 @@ def accuracy(truth: Labels, said: Labels) -> float:
 
 def unweighted_recall(truth: Labels, said: Labels, count: int) -> float:
     """Mean of the recalls of all labels that occur."""
-    return float(np.mean([share for share in _shares(confusion(truth, said, count), 1) if share is not None]))
+    return float(
+        np.mean([share for share in _shares_along(confusion(truth, said, count), 1) if share is not None])
+    )
 
 
 def two_figures(truth: Labels, said: Labels) -> tuple[float, float]:
@@ -106,12 +108,13 @@ def macro_f1(table: NDArray[np.int64]) -> float:
 
 def area_under_curve(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | None:
     """How likely a positive item scores above another; None without items of both sorts."""
+    from scipy.stats import rankdata
+
     count, others = int(positive.sum()), int((~positive).sum())
     if not count or not others:
         return None
-    _, rank, many = np.unique(scores, return_inverse=True, return_counts=True)
-    middle = np.cumsum(many) - (many - 1) / 2  # Equal scores share their mean rank.
-    return float((middle[rank][positive].sum() - count * (count + 1) / 2) / (count * others))
+    ranks = rankdata(scores)  # Equal scores share their mean rank.
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
 
 
 def to_markdown(scores: Scores, labels: Sequence[str] = LABELS) -> str:
@@ -129,23 +132,29 @@ def to_markdown(scores: Scores, labels: Sequence[str] = LABELS) -> str:
     ]
     for at, label in enumerate(labels):
         cells = [str(cell) for cell in scores.confusion[at]]
-        shares = [_shown(part[at]) for part in (scores.recall, scores.precision, scores.auc)]
+        shares = [_figure(part[at]) for part in (scores.recall, scores.precision, scores.auc)]
         lines.append(f"| {label} | " + " | ".join(cells + shares) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(share: float | None) -> str:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows for people; everything but the first column to the right."""
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]) + "\n"
+
+
+def _figure(share: float | None) -> str:
     return "-" if share is None else f"{share:.3f}"
 
 
-def _shares(table: NDArray[np.int64], axis: int) -> tuple[float | None, ...]:
+def _shares_along(table: NDArray[np.int64], axis: int) -> tuple[float | None, ...]:
     whole = table.sum(axis)
     return tuple(
         float(hit) / int(all_) if all_ else None for hit, all_ in zip(np.diag(table), whole, strict=True)
     )
 
 
-def _draws(items: int, groups: Sequence[str] | None, rounds: int, seed: int) -> list[NDArray[np.int64]]:
+def _bootstrap(items: int, groups: Sequence[str] | None, rounds: int, seed: int) -> list[NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     if groups is None:
         return [rng.integers(0, items, items) for _ in range(rounds)]
@@ -157,7 +166,7 @@ def _draws(items: int, groups: Sequence[str] | None, rounds: int, seed: int) -> 
     ]
 
 
-def _between(
+def _interval(
     draws: list[NDArray[np.int64]], measure: Callable[[NDArray[np.int64]], float]
 ) -> tuple[float, float]:
     found = [measure(at) for at in draws]

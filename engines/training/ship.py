@@ -1,4 +1,4 @@
-"""Makes a trained network the one that comes with the package, together with the sides it was trained on.
+"""Where a network comes from, and how it becomes the one of the package, with the sides it was trained on.
 
 Only files that fit their manifest, that were trained and that were judged are taken, so that no weight is
 ever shipped whose figures nobody has seen.
@@ -7,12 +7,26 @@ ever shipped whose figures nobody has seen.
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import SHIPPED, write_whole
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.training import splits
+
+_HERE = Path(__file__).resolve().parent
+
+
+def source_commit(folder: Path = _HERE) -> str:
+    """The commit that the checkout around `folder` stands at; 'unknown' for an installed package."""
+    try:
+        ran = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return ran.stdout.strip()[:12]
 
 
 def ship(kind: str, folder: Path, *, to: Path = SHIPPED, frozen: Path = splits.FROZEN) -> Path:
@@ -24,8 +38,8 @@ def ship(kind: str, folder: Path, *, to: Path = SHIPPED, frozen: Path = splits.F
     for part, what in (("training", "trained"), ("figures", "judged")):
         if not getattr(found, part):
             raise EngineFileError(f"'{found.name}' in {folder} was not {what} yet; it is not shipped")
-    sides = splits.read(folder / frozen.name)
-    known = splits.read(frozen)
+    sides = splits.read_splits(folder / frozen.name)
+    known = splits.read_splits(frozen)
     for corpus in found.training["corpora"]:
         if corpus not in sides:
             raise EngineFileError(f"{folder / frozen.name} does not say on which side '{corpus}' lies")

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liveaffect.engines.manifest import write_whole
+from liveaffect.engines.manifest import Manifest, write_whole
 from liveaffect.engines.protocol import EngineFileError
 
 SIDES = ("train", "calibrate", "test")
@@ -55,7 +55,7 @@ def freeze(path: Path, corpus: str, members: Iterable[Member], *, add: bool = Tr
         "members": dict(sorted(Counter(member.side for member in members).items())),
         "groups": dict(sorted(Counter(dict(_sides(members)).values()).items())),
     }
-    frozen = read(path)
+    frozen = read_splits(path)
     if corpus not in frozen and not add:
         return str(entry["sha256"])
     if corpus not in frozen:
@@ -70,7 +70,7 @@ def freeze(path: Path, corpus: str, members: Iterable[Member], *, add: bool = Tr
     return str(entry["sha256"])
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
+def read_splits(path: Path) -> dict[str, dict[str, Any]]:
     """The frozen corpora of a file; none if it does not exist."""
     if not path.exists():
         return {}
@@ -99,8 +99,17 @@ def refuse_straddling(members: Iterable[Member]) -> None:
             raise ValueError(f"'{group}' lies on two sides of the split, {seen[group]} and {side}")
 
 
+def refuse_other_sides(found: Manifest, corpora: Sequence[str], digest: str) -> None:
+    """Raise EngineFileError unless a network was trained, and on exactly the train side of these corpora."""
+    if not found.training:
+        raise EngineFileError(f"'{found.name}' was never trained; there is nothing to judge")
+    told = str(found.training.get("splits"))
+    if list(found.training.get("corpora", ())) == list(corpora) and told != digest:
+        raise EngineFileError(
+            f"'{found.name}' was trained on other sides of {', '.join(corpora)} "
+            f"({told[:12]}, these are {digest[:12]}): it may know what it is tested on"
+        )
+
+
 def _sides(members: Iterable[Member]) -> Iterable[tuple[str, str]]:
     return ((member.group, member.side) for member in members)
-
-
-__all__ = ["FROZEN", "SIDES", "Member", "digest", "freeze", "read", "refuse_straddling", "side_of"]

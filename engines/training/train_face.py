@@ -26,19 +26,24 @@ from liveaffect.engines.model import presets
 from liveaffect.engines.protocol import Tensors
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import corpora_faces, evaluate_face, loop
-from liveaffect.engines.training.augment_faces import Strength, grey_crops, seen, tinted
-from liveaffect.engines.training.corpora_faces import Faces
-from liveaffect.engines.training.learn_faces import FaceTask, Recipe, log_frequencies
-from liveaffect.engines.training.placings import PLACINGS, Place, placings
-from liveaffect.engines.training.sided_faces import Sided, sided
-from liveaffect.engines.training.source import source_commit
-from liveaffect.engines.training.teacher_faces import Before, read_before
+from liveaffect.engines.training.augment_faces import (
+    PLACINGS,
+    FaceChanges,
+    Place,
+    grey_crops,
+    placings,
+    seen,
+    tinted,
+)
+from liveaffect.engines.training.corpora_faces import Faces, FaceSplit, load_split
+from liveaffect.engines.training.learn_faces import Before, FaceRecipe, FaceTask, log_frequencies, read_before
+from liveaffect.engines.training.ship import source_commit
 
 QUANTISE_EACH = 24
 """Pictures of each label that INT8 is calibrated on."""
 EPOCHS = 30
 LIVE, TEACHER = 0.5, 0.4
-"""Of `Recipe`, where the live finder and a network before are at hand."""
+"""Of `FaceRecipe`, where the live finder and a network before are at hand."""
 SMOKE_PICTURES, SMOKE_EPOCHS = 512, 1
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
@@ -57,7 +62,7 @@ class FaceOptions:
     """The checkpoint of a finished training, whose network is the beginning and the teacher."""
 
 
-def schedule_of(
+def face_schedule(
     *,
     smoke: bool = False,
     seed: int = 0,
@@ -66,12 +71,13 @@ def schedule_of(
     threads: int = 0,
 ) -> loop.Schedule:
     """How long and where to train: on a GPU if there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     epochs = epochs or (SMOKE_EPOCHS if smoke else EPOCHS)
-    return loop.Schedule(epochs=epochs, seed=seed, device=device, limit_s=limit_s, threads=threads)
+    return loop.Schedule(
+        epochs=epochs, seed=seed, device=loop.best_device(), limit_s=limit_s, threads=threads
+    )
 
 
-def main_run(
+def train_face(
     data: Path,
     out: Path,
     order: FaceOptions = FaceOptions(),
@@ -84,20 +90,20 @@ def main_run(
     The manifest's path, or None when the schedule's time limit came first: the same call goes on then.
     """
     cv2.setNumThreads(1)
-    schedule = schedule or schedule_of(smoke=order.smoke)
+    schedule = schedule or face_schedule(smoke=order.smoke)
     out.mkdir(parents=True, exist_ok=True)
     report(f"reading the faces in {data}")
-    faces = sided(corpora_faces.find(data), out / "splits.json")
+    faces = load_split(corpora_faces.find_faces(data), out / "splits.json")
     if order.smoke:
         faces = replace(
             faces, train=_few(faces.train), calibrate=_few(faces.calibrate), test=_few(faces.test)
         )
     if order.place is not None:
         report("looking where the live finder puts them")
-        faces = _placed(faces, order.place, out / PLACINGS)
+        faces = _placed_faces(faces, order.place, out / PLACINGS)
     report(f"{len(faces.train)} faces to train on, {len(faces.calibrate)} to watch")
     before = None if order.after is None else read_before(order.after, order.preset)
-    recipe = Recipe(live=LIVE if order.place else 0.0, teacher=TEACHER if before else 0.0)
+    recipe = FaceRecipe(live=LIVE if order.place else 0.0, teacher=TEACHER if before else 0.0)
     network, task = _begun(faces, recipe, order.preset, schedule, before)
     outcome = loop.train(network, task, schedule, out, report=report)
     if not outcome.finished:
@@ -107,17 +113,19 @@ def main_run(
     share = task.best_share(outcome.network, often)
     report(f"of the labels' log-frequencies {share} is added in use")
     state = with_frequencies(outcome.state, share * often)
-    training = _told(faces, recipe, schedule, share) | ({} if before is None else {"after": before.told()})
+    training = _training_facts(faces, recipe, schedule, share)
+    if before is not None:
+        training["after"] = before.told()
     path = export("face", order.preset, out, state=state, training=training)
-    quantize(path, quantising_batches(faces.calibrate))
-    verdict = evaluate_face.judge(manifests.read(path), out, faces)
-    evaluate_face.record(out, verdict)
-    evaluate_face.write_tables(verdict, out)
+    quantize(path, face_batches(faces.calibrate))
+    verdict = evaluate_face.judge_face(manifests.read(path), out, faces)
+    manifests.record_figures(path, verdict.of_the_test_side())
+    evaluate_face.write_verdict(verdict, out)
     report(f"wrote {path} and its networks\n{verdict.markdown()}")
     return path
 
 
-def _placed(faces: Sided, place: Place, kept: Path) -> Sided:
+def _placed_faces(faces: FaceSplit, place: Place, kept: Path) -> FaceSplit:
     """The sides that a training sees, with their live placing."""
     train, calibrate = faces.train, faces.calibrate
     matrices = placings(np.concatenate([train.pictures, calibrate.pictures]), place, kept)
@@ -129,7 +137,7 @@ def _placed(faces: Sided, place: Place, kept: Path) -> Sided:
 
 
 def _begun(
-    faces: Sided, recipe: Recipe, preset: str, schedule: loop.Schedule, before: Before | None
+    faces: FaceSplit, recipe: FaceRecipe, preset: str, schedule: loop.Schedule, before: Before | None
 ) -> tuple[nn.Module, FaceTask]:
     """A network before its first step, and what it is to learn."""
     network = presets.build("face", preset, seed=schedule.seed)
@@ -141,7 +149,9 @@ def _begun(
     return network, FaceTask(faces.train, faces.calibrate, recipe, name, schedule.device, teacher=teacher)
 
 
-def _told(faces: Sided, recipe: Recipe, schedule: loop.Schedule, share: float) -> dict[str, Any]:
+def _training_facts(
+    faces: FaceSplit, recipe: FaceRecipe, schedule: loop.Schedule, share: float
+) -> dict[str, Any]:
     """What the manifest says about the training."""
     return {
         "corpora": list(faces.corpora),
@@ -161,10 +171,10 @@ def with_frequencies(state: Mapping[str, Tensor], often: NDArray[np.float32]) ->
     return {**state, name: state[name] + torch.from_numpy(often)}
 
 
-def quantising_batches(faces: Faces, each: int = QUANTISE_EACH, seed: int = 0) -> Iterator[Tensors]:
+def face_batches(faces: Faces, each: int = QUANTISE_EACH, seed: int = 0) -> Iterator[Tensors]:
     """Crops of the calibrate side for INT8, as many of each label, half of them as a webcam sees them."""
     rng = np.random.default_rng(seed)
-    strength = Strength()
+    strength = FaceChanges()
     for label in range(len(LABELS)):
         at = np.flatnonzero(faces.label == label)
         if not len(at):

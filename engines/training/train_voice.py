@@ -29,8 +29,8 @@ from liveaffect.engines.training.augment_sound import Strength
 from liveaffect.engines.training.corpora_voices import LICENCES
 from liveaffect.engines.training.listen import Heard, asking, listen
 from liveaffect.engines.training.replay_statistics import Replay
-from liveaffect.engines.training.sided_voices import Voices, few, found_in, recalls, sided, voices
-from liveaffect.engines.training.source import source_commit
+from liveaffect.engines.training.ship import source_commit
+from liveaffect.engines.training.sided_voices import RecordedVoices, few, found_in, recalls, sided, voices
 from liveaffect.engines.training.taught_voice import TEACHERS, Teachers, ready, taught
 from liveaffect.engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
 from liveaffect.engines.training.voice_loss import class_weights, loss
@@ -125,15 +125,15 @@ class VoiceTask:
         if not self._watched or (self._epoch + 1) % WATCH_EVERY:
             return {}
         assert isinstance(network, VoiceNetwork)
-        return recalls(self._watched, heard(network, self._watched, self._replay))
+        return recalls(self._watched, heard_from_cold(network, self._watched, self._replay))
 
 
-def heard(network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay) -> list[Heard]:
+def heard_from_cold(network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay) -> list[Heard]:
     """Each recording from cold, by a network in the form `replaying` gave it."""
     return listen(asking(network), [replay.cut(one.picture) for one in recordings], replay.preset.hop)
 
 
-def schedule_of(
+def voice_schedule(
     *,
     smoke: bool = False,
     seed: int = 0,
@@ -148,13 +148,13 @@ def schedule_of(
         warm_up=WARM_UP,
         average=AVERAGE,
         seed=seed,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=loop.best_device(),
         limit_s=limit_s,
         threads=threads,
     )
 
 
-def main_run(
+def train_voice(
     data: Path,
     out: Path,
     *,
@@ -168,7 +168,7 @@ def main_run(
     The manifest's path, or None when the schedule's time limit came first: the same call goes on then.
     `smoke` is a small part of everything, to see that it works.
     """
-    schedule = schedule or schedule_of(smoke=smoke)
+    schedule = schedule or voice_schedule(smoke=smoke)
     out.mkdir(parents=True, exist_ok=True)
     replay = Replay(ready(preset, schedule.seed).sound)
     report(f"reading the voices in {data}")
@@ -196,12 +196,12 @@ def main_run(
     }
     path = export("voice", preset, out, state=outcome.state, training=training)
     assert isinstance(outcome.network, VoiceNetwork)
-    quantize(path, quantising_batches(outcome.network, watched or train, replay))
+    quantize(path, voice_batches(outcome.network, watched or train, replay))
     report(f"wrote {path} and its networks")
     return path
 
 
-def described(found: Voices, train: Sequence[Recording]) -> dict[str, Any]:
+def described(found: RecordedVoices, train: Sequence[Recording]) -> dict[str, Any]:
     """What the manifest says of the voices behind the weights."""
     return {
         "corpora": list(found.corpora),
@@ -212,7 +212,7 @@ def described(found: Voices, train: Sequence[Recording]) -> dict[str, Any]:
     }
 
 
-def quantising_batches(
+def voice_batches(
     network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay, seed: int = 0
 ) -> Iterator[Tensors]:
     """Pieces for INT8 as they come live: real voices in their running statistics, label by label."""
@@ -222,5 +222,5 @@ def quantising_batches(
         if not at:
             continue
         chosen = [recordings[i] for i in rng.choice(at, min(len(at), QUANTISE_EACH), replace=False)]
-        for one, answer in zip(chosen, heard(network, chosen, replay), strict=True):
+        for one, answer in zip(chosen, heard_from_cold(network, chosen, replay), strict=True):
             yield {"samples": replay.samples(one.samples), "mean": answer.mean, "istd": answer.istd}

@@ -6,6 +6,7 @@ file, and a fusion is learnt from that.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,10 +24,9 @@ from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import sound_store
 from liveaffect.engines.training.corpora_voices import CorpusError, Take
 from liveaffect.engines.training.listen import listen
-from liveaffect.engines.training.pairs import FOLDS, Pairs
+from liveaffect.engines.training.pairs import FOLDS, FoldAnswers, Pairs, answers_by_fold
 from liveaffect.engines.training.replay_statistics import Replay
 from liveaffect.engines.training.sided_voices import sided, voices
-from liveaffect.engines.training.stand_in import FoldAnswers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,18 @@ class Asked:
     names: tuple[str, ...]
     truth: NDArray[np.int64]
     logits: NDArray[np.float32]
+
+
+def of_folds(real: Pairs, voices: Path | None, seed: int) -> FoldAnswers:
+    """The answers of fold-wise voice networks, or of stand-ins over statistics of the sound."""
+    if voices is not None:
+        return read_folds(voices, real)
+    return answers_by_fold(real.sound, real.truth, real.folds, seed=seed)
+
+
+def fingerprint(voices: Path | None) -> str:
+    """Which answers of voice networks were used."""
+    return "stand-in" if voices is None else hashlib.sha256(voices.read_bytes()).hexdigest()[:12]
 
 
 def read_folds(path: Path, pairs: Pairs) -> FoldAnswers:

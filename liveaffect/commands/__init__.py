@@ -7,30 +7,84 @@ standard output, everything said to the person at the keyboard to standard error
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from liveaffect.settings import ENGINE_CHOICES, Settings
+from liveaffect.settings import ENGINE_CHOICES, VOICE_CHOICES, Settings
 
 Run = Callable[[argparse.Namespace, Settings], int]
 
 
 def say(line: str) -> None:
     """A line for the person at the keyboard; results go to standard output, everything else here."""
-    sys.stderr.write(line + "\n")
+    with contextlib.suppress(OSError):  # a terminal that is gone must not end a run that could go on
+        sys.stderr.write(line + "\n")
+
+
+class WithDefaults(argparse.HelpFormatter):
+    """Help that says what a flag is when it is not given, also where only the settings know it."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """One flag, with its default behind its text."""
+        default = _default_of(action)
+        said = action.help or ""
+        if (
+            default
+            and said is not argparse.SUPPRESS
+            and "if not given" not in said
+            and "default:" not in said
+        ):
+            shown = copy.copy(action)
+            shown.help = f"{said} (default: {default.replace('%', '%%')})".strip()
+            super().add_argument(shown)
+        else:
+            super().add_argument(action)
+
+
+_IN_WORDS = {
+    "camera": "0",
+    "sink": "window",
+    "weights": "those of the package",
+    "face_model": "the user's cache",
+    "profile": "none",
+    "seconds": "no end",
+    "mic": "default, none with a film",
+    "mirror": "no",
+    "verbose": "no",
+    "require_gpu": "no",
+}
+"""Defaults of settings that say nothing as they stand."""
+
+
+def _default_of(action: argparse.Action) -> str:
+    if not action.option_strings or action.required or action.default is argparse.SUPPRESS:
+        return ""
+    if action.default is None:
+        known = {field.name: field.default for field in dataclasses.fields(Settings)}
+        return _IN_WORDS.get(action.dest) or str(known.get(action.dest, ""))
+    return "" if isinstance(action.default, bool) else str(action.default)
 
 
 def command(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
     """A command with the flags that all of them have."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text.capitalize() + "."
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=WithDefaults
     )
     parser.set_defaults(command=run)
     parser.add_argument("--config", type=Path, help="TOML file with settings")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), help="what is logged to stderr"
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_const", const=True, help="say why each network runs where it runs"
+    )
     parser.add_argument("--engine", choices=ENGINE_CHOICES, help="what runs the networks")
+    parser.add_argument("--voice", choices=VOICE_CHOICES, help="which voice network; full: on Whisper")
     parser.add_argument("--weights", help="folder with other networks")
     parser.add_argument("--threads", type=int, help="processor threads of each network")
     parser.add_argument("--face-model", help="folder with the face detector's files")

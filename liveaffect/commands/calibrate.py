@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from liveaffect.commands import command, say
-from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
 if TYPE_CHECKING:
-    from liveaffect.calibration.recording import Recording
+    from liveaffect.calibration.recording import LiveRecording
 
 
 class _CanOpen(Protocol):
@@ -55,17 +55,17 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.realtime.replay import MediaFile
 
     if given.list:
-        sys.stdout.write("".join(f"{line}\n" for line in av.listing()))
+        sys.stdout.write("".join(f"{line}\n" for line in av.list_offsets()))
     elif given.erase == "all":
-        device_pairs.erase(None, None)
+        device_pairs.erase_pair(None, None)
         say("all offsets are erased")
     elif given.erase:
-        gone = device_pairs.erase(*_device_names(settings))
+        gone = device_pairs.erase_pair(*_device_names(settings))
         say(f"erased: {gone} of this pair")
     elif given.file is not None:
         finders = None if given.clap else make_finder(settings.face_files)
         with opened(MediaFile(given.file)) as media:
-            sys.stdout.write(av.in_words(av.measure(media, finders, clap=given.clap)) + "\n")
+            sys.stdout.write(av.offset_in_words(av.measure_offset(media, finders, clap=given.clap)) + "\n")
     else:
         sys.stdout.write(_measure_devices(settings, clap=given.clap) + "\n")
     return 0
@@ -74,7 +74,7 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
 def _measure_devices(settings: Settings, *, clap: bool) -> str:
     """Measure the camera and the microphone of the settings, keep it, and say what came of it."""
     from liveaffect.calibration import av_measurement as av
-    from liveaffect.calibration.recording import Recording
+    from liveaffect.calibration.recording import LiveRecording
     from liveaffect.realtime import device_pairs
     from liveaffect.realtime.clock import MonotonicClock
     from liveaffect.realtime.faces.files import make_finder
@@ -88,10 +88,10 @@ def _measure_devices(settings: Settings, *, clap: bool) -> str:
     seconds = settings.seconds or av.SECONDS
     doing = "clap about once a second, not evenly" if clap else "speak, with your face in view, alone"
     say(f"for {seconds:.0f} seconds: {doing}")
-    with opened(Recording(feeds, clock, seconds)) as recording:
-        offset = av.measure(recording, finders, clap=clap)
-    device_pairs.store(device_pairs.Pair(*names, offset.ns, offset.method, round(offset.confidence, 3)))
-    return f"{av.in_words(offset)}; kept for {names[0]} with {names[1]}"
+    with opened(LiveRecording(feeds, clock, seconds)) as recording:
+        offset = av.measure_offset(recording, finders, clap=clap)
+    device_pairs.store_pair(device_pairs.Pair(*names, offset.ns, offset.method, round(offset.confidence, 3)))
+    return f"{av.offset_in_words(offset)}; kept for {names[0]} with {names[1]}"
 
 
 def _device_names(settings: Settings) -> tuple[str, str]:
@@ -99,7 +99,7 @@ def _device_names(settings: Settings) -> tuple[str, str]:
     from liveaffect.realtime.device_pairs import camera_name, microphone_name
 
     cameras = [name for name in settings.camera if name != "none"]
-    microphones = [name for name in settings.mic if name != "none"]
+    microphones = settings.microphones
     if len(cameras) != 1 or len(microphones) != 1:
         raise SettingsError(
             "an offset is between one camera and one microphone; name one each: --camera 0 --mic default"
@@ -118,7 +118,9 @@ def opened(source: Openable) -> Iterator[Openable]:
 
 
 def _int8_flags(parts: Any) -> None:
-    int8 = command(parts, "int8", _int8, "the best INT8 form of the networks; needs the extra 'train'")
+    int8 = command(
+        parts, "int8", _calibrate_int8, "the best INT8 form of the networks; needs the extra 'train'"
+    )
     int8.add_argument("--data", type=Path, required=True, help="folder with the corpora")
     int8.add_argument("--kind", choices=("face", "voice"), help="one of them instead of both")
     int8.add_argument("--out", type=Path, metavar="DIR", help="folder for tables")
@@ -126,18 +128,22 @@ def _int8_flags(parts: Any) -> None:
         int8.add_argument(f"--limit-{name.replace('_', '-')}", type=float, help=text)
 
 
-def _int8(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.int8_command import KINDS, Wanted, calibrate
-
+def _calibrate_int8(given: argparse.Namespace, settings: Settings) -> int:
+    try:
+        from liveaffect.calibration.int8 import KINDS, Int8Options, calibrate_int8
+    except ImportError as err:
+        raise MissingLibrary(
+            f"calibrating INT8 needs the extra 'train': {err}; pip install 'liveaffect[train]'"
+        ) from err
     limits = {name: getattr(given, f"limit_{name}") for name in INT8_LIMITS}
-    wanted = Wanted(
+    options = Int8Options(
         data=given.data,
         kinds=(given.kind,) if given.kind else KINDS,
         weights=settings.weights_folder,
         out=given.out,
         limits={name: limit for name, limit in limits.items() if limit is not None},
     )
-    calibrate(wanted, say)
+    calibrate_int8(options, say)
     return 0
 
 
@@ -152,8 +158,8 @@ def _baseline_flags(parts: Any) -> None:
 
 
 def _baseline(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.baseline import SECONDS, in_words, measured
-    from liveaffect.realtime.profile import network_names, save
+    from liveaffect.calibration.baseline import SECONDS, baseline_in_words, measured
+    from liveaffect.realtime.profile import network_names, save_profile
     from liveaffect.realtime.replay import MediaFile
 
     if not settings.profile:
@@ -169,19 +175,19 @@ def _baseline(given: argparse.Namespace, settings: Settings) -> int:
         recording, wanted = _one_person(settings, settings.seconds or SECONDS)
         with opened(recording):
             baseline = measured(recording, tools, networks, wanted)
-    path = save(settings.profile, baseline)
-    sys.stdout.write(f"profile '{settings.profile}' is kept in {path}: {in_words(baseline)}\n")
+    path = save_profile(settings.profile, baseline)
+    sys.stdout.write(f"profile '{settings.profile}' is kept in {path}: {baseline_in_words(baseline)}\n")
     return 0
 
 
-def _one_person(settings: Settings, seconds: float) -> tuple[Recording, list[str]]:
+def _one_person(settings: Settings, seconds: float) -> tuple[LiveRecording, list[str]]:
     """The first camera and the first microphone of the settings, and what they are to show."""
-    from liveaffect.calibration.recording import Recording
+    from liveaffect.calibration.recording import LiveRecording
     from liveaffect.realtime.clock import MonotonicClock
     from liveaffect.webcam import feeds_of
 
     cameras = [name for name in settings.camera if name != "none"][:1]
-    microphones = [name for name in settings.mic if name != "none"][:1]
+    microphones = settings.microphones[:1]
     if not cameras and not microphones:
         raise SettingsError("neither a camera nor a microphone: both are 'none', so nobody can be measured")
     clock = MonotonicClock()
@@ -189,20 +195,20 @@ def _one_person(settings: Settings, seconds: float) -> tuple[Recording, list[str
         replace(settings, camera=tuple(cameras) or ("none",), mic=tuple(microphones) or ("none",)), clock
     )
     say(f"for {seconds:.0f} seconds: a neutral face to the camera, and speak in your ordinary voice")
-    return Recording(feeds, clock, seconds), ["face"] * len(cameras) + ["voice"] * len(microphones)
+    return LiveRecording(feeds, clock, seconds), ["face"] * len(cameras) + ["voice"] * len(microphones)
 
 
 def _profile_list(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.realtime import profile as profiles
 
-    sys.stdout.write("".join(f"{line}\n" for line in profiles.listing()))
+    sys.stdout.write("".join(f"{line}\n" for line in profiles.profiles_in_words()))
     return 0
 
 
 def _profile_erase(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.realtime import profile as profiles
 
-    profiles.erase(given.name)
+    profiles.erase_profile(given.name)
     say(f"profile '{given.name}' is erased")
     return 0
 
@@ -219,9 +225,9 @@ def _confidence_flags(parts: Any) -> None:
 
 
 def _confidence(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.fit_confidence import calibrate, wanted
+    from liveaffect.calibration.fit_confidence import calibrate_confidence, wanted
 
-    return calibrate(
+    return calibrate_confidence(
         wanted(given.data, settings.weights_folder, given.out),
         say,
         engine=settings.engine,
@@ -237,9 +243,9 @@ def _report_flags(parts: Any) -> None:
 
 
 def _report(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.report_command import RESULTS, write
+    from liveaffect.calibration.report import RESULTS, write_report
 
-    write(given.out, given.results or RESULTS, settings.weights_folder, say)
+    write_report(given.out, given.results or RESULTS, settings.weights_folder, say)
     return 0
 
 
@@ -253,7 +259,7 @@ PARTS: tuple[Callable[[Any], None], ...] = (
 """Add the parts of `calibrate`, each to the same sub-parsers."""
 
 
-def add(commands: Any) -> None:
+def add_calibration(commands: Any) -> None:
     """Their names and flags."""
     calibrate = commands.add_parser("calibrate", help="make scores mean something: see its parts")
     parts = calibrate.add_subparsers(required=True, metavar="PART")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from liveaffect.commands import command, say
+from liveaffect.realtime.errors import MissingFile, MissingLibrary
 from liveaffect.settings import Settings
 
 
-def add(commands: Any) -> None:
+def add_machine(commands: Any) -> None:
     """Their names and flags."""
-    fetch = command(commands, "fetch", _fetch, "bring the face detector's files, once")
-    fetch.add_argument("--to", type=Path, help="folder, instead of the user's cache")
+    fetch = command(commands, "fetch", _fetch, "bring the files that are not ours, once")
+    fetch.add_argument("--to", type=Path, help="folder of the face detectors, instead of the user's cache")
+    fetch.add_argument("--small", action="store_true", help="without Whisper (78 MB), for the small voice")
 
     doctor = command(commands, "doctor", _doctor, "what works here, what does not, and what mends it")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
@@ -45,9 +48,14 @@ def add(commands: Any) -> None:
 
 
 def _fetch(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.fetch import fetch
+    from liveaffect.fetch import fetch, fetch_whisper
 
     say(f"the face detector's files are in {fetch(given.to)}")
+    if not given.small:
+        try:
+            say(f"the files of Whisper are in {fetch_whisper()}")
+        except MissingFile as error:
+            say(f"without Whisper, so the small voice network is used: {error}")
     return 0
 
 
@@ -58,6 +66,8 @@ def _doctor(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _export(given: argparse.Namespace, settings: Settings) -> int:
+    if lacking := [name for name in ("torch", "onnx") if importlib.util.find_spec(name) is None]:
+        raise MissingLibrary(f"export needs {' and '.join(lacking)}: uv sync --inexact --extra train")
     from liveaffect.engines.build.export_onnx import export
 
     say(f"written: {export(given.kind, given.preset, given.out, seed=given.seed)}")
@@ -65,9 +75,9 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _build(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.engines.build.forms import build
+    from liveaffect.engines.build.forms import build_forms
 
-    build([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
+    build_forms([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
     return 0
 
 

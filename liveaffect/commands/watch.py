@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from liveaffect.commands import command, say
-from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import OVERLAY_MODES, Settings
 
+WINDOW_KEYS = "Keys in the window: q quit, f full screen, m mirror, l wait for results or not, h keys."
 
-def add(commands: Any) -> None:
+
+def add_watching(commands: Any) -> None:
     """Their names and flags."""
     demo = command(commands, "demo", _demo, "the whole path without camera or microphone")
+    demo.epilog = WINDOW_KEYS
     demo.add_argument("--seconds", type=float, help="length of the demo; 12 if not given")
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for video and contact sheet")
     demo.add_argument("--window", choices=("auto", "yes", "no"), default="auto", help="open a window")
     _overlay_flags(demo)
 
     live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
+    live.epilog = WINDOW_KEYS
     live.add_argument("--camera", action="append", help="index, name, device, file, URL or none; repeatable")
-    live.add_argument("--mic", action="append", help="default, index, name or none; repeatable")
+    live.add_argument(
+        "--mic",
+        action="append",
+        help="default, index, name, file or none; repeatable. Not given: the default one, none with a film",
+    )
     live.add_argument("--size", help="picture size to ask for, such as 1280x720")
     live.add_argument("--fps", type=float, help="pictures a second to ask for")
     live.add_argument(
@@ -35,7 +41,7 @@ def add(commands: Any) -> None:
     _overlay_flags(live)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
-    analyze.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    analyze.add_argument("files", nargs="+", type=Path, metavar="PATH", help="films, sounds, folders")
     analyze.add_argument(
         "--cues", metavar="OUT.jsonl", help="every cue, one JSON object a line; - for stdout"
     )
@@ -67,33 +73,47 @@ def _live(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _analyze(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.files import Wanted, analyse_files
+    from liveaffect.files import OutputFiles, analyse_files
+    from liveaffect.folders import expand, table_of_failures
+    from liveaffect.realtime.endings import SOUNDS, VIDEOS
+    from liveaffect.realtime.sinks.catalogue import Kind, by_flag
 
-    paths = tuple(p for p in (given.cues, given.csv, given.overlay_video, given.plot) if p)
-    wanted = Wanted(paths, given.sheet)
-    wanted.check(given.files)
-    tools = settings.load_tools(say)
-    results = analyse_files(given.files, wanted, tools, later_ns=settings.av_offset_ns or 0)
-    for file, summary in results.items():
-        say(f"{file}: {summary.line()}")
-    return 1 if any(summary.failures for summary in results.values()) else 0
+    flags: tuple[tuple[Kind, str | None], ...] = (
+        ("cues", given.cues),
+        ("table", given.csv),
+        ("video", given.overlay_video),
+        ("timeline", given.plot),
+        ("sheet", given.sheet),
+    )
+    wanted = OutputFiles(tuple(by_flag(kind, name) for kind, name in flags if name is not None))
+    found = expand(given.files, (*VIDEOS, *SOUNDS))
+    wanted.check(found.files)
+    if (line := found.line()) is not None:
+        say(line)
+    failed = dict(found.failed)
+    if found.files:
+        tools = settings.load_tools(say)
+        done = analyse_files(found.files, wanted, tools, later_ns=settings.av_offset_ns or 0, say=say)
+        failed |= done.failed
+    for line in table_of_failures(failed, len(found.files) + len(found.failed)):
+        say(line)
+    return 1 if failed else 0
 
 
 def _predict(given: argparse.Namespace, settings: Settings) -> int:
-    import json
+    from liveaffect.folders import expand, table_of_failures
+    from liveaffect.prediction import predict_files
+    from liveaffect.realtime.endings import PICTURES, SOUNDS, VIDEOS
 
-    from liveaffect.predict import expand, predict, sentence
-
-    tools = settings.load_tools(say)
-    failed = 0
-    for path in expand(given.paths):
-        try:
-            line = predict(path, tools, cropped=given.cropped)
-        except RealtimeError as error:
-            failed += 1
-            say(f"liveaffect: {error}")
-            continue
-        sys.stdout.write((json.dumps(line) if given.json else sentence(line)) + "\n")
+    found = expand(given.paths, (*PICTURES, *SOUNDS, *VIDEOS))
+    if (line := found.line()) is not None:
+        say(line)
+    failed = dict(found.failed)
+    if found.files:
+        tools = settings.load_tools(say)
+        failed |= predict_files(found.files, tools, cropped=given.cropped, as_json=given.json)
+    for line in table_of_failures(failed, len(found.files) + len(found.failed)):
+        say(line)
     return 1 if failed else 0
 
 

@@ -22,7 +22,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.resample import Resampler
+from liveaffect.realtime.capture.resample import LOUDEST, Resampler
 from liveaffect.realtime.clock import SECOND
 
 BLOCK = 320
@@ -30,6 +30,12 @@ BLOCK = 320
 _GAP_NS = 40_000_000
 """Stamps of sound that are this far from the sample count are believed; nearer is rounding."""
 _DEFAULT_FPS = 25
+_MOST_JUMP_NS = 600 * SECOND
+"""A stamp this far from its place is damage: to believe it would mean to analyse years of nothing."""
+_MOST_PIXELS = 64_000_000
+"""8K film has 33 million; a head that promises more is damaged or means harm."""
+_WITH_LENGTH = {"mp4", "mov", "matroska", "webm", "avi", "wav", "flac"}
+"""Formats whose head holds the length; of the others FFmpeg only guesses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,13 @@ class Opened:
     picture_ns: int
     """Nominal time between pictures."""
     duration_s: float | None
+    """As far as can be told; of some formats it is a guess."""
+    promised_s: float | None = None
+    """The same where the file's head says it, so that a file that was cut off can be told."""
+    missing_bytes: int = 0
+    """How much shorter the file is than its head says."""
+    unknown_tracks: int = 0
+    """Tracks of pictures or sound for which there is no decoder."""
 
 
 def probe(path: Path) -> Opened:
@@ -51,29 +64,54 @@ def probe(path: Path) -> Opened:
         video, audio = _video_stream(container), _audio_stream(container)
         starts = [_ns(s.start_time, s.time_base) for s in (video, audio) if s and s.start_time is not None]
         rate = (video.average_rate or video.guessed_rate) if video else None
+        if video is not None and video.codec_context.width * video.codec_context.height > _MOST_PIXELS:
+            raise ValueError(
+                f"its pictures are {video.codec_context.width} x {video.codec_context.height}; more than "
+                f"{_MOST_PIXELS // 1_000_000} million pixels are not decoded"
+            )
+        duration_s = None if container.duration is None else container.duration / av.time_base
         return Opened(
             has_video=video is not None,
             has_audio=audio is not None,
             start_ns=min(starts, default=0),
             picture_ns=round(SECOND / (rate or _DEFAULT_FPS)),
-            duration_s=None if container.duration is None else container.duration / av.time_base,
+            duration_s=duration_s,
+            unknown_tracks=sum(
+                not _is_decodable(s) for s in container.streams if s.type in ("video", "audio")
+            ),
+            missing_bytes=_missing_bytes(path),
+            promised_s=duration_s if set(container.format.name.split(",")) & _WITH_LENGTH else None,
         )
 
 
-def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _missing_bytes(path: Path) -> int:
+    """What lacks of a WAV or AVI file, for which FFmpeg takes the length that is there for the whole."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head[:4] != b"RIFF" or len(head) < 8:
+        return 0
+    promised = int.from_bytes(head[4:8], "little")
+    # Who wrote it to a pipe could not know its length.
+    return 0 if promised >= 0xFFFF0000 else max(0, promised + 8 - path.stat().st_size)
+
+
+def read_pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Media time and RGB picture, upright, all of the size of the first."""
     size: tuple[int, int] | None = None
     next_ns = last_ns = 0
+    stamps = _Stamps(losses)
     with av.open(str(path)) as container:
         stream = _video_stream(container)
         assert stream is not None
         # Slices, not whole pictures, in parallel: errors then stay with the packet they belong to.
         stream.thread_type = "SLICE"
-        for frame in _decoded(container, stream, losses, "packets of pictures that could not be decoded"):
+        for frame in _decoded_frames(
+            container, stream, losses, "packets of pictures that could not be decoded"
+        ):
             picture = cast(av.VideoFrame, frame)
             at_ns = next_ns
             if picture.pts is not None and picture.time_base is not None:
-                at_ns = _ns(picture.pts, picture.time_base) - found.start_ns
+                at_ns = stamps.believe(_ns(picture.pts, picture.time_base) - found.start_ns, next_ns)
             next_ns = at_ns + found.picture_ns
             if picture.is_corrupt:
                 losses["pictures that are damaged"] += 1
@@ -81,12 +119,19 @@ def pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[
             if at_ns < 0:
                 losses["pictures before the beginning"] += 1
                 continue
-            last_ns = max(last_ns, at_ns)
             size = size or (picture.width, picture.height)
-            yield last_ns, _upright(picture, size)
+            try:
+                image = _upright(picture, size)
+            except (FFmpegError, ValueError):
+                losses["pictures that could not be converted"] += 1
+                continue
+            last_ns = max(last_ns, at_ns)
+            yield last_ns, image
 
 
-def sound(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+def read_sound(
+    path: Path, found: Opened, losses: Counter[str]
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """Number of the first sample, its media time, samples; blocks of `BLOCK`, only the last is shorter.
 
     A hole in the file is a jump of number and time; before one, a block may be shorter too.
@@ -116,35 +161,52 @@ def _stretches(
     origin_ns = 0
     fed_ns = 0
     resampler = Resampler()
+    stamps = _Stamps(losses)
     with av.open(str(path)) as container:
         stream = _audio_stream(container)
         assert stream is not None
-        for decoded in _decoded(container, stream, losses, "packets of sound that could not be decoded"):
+        for decoded in _decoded_frames(
+            container, stream, losses, "packets of sound that could not be decoded"
+        ):
             frame = cast(av.AudioFrame, decoded)
             expected_ns = 0 if begin_ns is None else begin_ns + fed_ns
             stamp_ns = expected_ns
             if frame.pts is not None and frame.time_base is not None:
-                stamp_ns = _ns(frame.pts, frame.time_base) - found.start_ns
+                stamp_ns = stamps.believe(_ns(frame.pts, frame.time_base) - found.start_ns, expected_ns)
             if begin_ns is not None and stamp_ns < expected_ns - _GAP_NS:
                 losses["stretches of sound that come twice"] += 1
                 continue
             if begin_ns is None or stamp_ns > expected_ns + _GAP_NS:
                 if begin_ns is None:
                     origin_ns = max(0, stamp_ns)
+                else:
+                    losses["holes in its sound"] += 1
                 for part in _nonempty(resampler.flush()):
                     yield number, _time(origin_ns, number), part
                     number += len(part)
                 resampler, begin_ns, fed_ns = Resampler(), max(0, stamp_ns), 0
                 number = max(number, (begin_ns - origin_ns) * SAMPLE_RATE // SECOND)
+            if not frame.sample_rate:
+                losses["stretches of sound that could not be converted"] += 1
+                continue
             fed_ns += frame.samples * SECOND // frame.sample_rate
-            for part in _nonempty(_finite(resampler.push_frame(frame), losses)):
+            try:
+                converted = resampler.push_frame(_believable(frame, losses))
+            except (FFmpegError, ValueError):
+                # It changed its rate or its channels: what was fed before stays fed.
+                losses["stretches of sound that could not be converted"] += 1
+                resampler = Resampler()
+                continue
+            for part in _nonempty(converted):
                 yield number, _time(origin_ns, number), part
                 number += len(part)
         for part in _nonempty(resampler.flush()):
             yield number, _time(origin_ns, number), part
 
 
-def _decoded(container: InputContainer, stream: Any, losses: Counter[str], cause: str) -> Iterator[Any]:
+def _decoded_frames(
+    container: InputContainer, stream: Any, losses: Counter[str], cause: str
+) -> Iterator[Any]:
     """All frames that can be decoded; what cannot is counted."""
     packets = container.demux(stream)
     while True:
@@ -174,11 +236,17 @@ def _upright(picture: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]
 def _video_stream(container: InputContainer) -> av.VideoStream | None:
     """The first stream of moving pictures; the cover of a record is none."""
     covers = Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & covers), None)
+    found = (s for s in container.streams.video if not s.disposition & covers)
+    return next((s for s in found if _is_decodable(s)), None)
 
 
 def _audio_stream(container: InputContainer) -> av.AudioStream | None:
-    return next(iter(container.streams.audio), None)
+    return next((s for s in container.streams.audio if _is_decodable(s)), None)
+
+
+def _is_decodable(stream: Any) -> bool:
+    """Whether there is a decoder for it; PyAV gives a stream of unknown code no context."""
+    return stream.codec_context is not None
 
 
 def _ns(stamp: int, time_base: Any) -> int:
@@ -193,9 +261,37 @@ def _nonempty(samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     return [samples] if len(samples) else []
 
 
-def _finite(samples: NDArray[np.float32], losses: Counter[str]) -> NDArray[np.float32]:
-    good = np.isfinite(samples)
+class _Stamps:
+    """Takes back jumps of a stream's stamps that cannot be meant."""
+
+    def __init__(self, losses: Counter[str]) -> None:
+        self._losses = losses
+        self._shift_ns = 0
+
+    def believe(self, stamp_ns: int, expected_ns: int) -> int:
+        """The stamp, or where it was expected; later ones count from there."""
+        if abs(stamp_ns - self._shift_ns - expected_ns) > _MOST_JUMP_NS:
+            self._losses["stamps out of reason"] += 1
+            self._shift_ns = stamp_ns - expected_ns
+        return stamp_ns - self._shift_ns
+
+
+def _believable(frame: av.AudioFrame, losses: Counter[str]) -> av.AudioFrame:
+    """The frame with silence for samples that are none; before resampling, which would smear them."""
+    if frame.format.name not in ("flt", "fltp", "dbl", "dblp"):
+        return frame
+    samples = frame.to_ndarray()
+    good = np.abs(samples) <= LOUDEST
     if good.all():
-        return samples
-    losses["samples that were not numbers"] += int((~good).sum())
-    return np.where(good, samples, np.float32(0.0))
+        return frame
+    numbers = np.isfinite(samples)
+    for cause, count in (
+        ("samples that were not numbers", (~numbers).sum()),
+        ("samples that were absurdly loud", (numbers & ~good).sum()),
+    ):
+        if count:
+            losses[cause] += int(count)
+    clean = np.where(good, samples, samples.dtype.type(0))
+    mended = av.AudioFrame.from_ndarray(clean, format=frame.format.name, layout=frame.layout.name)
+    mended.sample_rate, mended.pts, mended.time_base = frame.sample_rate, frame.pts, frame.time_base
+    return mended

@@ -11,12 +11,15 @@ from functools import lru_cache
 
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.cue import NOT_SURE
-from liveaffect.realtime.drawing.glyphs import BOLD, fit_text, text_width_px, wrap_text
-from liveaffect.realtime.drawing.paint import FULL, INK, QUIET, TRACK, WARN, Canvas, Sprite, label_colour
+from liveaffect.realtime.drawing.canvas import FULL, INK, QUIET, TRACK, WARN, Canvas, Sprite, label_colour
+from liveaffect.realtime.drawing.text import fit_text, text_width_px, wrap_text
 
 SHORT_NAMES = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise")
+_SHORT = dict(zip(LABELS, SHORT_NAMES, strict=True))
 THREE_LETTERS = tuple(label[:3] for label in LABELS)
 WIDEST_SHARE = "100%"
+READABLE_CAP_PX = 7
+"""Capitals lower than this cannot be read."""
 NO_AGE = "\u2013"
 
 
@@ -39,12 +42,17 @@ class Measures:
     """Width of the finest line."""
 
     @classmethod
-    def of(cls, width: int, height: int) -> Measures:
-        """Grow with the picture, a little slower above 640x480; never below what can be read."""
+    def of(cls, width: int, height: int, text_scale: float = 1.0) -> Measures:
+        """Grow with the picture, a little slower above 640x480; never below what can be read.
+
+        `text_scale` is how many pixels of the picture one readable pixel takes where it is shown smaller
+        than it is.
+        """
         scale = min(width / 640, height / 480)
         if scale > 1:
             scale = 0.25 + 0.75 * scale
-        cap = max(7, int(8 * scale + 0.5))
+        scale = max(scale, READABLE_CAP_PX / 8 * text_scale)
+        cap = int(8 * scale + 0.5)
         return cls(
             cap=cap,
             head=max(8, int(11 * scale + 0.5)),
@@ -66,7 +74,7 @@ class Measures:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PanelText:
     """What a panel says, in the steps in which it can be seen."""
 
     label: str
@@ -75,46 +83,35 @@ class Said:
     shares: tuple[int, ...]
     """Seven probabilities in thousandths."""
     reason: str
-    strength: int = FULL
-    """Fades below FULL when the readings are old."""
+    opacity: int = FULL
+    """Below FULL while the readings fade because they are old."""
     way: int | None = None
     """How far the face has come from rest to all of the label, in tenths; None where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ReadingLine:
     """One line about the readings behind an emotion."""
 
     name: str
     weight: int
     """Share in the fused answer, percent."""
     age_ms: int | None
-    strength: int = FULL
+    opacity: int = FULL
 
 
 @lru_cache(maxsize=24)
-def face_panel(said: Said, form: str, m: Measures) -> Sprite:
+def face_panel(text: PanelText, form: str, m: Measures) -> Sprite:
     """The panel in one of its forms: 'full', 'bars', 'slim', 'label', 'name'."""
     if form in ("label", "name"):
-        return _chip(said, m, short=form == "name")
+        return _chip(text, m, short=form == "name")
     names = SHORT_NAMES if form == "full" else THREE_LETTERS
-    canvas = Canvas.of(_ground(form, len(_reason_lines(said, form, m)), m))
-    width = _width(form, m)
-    cap = _head(form, m)
-    y = m.pad + cap
-    colour = label_colour(said.label)
-    canvas.fill(0, m.radius, 2 * m.thin, y - m.radius + m.pad // 2, colour)
-    canvas.text((m.pad, y), said.label, cap, colour, BOLD)
-    percent = f"{said.percent}%"
-    canvas.text((width - m.pad - text_width_px(percent, cap), y), percent, cap, INK)
-    _underline(canvas, said, y, width - 2 * m.pad, m)
-    for reason in _reason_lines(said, form, m):
-        y += m.line
-        canvas.text((m.pad, y), reason, m.cap, WARN)
-    y += m.line + m.gap // 2
-    left = m.pad + m.names(names) + m.gap
-    best = max(said.shares)
-    for label, share in zip(LABELS, said.shares, strict=True):
+    canvas = Canvas.of(_ground(form, len(_reason_lines(text, form, m)), m))
+    width = canvas.size[0]
+    y = _draw_head(canvas, text, form, m)
+    left = _edge(form, m) + m.names(names) + m.gap
+    best = max(text.shares)
+    for label, share in zip(LABELS, text.shares, strict=True):
         length = (share * _bar(form, m) + 500) // 1000
         canvas.fill(left, y - m.cap, length, m.cap, label_colour(label))
         if form == "full":
@@ -122,25 +119,49 @@ def face_panel(said: Said, form: str, m: Measures) -> Sprite:
             at = width - m.pad - text_width_px(shown, m.cap)
             canvas.text((at, y), shown, m.cap, INK if share == best else QUIET)
         y += m.line
-    return canvas.sprite(said.strength)
+    return canvas.sprite(text.opacity)
+
+
+def _draw_head(canvas: Canvas, text: PanelText, form: str, m: Measures) -> int:
+    """Label, confidence and reason at the top of a panel; answers the baseline of the first bar."""
+    cap = _head(form, m)
+    y = m.pad + cap
+    colour = label_colour(text.label)
+    canvas.fill(0, m.radius, 2 * m.thin, y - m.radius + m.pad // 2, colour)
+    name = _SHORT.get(text.label, text.label) if form == "slim" else text.label
+    canvas.text((_edge(form, m), y), name, cap, colour, bold=form != "slim")
+    percent = f"{text.percent}%"
+    canvas.text((canvas.size[0] - _edge(form, m) - text_width_px(percent, cap), y), percent, cap, INK)
+    _underline(canvas, text, (_edge(form, m), y), canvas.size[0] - 2 * _edge(form, m), m)
+    for reason in _reason_lines(text, form, m):
+        y += m.line
+        canvas.text((_edge(form, m), y), reason, m.cap, WARN)
+    return y + m.line + m.gap // 2
+
+
+def _underline(canvas: Canvas, text: PanelText, at: tuple[int, int], width: int, m: Measures) -> None:
+    """Under the label, as long as the expression is strong: a small smile has a short line."""
+    if text.way is not None:
+        length = max(m.thin, width * text.way // 10)
+        canvas.fill(at[0], at[1] + max(1, m.gap // 3), length, m.thin, label_colour(text.label))
 
 
 @lru_cache(maxsize=24)
-def source_panel(sources: tuple[Source, ...], m: Measures) -> Sprite:
+def readings_panel(readings: tuple[ReadingLine, ...], m: Measures) -> Sprite:
     """The lines under a full panel: which reading counts how much, and how old it is."""
     width = _width("full", m)
-    canvas = Canvas(width, m.pad * 2 + m.cap + (len(sources) - 1) * m.line)
+    canvas = Canvas(width, m.pad * 2 + m.cap + (len(readings) - 1) * m.line)
     canvas.plate(m.radius)
     y = m.pad + m.cap
     middle = width - m.pad - text_width_px("0000 ms", m.cap)
-    for source in sources:
+    for reading in readings:
         line = Canvas(width, m.line + m.cap)
-        line.text((m.pad, m.line), source.name, m.cap, QUIET)
-        shown = f"{source.weight}%" if source.weight or source.age_ms is not None else ""
+        line.text((m.pad, m.line), reading.name, m.cap, QUIET)
+        shown = f"{reading.weight}%" if reading.weight or reading.age_ms is not None else ""
         line.text((middle - m.gap - text_width_px(shown, m.cap), m.line), shown, m.cap, INK)
-        age = age_text(source.age_ms)
+        age = age_text(reading.age_ms)
         line.text((width - m.pad - text_width_px(age, m.cap), m.line), age, m.cap, INK)
-        canvas.lay(line.sprite(source.strength), 0, y - m.line)
+        canvas.lay(line.sprite(reading.opacity), 0, y - m.line)
         y += m.line
     return canvas.sprite()
 
@@ -152,16 +173,18 @@ def age_text(age_ms: int | None) -> str:
     return f"{age_ms} ms" if age_ms < 1000 else f"{age_ms // 1000}.{age_ms % 1000 // 100} s"
 
 
-def face_sizes(said: Said, sources: int, m: Measures) -> dict[str, tuple[int, int]]:
+def face_sizes(text: PanelText, readings: int, m: Measures) -> dict[str, tuple[int, int]]:
     """Width and height of every form, without painting the large ones."""
-    below = m.gap // 2 + m.pad * 2 + m.cap + (sources - 1) * m.line if sources else 0
-    tall = {form: _height(form, len(_reason_lines(said, form, m)), m) for form in ("full", "bars", "slim")}
+    below = m.gap // 2 + m.pad * 2 + m.cap + (readings - 1) * m.line if readings else 0
+    tall = {
+        form: _panel_height(form, len(_reason_lines(text, form, m)), m) for form in ("full", "bars", "slim")
+    }
     return {
         "full": (_width("full", m), tall["full"] + below),
         "bars": (_width("bars", m), tall["bars"]),
         "slim": (_width("slim", m), tall["slim"]),
-        "label": face_panel(said, "label", m).size,
-        "name": face_panel(said, "name", m).size,
+        "label": face_panel(text, "label", m).size,
+        "name": face_panel(text, "name", m).size,
     }
 
 
@@ -169,19 +192,23 @@ def face_sizes(said: Said, sources: int, m: Measures) -> dict[str, tuple[int, in
 def _ground(form: str, reasons: int, m: Measures) -> Sprite:
     """What never changes in a panel: its plate, the names, the empty bars."""
     names = SHORT_NAMES if form == "full" else THREE_LETTERS
-    canvas = Canvas(_width(form, m), _height(form, reasons, m))
+    canvas = Canvas(_width(form, m), _panel_height(form, reasons, m))
     canvas.plate(m.radius)
     y = m.pad + _head(form, m) + m.line * (1 + reasons) + m.gap // 2
-    left = m.pad + m.names(names) + m.gap
+    left = _edge(form, m) + m.names(names) + m.gap
     for name in names:
-        canvas.text((m.pad, y), name, m.cap, QUIET)
+        canvas.text((_edge(form, m), y), name, m.cap, QUIET)
         canvas.fill(left, y - m.cap, _bar(form, m), m.cap, TRACK)
         y += m.line
     return canvas.sprite()
 
 
 def _bar(form: str, m: Measures) -> int:
-    return m.bar if form == "full" else _width(form, m) - 2 * m.pad - m.names(THREE_LETTERS) - m.gap
+    return m.bar if form == "full" else _width(form, m) - 2 * _edge(form, m) - m.names(THREE_LETTERS) - m.gap
+
+
+def _edge(form: str, m: Measures) -> int:
+    return m.gap if form == "slim" else m.pad
 
 
 def _head(form: str, m: Measures) -> int:
@@ -191,46 +218,40 @@ def _head(form: str, m: Measures) -> int:
 @lru_cache(maxsize=32)
 def _width(form: str, m: Measures) -> int:
     cap = _head(form, m)
-    head = max(text_width_px(label, cap, BOLD) for label in (*LABELS, NOT_SURE))
+    labels = (*SHORT_NAMES, NOT_SURE) if form == "slim" else (*LABELS, NOT_SURE)
+    head = max(text_width_px(label, cap, bold=form != "slim") for label in labels)
     head += m.gap + text_width_px(WIDEST_SHARE, cap)
     if form != "full":
-        return 2 * m.pad + head
+        return 2 * _edge(form, m) + head
     rows = m.names(SHORT_NAMES) + m.gap + m.bar + m.gap + text_width_px("100", m.cap)
     return 2 * m.pad + max(head, rows)
 
 
-def _height(form: str, reasons: int, m: Measures) -> int:
+def _panel_height(form: str, reasons: int, m: Measures) -> int:
     return 2 * m.pad + _head(form, m) + (reasons + len(LABELS)) * m.line + m.gap // 2
 
 
-def _reason_lines(said: Said, form: str, m: Measures) -> list[str]:
+def _reason_lines(text: PanelText, form: str, m: Measures) -> list[str]:
     """The reason broken into at most two lines that fit."""
-    return wrap_text(said.reason, _width(form, m) - 2 * m.pad, m.cap)
+    return wrap_text(text.reason, _width(form, m) - 2 * _edge(form, m), m.cap)
 
 
-def _underline(canvas: Canvas, said: Said, y: int, width: int, m: Measures) -> None:
-    """Under the label, as long as the expression is strong: a small smile has a short line."""
-    if said.way is not None:
-        length = max(m.thin, width * said.way // 10)
-        canvas.fill(m.pad, y + max(1, m.gap // 3), length, m.thin, label_colour(said.label))
-
-
-def _chip(said: Said, m: Measures, *, short: bool) -> Sprite:
+def _chip(text: PanelText, m: Measures, *, short: bool) -> Sprite:
     """Label and confidence on one line, or in the short form the label alone."""
     cap = m.cap if short else m.head
-    percent = "" if short else f"{said.percent}%"
-    name = text_width_px(said.label, cap, BOLD)
-    reason = "" if short else said.reason
+    percent = "" if short else f"{text.percent}%"
+    name = text_width_px(text.label, cap, bold=True)
+    reason = "" if short else text.reason
     width = 2 * m.pad + name + (m.gap + text_width_px(percent, cap) if percent else 0)
     reason = fit_text(reason, max(width - 2 * m.pad, 16 * m.cap), m.cap)
     width = max(width, 2 * m.pad + text_width_px(reason, m.cap) if reason else 0)
     edge = max(2, m.pad * 2 // 3)
     canvas = Canvas(width, 2 * edge + cap + (m.line if reason else 0))
     canvas.plate(m.radius)
-    canvas.text((m.pad, edge + cap), said.label, cap, label_colour(said.label), BOLD)
-    _underline(canvas, said, edge + cap, width - 2 * m.pad, m)
+    canvas.text((m.pad, edge + cap), text.label, cap, label_colour(text.label), bold=True)
+    _underline(canvas, text, (m.pad, edge + cap), width - 2 * m.pad, m)
     if percent:
         canvas.text((width - m.pad - text_width_px(percent, cap), edge + cap), percent, cap, INK)
     if reason:
         canvas.text((m.pad, edge + cap + m.line), reason, m.cap, WARN)
-    return canvas.sprite(said.strength)
+    return canvas.sprite(text.opacity)

@@ -7,8 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.drawing.glyphs import BOLD, sweep, text_width_px, wrap_text
-from liveaffect.realtime.drawing.paint import (
+from liveaffect.realtime.drawing.canvas import (
     FULL,
     GOOD,
     INK,
@@ -20,14 +19,17 @@ from liveaffect.realtime.drawing.paint import (
     Colour,
     Sprite,
     label_colour,
+    pen_stroke,
 )
 from liveaffect.realtime.drawing.panels import NO_AGE, Measures
+from liveaffect.realtime.drawing.text import Coverage, text_width_px, wrap_text
 from liveaffect.realtime.drawing.view import Health
 
 TIMELINE_S = 10
 _HOLD_NS = 300 * MS
 """How long one entry of the history is carried on: after that the timeline shows a hole."""
 _METER_STEPS = 16
+_NOTICE_LINES = 5
 NOTICE_COVER = 236
 """A notice hides more of the picture than a panel: it matters more."""
 
@@ -46,8 +48,8 @@ def corner(arm_px: int, pen_px: int, colour: Colour, turn: int) -> Sprite:
         (bend, near, far, near),
     ]
     canvas = Canvas(size, size)
-    for width, ink, strength in ((pen_px + 2 * rim, PANEL, 150), (pen_px, colour, FULL)):
-        canvas.stamp(0, 0, np.rot90(sweep(path, width, (size, size)), -turn), ink, strength)
+    for width, ink, opacity in ((pen_px + 2 * rim, PANEL, 150), (pen_px, colour, FULL)):
+        canvas.stamp(0, 0, np.rot90(pen_stroke(path, width, (size, size)), -turn), ink, opacity)
     return canvas.sprite()
 
 
@@ -81,15 +83,15 @@ def meter_steps(level: float) -> int:
     return max(0, min(_METER_STEPS, int(level * _METER_STEPS + 0.5)))
 
 
-def _microphone(height: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
+def _microphone(height: int) -> Coverage:
     """A small microphone."""
     u = height / 10
     pen = max(1.0, u)
-    body = sweep([(3.5 * u, 2 * u, 3.5 * u, 4.6 * u)], 3.6 * u, (height, int(7 * u + 0.999)))
+    body = pen_stroke([(3.5 * u, 2 * u, 3.5 * u, 4.6 * u)], 3.6 * u, (height, int(7 * u + 0.999)))
     bow = [(0.6 * u, 4.4 * u, 1.4 * u, 6.6 * u), (1.4 * u, 6.6 * u, 3.5 * u, 7.4 * u)]
     bow += [(7 * u - x0, y0, 7 * u - x1, y1) for x0, y0, x1, y1 in bow]
     bow += [(3.5 * u, 7.4 * u, 3.5 * u, 9.4 * u), (2 * u, 9.4 * u, 5 * u, 9.4 * u)]
-    return np.maximum(body, sweep(bow, pen, body.shape))
+    return np.maximum(body, pen_stroke(bow, pen, body.shape))
 
 
 def health_text(health: Health, width_px: int, cap_px: int) -> str:
@@ -119,7 +121,7 @@ def line_panel(text: str, lamp: Colour | None, m: Measures) -> Sprite:
         dot = m.cap / 2
         middle = edge + m.cap / 2
         at = m.gap + dot / 2
-        canvas.stamp(0, 0, sweep([(at, middle, at, middle)], dot + 1, (m.cap + 2 * edge, left)), lamp)
+        canvas.stamp(0, 0, pen_stroke([(at, middle, at, middle)], dot + 1, (m.cap + 2 * edge, left)), lamp)
     canvas.text((left, edge + m.cap), text, m.cap, INK)
     return canvas.sprite()
 
@@ -131,22 +133,35 @@ def health_panel(health: Health, width_px: int, m: Measures) -> Sprite:
 
 
 @lru_cache(maxsize=32)
-def notice_panel(notices: tuple[str, ...], width_px: int, m: Measures) -> Sprite:
-    """What the person must know, within so many pixels, with an amber edge."""
+def notice_panel(notices: tuple[str, ...], width_px: int, m: Measures) -> tuple[Sprite, bool]:
+    """What the person must know, within so many pixels, with an amber edge; and whether all of it fits."""
     left = m.pad + 3 * m.thin
     lines = [
         line
         for notice in notices
-        for line in wrap_text(notice, width_px - left - m.pad, m.cap, BOLD, lines=4)
+        for line in wrap_text(notice, width_px - left - m.pad, m.cap, bold=True, lines=_NOTICE_LINES)
     ]
-    wide = max(text_width_px(line, m.cap, BOLD) for line in lines)
+    wide = max(text_width_px(line, m.cap, bold=True) for line in lines)
     height = 2 * m.pad + m.cap + (len(lines) - 1) * m.line
     canvas = Canvas(left + wide + m.pad, height)
     canvas.plate(m.radius, cover=NOTICE_COVER)
     canvas.fill(0, m.radius, 3 * m.thin, height - 2 * m.radius, WARN)
     for index, line in enumerate(lines):
-        canvas.text((left, m.pad + m.cap + index * m.line), line, m.cap, INK, BOLD)
-    return canvas.sprite()
+        canvas.text((left, m.pad + m.cap + index * m.line), line, m.cap, INK, bold=True)
+    whole = [word for notice in notices for word in notice.split()]
+    return canvas.sprite(), [word for line in lines for word in line.split()] == whole
+
+
+@lru_cache(maxsize=16)
+def help_panel(text: str, width_px: int, m: Measures, opacity: int) -> Sprite:
+    """What can be done, within so many pixels."""
+    lines = wrap_text(text, width_px - 2 * m.pad, m.cap, lines=_NOTICE_LINES)
+    wide = max(text_width_px(line, m.cap) for line in lines)
+    canvas = Canvas(wide + 2 * m.pad, 2 * m.gap + m.cap + (len(lines) - 1) * m.line)
+    canvas.plate(m.radius)
+    for index, line in enumerate(lines):
+        canvas.text((m.pad, m.gap + m.cap + index * m.line), line, m.cap, INK)
+    return canvas.sprite(opacity)
 
 
 @lru_cache(maxsize=16)

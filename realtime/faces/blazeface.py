@@ -6,8 +6,12 @@ one costs 1.4 s to import; a test holds both to the same boxes. One detector ser
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,7 +47,7 @@ class FaceFinder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class AnchorLayout:
     """What one BlazeFace file looks like from outside."""
 
     side: int
@@ -54,13 +58,13 @@ class Layout:
     """Low, because nobody is believed on one find: a suspect of the full range is looked at close up."""
 
 
-FULL = Layout(192, ((48, 1),), 0.3)
-SHORT = Layout(128, ((16, 2), (8, 6)), 0.35)
+FULL = AnchorLayout(192, ((48, 1),), 0.3)
+SHORT = AnchorLayout(128, ((16, 2), (8, 6)), 0.35)
 LAYOUTS = {2304: FULL, 896: SHORT}
 """By the number of anchors: nobody has to say which file is which."""
 
 
-def anchors(layout: Layout) -> NDArray[np.float32]:
+def anchors(layout: AnchorLayout) -> NDArray[np.float32]:
     """Centres of all anchors, (n, 2), as shares of the side."""
     parts = []
     for cells, each in layout.grids:
@@ -70,8 +74,8 @@ def anchors(layout: Layout) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def decode(
-    raw: NDArray[np.float32], logits: NDArray[np.float32], layout: Layout, centres: NDArray[np.float32]
+def decode_boxes(
+    raw: NDArray[np.float32], logits: NDArray[np.float32], layout: AnchorLayout, centres: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Rows of x, y, w, h and six points as shares of the side, (n, 8, 2), and their scores, best first.
 
@@ -88,7 +92,7 @@ def decode(
     return pairs, (1.0 / (1.0 + np.exp(-logits[keep]))).astype(np.float32)
 
 
-def overlap(box: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
+def overlap_with_each(box: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
     """Shared area over united area of one x, y, w, h row with many."""
     low = np.maximum(box[:2], others[:, :2])
     high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
@@ -106,7 +110,7 @@ def merge(rows: NDArray[np.float32], scores: NDArray[np.float32]) -> list[tuple[
     left = np.arange(len(rows))
     flat = rows.reshape(len(rows), 4 + 2 * POINTS)
     while len(left):
-        alike = overlap(flat[left[0], :4], flat[left, :4]) > OVERLAP
+        alike = overlap_with_each(flat[left[0], :4], flat[left, :4]) > OVERLAP
         alike[0] = True
         group = left[alike]
         weights = scores[group]
@@ -145,7 +149,7 @@ class BlazeFace:
         tensor -= np.float32(1.0)
         del tensor  # LiteRT refuses to run while a view of its memory is held
         self._run()
-        rows, scores = decode(self._raw()[0], self._logits()[0, :, 0], self._layout, self._centres)
+        rows, scores = decode_boxes(self._raw()[0], self._logits()[0, :, 0], self._layout, self._centres)
         return [_found(row, score, scale, offset) for row, score in merge(rows, scores)]
 
 
@@ -240,10 +244,35 @@ def _interpreter(path: Path) -> Any:
     except ImportError as error:
         raise MissingLibrary(f"the face detector needs the package ai-edge-litert: {error}") from error
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
-        interpreter.allocate_tensors()
+        with _without_its_banner():
+            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise MissingFile(
             f"the face detector '{path}' cannot be read ({error}); bring it again with: liveaffect fetch"
         ) from error
     return interpreter
+
+
+_BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_its_banner() -> Iterator[None]:
+    """What is written to standard error meanwhile follows after it, except LiteRT's line about itself.
+
+    The library writes past Python and has no switch for it.
+    """
+    with _one_at_a_time, tempfile.TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            kept.seek(0)
+            rest = b"".join(line for line in kept if _BANNER not in line)
+            with contextlib.suppress(OSError):
+                os.write(2, rest)

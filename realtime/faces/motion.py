@@ -42,7 +42,7 @@ class Change:
     """Share of the picture that no small shift of the one before explains."""
 
 
-class Glance:
+class MotionDetector:
     """Compares each picture with the one before. One stream, one thread."""
 
     def __init__(self) -> None:
@@ -106,8 +106,8 @@ class Template:
         if not best >= TRUST:
             return None
         cell = expected[2] / CELLS
-        dx = _peak(scores[row], column) + CELLS / 2
-        dy = _peak(scores[:, column], row) + CELLS / 2
+        dx = _subpixel_peak(scores[row], column) + CELLS / 2
+        dy = _subpixel_peak(scores[:, column], row) + CELLS / 2
         return origin[0] + dx * cell, origin[1] + dy * cell
 
 
@@ -135,7 +135,7 @@ def _sample(image: NDArray[np.uint8], box: Box, cells: int) -> tuple[NDArray[np.
     return np.asarray(out, np.uint8), (x0, y0)
 
 
-def _peak(line: NDArray[np.float32], at: int) -> float:
+def _subpixel_peak(line: NDArray[np.float32], at: int) -> float:
     # The top of the parabola through the best match and its neighbours: a tenth of a sample is real.
     if not 0 < at < len(line) - 1:
         return float(at)

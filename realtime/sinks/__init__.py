@@ -35,6 +35,9 @@ class Sink(Protocol):
         """Take a stretch of sound."""
         ...
 
-    def close(self) -> None:
-        """Finish and free the output. Safe to call twice; afterwards the others raise SinkError."""
+    def close(self) -> str | None:
+        """Finish and free the output; safe to call twice, and afterwards the others raise SinkError.
+
+        Returns what the user should know, such as that nothing came, so no file was written.
+        """
         ...

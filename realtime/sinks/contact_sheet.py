@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawing.paint import INK, Canvas, paste
+from liveaffect.realtime.drawing.canvas import INK, Canvas, paste
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.sinks.disk import Replacing
@@ -69,15 +69,16 @@ class ContactSheet:
     def hear(self, block: AudioBlock) -> None:
         """Nothing to do."""
 
-    def close(self) -> None:
-        """Write the sheet; safe to call twice. Without any picture no file is left."""
+    def close(self) -> str | None:
+        """Write the sheet; safe to call twice. Without any picture no file is left, which is said."""
         if self._closed:
-            return
+            return None
         self._closed = True
         if not self._kept:
             self._file.discard()
-            return
+            return f"{self._file.path}: there was no picture to draw, so it is not written"
         self._file.write_whole(png(sheet(chosen(self._kept, PICTURES))))
+        return None
 
 
 def chosen(kept: Sequence[Tile], most: int) -> list[Tile]:

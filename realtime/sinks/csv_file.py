@@ -46,22 +46,26 @@ class CsvFile:
     wants_sound = False
 
     def __init__(self, path: str) -> None:
-        self._lines = Lines(path)
-        self._lines.write(_rows([COLUMNS]))
+        heading = _lines_of([COLUMNS])
+        self._lines = Lines(path, begins=heading[:9])
+        self._lines.write(heading)
+        self._told = False
 
     def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
         """Nothing to do."""
 
     def tell(self, cues: Sequence[Cue]) -> None:
         """One row for each cue, written before this returns."""
-        self._lines.write(_rows([row(cue) for cue in cues]))
+        self._lines.write(_lines_of([row(cue) for cue in cues]))
+        self._told = self._told or bool(cues)
 
     def hear(self, block: AudioBlock) -> None:
         """Nothing to do."""
 
-    def close(self) -> None:
-        """Close the file; safe to call twice."""
+    def close(self) -> str | None:
+        """Close the file; safe to call twice. Says so if nothing came."""
         self._lines.close()
+        return None if self._told else f"{self._lines.name}: there was no cue to write, only the heading"
 
 
 def row(cue: Cue) -> tuple[object, ...]:
@@ -88,7 +92,7 @@ def row(cue: Cue) -> tuple[object, ...]:
     )
 
 
-def _rows(rows: Sequence[Sequence[object]]) -> str:
+def _lines_of(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -1,18 +1,28 @@
-"""Files that outputs write: whole or not at all, and errors that say which file and what to do.
+"""Files that outputs write: whole or as a part that is kept and named, never two writers, never in silence.
 
-A file that is only of use when complete is written under a temporary name beside its place and renamed at
-the end, so nobody ever finds half a video under the name that was asked for.
+A file that is only of use when complete grows under another name beside its place and is renamed at the end.
+The part is locked while it grows, so a second process that wants the same output is refused; a part that an
+ended process left behind is moved out of the way, not overwritten, because it may be somebody's recording.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import logging
 import os
+import stat
 from pathlib import Path
 
 from liveaffect.realtime.errors import SinkError
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there two processes are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+_LOG = logging.getLogger(__name__)
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or name another place",
     errno.EDQUOT: "the disk quota is used up; free some space or name another place",
@@ -23,55 +33,115 @@ _ADVICE = {
     errno.ENOENT: "the folder does not exist; create it first",
     errno.ENOTDIR: "a part of its path is a file, not a folder; name another place",
     errno.EISDIR: "that is a folder; name a file in it",
+    errno.ENAMETOOLONG: "the name is longer than this system allows; name another one",
     errno.EPIPE: "the program that read it has ended",
 }
+_UNFINISHED: dict[Path, Path] = {}
+"""Places of the files in the making, by the name under which each grows."""
 
 
 def refusal(path: str | Path, error: Exception) -> SinkError:
     """The error to raise when a file could not be written."""
     number = getattr(error, "errno", None)
-    why = _ADVICE.get(number or 0, f"{error}; name another place")
+    why = _ADVICE.get(number or 0, f"{getattr(error, 'strerror', None) or error}; name another place")
     return SinkError(f"cannot write {path}: {why}")
 
 
+def unfinished() -> list[str]:
+    """The files of this process that are not complete yet, in words."""
+    return [f"{place} (so far in {part})" for part, place in list(_UNFINISHED.items())]
+
+
+def part_of(path: Path) -> Path:
+    """The name under which a file grows until it is complete. Not hidden, for it may be all there is."""
+    return path.with_name(f"{path.stem}.part{path.suffix}")
+
+
 class Replacing:
-    """A file under a temporary name that takes its place when it is complete."""
+    """A file that grows as a part, by us or a library that is given its name, then takes its place."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-        if path.is_dir():
-            raise refusal(path, IsADirectoryError(errno.EISDIR, "a folder"))
+        self.part = part_of(path)
+        self._refuse_what_is_no_file()
         try:
             # Fail now rather than after an hour of work.
-            self.temporary.write_bytes(b"")
-        except OSError as error:
+            self._handle = self._claim()
+        except (OSError, ValueError) as error:
             raise refusal(path, error) from error
+        self._open = True
+        _UNFINISHED[self.part] = path
 
     def write_whole(self, content: bytes) -> None:
         """Write everything at once and finish."""
+        rest = memoryview(content)
         try:
-            with open(self.temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
         except OSError as error:
             self.discard()
             raise refusal(self.path, error) from error
         self.finish()
 
     def finish(self) -> None:
-        """The file is complete: give it its name."""
+        """The file is complete: give it its name. What cannot be renamed is kept and named."""
         try:
-            os.replace(self.temporary, self.path)
+            os.fsync(self._handle)
+            # The lock lasts until the name is given, or another process could take the part over.
+            os.replace(self.part, self.path)
         except OSError as error:
-            self.discard()
-            raise refusal(self.path, error) from error
+            self.leave()
+            raise SinkError(f"{refusal(self.path, error)}. It is complete in {self.part}") from error
+        self.leave()
+
+    def leave(self) -> None:
+        """Close it and leave on the disk what is there."""
+        if self._open:
+            self._open = False
+            _UNFINISHED.pop(self.part, None)
+            os.close(self._handle)
 
     def discard(self) -> None:
         """Forget it; nothing is left behind."""
-        with contextlib.suppress(OSError):
-            self.temporary.unlink()
+        if self._open:
+            with contextlib.suppress(OSError):
+                self.part.unlink()
+            self.leave()
+
+    def _refuse_what_is_no_file(self) -> None:
+        try:
+            mode = self.path.stat().st_mode
+        except (OSError, ValueError):
+            return  # nothing there, or what hinders says itself when the part is made
+        if stat.S_ISDIR(mode):
+            raise refusal(self.path, IsADirectoryError(errno.EISDIR, "a folder"))
+        if not stat.S_ISREG(mode):
+            raise SinkError(f"cannot write {self.path}: that is a device or a pipe; name a file")
+
+    def _claim(self) -> int:
+        """The part, empty and ours alone."""
+        while True:
+            handle = os.open(self.part, _READ_AND_CREATE, 0o666)
+            if not locked(handle):
+                os.close(handle)
+                raise SinkError(
+                    f"cannot write {self.path}: another process, or another output of this one, is writing "
+                    f"it at the moment (its part is {self.part}); name another file or wait"
+                )
+            there = os.fstat(handle)
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(self.part).st_ino == there.st_ino:
+                    if not there.st_size:
+                        return handle
+                    self._set_aside()
+            os.close(handle)
+
+    def _set_aside(self) -> None:
+        number = 1
+        while (kept := self.part.with_stem(f"{self.part.stem}-{number}")).exists():
+            number += 1
+        os.rename(self.part, kept)
+        _LOG.warning("an earlier run left %s unfinished; what it had written is now %s", self.path, kept)
 
 
 class Lines:
@@ -80,25 +150,36 @@ class Lines:
     '-' is standard output. There is no buffer of its own, so a failed write is not tried again at the end.
     """
 
-    def __init__(self, path: str) -> None:
-        self._name = "standard output" if path == "-" else path
+    def __init__(self, path: str, *, begins: str) -> None:
+        """`begins`: how such a file begins. One that begins otherwise is not overwritten."""
+        self.name = "standard output" if path == "-" else path
+        """What it is called in messages."""
         self._borrowed = path == "-"
         self._closed = False
         try:
-            self._handle = os.dup(1) if self._borrowed else os.open(path, _CREATE, 0o666)
-        except OSError as error:
-            raise refusal(self._name, error) from error
+            # A pipe must not be opened for reading too: we would be a reader that never ends.
+            pipe = os.path.exists(path) and not os.path.isfile(path)
+            flags = os.O_WRONLY | _FLAGS if pipe else _READ_AND_CREATE
+            self._handle = os.dup(1) if self._borrowed else os.open(path, flags, 0o666)
+        except (OSError, ValueError) as error:
+            raise refusal(self.name, error) from error
+        try:
+            if not self._borrowed and stat.S_ISREG(os.fstat(self._handle).st_mode):
+                self._make_empty(begins.encode())
+        except (OSError, SinkError):
+            os.close(self._handle)
+            raise
 
     def write(self, text: str) -> None:
         """Write all of it. Raises SinkError, also after `close`."""
         if self._closed:
-            raise SinkError(f"cannot write {self._name}: this output was closed already")
+            raise SinkError(f"cannot write {self.name}: this output was closed already")
         rest = memoryview(text.encode("utf-8", "backslashreplace"))
         try:
             while rest:
                 rest = rest[os.write(self._handle, rest) :]
         except OSError as error:
-            raise refusal(self._name, error) from error
+            raise refusal(self.name, error) from error
 
     def close(self) -> None:
         """Close it; safe to call twice."""
@@ -106,5 +187,37 @@ class Lines:
             self._closed = True
             os.close(self._handle)
 
+    def _make_empty(self, begins: bytes) -> None:
+        if not locked(self._handle):
+            raise SinkError(
+                f"cannot write {self.name}: another process, or another output of this one, is writing it "
+                "at the moment; name another file or wait"
+            )
+        try:
+            found = os.read(self._handle, len(begins))
+            if found and found != begins[: len(found)]:
+                raise SinkError(
+                    f"cannot write {self.name}: it is there and holds something else than cues, which would "
+                    "be lost; delete it or name another file"
+                )
+            os.lseek(self._handle, 0, io.SEEK_SET)
+            os.ftruncate(self._handle, 0)
+        except OSError as error:
+            raise refusal(self.name, error) from error
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+def locked(handle: int) -> bool:
+    """Lock the file; False if somebody else holds the lock. It ends with the handle, or with the process."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
+
+
+_FLAGS = os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_READ_AND_CREATE = os.O_RDWR | _FLAGS

@@ -20,7 +20,8 @@ class JsonLines:
     wants_sound = False
 
     def __init__(self, path: str) -> None:
-        self._lines = Lines(path)
+        self._lines = Lines(path, begins='{"v":')
+        self._told = False
 
     def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
         """Nothing to do."""
@@ -28,13 +29,15 @@ class JsonLines:
     def tell(self, cues: Sequence[Cue]) -> None:
         """One line for each cue, written before this returns."""
         self._lines.write("".join(line(cue) for cue in cues))
+        self._told = self._told or bool(cues)
 
     def hear(self, block: AudioBlock) -> None:
         """Nothing to do."""
 
-    def close(self) -> None:
-        """Close the file; safe to call twice."""
+    def close(self) -> str | None:
+        """Close the file; safe to call twice. Says so if nothing came."""
         self._lines.close()
+        return None if self._told else f"{self._lines.name}: there was no cue to write"
 
 
 def line(cue: Cue) -> str:

@@ -23,6 +23,8 @@ class Outputs:
         self._sinks = list(sinks)
         self.failures: list[str] = []
         """What sinks failed at, in words for the user; the sink was closed."""
+        self.notes: list[str] = []
+        """What sinks said at their end, such as that nothing came for them."""
 
     @property
     def want_pictures(self) -> bool:
@@ -63,7 +65,9 @@ class Outputs:
         for sink in list(self._sinks):
             self._sinks.remove(sink)
             try:
-                sink.close()
+                if said := sink.close():
+                    self.notes.append(said)
+                    _LOG.warning("%s", said)
             except SinkError as error:
                 self._note(error)
 

@@ -1,7 +1,7 @@
 """A whole run as one picture: for every person the label over time, all seven probabilities, and who said so.
 
-Cues are kept as a few numbers each. A lane that grows too long loses every second entry, and only the
-longest lanes are drawn, so a run of days costs no more memory than one of minutes.
+Cues are kept as a few numbers each. A person seen for so long that there are too many loses every second of
+them, and only those seen longest are drawn, so a run of days costs no more memory than one of minutes.
 """
 
 from __future__ import annotations
@@ -9,36 +9,77 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawing.chart import Entry, Lane, chart
+from liveaffect.engines.figures import figure_picture, new_figure
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.cue import MODALITIES, NOT_SURE, Cue
+from liveaffect.realtime.drawing.canvas import INK, LABEL_COLOURS, QUIET, TRACK, Colour
+from liveaffect.realtime.drawing.fonts import dejavu, font_of
+from liveaffect.realtime.drawing.text import printable
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.sinks.contact_sheet import png
 from liveaffect.realtime.sinks.disk import Replacing
 
-LANES = 8
-"""Most lanes on the picture."""
-_ENTRIES = 4_096
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PEOPLE = 8
+"""Most people on the picture."""
+WIDTH_PX = 1600
+_TOP_PX, _PERSON_PX, _FOOT_PX = 62, 180, 84
+_POINTS = 4_096
 _TRACKS = 64
+_HOLD = 3
+"""A point is carried on for this many of a person's usual steps; after that there is a hole."""
+_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
+_TICKS = 12
+Steps = tuple[NDArray[np.float64], NDArray[np.intp]]
+"""Times in seconds, and which point holds from each on; -1 where a hole begins."""
+_GROUND: Colour = (20, 23, 28)
+_EMPTY: Colour = (31, 35, 42)
+_WEIGHT_COLOURS: tuple[Colour, ...] = ((236, 238, 240), (120, 140, 165), (74, 92, 116))
+"""Of face, voice and words."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimelinePoint:
+    """What the timeline shows of one cue."""
+
+    t_ns: int
+    label: str
+    confidence: float
+    fused: tuple[float, ...]
+    weights: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PersonOverTime:
+    """One row of the picture, oldest point first; never empty."""
+
+    name: str
+    points: tuple[TimelinePoint, ...]
 
 
 @dataclass(slots=True)
 class _Kept:
-    """The entries of one person, every `step`-th of what came."""
+    """The points of one person, every `step`-th of what came."""
 
-    entries: list[Entry] = field(default_factory=list)
+    points: list[TimelinePoint] = field(default_factory=list)
     step: int = 1
     seen: int = 0
 
-    def add(self, entry: Entry) -> None:
+    def add(self, point: TimelinePoint) -> None:
         if self.seen % self.step == 0:
-            self.entries.append(entry)
-            if len(self.entries) >= _ENTRIES:
-                self.entries = self.entries[::2]
+            self.points.append(point)
+            if len(self.points) >= _POINTS:
+                self.points = self.points[::2]
                 self.step *= 2
         self.seen += 1
 
@@ -63,11 +104,11 @@ class Timeline:
         if self._closed:
             raise SinkError(f"cannot add to {self._file.path}: this output was closed already")
         for cue in cues:
-            entry = Entry(cue.t_ns, cue.label, cue.confidence, cue.fused, cue.weights)
-            self._kept.setdefault((cue.source, cue.track), _Kept()).add(entry)
+            point = TimelinePoint(cue.t_ns, cue.label, cue.confidence, cue.fused, cue.weights)
+            self._kept.setdefault((cue.source, cue.track), _Kept()).add(point)
         while len(self._kept) > _TRACKS:
             shortest = min(
-                self._kept, key=lambda who: (self._kept[who].seen, self._kept[who].entries[-1].t_ns)
+                self._kept, key=lambda who: (self._kept[who].seen, self._kept[who].points[-1].t_ns)
             )
             del self._kept[shortest]
             self._left_out += 1
@@ -75,23 +116,188 @@ class Timeline:
     def hear(self, block: AudioBlock) -> None:
         """Nothing to do."""
 
-    def close(self) -> None:
-        """Draw and write the picture; safe to call twice. Without any cue no file is left."""
+    def close(self) -> str | None:
+        """Draw and write the picture; safe to call twice. Without any cue no file is left, which is said."""
         if self._closed:
-            return
+            return None
         self._closed = True
         if not self._kept:
             self._file.discard()
-            return
-        longest = sorted(self._kept, key=lambda who: -self._kept[who].seen)[:LANES]
+            return f"{self._file.path}: there was no cue to draw, so it is not written"
+        longest = sorted(self._kept, key=lambda who: -self._kept[who].seen)[:PEOPLE]
         shown = [who for who in self._kept if who in longest]
         several = len({source for source, _ in shown}) > 1
-        lanes = [Lane(_name(who, several), tuple(self._kept[who].entries)) for who in shown]
+        people = [PersonOverTime(_name(who, several), tuple(self._kept[who].points)) for who in shown]
         left_out = self._left_out + len(self._kept) - len(shown)
-        self._file.write_whole(png(chart(lanes, left_out)))
+        self._file.write_whole(png(figure_picture(timeline_figure(people, left_out))))
+        return None
 
 
 def _name(who: tuple[str, int | None], several: bool) -> str:
     source, track = who
     name = "nobody in view" if track is None else f"person {track}"
-    return f"{name}, {source}" if several else name
+    return f"{name}\n{source}" if several else name
+
+
+def timeline_figure(people: Sequence[PersonOverTime], left_out: int = 0) -> Figure:
+    """Everybody over a common axis of time; `left_out` people are only counted.
+
+    The axes stand in the order label, probabilities, weights, person after person.
+    """
+    height_px = _TOP_PX + len(people) * _PERSON_PX + _FOOT_PX
+    figure = new_figure(WIDTH_PX, height_px)
+    figure.set_facecolor(_of(_GROUND))
+    grid = figure.add_gridspec(
+        4 * len(people), 1, height_ratios=[56, 72, 10, 22] * len(people), hspace=0.25,
+        left=190 / WIDTH_PX, right=1 - 30 / WIDTH_PX,
+        top=1 - _TOP_PX / height_px, bottom=(_FOOT_PX - 22) / height_px,
+    )  # fmt: skip
+    start = min(person.points[0].t_ns for person in people) / SECOND
+    last = max(person.points[-1].t_ns for person in people) / SECOND
+    least_s = (last - start) / WIDTH_PX
+    stacks = [_steps(person.points, least_s) for person in people]
+    end = max(start + 1, *(float(times[-1]) for times, _ in stacks))
+    for index, (person, steps) in enumerate(zip(people, stacks, strict=True)):
+        rows = [figure.add_subplot(grid[4 * index + row]) for row in range(3)]
+        _draw_person(rows, person, steps)
+        for axes in rows:
+            _plain_axes(axes, start, end)
+    _label_times(figure.axes[-1], end - start)
+    _write_text(figure, 24, height_px - 40, "Emotions over time", height_px, fontsize=15, weight="bold")
+    if left_out:
+        more = f"and {left_out} more, seen more briefly"
+        _write_text(figure, WIDTH_PX - 30, height_px - 38, more, height_px, colour=QUIET, ha="right")
+    _legends(figure)
+    return figure
+
+
+def _draw_person(rows: Sequence[Axes], person: PersonOverTime, steps: Steps) -> None:
+    """Label with confidence, probabilities, weights: stacks of steps with holes where the person was away."""
+    times, which = steps
+    names = (*LABELS, NOT_SURE)
+    held = [point.confidence * np.array([point.label == name for name in names]) for point in person.points]
+    shares = [_label_shares(point.fused) for point in person.points]
+    weights = [_label_shares(point.weights) for point in person.points]
+    stacks = zip(
+        rows,
+        (held, shares, weights),
+        ([LABEL_COLOURS[name] for name in names], [LABEL_COLOURS[name] for name in LABELS], _WEIGHT_COLOURS),
+        strict=True,
+    )
+    for axes, values, colours in stacks:
+        heights = np.array(values)[which]
+        heights[which < 0] = np.nan
+        axes.stackplot(
+            times, heights.T, step="post", colors=[_of(colour) for colour in colours], antialiased=False, lw=0
+        )
+        axes.set_ylim(0, 1)
+    captions = (f"{person.name}\n", "probabilities", "weights")
+    for axes, caption in zip(rows, captions, strict=True):
+        axes.set_ylabel(caption, rotation=0, ha="left", va="center", color=_of(QUIET), fontsize=9)
+        axes.yaxis.set_label_coords(-166, 0.5, transform=_pixels_left_of(axes))
+    title = rows[0].yaxis.label
+    title.set(color=_of(INK), fontsize=12, weight="bold", family=_families(person.name))
+    rows[0].text(
+        -166, 0.12, "label, confidence", transform=_pixels_left_of(rows[0]), color=_of(QUIET), fontsize=9
+    )
+
+
+def _steps(points: Sequence[TimelinePoint], least_s: float) -> Steps:
+    """When which point holds; each for at least so long."""
+    begins = np.array([point.t_ns for point in points]) / SECOND
+    usual_s = float(np.median(np.diff(begins))) if len(points) > 1 else 0.1
+    after = np.append(begins[1:], np.inf)
+    holds_until = np.minimum(after, begins + max(_HOLD * usual_s, least_s))
+    holds_until[-1] = begins[-1] + max(usual_s, least_s)
+    # Where a point stops before the next begins, it is repeated, because the end of a step is not drawn.
+    stops = np.flatnonzero(holds_until < after)
+    times = np.concatenate([begins, holds_until[stops], holds_until[stops]])
+    which = np.concatenate([np.arange(len(points)), stops, np.full(len(stops), -1)])
+    order = np.lexsort((-which, times))
+    return times[order], which[order]
+
+
+def _label_shares(values: Sequence[float]) -> NDArray[np.float64]:
+    """The values as parts of one; nothing stays nothing."""
+    given = np.array(values, np.float64)
+    return given / (given.sum() or 1.0)
+
+
+def _plain_axes(axes: Axes, start: float, end: float) -> None:
+    axes.set_facecolor(_of(_EMPTY))
+    axes.set_xlim(start, end)
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=0, labelbottom=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _label_times(axes: Axes, span_s: float) -> None:
+    """Times below the last row and lines through all of them, at round distances."""
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+    step_s = next((step for step in _STEPS_S if span_s / step <= _TICKS), _STEPS_S[-1])
+    assert axes.figure is not None
+    for each in axes.figure.axes:
+        each.xaxis.set_major_locator(MultipleLocator(step_s))
+        each.grid(axis="x", color=_of(TRACK), lw=0.7, alpha=0.6)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda t_s, _: time_text(t_s, step_s)))
+    axes.tick_params(axis="x", labelbottom=True, labelcolor=_of(QUIET), labelsize=9, pad=6)
+
+
+def time_text(t_s: float, step_s: float) -> str:
+    """A time on the axis: seconds below two minutes, then minutes and hours."""
+    if step_s < 1:
+        return f"{t_s:.1f} s"
+    whole = round(t_s)
+    if whole < 120 and step_s < 60:
+        return f"{whole} s"
+    hours, minutes, left = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def _legends(figure: Figure) -> None:
+    """The labels to the left, the weights to the right."""
+    from matplotlib.patches import Patch
+
+    labels = [Patch(color=_of(LABEL_COLOURS[name]), label=name) for name in (*LABELS, NOT_SURE)]
+    weights = [
+        Patch(color=_of(colour), label=f"weight of {name}")
+        for name, colour in zip(MODALITIES, _WEIGHT_COLOURS, strict=True)
+    ]
+    style: dict[str, Any] = {"frameon": False, "labelcolor": _of(INK), "fontsize": 9, "handlelength": 1.2}
+    figure.legend(handles=labels, ncol=len(labels), loc="lower left", bbox_to_anchor=(0.112, 0), **style)
+    figure.legend(handles=weights, ncol=len(weights), loc="lower right", bbox_to_anchor=(0.985, 0), **style)
+
+
+def _write_text(
+    figure: Figure, x: int, y: int, text: str, height_px: int, *, colour: Colour = INK, **style: Any
+) -> None:
+    figure.text(x / WIDTH_PX, y / height_px, text, color=_of(colour), **({"fontsize": 9} | style))
+
+
+def _pixels_left_of(axes: Axes) -> Any:
+    """x in pixels from the left edge of the axes, y in shares of their height."""
+    from matplotlib.transforms import Affine2D, blended_transform_factory
+
+    assert axes.figure is not None
+    left_px = axes.get_position().x0 * WIDTH_PX
+    return blended_transform_factory(Affine2D().translate(left_px, 0), axes.transAxes)
+
+
+def _families(text: str) -> list[str]:
+    """The fonts that the text needs, DejaVu first."""
+    from matplotlib.font_manager import FontProperties, fontManager
+
+    files = {font.path for char in printable(text) if (font := font_of(char)) is not None}
+    names = ["DejaVu Sans"]
+    for path in sorted(files - {dejavu().path}):
+        fontManager.addfont(path)
+        names.append(FontProperties(fname=path).get_name())
+    return names
+
+
+def _of(colour: Colour) -> tuple[float, float, float]:
+    """A colour as matplotlib wants it."""
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255

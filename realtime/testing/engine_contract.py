@@ -29,7 +29,7 @@ def check_engine(make: Make, inputs: Inputs, *, tolerance: float = 1e-4) -> None
         check_rows_are_independent(engine, inputs, tolerance)
         check_the_caller_owns_the_answer(engine, inputs)
         check_answers_in_any_order(engine, inputs, tolerance)
-        check_refusals(engine, inputs(1))
+        check_engine_refusals(engine, inputs(1))
         check_answers(engine, inputs)
     finally:
         engine.close()
@@ -45,7 +45,7 @@ def check_answers(engine: Engine, inputs: Inputs) -> None:
         answer = engine.infer(given)
         _check_shape(engine.spec, answer, size)
         for name, array in before.items():
-            _require(engine.spec, np.array_equal(array, given[name]), f"changed its input {name}")
+            _require_engine(engine.spec, np.array_equal(array, given[name]), f"changed its input {name}")
 
 
 def check_rows_are_independent(engine: Engine, inputs: Inputs, tolerance: float) -> None:
@@ -54,11 +54,13 @@ def check_rows_are_independent(engine: Engine, inputs: Inputs, tolerance: float)
     size = len(next(iter(full.values())))
     together = engine.infer(full)
     backwards = engine.infer({name: array[::-1].copy() for name, array in full.items()})
-    _require_close(engine.spec, together, _rows(backwards, slice(None, None, -1)), tolerance, "reversed")
+    _require_close(
+        engine.spec, together, _batch_rows(backwards, slice(None, None, -1)), tolerance, "reversed"
+    )
     for at in {0, size // 2, size - 1}:
         row = slice(at, at + 1)
-        alone = engine.infer(_rows(full, row))
-        _require_close(engine.spec, _rows(together, row), alone, tolerance, f"row {at} alone")
+        alone = engine.infer(_batch_rows(full, row))
+        _require_close(engine.spec, _batch_rows(together, row), alone, tolerance, f"row {at} alone")
 
 
 def check_the_caller_owns_the_answer(engine: Engine, inputs: Inputs) -> None:
@@ -68,18 +70,20 @@ def check_the_caller_owns_the_answer(engine: Engine, inputs: Inputs) -> None:
     copy = {name: array.copy() for name, array in kept.items()}
     spoilt = engine.infer(given)
     for name, array in spoilt.items():
-        _require(engine.spec, array.flags.writeable, f"the caller cannot write into its own {name}")
+        _require_engine(engine.spec, array.flags.writeable, f"the caller cannot write into its own {name}")
         array[:] = 77
     again = engine.infer(given)
     for name, array in copy.items():
-        _require(engine.spec, np.array_equal(kept[name], array), f"an older answer's {name} was overwritten")
-        _require(engine.spec, np.array_equal(again[name], array), f"{name} differs for the same input")
+        _require_engine(
+            engine.spec, np.array_equal(kept[name], array), f"an older answer's {name} was overwritten"
+        )
+        _require_engine(engine.spec, np.array_equal(again[name], array), f"{name} differs for the same input")
 
 
 def check_answers_in_any_order(engine: Engine, inputs: Inputs, tolerance: float) -> None:
     """Several batches handed in and asked for backwards get their own answers."""
     full = inputs(min(3, engine.spec.max_batch))
-    parts = [_rows(full, slice(i, i + 1)) for i in range(len(next(iter(full.values()))))]
+    parts = [_batch_rows(full, slice(i, i + 1)) for i in range(len(next(iter(full.values()))))]
     wanted = [{k: v.copy() for k, v in engine.infer(part).items()} for part in parts]
     waiting = [engine.submit(part) for part in parts]
     for index in reversed(range(len(parts))):
@@ -87,13 +91,13 @@ def check_answers_in_any_order(engine: Engine, inputs: Inputs, tolerance: float)
         _require_close(engine.spec, wanted[index], got, tolerance, f"batch {index} asked for backwards")
 
 
-def check_refusals(engine: Engine, one: Tensors) -> None:
+def check_engine_refusals(engine: Engine, one: Tensors) -> None:
     """Every batch the spec does not allow is refused before work, naming what was wanted and given."""
     spec = engine.spec
     many = spec.max_batch + 1
     too_many = {n: np.broadcast_to(a[:1], (many, *a.shape[1:])) for n, a in one.items()}
     _refused(engine, too_many, "too many rows", str(spec.max_batch), str(many))
-    _refused(engine, _rows(one, slice(0, 0)), "no rows", str(spec.max_batch), "0")
+    _refused(engine, _batch_rows(one, slice(0, 0)), "no rows", str(spec.max_batch), "0")
     for tensor in spec.inputs:
         array = one[tensor.name]
         without = {name: value for name, value in one.items() if name != tensor.name}
@@ -135,9 +139,9 @@ def _check_not_finite(engine: Engine, one: Tensors, tensor: TensorSpec) -> None:
 def _check_shape(spec: EngineSpec, answer: Tensors, size: int) -> None:
     wanted = {t.name: ((size, *t.shape), t.dtype) for t in spec.outputs}
     got = {name: (array.shape, array.dtype.name) for name, array in answer.items()}
-    _require(spec, wanted == got, f"a batch of {size} should give {wanted}, gave {got}")
+    _require_engine(spec, wanted == got, f"a batch of {size} should give {wanted}, gave {got}")
     for name, array in answer.items():
-        _require(spec, bool(np.isfinite(array).all()), f"{name} holds numbers that are not finite")
+        _require_engine(spec, bool(np.isfinite(array).all()), f"{name} holds numbers that are not finite")
 
 
 def _refused(engine: Engine, inputs: Mapping[str, NDArray[Any]], what: str, *says: str) -> None:
@@ -145,7 +149,7 @@ def _refused(engine: Engine, inputs: Mapping[str, NDArray[Any]], what: str, *say
         engine.submit(inputs)
     except EngineInputError as error:
         missing = [word for word in (engine.spec.name, *says) if word not in str(error)]
-        _require(engine.spec, not missing, f"refuses {what} without saying {missing}: {error}")
+        _require_engine(engine.spec, not missing, f"refuses {what} without saying {missing}: {error}")
         return
     raise AssertionError(f"engine '{engine.spec.name}' accepted {what}")
 
@@ -154,10 +158,10 @@ def _require_close(spec: EngineSpec, wanted: Tensors, got: Tensors, tolerance: f
     for name, array in wanted.items():
         scale = max(1.0, float(np.abs(array).max()))
         worst = float(np.abs(array.astype(np.float64) - got[name].astype(np.float64)).max()) / scale
-        _require(spec, worst <= tolerance, f"{name} changes by {worst:.2e} with {what}")
+        _require_engine(spec, worst <= tolerance, f"{name} changes by {worst:.2e} with {what}")
 
 
-def _rows(tensors: Tensors, rows: slice) -> Tensors:
+def _batch_rows(tensors: Tensors, rows: slice) -> Tensors:
     return {name: array[rows] for name, array in tensors.items()}
 
 
@@ -165,6 +169,6 @@ def _sizes(spec: EngineSpec) -> list[int]:
     return sorted({min(size, spec.max_batch) for size in _BATCHES})
 
 
-def _require(spec: EngineSpec, holds: bool, otherwise: str) -> None:
+def _require_engine(spec: EngineSpec, holds: bool, otherwise: str) -> None:
     if not holds:
         raise AssertionError(f"engine '{spec.name}': {otherwise}")

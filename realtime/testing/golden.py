@@ -13,22 +13,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.engines.figures import figure_picture
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import NOT_SURE
-from liveaffect.realtime.drawing.chart import Entry, Lane, chart
-from liveaffect.realtime.drawing.glyphs import BOLD, REGULAR
-from liveaffect.realtime.drawing.paint import INK, PANEL, Canvas, paste
-from liveaffect.realtime.drawing.strokes import STROKES
+from liveaffect.realtime.drawing.canvas import INK, PANEL, Canvas, paste
 from liveaffect.realtime.drawing.view import View
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.overlay import draw
+from liveaffect.realtime.sinks.timeline import PersonOverTime, TimelinePoint, timeline_figure
 from liveaffect.realtime.testing import scenes
 
 Picture = NDArray[np.uint8]
 
 
-def _one(size: tuple[int, int], box: tuple[int, int, int, int], kind: str = "room") -> View:
+def _one_face(size: tuple[int, int], box: tuple[int, int, int, int], kind: str = "room") -> View:
     picture = scenes.background(*size, kind)
     scenes.add_face(picture, box)
     said = scenes.cue("surprised", confidence=0.71, speaking=True)
@@ -42,23 +41,23 @@ def _one(size: tuple[int, int], box: tuple[int, int, int, int], kind: str = "roo
 
 
 def _not_sure() -> View:
-    view = _one((640, 480), (20, 20, 150, 150), "busy")
+    view = _one_face((640, 480), (20, 20, 150, 150), "busy")
     said = scenes.cue(NOT_SURE, confidence=0.3, reason="face and voice disagree")
     notices = ("no trained network yet", "camera:0 lost; trying again")
     return replace(view, marks=(scenes.mark(view.marks[0].box, said),), voice_level=0.0, notices=notices)
 
 
 def _fading() -> View:
-    view = _one((640, 480), (-40, 330, 150, 150), "dark")
+    view = _one_face((640, 480), (-40, 330, 150, 150), "dark")
     return replace(view, marks=(replace(view.marks[0], face_age_ms=400, voice_age_ms=1800),))
 
 
 def _gone() -> View:
-    view = _one((320, 240), (90, 60, 110, 110))
+    view = _one_face((320, 240), (90, 60, 110, 110))
     return replace(view, marks=(replace(view.marks[0], face_age_ms=900, voice_age_ms=2600),), history=())
 
 
-def _nobody() -> View:
+def _empty_room() -> View:
     return View(
         frame=scenes.frame(scenes.background(640, 480)),
         marks=(),
@@ -70,40 +69,46 @@ def _nobody() -> View:
 
 
 def _close_up() -> View:
-    view = _one((480, 360), (90, 15, 300, 330))
+    view = _one_face((480, 360), (90, 15, 300, 330))
     return replace(view, notices=("microphone 'default' lost; trying again",))
 
 
+_LETTERS = "".join(map(chr, (*range(33, 127), *range(161, 256))))
+_NAMES = ("Büro, Çağrı, Žofie, Łódź", "Βασιλική, Вид из окна", "“…” – — · ± → × °")  # noqa: RUF001  names
+
+
 def _typeface() -> Picture:
-    """Every character in the sizes and weights that are used, on one sheet."""
-    rows = ["".join(STROKES)[i : i + 38] for i in range(0, len(STROKES), 38)]
-    canvas = Canvas(620, 390)
-    canvas.fill(0, 0, 620, 390, PANEL)
+    """The characters of Western Europe and more in the sizes and weights that are used, on one sheet."""
+    rows = [_LETTERS[i : i + 48] for i in range(0, len(_LETTERS), 48)]
+    canvas = Canvas(700, 390)
+    canvas.fill(0, 0, 700, 390, PANEL)
     y = 4
-    for cap, weight in ((7, REGULAR), (8, REGULAR), (8, BOLD), (11, BOLD), (14, REGULAR), (22, BOLD)):
-        for row in rows if cap < 20 else rows[1:2]:
+    for cap, bold in ((7, False), (8, False), (8, True), (11, True), (14, False), (22, True)):
+        for row in rows if cap < 11 else _NAMES if cap < 20 else _NAMES[:1]:
             y += cap + 7 + cap // 3
-            canvas.text((8, y), row, cap, INK, weight)
-    picture = np.zeros((390, 620, 3), np.uint8)
+            canvas.text((8, y), row, cap, INK, bold=bold)
+    picture = np.zeros((390, 700, 3), np.uint8)
     paste(picture, canvas.sprite(), 0, 0)
     return picture
 
 
-def _run() -> Picture:
+def _run_picture() -> Picture:
     """Twelve seconds of two people, one of whom is away for a while."""
-    lanes = []
+    people = []
     names = (*LABELS, NOT_SURE)
     for track in (1, 2):
-        entries = []
+        points = []
         for step in range(120):
             if track == 2 and 40 <= step < 65:
                 continue
             said = scenes.cue(
                 names[(step // 12 + 3 * track) % 8], confidence=0.4 + step * 3 % 50 / 100, speaking=step > 60
             )
-            entries.append(Entry(step * 100 * MS, said.label, said.confidence, said.fused, said.weights))
-        lanes.append(Lane(f"person {track}", tuple(entries)))
-    return chart(lanes, left_out=2)
+            points.append(
+                TimelinePoint(step * 100 * MS, said.label, said.confidence, said.fused, said.weights)
+            )
+        people.append(PersonOverTime(f"person {track}", tuple(points)))
+    return figure_picture(timeline_figure(people, left_out=2))
 
 
 GOLDEN: dict[str, Callable[[], Picture]] = {
@@ -112,19 +117,19 @@ GOLDEN: dict[str, Callable[[], Picture]] = {
     "four-faces": lambda: draw(scenes.crowd(640, 480, 4)),
     "nine-faces-small": lambda: draw(scenes.crowd(320, 240, 9)),
     "four-faces-1280": lambda: draw(scenes.crowd(1280, 720, 4, "dark")),
-    "face-at-the-edge-bright": lambda: draw(_one((640, 480), (470, 40, 150, 150), "bright")),
-    "mirrored": lambda: draw(replace(_one((320, 240), (200, 30, 90, 90)), mirrored=True)),
+    "face-at-the-edge-bright": lambda: draw(_one_face((640, 480), (470, 40, 150, 150), "bright")),
+    "mirrored": lambda: draw(replace(_one_face((320, 240), (200, 30, 90, 90)), mirrored=True)),
     "not-sure-busy": lambda: draw(_not_sure()),
     "fading": lambda: draw(_fading()),
     "gone": lambda: draw(_gone()),
-    "nobody-in-view": lambda: draw(_nobody()),
+    "nobody-in-view": lambda: draw(_empty_room()),
     "close-up": lambda: draw(_close_up()),
     "typeface": _typeface,
-    "timeline": _run,
+    "timeline": _run_picture,
 }
 
 
-def load(path: Path) -> Picture:
+def load_golden(path: Path) -> Picture:
     """A kept picture."""
     import cv2
 
@@ -134,7 +139,7 @@ def load(path: Path) -> Picture:
     return np.ascontiguousarray(np.asarray(read, np.uint8)[..., ::-1])
 
 
-def save(path: Path, picture: Picture) -> None:
+def save_golden(path: Path, picture: Picture) -> None:
     """Keep a picture, as small as PNG can."""
     import cv2
 

@@ -40,7 +40,7 @@ def check_memory(make: Make) -> None:
             check_events(memory)
             check_streams_stand_apart(memory)
             check_graphs(memory)
-            check_refusals(memory)
+            check_memory_refusals(memory)
             check_free_bytes(memory)
         check_another_thread(memory)
     finally:
@@ -123,7 +123,7 @@ def check_graphs(memory: DeviceMemory) -> None:
         memory.close_graph(graph)
 
 
-def check_refusals(memory: DeviceMemory) -> None:
+def check_memory_refusals(memory: DeviceMemory) -> None:
     """More memory than there is: an error with the driver's own word for it, and work goes on."""
     try:
         memory.allocate(_FAR_TOO_MUCH)

@@ -60,7 +60,7 @@ class Reopened:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class PlayedMoment:
     """How things stood at one tick."""
 
     at_ns: int
@@ -79,7 +79,7 @@ class Case:
         self.kind = kind
         self.sent: list[Item] = []
         self.world: World | None = None
-        self.log: list[Moment] = []
+        self.log: list[PlayedMoment] = []
         blocks = VOICE.reshape(-1, SAMPLE_RATE // 50)
         self.voice: Callable[[int], NDArray[np.float32]] = lambda k: blocks[k % len(blocks)]
         make = self._maker(script, media)
@@ -105,7 +105,7 @@ class Case:
         """How the source is doing."""
         return self.supervisor.state
 
-    def moments(self, phase: str) -> list[Moment]:
+    def moments(self, phase: str) -> list[PlayedMoment]:
         """The ticks at which the source was in that phase."""
         return [moment for moment in self.log if moment.state.phase == phase]
 
@@ -114,7 +114,7 @@ class Case:
         ring = self.stage.run.rings
         arrived = sum(r.written for r in ring.frames.values()) + sum(r.end for r in ring.sounds.values())
         shown = sum(ledger.shown for ledger in self.stage.run.health.ledgers.values())
-        self.log.append(Moment(self.clock.now_ns(), self.supervisor.state, arrived, shown))
+        self.log.append(PlayedMoment(self.clock.now_ns(), self.supervisor.state, arrived, shown))
 
     def _maker(self, script: list[Fault], media: Path) -> Callable[[], Source]:
         clock = self.clock

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -21,7 +22,7 @@ PACKAGES = "pulseaudio pulseaudio-utils libasound2-plugins libportaudio2"
 _UP_S = 10.0
 
 
-def missing() -> str | None:
+def why_no_virtual_microphone() -> str | None:
     """Why there can be no virtual microphone here, in one sentence, or None."""
     absent = [tool for tool in ("pulseaudio", "pactl", "pacat") if shutil.which(tool) is None]
     if absent:
@@ -32,8 +33,18 @@ def missing() -> str | None:
 class VirtualMicrophone:
     """The sound server while it runs."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, environment: dict[str, str], server: subprocess.Popen[bytes]) -> None:
+        self.environment = environment
+        """With it, other programs find the server."""
+        self._server = server
+
+    def stand_still(self) -> None:
+        """Answer nobody any more, as a server does that hangs."""
+        self._server.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After `stand_still`."""
+        self._server.send_signal(signal.SIGCONT)
 
     def play(self, samples: NDArray[np.float32], rate_hz: int) -> subprocess.Popen[bytes]:
         """Begin to speak mono samples into the microphone; wait for the process to hear them out."""
@@ -48,7 +59,7 @@ class VirtualMicrophone:
             ],
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=self._environment,
+            env=self.environment,
         )
         assert player.stdin is not None
         feeder = threading.Thread(target=_feed, args=(player, samples.astype("<f4").tobytes()), daemon=True)
@@ -75,7 +86,7 @@ def virtual_microphone(rate_hz: int = 48_000, channels: int = 2) -> Iterator[Vir
         )
         try:
             _await_server(server)
-            yield VirtualMicrophone({**os.environ})
+            yield VirtualMicrophone({**os.environ}, server)
         finally:
             server.terminate()
             server.wait(5.0)

@@ -59,7 +59,7 @@ def backend(flavour: str = "tensorrt-rtx") -> Backend:
 
 def plan(content: bytes, sizes: Sequence[int] = (1, 4, 16, 64)) -> bytes:
     """A plan that computes this ONNX file, with a profile for each size; they meet without a gap."""
-    session = _session(content)
+    session = _session_of(content)
     tensors = [
         {"name": node.name, "type": node.type, "shape": node.shape[1:], "input": is_input}
         for is_input, nodes in ((True, session.get_inputs()), (False, session.get_outputs()))
@@ -83,7 +83,7 @@ class Runtime:
             return None
         try:
             about, content = serialized_engine[len(_MAGIC) :].split(b"\n", 1)
-            return ICudaEngine(json.loads(about), _session(content), self._logger)
+            return ICudaEngine(json.loads(about), _session_of(content), self._logger)
         except Exception as err:  # noqa: BLE001  ONNX Runtime's errors have no class in common
             why = f"The serialized engine is damaged: {err}"
             self._logger.log(ILogger.Severity.ERROR, why)
@@ -214,7 +214,7 @@ def _view(memory: host.HostMemory, engine: ICudaEngine, name: str, address: int,
     return memory.view(address, int(np.prod(shape)) * kind.itemsize).view(kind).reshape(shape)
 
 
-def _session(content: bytes) -> Any:
+def _session_of(content: bytes) -> Any:
     from liveaffect.engines.onnx_engine import PROVIDER, session_options
     from liveaffect.engines.onnx_runtime import ort
 
@@ -349,6 +349,6 @@ def tools(memory: Callable[[], HostMemory] = HostMemory, flavour: str = "tensorr
     return GpuTools(scripted_tensorrt.backend(flavour), card, memory)
 
 
-def build(content: bytes, **_rest: object) -> BuiltPlan:
+def build_scripted(content: bytes, **_rest: object) -> BuiltPlan:
     """In the place of `build_plan`: a plan that computes the file as it is, for fewer sizes, to be quick."""
     return BuiltPlan(scripted_tensorrt.plan(content, (1, 16)), ("scripted",), 0.5)

@@ -124,7 +124,7 @@ int cuGetProcAddress(const char *symbol, void **found, int version, Ptr flags) {
 """
 
 
-def build(folder: Path, for_library: Path | None = None) -> Path:
+def build_driver(folder: Path, for_library: Path | None = None) -> Path:
     """The driver as a file in `folder`; with a library that links to a driver, all that it wants is defined.
 
     Raises FileNotFoundError where there is no C compiler.
@@ -133,7 +133,7 @@ def build(folder: Path, for_library: Path | None = None) -> Path:
     if compiler is None:
         raise FileNotFoundError("a stand-in driver is built by the C compiler 'cc', which is not there")
     known = set(re.findall(r"^int (cu\w+)\(", SOURCE, re.MULTILINE))
-    unused = sorted(_wanted(for_library) - known) if for_library else []
+    unused = sorted(_wanted_symbols(for_library) - known) if for_library else []
     source = folder / "driver.c"
     source.write_text(SOURCE + "".join(f"int {name}(void) {{ return 801; }}\n" for name in unused))
     library = folder / NAME
@@ -141,7 +141,7 @@ def build(folder: Path, for_library: Path | None = None) -> Path:
     return library
 
 
-def _wanted(library: Path) -> set[str]:
+def _wanted_symbols(library: Path) -> set[str]:
     listed = subprocess.run(
         ["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True
     )

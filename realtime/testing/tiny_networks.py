@@ -24,7 +24,7 @@ _OPSET = 17
 _TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 
 
-def write(folder: Path, kind: str, *, seed: int = 0, trained: bool = False) -> Path:
+def write_tiny(folder: Path, kind: str, *, seed: int = 0, trained: bool = False) -> Path:
     """Write weights and manifest of one network; the manifest's path."""
     content = network(kind, seed).SerializeToString()
     manifest = manifests.record_file(manifests.describe(kind, PRESET), "fp32", content)
@@ -40,7 +40,7 @@ def write(folder: Path, kind: str, *, seed: int = 0, trained: bool = False) -> P
 def network(kind: str, seed: int = 0) -> onnx.ModelProto:
     """The graph of one network."""
     graph = _Graph(seed)
-    {"face": _face, "voice": _voice, "fusion": _fusion}[kind](graph)
+    {"face": _face_nodes, "voice": _voice_nodes, "fusion": _fusion_nodes}[kind](graph)
     inputs, outputs = manifests.tensors(kind)
     made = helper.make_graph(
         graph.nodes,
@@ -89,7 +89,7 @@ class _Graph:
         self.linear(vector, VECTOR, len(recipe.LABELS), out="logits")
 
 
-def _face(graph: _Graph) -> None:
+def _face_nodes(graph: _Graph) -> None:
     planes = graph.add("Transpose", graph.add("Cast", "crop", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     light = graph.add("Div", planes, graph.const(np.float32(255)))
     for width_in, width_out in ((3, 16), (16, 32), (32, 32)):
@@ -99,7 +99,7 @@ def _face(graph: _Graph) -> None:
     graph.heads(graph.linear(pooled, 32, VECTOR, out="vector"))
 
 
-def _voice(graph: _Graph) -> None:
+def _voice_nodes(graph: _Graph) -> None:
     angle = 2 * np.pi * np.outer(np.arange(1, recipe.MEL_BANDS + 1), np.arange(recipe.STFT_WINDOW))
     waves = np.hanning(recipe.STFT_WINDOW) * np.cos(angle / recipe.STFT_WINDOW)
     shaped = graph.add("Unsqueeze", "samples", graph.const(np.array([1])))
@@ -109,8 +109,8 @@ def _voice(graph: _Graph) -> None:
     power = graph.add("MatMul", mixing, graph.add("Mul", bands, bands))
     log_mel = graph.add("Log", graph.add("Add", power, graph.const(np.float32(recipe.LOG_FLOOR))))
     time_axis = graph.const(np.array([2]))
-    graph.add("ReduceSum", log_mel, time_axis, keepdims=0, out="mel_sum")
-    graph.add("ReduceSum", graph.add("Mul", log_mel, log_mel), time_axis, keepdims=0, out="mel_sumsq")
+    graph.add("ReduceSum", log_mel, time_axis, keepdims=0, out="stat_sum")
+    graph.add("ReduceSum", graph.add("Mul", log_mel, log_mel), time_axis, keepdims=0, out="stat_sumsq")
     moments = [graph.add("Unsqueeze", name, time_axis) for name in ("mean", "istd")]
     level = graph.add("Mul", graph.add("Sub", log_mel, moments[0]), moments[1])
     frames = graph.add("Transpose", level, perm=[0, 2, 1])
@@ -125,7 +125,7 @@ def _voice(graph: _Graph) -> None:
     graph.add("Sigmoid", graph.linear(vector, VECTOR, 1), out="speech")
 
 
-def _fusion(graph: _Graph) -> None:
+def _fusion_nodes(graph: _Graph) -> None:
     vectors = graph.add("Concat", "face_short", "face_long", "voice_short", "voice_long", axis=1)
     logits = graph.add("Concat", "face_logits", "voice_logits", "words_logits", axis=1)
     both = graph.add("Concat", vectors, logits, "mask", axis=1)

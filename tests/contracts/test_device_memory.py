@@ -14,7 +14,7 @@ import pytest
 
 from liveaffect.engines import device_memory, gpu_driver
 from liveaffect.engines.device.host import HostMemory
-from liveaffect.engines.device_memory import NAMES, DeviceError, open_memory, why_not
+from liveaffect.engines.device_memory import NAMES, DeviceError, open_memory, why_no_memory
 from liveaffect.engines.protocol import EngineUnavailable
 from liveaffect.realtime.testing import stand_in_driver
 from liveaffect.realtime.testing.memory_contract import check_memory
@@ -44,7 +44,7 @@ def test_a_package_keeps_the_contract_through_a_stand_in_driver(name: str, tmp_p
     links = [
         p for root in spec.submodule_search_locations for p in Path(root).parent.glob("pycuda/_driver*.so")
     ]
-    stand_in_driver.build(tmp_path, links[0] if name == "pycuda" else None)
+    stand_in_driver.build_driver(tmp_path, links[0] if name == "pycuda" else None)
     paths = os.pathsep.join([str(tmp_path), os.environ.get("LD_LIBRARY_PATH", "")])
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, name],
@@ -119,22 +119,22 @@ def test_what_was_not_given_back_is_named_when_the_host_device_ends() -> None:
 
 
 def test_each_missing_piece_is_named_with_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert why_not("host") is None
+    assert why_no_memory("host") is None
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda: None)
     monkeypatch.setattr(
         device_memory, "_PACKAGES", {"pycuda": "no_such.thing", "cuda-python": "json.nothing"}
     )
-    assert "build_pycuda.sh" in str(why_not("pycuda"))
-    assert "cuda-python cannot be imported" in str(why_not("cuda-python"))
+    assert "build_pycuda.sh" in str(why_no_memory("pycuda"))
+    assert "cuda-python cannot be imported" in str(why_no_memory("cuda-python"))
     with pytest.raises(EngineUnavailable, match=r"pycuda is not installed.*; cuda-python cannot"):
         open_memory()
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda: "no NVIDIA driver is installed")
-    assert why_not("cuda-python") == "no NVIDIA driver is installed"
+    assert why_no_memory("cuda-python") == "no NVIDIA driver is installed"
 
 
 def test_an_unknown_kind_of_memory_is_refused_with_the_known_ones() -> None:
     with pytest.raises(EngineUnavailable, match=f"no device memory 'core'; known are {', '.join(NAMES)}"):
-        why_not("core")
+        why_no_memory("core")
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_what_pycuda_says_when_it_cannot_be_imported_is_put_into_words(
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda: None)
     monkeypatch.setattr(device_memory, "_installed", lambda package: True)
     monkeypatch.setattr(device_memory, "import_module", refuse)
-    assert advice in str(why_not("pycuda"))
+    assert advice in str(why_no_memory("pycuda"))

@@ -25,7 +25,7 @@ INT8_STEP = 0.05
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     for kind in manifests.KINDS:
-        path = tiny_networks.write(folder, kind)
+        path = tiny_networks.write_tiny(folder, kind)
         if kind != "fusion":
             quantize(path, [probe.inputs(kind, 32)])
     return folder

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from liveaffect.realtime.testing.golden import GOLDEN, load, save
+from liveaffect.realtime.testing.golden import GOLDEN, load_golden, save_golden
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -24,9 +24,9 @@ def main(names: list[str]) -> int:
     for name in names or GOLDEN:
         path = FOLDER / f"{name}.png"
         picture = GOLDEN[name]()
-        if path.exists() and np.array_equal(load(path), picture):
+        if path.exists() and np.array_equal(load_golden(path), picture):
             continue
-        save(path, picture)
+        save_golden(path, picture)
         sys.stdout.write(f"wrote {path.name}\n")
     for path in FOLDER.glob("*.png"):
         if path.stem not in GOLDEN:

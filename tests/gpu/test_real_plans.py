@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines import device_memory, gpu_load, parity, plans, probe
 from liveaffect.engines.build.plan import SIZES
-from liveaffect.engines.device_memory import open_memory, why_not
+from liveaffect.engines.device_memory import open_memory, why_no_memory
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.load import load
@@ -31,7 +31,7 @@ ROWS = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.05}
 
 @pytest.mark.parametrize("name", [name for name in device_memory.NAMES if name != "host"])
 def test_every_package_for_device_memory_keeps_its_contract(card: GpuTools, name: str) -> None:
-    if why := why_not(name):
+    if why := why_no_memory(name):
         pytest.skip(f"needs an NVIDIA GPU and {name}: {why}")
     check_memory(lambda: open_memory(name))
 
@@ -70,7 +70,7 @@ def test_the_log_mel_of_the_sound_front_end_is_that_of_the_processor(
     inputs = probe.inputs("voice", 16, piece=found.recipe.piece)
     wanted, given = load("voice", choice="onnx"), gpu_load.open_plan(found, precision, card)
     ours, theirs = wanted.infer(inputs), given.infer(inputs)
-    for name in ("mel_sum", "mel_sumsq"):
+    for name in ("stat_sum", "stat_sumsq"):
         np.testing.assert_allclose(theirs[name], ours[name], rtol=2e-4, atol=1e-2)
     given.close()
 
@@ -79,7 +79,7 @@ def test_the_log_mel_of_the_sound_front_end_is_that_of_the_processor(
 def test_a_graph_answers_like_the_plain_way(
     card: GpuTools, found: Manifest, precision: str, size: int
 ) -> None:
-    plan = plans.read(plans.key_of(found, precision, card.backend, card.gpu))
+    plan = plans.read_plan(plans.key_of(found, precision, card.backend, card.gpu))
     inputs = probe.inputs(found.kind, size, seed=7, piece=found.recipe.piece)
     answers = []
     for graphs in (True, False):
@@ -114,7 +114,7 @@ def test_kernels_of_the_first_start_are_used_by_the_second(card: GpuTools, found
 def test_a_plan_that_was_cut_short_is_refused_and_the_process_goes_on(
     card: GpuTools, found: Manifest
 ) -> None:
-    plan = plans.read(plans.key_of(found, "fp32", card.backend, card.gpu))
+    plan = plans.read_plan(plans.key_of(found, "fp32", card.backend, card.gpu))
     memory = card.open_memory()
     with pytest.raises(EngineFileError, match="cannot open the plan"):
         TensorRTEngine(

@@ -46,7 +46,7 @@ class Watched:
 
 
 def opened(card: GpuTools, found: Manifest, memory: Any) -> TensorRTEngine:
-    plan = plans.read(plans.key_of(found, "fp32", card.backend, card.gpu))
+    plan = plans.read_plan(plans.key_of(found, "fp32", card.backend, card.gpu))
     engine = TensorRTEngine(found, "fp32", plan, backend=card.backend, memory=memory, options=RunOptions())
     engine.warm_up()
     return engine

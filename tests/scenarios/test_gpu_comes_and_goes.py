@@ -30,7 +30,7 @@ class Run:
     """Two people before a camera, the face network behind an engine that can be exchanged."""
 
     def __init__(self, weights: Path, first: Engine | None = None) -> None:
-        tiny_networks.write(weights, "face")
+        tiny_networks.write_tiny(weights, "face")
         self.card = LosableMemory()
         self.plan = scripted_gpu.plan_of(weights, "face")
         first = first or load("face", choice="onnx", weights=weights)

@@ -20,7 +20,7 @@ from liveaffect.realtime.faces.blazeface import Found
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.health import in_words
+from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
@@ -118,7 +118,7 @@ class Show:
         assert all(supervisor.state.phase == "ended" for supervisor in self.run.supervisors)
 
 
-OURS = ("source ", "looks at ", "scheduler", "closing ")
+OURS = ("source ", "looking at ", "scheduler", "closing ", "watchdog")
 
 
 def networks() -> Networks:
@@ -192,7 +192,7 @@ def test_analysis_that_cannot_load_ends_the_run_with_its_message(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_analysis_that_dies_later_is_said_on_the_picture_and_the_picture_goes_on(tmp_path: Path) -> None:
+def test_looking_that_dies_later_is_said_on_the_picture_and_the_picture_goes_on(tmp_path: Path) -> None:
     class Broken(ScriptedFinder):
         def find(self, image: NDArray[np.uint8]) -> list[Found]:
             raise RuntimeError("the detector gave up")
@@ -202,7 +202,8 @@ def test_analysis_that_dies_later_is_said_on_the_picture_and_the_picture_goes_on
     )
     show.run.run(seconds=1.5)
     show.check_the_end()
-    assert "analysis stopped: the detector gave up" in show.screen.views[-1].notices
+    said = "looking at portrait:1 failed (the detector gave up) and is started again"
+    assert said in show.screen.views[-1].notices
     ledger = show.run.health.ledger(show.camera)
     assert ledger.shown >= 10
 
@@ -252,8 +253,8 @@ def test_without_a_camera_the_voice_is_drawn_on_an_empty_picture(tmp_path: Path)
 
 
 def test_the_report_names_what_was_lost_and_nothing_else() -> None:
-    assert in_words({"samples that came again": 0}, {}) == ""
-    assert in_words({"samples that came again": 3}, {"cues late": 1}) == (
+    assert losses_in_words({"samples that came again": 0}, {}) == ""
+    assert losses_in_words({"samples that came again": 3}, {"cues late": 1}) == (
         "; 3 samples that came again; 1 cues late"
     )
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.engines.recipe import HOP, SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SinkError, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.load_shedder import LEVELS
+from liveaffect.realtime.load_shedder import FACES_HALVED, VOICES_HALVED
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.source import Source
@@ -34,6 +34,7 @@ from liveaffect.realtime.testing.engines import (
 from liveaffect.realtime.testing.faces import Actor, scene
 from liveaffect.realtime.testing.stepped import Stepped, never
 from liveaffect.realtime.testing.synthetic import ScriptedSource
+from liveaffect.realtime.voice_analyzer import SHED
 
 CAMERA, MICROPHONE = "camera:0", "mic:0"
 PERIOD_NS = 40 * MS
@@ -119,18 +120,22 @@ class Desk:
 
 @pytest.mark.parametrize("delay_ms", [130, 170, 700])
 def test_relief_comes_in_its_order_and_goes_again_while_every_picture_is_drawn(delay_ms: int) -> None:
-    """However slow the network: rarer words, doubled hop, halved cadence; afterwards all of it back."""
+    """However slow the network: doubled hop, then halved cadence; afterwards all of it back."""
     desk = Desk()
     network = desk.slow("face")
     desk.work(2 * SECOND)
     assert desk.notices() == []
     network.delay_ns = delay_ms * MS
     desk.work(20 * SECOND)
-    assert desk.notices() == [f"machine is late: {level}" for level in LEVELS[1:]]
+    assert desk.notices() == [
+        f"too much for this machine: {level}" for level in (VOICES_HALVED, FACES_HALVED)
+    ]
     network.delay_ns = 0
     desk.snapshots.clear()
     desk.work(45 * SECOND)
-    assert desk.notices() == [f"machine is late: {level}" for level in reversed(LEVELS[1:])]
+    assert desk.notices() == [
+        f"too much for this machine: {level}" for level in (FACES_HALVED, VOICES_HALVED)
+    ]
     assert desk.snapshots[-1].notices == ()
     ledger = desk.stage.run.health.ledger(CAMERA)
     desk.stage.check()
@@ -142,7 +147,7 @@ def test_under_overload_the_newest_picture_is_looked_at_and_the_rest_is_counted(
     desk.slow("face").delay_ns = 170 * MS
     desk.work(10 * SECOND)
     looked_at = desk.stage.monitors.seen[f"sightings of {CAMERA}"]
-    left_out = desk.stage.wiring.health.left_out["pictures not looked at"]
+    left_out = desk.stage.wiring.health.left_out["pictures not analysed"]
     in_flight = desk.stage.run.rings.frames[CAMERA].written - desk.stage.run.analysis._cursors[CAMERA]
     assert looked_at + left_out + in_flight == desk.stage.run.rings.frames[CAMERA].written
     assert left_out > looked_at
@@ -158,12 +163,15 @@ def test_halved_cadence_and_doubled_hop_really_save_work() -> None:
     desk = Desk(networks=Networks(face, voice, ConstantEngine("fusion", "sad")))
     desk.work(5 * SECOND)
     calm = len(face.batches), len(voice.batches)
-    desk.stage.wiring.scheduler._relief.level = len(LEVELS) - 1
-    desk.stage.wiring.scheduler._relief._last_late_ns = desk.clock.now_ns() + 10 * SECOND
+    desk.stage.wiring.scheduler.shedder.level = 2
+    desk.stage.wiring.scheduler.shedder._last_late_ns = desk.clock.now_ns() + 10 * SECOND
     desk.work(10 * SECOND)
     busy = len(face.batches) - calm[0], len(voice.batches) - calm[1]
     assert busy[0] == pytest.approx(calm[0] / 2, rel=0.1)
     assert busy[1] == pytest.approx(calm[1] / 2, rel=0.1)
+    left_out = desk.stage.wiring.scheduler.lost_sound()[SHED]
+    assert busy[1] + left_out == 5 * SAMPLE_RATE // HOP
+    assert f"; {left_out} {SHED}" in desk.stage.run.report()
 
 
 @pytest.mark.parametrize("fault", [FailingEngine, NanEngine])

@@ -1,0 +1,214 @@
+"""Teaches the small voice network what Whisper's first layers say, moment by moment and over time.
+
+No label is used and so nothing is learnt of what emotions sound like: the head comes later. The speakers that
+figures are measured on are left out all the same. A training that was stopped goes on where it was.
+
+    python -m liveaffect.engines.training.distil_voice --data DIR --whisper DIR --out OUT [--epochs 100]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from liveaffect.engines import whisper
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.voice_student import VoiceStudent
+from liveaffect.engines.model.voice_whisper import VoiceWhisper
+from liveaffect.engines.model.whisper_front import heard_share
+from liveaffect.engines.training import (
+    corpora_voices,
+    loop,
+    sound_store,
+    splits,
+    spoken_sounds,
+    synthetic_sounds,
+)
+from liveaffect.engines.training.augment_samples import heard
+
+BATCH, STEPS = 16, 100
+WATCHED = 96
+"""Pieces of speakers that nothing is learnt from, to see how far the student is."""
+SPOKEN, NOISES_EACH = 240, 6
+MIXED, LEADING = 0.15, 0.3
+"""Shares of pieces with a second sound in them, and of those that begin before the voice does."""
+OVER_TIME = 3.0
+"""How much mean and deviation over time count against single moments."""
+_EVERYWHERE = 0.2
+"""Weight of moments that are hardly heard."""
+_log = logging.getLogger(__name__)
+
+Samples = NDArray[np.float16]
+
+
+class Pupil(nn.Module):
+    """The student, and what turns its features into the teacher's while it learns."""
+
+    def __init__(self, student: VoiceStudent, told: int) -> None:
+        super().__init__()
+        self.student = student
+        self.tell = nn.Linear(student.preset.width, told)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        told: Tensor = self.tell(self.student.trunk(log_mel))
+        return told
+
+
+class Teacher:
+    """Whisper's layers, their features in the measure of their own mean and deviation over speech."""
+
+    def __init__(self, network: VoiceWhisper, sample: Tensor) -> None:
+        self._network = network.eval()
+        features = self._raw(sample)[1]
+        self.width = features.shape[2]
+        self._mean, self._std = features.mean((0, 1)), features.std((0, 1)) + 1e-3
+
+    def said(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel of the pieces, and (n, moments, width)."""
+        log_mel, features = self._raw(samples)
+        return log_mel, (features - self._mean) / self._std
+
+    def _raw(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            with torch.autocast("cpu", enabled=False):
+                log_mel = self._network.front(samples)
+            with torch.autocast("cpu", torch.bfloat16):
+                features = self._network.features(log_mel)
+        return log_mel, torch.cat([one.float() for one in features], dim=2)
+
+
+class DistilTask:
+    """For `loop.train`: pieces of anything that sounds."""
+
+    def __init__(self, train: Sequence[Samples], watched: Sequence[Samples], teacher: VoiceWhisper) -> None:
+        self._train, self._piece = train, teacher.sound.piece
+        self._chance = _chances(train)
+        rng = np.random.default_rng(0)
+        self._watched = torch.stack([self._cut(one, rng) for one in _some(watched, rng)])
+        self._teacher = Teacher(teacher, self._watched)
+        self.told = self._teacher.width
+        self.name = f"distil-{teacher.preset.whisper}-{teacher.preset.layers}-{len(train)}"
+        self.steps = STEPS
+
+    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Pieces that were never heard like this before."""
+        del epoch
+        for _ in range(self.steps):
+            chosen = rng.choice(len(self._train), BATCH, p=self._chance)
+            yield torch.stack([self._elsewhere(self._train[i], rng) for i in chosen])
+
+    def loss(self, network: nn.Module, batch: Tensor) -> Tensor:
+        """How far the student is from the teacher in single moments, in their mean and in their deviation."""
+        log_mel, wanted = self._teacher.said(batch)
+        told = network(log_mel).float()
+        share = heard_share(log_mel)[:, :, None]
+        weight = (1 - _EVERYWHERE) * share + _EVERYWHERE / share.shape[1]
+        moments: Tensor = ((told - wanted) ** 2 * weight).sum(1).mean()
+        return moments + OVER_TIME * _over_time(told, wanted, share)
+
+    def figures(self, network: nn.Module) -> Mapping[str, float]:
+        """The shares of the teacher's variance that the student explains on other speakers."""
+        log_mel, wanted = self._teacher.said(self._watched)
+        told = network(log_mel).float()
+        share = heard_share(log_mel)[:, :, None]
+        mean, mean_told = (wanted * share).sum(1), (told * share).sum(1)
+        return {
+            "moments": float(1 - ((told - wanted) ** 2 * share).sum(1).mean() / _spread(wanted, share)),
+            "means": float(1 - ((mean - mean_told) ** 2).mean() / mean.var(0).mean()),
+        }
+
+    def _elsewhere(self, samples: Samples, rng: np.random.Generator) -> Tensor:
+        sound = samples.astype(np.float32)
+        start = int(rng.integers(0, max(1, len(sound) - 2 * self._piece)))
+        sound = sound[start : start + 2 * self._piece]
+        if rng.random() < MIXED:
+            other = self._train[rng.choice(len(self._train), p=self._chance)].astype(np.float32)
+            length = min(len(sound), len(other))
+            sound = sound[:length] + other[:length] * np.float32(rng.uniform(0.05, 0.7))
+        return self._cut(heard(sound, rng).astype(np.float16), rng)
+
+    def _cut(self, samples: Samples, rng: np.random.Generator) -> Tensor:
+        """A piece of a sound, some of them beginning in the silence before it."""
+        lead = int(rng.uniform(0.0, 0.75) * self._piece) if rng.random() < LEADING else 0
+        sound = np.pad(samples.astype(np.float32), (lead, max(0, self._piece - lead - len(samples))))
+        start = 0 if lead else int(rng.integers(0, len(sound) - self._piece + 1))
+        piece = sound[start : start + self._piece]
+        hiss = rng.normal(size=len(piece)) * 10 ** rng.uniform(-5.5, -3.5)
+        return torch.from_numpy((piece + hiss).astype(np.float32))
+
+
+def _over_time(told: Tensor, wanted: Tensor, share: Tensor) -> Tensor:
+    mean, mean_told = (wanted * share).sum(1), (told * share).sum(1)
+    spread = (((wanted - mean[:, None]) ** 2 * share).sum(1) + 1e-3).sqrt()
+    spread_told = (((told - mean_told[:, None]) ** 2 * share).sum(1) + 1e-3).sqrt()
+    return ((mean - mean_told) ** 2).mean() + ((spread - spread_told) ** 2).mean()
+
+
+def _spread(wanted: Tensor, share: Tensor) -> Tensor:
+    mean = (wanted * share).sum(1).mean(0)
+    return ((wanted - mean) ** 2 * share).sum(1).mean()
+
+
+def _chances(sounds: Sequence[Samples]) -> NDArray[np.float64]:
+    """A sound is drawn as often as it is long."""
+    length = np.array([len(sound) for sound in sounds], np.float64)
+    return np.asarray(length / length.sum())
+
+
+def _some(sounds: Sequence[Samples], rng: np.random.Generator) -> list[Samples]:
+    return [sounds[i] for i in rng.choice(len(sounds), WATCHED, replace=len(sounds) < WATCHED)]
+
+
+def sounds_of(data: Path, cache: Path) -> tuple[list[Samples], list[Samples]]:
+    """Everything that may be learnt from, and what is only watched: by the frozen sides of the speakers."""
+    parts: dict[str, list[Samples]] = {side: [] for side in splits.SIDES}
+    for corpus, path in corpora_voices.find(data).items():
+        takes = corpora_voices.read_corpus(corpus, path)
+        for take, sound in zip(takes, sound_store.load_takes(takes, cache, _log.info), strict=True):
+            parts[splits.side_of(take.speaker, calibrate=0.15, test=0.15)].append(sound)
+    made = list(spoken_sounds.made(SPOKEN, seed=1))
+    noises = [
+        s.astype(np.float16) for kind in synthetic_sounds.bank(NOISES_EACH, seed=1).values() for s in kind
+    ]
+    return [*parts["train"], *made, *noises], parts["calibrate"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m liveaffect.engines.training.distil_voice", description=__doc__
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--whisper", type=Path, required=True, help="a folder with tiny.en's model.bin")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--limit-s", type=float, default=math.inf)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    train, watched = sounds_of(given.data, sound_store.default_folder())
+    _log.info("%d sounds to learn from, %d to watch", len(train), len(watched))
+    teacher = presets.build("voice", "whisper")
+    student = presets.build("voice", "student", seed=given.seed)
+    assert isinstance(teacher, VoiceWhisper)
+    assert isinstance(student, VoiceStudent)
+    teacher.ears.take(whisper.read(given.whisper, whisper.TINY_EN))
+    task = DistilTask(train, watched, teacher)
+    schedule = loop.Schedule(
+        epochs=given.epochs, rate=2e-3, average=0.995, seed=given.seed, threads=1, limit_s=given.limit_s
+    )
+    outcome = loop.train(Pupil(student, task.told), task, schedule, given.out)
+    return 0 if outcome.finished else 75
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

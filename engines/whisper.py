@@ -1,0 +1,150 @@
+"""Reads Whisper's weights from the file that CTranslate2 converts them to, with NumPy alone.
+
+The voice network stands on the first layers of Whisper's encoder, which are not ours: they come as a file
+of the user's and are believed only if their SHA-256 is that of a file known here. The format is plain: a
+head, then name, shape, type and bytes of each tensor. Tensors are mapped, so only those used cost memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liveaffect.engines.protocol import EngineFileError
+
+FILE = "model.bin"
+_TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+_SPEC = "WhisperSpec"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperModel:
+    """One size of Whisper, as far as its encoder's first layers go."""
+
+    name: str
+    sha256: str
+    """Of `model.bin`."""
+    width: int
+    heads: int
+    layers: int
+
+
+TINY_EN = WhisperModel(
+    name="tiny.en",
+    sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    width=384,
+    heads=6,
+    layers=4,
+)
+BASE = WhisperModel(
+    name="base",
+    sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+    width=512,
+    heads=8,
+    layers=6,
+)
+KNOWN = {model.name: model for model in (TINY_EN, BASE)}
+
+
+def read(folder: Path, model: WhisperModel) -> dict[str, NDArray[np.generic]]:
+    """The tensors of `folder/model.bin` by CTranslate2's names, after its SHA-256 was found to be right.
+
+    Raises EngineFileError if the file is missing, another one, or damaged.
+    """
+    path = folder / FILE
+    check(path, model)
+    return read_tensors(path)
+
+
+def check(path: Path, model: WhisperModel) -> None:
+    """Raise EngineFileError unless this is the file that is known under the model's name."""
+    try:
+        found = _sha256(path)
+    except OSError as err:
+        raise EngineFileError(
+            f"Whisper {model.name} is not at {path}: {err.strerror}; `liveaffect fetch` brings it"
+        ) from err
+    if found != model.sha256:
+        raise EngineFileError(
+            f"{path} is not Whisper {model.name} as known here (SHA-256 {found[:12]}..., expected "
+            f"{model.sha256[:12]}...); remove it and run `liveaffect fetch`"
+        )
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
+    """All tensors of a CTranslate2 file, whatever model it holds."""
+    try:
+        with path.open("rb") as stream:
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return dict(_tensors(_Cursor(content)))
+    except (OSError, ValueError, struct.error, UnicodeDecodeError) as err:
+        raise EngineFileError(
+            f"cannot read Whisper's weights in {path}: {err}; run `liveaffect fetch`"
+        ) from err
+
+
+def encoder(tensors: Mapping[str, NDArray[np.generic]], layers: int) -> dict[str, NDArray[np.float32]]:
+    """Convolutions, positions and so many layers of the encoder, in single precision.
+
+    Names lose their leading `encoder/`, and slashes become dots.
+    """
+    wanted = ("conv1/", "conv2/", "position_encodings/", *(f"layer_{i}/" for i in range(layers)))
+    starts = tuple(f"encoder/{part}" for part in wanted)
+    return {
+        name.removeprefix("encoder/").replace("/", "."): np.asarray(tensor, np.float32)
+        for name, tensor in tensors.items()
+        if name.startswith(starts)
+    }
+
+
+class _Cursor:
+    """A place in the file."""
+
+    def __init__(self, content: mmap.mmap) -> None:
+        self.content, self.at = content, 0
+
+    def take(self, form: str) -> tuple[int, ...]:
+        found = struct.unpack_from(form, self.content, self.at)
+        self.at += struct.calcsize(form)
+        return found
+
+    def text(self) -> str:
+        (length,) = self.take("<H")
+        found = self.content[self.at : self.at + length - 1].decode()
+        self.at += length
+        return found
+
+
+def _tensors(cursor: _Cursor) -> list[tuple[str, NDArray[np.generic]]]:
+    cursor.take("<I")
+    if (spec := cursor.text()) != _SPEC:
+        raise ValueError(f"it holds a '{spec}', not a '{_SPEC}'")
+    _, count = cursor.take("<II")
+    found = []
+    for _ in range(count):
+        name = cursor.text()
+        (rank,) = cursor.take("<B")
+        shape = cursor.take(f"<{rank}I")
+        kind, length = cursor.take("<BI")
+        if kind in _TYPES:
+            dtype = np.dtype(_TYPES[kind])
+            values = np.frombuffer(cursor.content, dtype, length // dtype.itemsize, cursor.at)
+            found.append((name, values.reshape(shape)))
+        cursor.at += length
+    return found
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""Text to masks of coverage, drawn by FreeType through Pillow with the fonts of `fonts`.
+
+Sizes are given as the height of capitals, which is what a layout sees. A plain line is put together from
+characters that were drawn before, because most lines change with every picture and FreeType takes 6 us a
+character; a line in a script whose letters join or run from right to left is drawn as a whole.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liveaffect.realtime.drawing.fonts import CAP_SHARE, FontFile, dejavu, font_of, open_font
+
+Coverage = NDArray[np.uint16]
+"""0..256 for every pixel."""
+_ALONE = ((0, 0x0590), (0x1E00, 0x2070), (0x3000, 0xD7A4), (0xF900, 0xFB00), (0xFF00, 0xFFF0))
+"""Latin to Armenian, punctuation, Chinese to Korean: letters that do not change beside others."""
+
+
+def ascent_px(cap_px: int) -> int:
+    """Rows above the baseline in every mask of this size: capitals with an accent."""
+    return cap_px + max(3, cap_px * 3 // 8)
+
+
+def descent_px(cap_px: int) -> int:
+    """Rows below the baseline."""
+    return max(3, cap_px * 3 // 8)
+
+
+@lru_cache(maxsize=512)
+def text_mask(text: str, cap_px: int, *, bold: bool = False) -> Coverage:
+    """Coverage of one line of text; the baseline lies `ascent_px` below the top row. Read-only."""
+    shown = printable(text)
+    shaped = any(not _stands_alone(char) for char in shown)
+    runs = [(char, font_of(char, bold=bold)) for char in shown]
+    if shaped:
+        by_font = groupby(runs, lambda run: run[1])
+        runs = [("".join(char for char, _ in run), font) for font, run in by_font]
+    parts = [_drawn(run, font or dejavu(bold=bold), cap_px, shaped=shaped) for run, font in runs]
+    width = sum(advance for _, _, advance in parts)
+    out = np.zeros((ascent_px(cap_px) + descent_px(cap_px), max(width, 1)), np.uint16)
+    left = 0
+    for mask, start, advance in parts:
+        at = max(0, left + start)
+        area = out[:, at : at + mask.shape[1]]
+        np.maximum(area, mask[:, : area.shape[1]], out=area)
+        left += advance
+    out.setflags(write=False)
+    return out
+
+
+def text_width_px(text: str, cap_px: int, *, bold: bool = False) -> int:
+    """Width of one line of text."""
+    return int(text_mask(text, cap_px, bold=bold).shape[1])
+
+
+def fit_text(text: str, width_px: int, cap_px: int, *, bold: bool = False) -> str:
+    """The text, or as much of its beginning as fits with an ellipsis."""
+    if text_width_px(text, cap_px, bold=bold) <= width_px:
+        return text
+    for length in range(len(text) - 1, 0, -1):
+        shorter = text[:length].rstrip() + "…"
+        if text_width_px(shorter, cap_px, bold=bold) <= width_px:
+            return shorter
+    return ""
+
+
+def wrap_text(text: str, width_px: int, cap_px: int, *, bold: bool = False, lines: int = 2) -> list[str]:
+    """The text in at most so many lines that fit; what is left over ends in an ellipsis."""
+    out: list[str] = []
+    words = text.split()
+    while words and len(out) < lines - 1:
+        count = 1
+        while count < len(words) and (
+            text_width_px(" ".join(words[: count + 1]), cap_px, bold=bold) <= width_px
+        ):
+            count += 1
+        out.append(fit_text(" ".join(words[:count]), width_px, cap_px, bold=bold))
+        words = words[count:]
+    return [*out, fit_text(" ".join(words), width_px, cap_px, bold=bold)] if words else out
+
+
+def _stands_alone(char: str) -> bool:
+    return any(low <= ord(char) < high for low, high in _ALONE) and not unicodedata.combining(char)
+
+
+def printable(text: str) -> str:
+    """The text with every accent on its letter, and a space for what cannot be seen."""
+    joined = unicodedata.normalize("NFC", text)
+    return "".join(char if char.isprintable() else " " for char in joined)
+
+
+@lru_cache(maxsize=4096)
+def _drawn(run: str, font: FontFile, cap_px: int, *, shaped: bool) -> tuple[Coverage, int, int]:
+    """Coverage of characters of one font, where it starts, and how far the next ones stand from the start."""
+    face = open_font(font, round(cap_px / CAP_SHARE), shaped=shaped)
+    core, (left, top) = face.getmask2(run, mode="L", anchor="ls")
+    width, height = core.size
+    ink = np.frombuffer(bytes(core), np.uint8).reshape(height, width).astype(np.uint16)
+    ink += ink >> 7
+    out = np.zeros((ascent_px(cap_px) + descent_px(cap_px), width), np.uint16)
+    first = ascent_px(cap_px) + int(top)
+    cut = ink[max(0, -first) : max(0, len(out) - first)]
+    out[max(0, first) : max(0, first) + len(cut)] = cut
+    return out, int(left), round(face.getlength(run))

@@ -1,0 +1,127 @@
+"""No sound is lost silently: files hear all of it or refuse, and a live run says what it left out and why."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import EndOfStream, RealtimeError
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.lockstep import LockStep, Summary, Watched, analyse
+from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.speech import tone_voice
+from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine
+from liveaffect.realtime.testing.stepped import constant_networks
+from liveaffect.realtime.testing.synthetic import tone
+from liveaffect.realtime.voice_analyzer import BROKEN, LATE, SHED, UNDECIDED, VoiceAnalyzer
+from liveaffect.realtime.window import PIECES
+from liveaffect.realtime.wiring import Rings, Tools, Wiring
+
+MICROPHONE = "mic:0"
+
+
+class Sound:
+    """A source of sound alone, in blocks of one size."""
+
+    def __init__(self, samples: int, block: int, *, missing: range = range(0)) -> None:
+        self._blocks = (each for each in self._cut(samples, block) if each.first not in missing)
+
+    def read(self, timeout_s: float) -> AudioBlock:
+        block = next(self._blocks, None)
+        if block is None:
+            raise EndOfStream("the sound is over")
+        return block
+
+    @staticmethod
+    def _cut(samples: int, block: int) -> Iterator[AudioBlock]:
+        voice = np.resize(tone_voice(2.0), samples)
+        for first in range(0, samples, block):
+            yield AudioBlock(
+                MICROPHONE, first, first * SECOND // SAMPLE_RATE, voice[first : first + block].copy()
+            )
+
+
+def run(samples: int, block: int) -> int:
+    """How many pieces the voice network was given in lock-step."""
+    voice = CountingEngine(ConstantEngine("voice", "sad"))
+    networks = Networks(ConstantEngine("face", "sad"), voice, ConstantEngine("fusion", "sad"))
+    rings = Rings.plain([], [MICROPHONE])
+    wiring = Wiring(rings, networks, lambda: pytest.fail("no camera, no finder"), lambda _: None)
+    LockStep(wiring, None, Outputs([])).run(Sound(samples, block))
+    return sum(voice.batches)
+
+
+@pytest.mark.parametrize("past_the_grid", [0, 1, 700, 1599])
+def test_lock_step_hears_every_piece_wherever_between_two_grid_points_the_sound_ends(
+    past_the_grid: int,
+) -> None:
+    """The last piece may be complete after the last grid point."""
+    for count in range(1, 4):
+        samples = PIECE + count * HOP + past_the_grid
+        assert run(samples, 320) == 1 + count + past_the_grid // HOP
+
+
+def test_lock_step_refuses_to_go_on_as_if_nothing_was_lost_when_sound_comes_too_late_to_be_heard() -> None:
+    with pytest.raises(RealtimeError, match=LATE):
+        run(10 * SAMPLE_RATE, 10 * SAMPLE_RATE)
+
+
+def analyzer(samples: int, *, gap_at: int | None = None) -> VoiceAnalyzer:
+    """One whose microphone has delivered so much, in blocks, of which one may be missing."""
+    ring = AudioRing(20 * SAMPLE_RATE)
+    for first in range(0, samples, HOP):
+        if first != gap_at:
+            ring.push(tone(first, HOP, first * SECOND // SAMPLE_RATE))
+    return VoiceAnalyzer(MICROPHONE, ring, PIECES)
+
+
+def test_every_piece_is_heard_or_counted_with_its_cause() -> None:
+    late = analyzer(10 * HOP)
+    complete = (10 * HOP - PIECE) // HOP + 1
+    assert late.unheard == complete
+    assert len(late.due(hop_doubled=False)) + late.lost[LATE] == complete
+    assert late.unheard == 0
+    calm = analyzer(PIECE + HOP)
+    assert (len(calm.due(hop_doubled=True)), calm.lost[SHED]) == (1, 1)
+    broken = analyzer(PIECE + HOP, gap_at=HOP)
+    assert (broken.due(hop_doubled=False), broken.lost[BROKEN]) == ([], 2)
+
+
+def answer(speech: float) -> dict[str, np.ndarray]:
+    engine = ConstantEngine("voice", "sad")
+    spec = {tensor.name: tensor for tensor in engine.spec.inputs}
+    inputs = {name: np.zeros((1, *tensor.shape), tensor.dtype) for name, tensor in spec.items()}
+    row = {name: array[0] for name, array in engine.infer(inputs).items()}
+    return {**row, "speech": np.array([speech], np.float32)}
+
+
+def test_speech_that_stays_undecided_is_counted_and_said_in_the_summary() -> None:
+    hearing = analyzer(PIECE)
+    (piece,) = hearing.due(hop_doubled=False)
+    hearing.take(piece, answer(1.0))
+    for at_ms in itertools.count(450, 100):
+        hearing.assign(at_ms * MS, anyone_in_view=True)
+        if hearing.lost[UNDECIDED] or at_ms > 5_000:
+            break
+    assert hearing.lost[UNDECIDED] == 1
+    line = Summary(lost_sound=dict(hearing.lost)).line()
+    assert line.endswith(f"; 1 {UNDECIDED}")
+
+
+@pytest.mark.parametrize("gap_s", [1, 30])
+def test_the_summary_of_a_file_reports_what_its_sound_lost(gap_s: int) -> None:
+    """Part of a recording is missing, even more than a ring holds: that is no fault of lock-step."""
+    gap = range(SAMPLE_RATE, (1 + gap_s) * SAMPLE_RATE)
+    watched = Watched(Sound(gap.stop + SAMPLE_RATE, 320, missing=gap), None, MICROPHONE)
+    tools = Tools(constant_networks(), lambda: pytest.fail("no camera, no finder"))
+    summary = analyse(watched, tools, Outputs([]), lambda _: None)
+    lost = summary.lost_sound[BROKEN]
+    assert 0 <= lost - len(gap) // HOP <= PIECE // HOP + 1
+    assert summary.line().endswith(f"; {lost} {BROKEN}")
