@@ -27,7 +27,7 @@ from liveaffect.calibration.samples import Exam, Samples
 from liveaffect.calibration.temperature import log_loss, tempered
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe, stopwatch
-from liveaffect.engines.build.quantize import PreparedNetwork, part_of, prepare_network, record_int8
+from liveaffect.engines.build.quantize import PreparedNetwork, prepare_network, quantisation_part, record_int8
 from liveaffect.engines.build.ranges import METHODS
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.onnx_engine import OnnxEngine
@@ -195,7 +195,7 @@ def best_form(
     layers = tuple(replace(layer, excluded=layer.name in excluded) for layer in layers)
     report(f"{prepared.manifest.name}: back to fp32: {', '.join(excluded) or 'no layer'}")
     part = {
-        **part_of(prepared, observed, method, excluded),
+        **quantisation_part(prepared, observed, method, excluded),
         "samples_sha256": drawn.sha256,
         "conditions": list(drawn.conditions),
         "judged_on": len(exam.truth),

@@ -124,10 +124,12 @@ def quantize(
         raise ValueError(f"no calibration method '{method}'; known are {', '.join(METHODS)}")
     observed = prepared.observe(batches)
     content = prepared.quantised(observed.cuts(method), exclude)
-    return record_int8(manifest_path, prepared, content, part_of(prepared, observed, method, exclude))
+    return record_int8(
+        manifest_path, prepared, content, quantisation_part(prepared, observed, method, exclude)
+    )
 
 
-def part_of(
+def quantisation_part(
     prepared: PreparedNetwork, observed: Observed, method: str, exclude: Collection[str] = ()
 ) -> dict[str, Any]:
     """What a manifest says under `quantisation`."""
