@@ -27,6 +27,7 @@ from harness import Result, print_record
 from response_estimators import FRAMES, PRESENT, STACKED, Estimator, Look, ways
 
 from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import KINDS
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
@@ -228,7 +229,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--write", action="store_true", help="keep the results")
     given = parser.parse_args()
-    confidence = confidence_of(None, ["face", "voice", "fusion"], print)
+    confidence = confidence_of(dict.fromkeys(KINDS), KINDS, print)
     everything = ways(confidence, BEFORE)
     tracks = list(read(given.looks, given.kind))
     curves: dict[str, list[tuple[float, float, str]]] = defaultdict(list)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.calibration.av_measurement import MediaReader
-from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
 from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import quality
@@ -88,7 +88,7 @@ def sound_of(statistics: SpeakerStatistics) -> VoiceStatistics:
     """What is kept of a speaker's running statistics."""
     mean, istd = statistics.normaliser()
     variance = 1.0 / np.square(istd.astype(np.float64))
-    seconds = statistics.weight * STFT_STEP / SAMPLE_RATE
+    seconds = statistics.weight * statistics.kept.unit_s
     return VoiceStatistics(tuple(map(float, mean)), tuple(map(float, variance)), seconds)
 
 

@@ -118,7 +118,7 @@ def _kinds(
 
 def _cast(found: Mapping[str, Manifest], engines: Mapping[str, Engine], finders: Finders) -> Engines:
     recipe = found["voice"].recipe if "voice" in found else manifests.describe("voice", "scripted").recipe
-    pieces = PieceGrid(recipe.piece, recipe.hop, recipe.lead)
+    pieces = PieceGrid(recipe.piece, recipe.hop, recipe.lead, recipe.statistics)
     return Engines(engines["face"], Remembering(engines["voice"]), engines["fusion"], finders, pieces)
 
 

@@ -154,7 +154,7 @@ def _ask_voice(cast: Engines, speech: NDArray[np.float32]) -> Pooled:
     starts = range(0, len(speech) - cast.pieces.length + 1, cast.pieces.hop)
     pieces = [speech[start : start + cast.pieces.length] for start in starts]
     loudest = max(pieces, key=lambda piece: float(np.square(piece).sum()))
-    mean, istd = SpeakerStatistics.cold().normaliser()
+    mean, istd = SpeakerStatistics.cold(kept=cast.pieces.statistics).normaliser()
     answer = cast.voice.infer({"samples": loudest[None], "mean": mean[None], "istd": istd[None]})
     return Pooled(answer["vector"][0], answer["logits"][0])
 

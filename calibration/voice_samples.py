@@ -85,7 +85,8 @@ def _sounds(takes: dict[str, list[Take]], report: Callable[[str], None]) -> tupl
         if these:
             held += these
             sounds += [
-                s.astype(np.float32) for s in sound_store.load(these, sound_store.default_folder(), report)
+                s.astype(np.float32)
+                for s in sound_store.load_takes(these, sound_store.default_folder(), report)
             ]
     return held, sounds
 
@@ -132,8 +133,8 @@ def _pooled_pieces(answers: Tensors, ends: Places, hop_s: float) -> NDArray[np.f
             logits=part["logits"],
             score=part["score"][:, 0],
             speech=part["speech"][:, 0],
-            mean=part["mel_sum"],
-            istd=part["mel_sumsq"],
+            mean=part["stat_sum"],
+            istd=part["stat_sumsq"],
             hop_s=hop_s,
         ).pooled()
         rows.append(np.full(len(LABELS), np.nan, np.float32) if one is None else one)

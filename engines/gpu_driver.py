@@ -85,7 +85,7 @@ def why_no_gpu(library: str = LIBRARY, flavour: str | None = None) -> str | None
     return None if flavour is None else why_too_old(flavour, library)
 
 
-def why_no_tensorrt() -> str | None:
+def why_driver_refuses() -> str | None:
     """Why TensorRT cannot be used here, in a few words; None if driver and package are both there."""
     if why := why_no_gpu():
         return why

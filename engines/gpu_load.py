@@ -45,7 +45,7 @@ class GpuTools:
 
 def find_tools() -> GpuTools:
     """Driver, GPU, TensorRT and device memory. Raises EngineUnavailable with the first that is missing."""
-    if why := gpu_driver.why_no_tensorrt():
+    if why := gpu_driver.why_driver_refuses():
         raise EngineUnavailable(why)
     backend = find_backend()
     found = gpu_driver.gpus()
@@ -57,7 +57,7 @@ def find_tools() -> GpuTools:
     return GpuTools(backend, found[0])
 
 
-def why_not() -> str | None:
+def why_no_card() -> str | None:
     """Why no network can run on a GPU here, in a few words; None if one can."""
     try:
         find_tools()
@@ -145,7 +145,9 @@ def open_best(
             raise PlanMissing(f"there is no plan for the {found.kind} network yet; {BUILD}")
         if not opened:
             raise EngineUnavailable(f"no plan of the {found.kind} network can be used: {'; '.join(refused)}")
-        best, times = _fastest(opened, probe.inputs(found.kind, 1, piece=found.recipe.piece))
+        best, times = _fastest(
+            opened, probe.inputs(found.kind, 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
+        )
         for line in (*(f"{found.kind}: not in {why}" for why in refused), *best.notes):
             report(line)
         undo.pop_all()
@@ -165,7 +167,7 @@ def _alike(found: Manifest, precision: str, reference: Engine, tools: GpuTools) 
     engine = open_plan(found, precision, tools)
     with ExitStack() as undo:
         undo.callback(engine.close)
-        inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece)
+        inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics)
         compared = parity.compare(reference, engine, inputs, tolerance=tolerance_of(precision))
         if not compared.alike:
             raise EngineUnavailable(f"answers otherwise than the CPU: {'; '.join(compared.complaints)}")

@@ -94,11 +94,11 @@ def manifest_path(kind: str, weights: Path | None = None) -> Path:
 
 def why_not_tensorrt() -> str | None:
     """Why TensorRT cannot be taken, in a few words; None if it can."""
-    if why := gpu_driver.why_no_tensorrt():
+    if why := gpu_driver.why_driver_refuses():
         return why
     from liveaffect.engines import gpu_load
 
-    return gpu_load.why_not()
+    return gpu_load.why_no_card()
 
 
 def _refuse_unknown(kind: str, choice: str) -> None:
@@ -122,7 +122,8 @@ def _opened_engine(found: Manifest, folder: Path, choice: str, threads: int) -> 
 
 def _best_backend(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[Engine, str]:
     """The GPU where it has a plan that answers right, else the CPU; the other one stands behind it."""
-    why_not = why_not_tensorrt()
+    # A plan is built from a file that holds all its tensors.
+    why_not = "its first layers are Whisper's" if found.foreign else why_not_tensorrt()
     if why_not is not None:
         engine, why = _best_on_cpu(found, folder, threads)
         return engine, f"{why}; not TensorRT: {why_not}"
@@ -165,12 +166,12 @@ def _best_on_cpu(found: Manifest, folder: Path, threads: int) -> tuple[Engine, s
         return fp32, "; not INT8: there is no such file"
     int8 = _onnx(found, folder, "int8", threads)
     int8.warm_up()
-    inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece)
+    inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics)
     compared = parity.compare(fp32, int8, inputs, tolerance=parity.FOLLOWS)
     if not compared.alike:
         int8.close()
         return fp32, f"; not INT8: its answers differ from fp32 here ({'; '.join(compared.complaints)})"
-    batch = probe.inputs(found.kind, 1, piece=found.recipe.piece)
+    batch = probe.inputs(found.kind, 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
     fp32_ns, int8_ns = stopwatch.median_ns(
         [lambda: fp32.infer(batch), lambda: int8.infer(batch)], rounds=ROUNDS
     )

@@ -34,6 +34,9 @@ _TENSORS = {
     "voice": (protocol.VOICE_INPUTS, protocol.VOICE_OUTPUTS),
     "fusion": (protocol.FUSION_INPUTS, protocol.FUSION_OUTPUTS),
 }
+STATISTICS = ("mean", "istd", "stat_sum", "stat_sumsq")
+"""Tensors of a voice network that are as wide as its statistics of a speaker."""
+MOST_STATISTICS = 8_192
 LONGEST_PIECE_S = 10
 EVIDENCE_S = {"face": 2.0, "voice": 4.0, "fusion": 4.0}
 
@@ -52,6 +55,8 @@ class RecipeNumbers:
     """Samples of a piece that were heard before; silence where a stream begins."""
     evidence_s: float = 2.0
     """How far back pooling looks."""
+    statistics: recipe.Statistics = recipe.FRAMES
+    """What a voice network keeps of a speaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ class Manifest:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Empty for random weights."""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    foreign: Mapping[str, Any] = field(default_factory=dict)
+    """The file of somebody else's that tensors are taken from, and their names; empty for most networks."""
     format: int = FORMAT
 
     def has(self, precision: str) -> bool:
@@ -91,18 +98,33 @@ class Manifest:
         )
 
 
-def tensors(kind: str, piece: int = recipe.PIECE) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of one kind of network; only the length of a piece of sound is the preset's own."""
-    inputs, outputs = _TENSORS[kind]
-    return tuple(replace(t, shape=(piece,)) if t.name == "samples" else t for t in inputs), outputs
+def tensors(
+    kind: str, piece: int = recipe.PIECE, width: int = recipe.MEL_BANDS
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of one kind of network.
+
+    A voice preset has its own length of a piece of sound and its own number of speaker statistics.
+    """
+    own = {"samples": (piece,), **dict.fromkeys(STATISTICS, (width,))}
+    inputs, outputs = (
+        tuple(replace(t, shape=own.get(t.name, t.shape)) for t in part) for part in _TENSORS[kind]
+    )
+    return inputs, outputs
 
 
 def describe(
-    kind: str, preset: str, *, piece: int = recipe.PIECE, hop: int = recipe.HOP, lead: int = 0
+    kind: str,
+    preset: str,
+    *,
+    piece: int = recipe.PIECE,
+    hop: int = recipe.HOP,
+    lead: int = 0,
+    statistics: recipe.Statistics | None = None,
 ) -> Manifest:
     """The manifest of a network that has no files yet."""
-    inputs, outputs = tensors(kind, piece)
-    numbers = RecipeNumbers(piece=piece, hop=hop, lead=lead, evidence_s=EVIDENCE_S[kind])
+    kept = statistics or recipe.FRAMES
+    inputs, outputs = tensors(kind, piece, kept.width)
+    numbers = RecipeNumbers(piece=piece, hop=hop, lead=lead, evidence_s=EVIDENCE_S[kind], statistics=kept)
     return Manifest(f"{kind}-{preset}", kind, preset, {}, recipe.LABELS, inputs, outputs, numbers)
 
 
@@ -198,7 +220,7 @@ def mend(path: Path) -> str:
 
 
 _FIRST = ("name", "kind", "preset", "format")
-_FREE = ("quantisation", "confidence", "training", "figures")
+_FREE = ("quantisation", "confidence", "training", "figures", "foreign")
 _KEYS = {*_FIRST, *_FREE, "files", "labels", "inputs", "outputs", "recipe"}
 
 
@@ -209,7 +231,8 @@ class _Reader:
         self._path = path
 
     def manifest(self, found: object) -> Manifest:
-        entry = self._mapping("the manifest", found)
+        # The field is younger than the format: without it all tensors are the network's own.
+        entry = {"foreign": {}, **self._mapping("the manifest", found)}
         self._format(entry.get("format"))
         self._same_keys("the manifest", entry, _KEYS)
         for key in ("name", "kind", "preset"):
@@ -221,7 +244,7 @@ class _Reader:
         if entry["labels"] != list(recipe.LABELS):
             raise self._refusal(f"its labels are {entry['labels']}, wanted {list(recipe.LABELS)}")
         numbers = self._numbers(entry["recipe"])
-        inputs, outputs = tensors(kind, numbers.piece)
+        inputs, outputs = tensors(kind, numbers.piece, numbers.statistics.width)
         self._tensors("inputs", kind, entry["inputs"], inputs)
         self._tensors("outputs", kind, entry["outputs"], outputs)
         free: dict[str, Any] = {key: self._mapping(f"'{key}'", entry[key]) for key in _FREE}
@@ -265,8 +288,9 @@ class _Reader:
 
     def _numbers(self, found: object) -> RecipeNumbers:
         default = RecipeNumbers()
-        # The field is younger than the format: without it no piece has a lead.
-        entry = {"lead": default.lead, **self._mapping("'recipe'", found)}
+        # Two fields are younger than the format: without them no piece has a lead, and frames are counted.
+        given = self._mapping("'recipe'", found)
+        entry = {"lead": default.lead, "statistics": asdict(default.statistics), **given}
         self._same_keys("'recipe'", entry, set(asdict(default)))
         for key in ("crop", "sample_rate"):
             wanted = getattr(default, key)
@@ -282,7 +306,19 @@ class _Reader:
             raise self._refusal(f"recipe 'lead' is {lead!r}, wanted 0 to {piece - hop} samples")
         if type(evidence_s) not in (int, float) or not 0 < evidence_s <= 60:
             raise self._refusal(f"recipe 'evidence_s' is {evidence_s!r}, wanted seconds above 0, up to 60")
-        return RecipeNumbers(piece=piece, hop=hop, lead=lead, evidence_s=float(evidence_s))
+        kept = self._statistics(entry["statistics"])
+        return RecipeNumbers(piece=piece, hop=hop, lead=lead, evidence_s=float(evidence_s), statistics=kept)
+
+    def _statistics(self, found: object) -> recipe.Statistics:
+        entry = self._mapping("recipe 'statistics'", found)
+        self._same_keys("recipe 'statistics'", entry, set(asdict(recipe.Statistics())))
+        width = entry["width"]
+        if type(width) is not int or not 0 < width <= MOST_STATISTICS:
+            raise self._refusal(f"recipe 'statistics' are {width!r} wide, wanted 1 to {MOST_STATISTICS}")
+        try:
+            return recipe.Statistics(width, entry["counts"])
+        except ValueError as err:
+            raise self._refusal(str(err)) from err
 
     def _mapping(self, what: str, found: object) -> dict[str, Any]:
         if not isinstance(found, dict):

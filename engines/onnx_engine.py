@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from liveaffect.engines import foreign
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_runtime import failures, ort
@@ -51,6 +52,9 @@ class OnnxEngine:
         path = folder / manifests.file_name(manifest.kind, precision)
         content = manifests.load_bytes(manifest, folder, precision)
         options = session_options(threads)
+        if borrowed := foreign.tensors(manifest):
+            values = [ort.OrtValue.ortvalue_from_numpy(tensor) for tensor in borrowed.values()]
+            options.add_external_initializers(list(borrowed), values)
         try:
             session = ort.InferenceSession(content, options, providers=[PROVIDER])
         except RUNTIME_ERRORS as err:

@@ -110,8 +110,9 @@ def compare_named(
             folder, _, choice = text.rpartition(":")
             opened.append(load(kind, choice=choice, weights=Path(folder) if folder else weights))
         chosen = tolerance or (QUANTISED if any("int8" in e.spec.name for e in opened) else EXACT)
-        piece = next((t.shape[0] for t in opened[0].spec.inputs if t.name == "samples"), 0)
-        return compare(opened[0], opened[1], probe.inputs(kind, items, piece=piece), tolerance=chosen)
+        return compare(
+            opened[0], opened[1], probe.for_tensors(kind, items, opened[0].spec.inputs), tolerance=chosen
+        )
     finally:
         for engine in opened:
             engine.close()

@@ -6,31 +6,41 @@ the spread of the answers would mean nothing, and INT8 ranges are set for pictur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.protocol import VECTOR
+from liveaffect.engines.protocol import VECTOR, TensorSpec
 from liveaffect.engines.recipe import (
     CROP_SIZE,
     LABELS,
-    MEL_BANDS,
     PIECE,
-    PRIOR_MEAN,
-    PRIOR_VARIANCE,
     SAMPLE_RATE,
+    Statistics,
 )
 
 Batch = dict[str, NDArray[Any]]
 
 
-def inputs(kind: str, count: int, *, seed: int = 0, piece: int = PIECE) -> Batch:
+def inputs(
+    kind: str, count: int, *, seed: int = 0, piece: int = PIECE, statistics: Statistics | None = None
+) -> Batch:
     """`count` items for one kind of network; the same seed gives the same items."""
     rng = np.random.default_rng(seed)
     if kind == "voice":
-        return _voices(rng, count, piece)
+        return _voices(rng, count, piece, statistics or Statistics())
     return {"face": _faces, "fusion": _evidence}[kind](rng, count)
+
+
+def for_tensors(kind: str, count: int, wanted: Sequence[TensorSpec], *, seed: int = 0) -> Batch:
+    """Items for a network of which no more is known than its input tensors."""
+    shapes = {tensor.name: tensor.shape for tensor in wanted}
+    if kind != "voice":
+        return inputs(kind, count, seed=seed)
+    kept = Statistics.of_width(shapes["mean"][0])
+    return inputs(kind, count, seed=seed, piece=shapes["samples"][0], statistics=kept)
 
 
 def split(batch: Batch, sizes: tuple[int, ...]) -> list[Batch]:
@@ -68,7 +78,7 @@ def _faces(rng: np.random.Generator, count: int) -> Batch:
     return {"crop": np.ascontiguousarray(picture.transpose(0, 2, 3, 1).clip(0, 255)).astype(np.uint8)}
 
 
-def _voices(rng: np.random.Generator, count: int, piece: int) -> Batch:
+def _voices(rng: np.random.Generator, count: int, piece: int, statistics: Statistics) -> Batch:
     """A buzz with moving pitch through two resonances, room noise, and a speaker's statistics."""
     at_s = np.arange(piece) / SAMPLE_RATE
     pitch_hz = rng.uniform(90, 280, (count, 1)) * (
@@ -83,10 +93,11 @@ def _voices(rng: np.random.Generator, count: int, piece: int) -> Batch:
     swell = 0.6 + 0.4 * np.sin(2 * np.pi * rng.uniform(2, 6, (count, 1)) * at_s)
     loud = 10 ** rng.uniform(-2.5, -0.7, (count, 1))
     room = 10 ** rng.uniform(-4, -2.5, (count, 1)) * rng.normal(size=(count, piece))
-    spread = np.sqrt(PRIOR_VARIANCE) * rng.uniform(0.7, 1.4, (count, MEL_BANDS))
+    mean, variance = statistics.prior
+    spread = np.sqrt(variance) * rng.uniform(0.7, 1.4, (count, statistics.width))
     return {
         "samples": (loud * swell * sound / 2 + room).clip(-1, 1).astype(np.float32),
-        "mean": (PRIOR_MEAN + rng.normal(0, 1, (count, MEL_BANDS))).astype(np.float32),
+        "mean": (mean + rng.normal(0, 1, (count, statistics.width))).astype(np.float32),
         "istd": (1 / spread).astype(np.float32),
     }
 

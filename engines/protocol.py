@@ -128,11 +128,12 @@ VOICE_INPUTS = (
 VOICE_OUTPUTS = (
     *FACE_OUTPUTS,
     TensorSpec("speech", "float32", (1,)),
-    TensorSpec("mel_sum", "float32", (MEL_BANDS,)),
-    TensorSpec("mel_sumsq", "float32", (MEL_BANDS,)),
+    TensorSpec("stat_sum", "float32", (MEL_BANDS,)),
+    TensorSpec("stat_sumsq", "float32", (MEL_BANDS,)),
 )
-"""`speech` is a probability 0..1, the sigmoid already applied; `mel_sum` and `mel_sumsq` add up the log-mel
-and its square over all STFT frames of the piece."""
+"""`speech` is a probability 0..1, the sigmoid already applied; `stat_sum` and `stat_sumsq` add up what is
+kept of a speaker and its square: log-mel over all frames of the piece, or features of a piece as a whole.
+How wide `mean`, `istd` and they are stands in the manifest."""
 FUSION_INPUTS = (
     TensorSpec("face_short", "float32", (VECTOR,)),
     TensorSpec("face_long", "float32", (VECTOR,)),

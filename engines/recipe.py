@@ -88,17 +88,87 @@ MEL_BANDS = 64
 LOG_FLOOR = 1e-6
 """Added to the mel power before the logarithm."""
 
-STATISTICS_DECAY_S = 10.0
-"""After this many seconds of speech an old frame counts 1/e of a new one."""
 _BAND = np.arange(MEL_BANDS)
 PRIOR_MEAN = np.interp(
     _BAND, (0, 3, 6, 10, 16, 24, 44, 56, 63), (-8.2, -4.8, -1.8, -2.7, -4.2, -5.3, -6.5, -8.3, -10.0)
 )
 """Log-mel mean, band by band, of a speaker nobody has heard yet: that of acted speech, rounded."""
 PRIOR_VARIANCE = np.interp(_BAND, (0, 4, 16, 32, 44, 60, 63), (4.0, 9.0, 12.0, 10.0, 10.0, 9.0, 7.0))
+STATISTICS_DECAY_S = 10.0
+"""After this many seconds of speech an old frame counts 1/e of a new one."""
 PRIOR_WEIGHT_S = 1.0
 """The prior counts as much as this many seconds of speech."""
 MIN_VARIANCE = 0.25
+COUNTS = ("frames", "pieces")
+_PIECE_S = 0.4
+"""What one piece brings, where pieces are counted."""
+_PRIOR_PIECES, _DECAY_PIECES, _LEAST_VARIANCE_OF_PIECES = 16.0, 300.0, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a voice network keeps of a speaker: how many numbers, and whether of frames or of whole pieces.
+
+    Frames are those of a log-mel of 64 bands, whose priors stand above; what is kept of them moves with the
+    speaker. Of pieces a network says features in the measure of its own corpora, so their prior is mean zero
+    and deviation one, and they move slowly: a mood that lasts must not be normalised away.
+    """
+
+    width: int = MEL_BANDS
+    counts: str = "frames"
+
+    def __post_init__(self) -> None:
+        if self.counts not in COUNTS or self.width < 1 or (self.by_frames and self.width != MEL_BANDS):
+            raise ValueError(
+                f"statistics of {self.width} numbers a {self.counts} are not known; of frames there are "
+                f"{MEL_BANDS}, of pieces any number"
+            )
+
+    @property
+    def by_frames(self) -> bool:
+        """Whether frames are counted."""
+        return self.counts == "frames"
+
+    @property
+    def prior_weight(self) -> float:
+        """The prior counts as much as so many."""
+        return PRIOR_WEIGHT_S / self.unit_s if self.by_frames else _PRIOR_PIECES
+
+    @property
+    def decay(self) -> float:
+        """After so many an old one counts 1/e of a new one; of pieces: two minutes of speech."""
+        return STATISTICS_DECAY_S / self.unit_s if self.by_frames else _DECAY_PIECES
+
+    @property
+    def least_variance(self) -> float:
+        """No deviation is believed to be smaller than its root."""
+        return MIN_VARIANCE if self.by_frames else _LEAST_VARIANCE_OF_PIECES
+
+    @property
+    def prior(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance of a speaker nobody has heard yet."""
+        if self.by_frames:
+            return PRIOR_MEAN, PRIOR_VARIANCE
+        return np.zeros(self.width), np.ones(self.width)
+
+    def new(self, hop: int) -> float:
+        """How many a piece brings that were in none before it."""
+        return hop / STFT_STEP if self.by_frames else 1.0
+
+    @property
+    def in_sum(self) -> float:
+        """How many the sums that a network hands out are over."""
+        return float(STFT_FRAMES) if self.by_frames else 1.0
+
+    @property
+    def unit_s(self) -> float:
+        """Seconds of speech that one stands for."""
+        return STFT_STEP / SAMPLE_RATE if self.by_frames else _PIECE_S
+
+    @classmethod
+    def of_width(cls, width: int) -> Statistics:
+        """Those of a network whose inputs are all that is known of it."""
+        return cls() if width == MEL_BANDS else cls(width, "pieces")
 
 
 def crop_matrix(eye_left: NDArray[np.floating], eye_right: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -121,60 +191,68 @@ def crop_matrix(eye_left: NDArray[np.floating], eye_right: NDArray[np.floating])
     return np.column_stack([turn, shift])
 
 
+FRAMES = Statistics()
+"""Of log-mel, as most networks have it."""
+
+
 @dataclass(slots=True, eq=False)
 class SpeakerStatistics:
-    """Running mean and variance of one speaker's log-mel, speech frames only, with forgetting.
+    """Running mean and variance of what one speaker's speech is like, with forgetting.
 
     The voice network normalises with these. They are updated *after* a piece was analysed, so the
     network never sees its own future; training replays the same object from cold.
     """
 
     weight: float
-    """Frames of speech behind the sums, old ones forgotten."""
+    """Frames or pieces of speech behind the sums, old ones forgotten."""
     total: NDArray[np.float64]
     total_sq: NDArray[np.float64]
+    kept: Statistics = FRAMES
 
     @classmethod
     def cold(
         cls,
-        mean: NDArray[np.floating] | float = PRIOR_MEAN,
-        variance: NDArray[np.floating] | float = PRIOR_VARIANCE,
+        mean: NDArray[np.floating] | float | None = None,
+        variance: NDArray[np.floating] | float | None = None,
+        kept: Statistics | None = None,
     ) -> SpeakerStatistics:
-        """A speaker nobody has heard yet: the corpus priors with a small weight."""
-        weight = PRIOR_WEIGHT_S * SAMPLE_RATE / STFT_STEP
-        mean_v = np.broadcast_to(np.asarray(mean, np.float64), (MEL_BANDS,))
-        square = np.broadcast_to(np.asarray(variance, np.float64), (MEL_BANDS,)) + mean_v**2
-        return cls(weight=weight, total=mean_v * weight, total_sq=square * weight)
+        """A speaker nobody has heard yet: the corpus priors, or others, with a small weight."""
+        kept = kept or FRAMES
+        prior_mean, prior_variance = kept.prior
+        weight = kept.prior_weight
+        mean_v = np.broadcast_to(np.asarray(prior_mean if mean is None else mean, np.float64), kept.width)
+        square = np.broadcast_to(np.asarray(prior_variance if variance is None else variance), kept.width)
+        return cls(weight, mean_v * weight, (square + mean_v**2) * weight, kept)
 
     def normaliser(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """`mean` and `istd` (one over the standard deviation) as the voice graph takes them."""
         mean = self.total / self.weight
-        variance = np.maximum(self.total_sq / self.weight - mean**2, MIN_VARIANCE)
+        variance = np.maximum(self.total_sq / self.weight - mean**2, self.kept.least_variance)
         return mean.astype(np.float32), (1.0 / np.sqrt(variance)).astype(np.float32)
 
     def add(
         self,
-        mel_sum: NDArray[np.floating],
-        mel_sumsq: NDArray[np.floating],
+        stat_sum: NDArray[np.floating],
+        stat_sumsq: NDArray[np.floating],
         *,
         speech: float,
-        frames: float,
+        new: float,
     ) -> None:
-        """Take in one piece: its log-mel sums, how much of it was speech (0..1), and how many frames are new.
+        """Take in one piece: its sums, how much of it was speech (0..1), how many frames or pieces are new.
 
-        Overlapping pieces pass `frames` = the hop's frames, so that no frame counts twice. Sums over the
+        Overlapping pieces pass the hop's frames as `new`, so that no frame counts twice. Sums over the
         whole piece are scaled to that share; longer pieces report sums scaled to STFT_FRAMES. A piece with
         a number that is not finite is left out.
         """
-        new = float(frames) * float(np.clip(speech, 0.0, 1.0))
-        if not 0 < new < np.inf or not (np.isfinite(mel_sum).all() and np.isfinite(mel_sumsq).all()):
+        new = float(new) * float(np.clip(speech, 0.0, 1.0))
+        if not 0 < new < np.inf or not (np.isfinite(stat_sum).all() and np.isfinite(stat_sumsq).all()):
             return
-        keep = float(np.exp(-new * STFT_STEP / SAMPLE_RATE / STATISTICS_DECAY_S))
-        share = new / STFT_FRAMES
+        keep = float(np.exp(-new / self.kept.decay))
+        share = new / self.kept.in_sum
         self.weight = self.weight * keep + new
-        self.total = self.total * keep + np.asarray(mel_sum, np.float64) * share
-        self.total_sq = self.total_sq * keep + np.asarray(mel_sumsq, np.float64) * share
+        self.total = self.total * keep + np.asarray(stat_sum, np.float64) * share
+        self.total_sq = self.total_sq * keep + np.asarray(stat_sumsq, np.float64) * share
 
     def copy(self) -> SpeakerStatistics:
         """An independent copy."""
-        return SpeakerStatistics(self.weight, self.total.copy(), self.total_sq.copy())
+        return SpeakerStatistics(self.weight, self.total.copy(), self.total_sq.copy(), self.kept)

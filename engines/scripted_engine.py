@@ -175,8 +175,8 @@ def _voice_rule(row: Row) -> Row:
         "score": np.array([np.log(0.1 + strength)]),
         "logits": np.clip(logits, -6.0, 6.0),
         "speech": np.array([1.0 / (1.0 + np.exp(-np.clip((level_db - _SPEECH_DB) / 3.0, -30, 30)))]),
-        "mel_sum": mel.sum(axis=0),
-        "mel_sumsq": (mel**2).sum(axis=0),
+        "stat_sum": mel.sum(axis=0),
+        "stat_sumsq": (mel**2).sum(axis=0),
     }
 
 

@@ -66,7 +66,7 @@ class TensorRTEngine:
         """Of the plan."""
         self._options = options or RunOptions()
         self._memory = memory
-        self._kind, self._piece = manifest.kind, manifest.recipe.piece
+        self._kind, self._recipe = manifest.kind, manifest.recipe
         self._spec = manifest.spec(
             "int8" if precision == "int8" else "fp32", f"{backend.flavour}-{precision}"
         )
@@ -206,7 +206,7 @@ class TensorRTEngine:
                 run.forget_flexible(low)
 
     def _inputs(self, count: int) -> probe.Batch:
-        return probe.inputs(self._kind, count, piece=self._piece)
+        return probe.inputs(self._kind, count, piece=self._recipe.piece, statistics=self._recipe.statistics)
 
     @contextmanager
     def _device(self, doing: str) -> Iterator[None]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from liveaffect.engines import foreign
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import (
@@ -109,6 +110,7 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
         else torch.from_numpy(numpy_helper.to_array(stored[name]).copy())
         for name, array in wanted.items()
     }
+    state |= _borrowed(module, manifest)
     engine = TorchEngine(module, manifest.spec("fp32", "torch"))
     try:
         module.load_state_dict(state)
@@ -121,3 +123,14 @@ def open_weights(manifest: Manifest, folder: Path) -> TorchEngine:
             f"{manifests.mend(path)}"
         ) from err
     return engine
+
+
+def _borrowed(module: nn.Module, manifest: Manifest) -> dict[str, torch.Tensor]:
+    """The tensors of a network that its file only names, from the user's copy of theirs."""
+    from liveaffect.engines.model.voice_whisper import FOREIGN, VoiceWhisper, foreign_names
+
+    if not isinstance(module, VoiceWhisper):
+        return {}
+    theirs = foreign.tensors(manifest)
+    names = foreign_names(module.ears.state_dict())
+    return {FOREIGN + ours: torch.from_numpy(theirs[name].copy()) for ours, name in names.items()}

@@ -1,8 +1,8 @@
 """Reads Whisper's weights from the file that CTranslate2 converts them to, with NumPy alone.
 
 The voice network stands on the first layers of Whisper's encoder, which are not ours: they come as a file
-of the user's and are believed only if their SHA-256 is that of a file known here. The format is plain: a head,
-then name, shape, type and bytes of each tensor. Tensors are mapped, not read: only those asked for cost memory.
+of the user's and are believed only if their SHA-256 is that of a file known here. The format is plain: a
+head, then name, shape, type and bytes of each tensor. Tensors are mapped, so only those used cost memory.
 """
 
 from __future__ import annotations

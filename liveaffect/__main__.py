@@ -10,19 +10,23 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import sys
 
-_LAST_S = 3.0
-"""What taking the process apart may take."""
-
 
 def main() -> int:
     """Run the command that was given; returns the exit code."""
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    import contextlib
+    import os
+
     from liveaffect import cli
+    from liveaffect.interrupts import ENDED
 
     code = cli.main()
-    if hasattr(_signal, "setitimer"):
-        # A library that hangs while the process is taken apart must not hold it: the system ends it then.
-        _signal.setitimer(_signal.ITIMER_REAL, _LAST_S)
+    if code == ENDED:
+        # Everything is finished. A library that hangs while the process is taken apart must not hold its end.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
     return code
 
 

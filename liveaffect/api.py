@@ -170,7 +170,7 @@ def watch(
                     cursor = batch.cursor
                     unfetched[UNFETCHED] += batch.missed
                     yield from (cue for group in batch.items for cue in group)
-                    _raise_failure(outputs, run.analysis.failed)
+                    _raise_failure(outputs)
                     if ended:
                         return
         finally:
@@ -210,10 +210,8 @@ def _file_cues(media: MediaFile, outputs: Outputs, settings: Settings) -> Genera
     _raise_failure(outputs)
 
 
-def _raise_failure(outputs: Outputs, failed: Exception | None = None) -> None:
+def _raise_failure(outputs: Outputs) -> None:
     """An output that failed was closed and the others go on; a program hears of it as an error."""
-    if failed is not None:
-        raise failed
     if outputs.failures:
         raise SinkError("; ".join(outputs.failures))
 

@@ -22,6 +22,7 @@ from liveaffect.commands.machine import add_machine
 from liveaffect.commands.train import add_training
 from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
+from liveaffect.engines.user_folders import cache_dir
 from liveaffect.interrupts import ENDED, Interrupts
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
+    # Matplotlib keeps a list of fonts wherever it is imported; it may do so among our own files.
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
     try:
         with Interrupts().heeded():
             return _run(given)
@@ -75,7 +78,13 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _print_any_name() -> None:
-    """Names of files may hold bytes that are no text; they are printed escaped instead of ending the run."""
+    """Names of files may hold bytes that are no text; they are printed escaped instead of ending the run.
+
+    Where a stream was closed before the start, Python has none, and what is said goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version as metadata_version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
@@ -41,8 +42,10 @@ def doctor(
     return report_text(stream, sections)
 
 
-PACKAGES = ("numpy", "cv2", "ai_edge_litert.interpreter", "onnxruntime", "av", "sounddevice", "mediapipe")
+PACKAGES = ("numpy", "cv2", "ai_edge_litert.interpreter", "onnxruntime", "av", "sounddevice")
 """Import names of what every installation has."""
+CARRIERS = ("mediapipe", "matplotlib")
+"""Packages that only carry files for us. Importing them would leave a list of fonts in the user's cache."""
 MB = 1_000_000
 
 
@@ -65,6 +68,39 @@ def libraries() -> Iterator[Finding]:
             yield Finding(name, "broken", str(error).splitlines()[0], cure_of(error) or "uv sync --inexact")
         else:
             yield Finding(name, "ok", str(getattr(module, "__version__", "installed")))
+    for name in CARRIERS:
+        if find_spec(name) is None:
+            yield Finding(name, "broken", "not installed", "uv sync --inexact")
+        else:
+            yield Finding(name, "ok", f"{metadata_version(name)}; not imported, only its files are used")
+
+
+TELEMETRY = Path(".cache") / "Microsoft" / "DeveloperTools" / ".onnxruntime"
+"""What ONNX Runtime leaves below the home when nobody tells it not to."""
+
+
+def sent() -> Iterator[Finding]:
+    """What libraries would send or leave behind by themselves, and that they do not."""
+    with suppress(ImportError, OSError):
+        import_module("liveaffect.engines.onnx_runtime")
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":
+        detail = "switched off before it is loaded; else it asks for mobile.events.data.microsoft.com"
+        yield Finding("telemetry of onnxruntime", "ok", detail)
+    else:
+        yield Finding(
+            "telemetry of onnxruntime", "broken", "not switched off", "export ORT_DISABLE_TELEMETRY=1"
+        )
+    left = Path.home() / TELEMETRY
+    if left.exists():
+        detail = f"{left} is there: another program, or an older version of this one, let it report"
+        yield Finding("traces of onnxruntime", "absent", detail, f"rm -r {left}")
+    if find_spec("huggingface_hub") is not None:
+        detail = (
+            "installed; it asks huggingface.co only when it is told to fetch, which this program never does"
+        )
+        yield Finding("huggingface-hub", "ok", detail)
+    detail = "OpenCV, LiteRT, PyAV and PortAudio were watched in an empty network: they ask for nobody"
+    yield Finding("other libraries", "ok", detail)
 
 
 def cameras() -> Iterator[Finding]:
@@ -205,6 +241,31 @@ def files(settings: Settings) -> Iterator[Finding]:
             yield Finding(file.name, "ok", str(path))
 
 
+def voices(settings: Settings) -> Iterator[Finding]:
+    """Which voice network a run on files would take, and why not the full one."""
+    from liveaffect.engines.foreign import tensors
+    from liveaffect.engines.load import manifest_path
+    from liveaffect.engines.manifest import read
+    from liveaffect.engines.protocol import EngineError
+    from liveaffect.engines.voices import voice_folder
+    from liveaffect.realtime.faces.files import COMMAND
+
+    lines: list[str] = []
+    try:
+        full = voice_folder(settings.voice, settings.weights_folder, report=lines.append)
+        if full is not None:
+            tensors(read(manifest_path("voice", full)))
+    except EngineError as error:
+        yield Finding("voice", "broken", str(error), COMMAND)
+        return
+    if full is not None:
+        yield Finding("voice", "ok", f"full, from {full}")
+    elif lines:
+        yield Finding("voice", "absent", lines[0].removeprefix("voice: "), COMMAND)
+    else:
+        yield Finding("voice", "ok", "small")
+
+
 def disk() -> Iterator[Finding]:
     """What the installation takes."""
     from liveaffect.engines.manifest import SHIPPED
@@ -239,27 +300,28 @@ def engines(settings: Settings) -> Iterator[Finding]:
     """Every engine once; imported only when its turn comes."""
     from liveaffect import self_test
 
-    yield from self_test.engines(settings)
+    yield from self_test.try_engines(settings)
 
 
 def known_face(settings: Settings) -> Iterator[Finding]:
     """A face that must be found."""
     from liveaffect import self_test
 
-    yield from self_test.known_face(settings)
+    yield from self_test.try_known_face(settings)
 
 
 def known_voice(settings: Settings) -> Iterator[Finding]:
     """A voice that must be heard."""
     from liveaffect import self_test
 
-    yield from self_test.known_voice(settings)
+    yield from self_test.try_known_voice(settings)
 
 
 def all_sections(settings: Settings) -> tuple[Section, ...]:
     """Everything there is to look at, in the order in which one thing needs another."""
     return (
         ("libraries", libraries),
+        ("nothing sent", sent),
         ("files", partial(files, settings)),
         ("cameras", cameras),
         ("microphones", microphones),
@@ -269,6 +331,7 @@ def all_sections(settings: Settings) -> tuple[Section, ...]:
         ("fonts", fonts),
         ("GPU", gpu),
         ("engines", partial(engines, settings)),
+        ("voice network", partial(voices, settings)),
         ("self-test: face", partial(known_face, settings)),
         ("self-test: voice", partial(known_voice, settings)),
         ("size on disk", disk),

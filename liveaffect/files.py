@@ -23,7 +23,7 @@ STEM = "{stem}"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class OutputFiles:
     """Outputs of `analyze`; `{stem}` in a name stands for the name of the analysed file."""
 
     outputs: tuple[Named, ...] = ()
@@ -81,7 +81,7 @@ class Analysed:
 
 def analyse_files(
     files: Sequence[Path],
-    wanted: Wanted,
+    wanted: OutputFiles,
     tools: Tools,
     *,
     later_ns: int = 0,
@@ -103,7 +103,7 @@ def analyse_files(
     return done
 
 
-def _analyse_file(file: Path, wanted: Wanted, tools: Tools, later_ns: int) -> Summary:
+def _analyse_file(file: Path, wanted: OutputFiles, tools: Tools, later_ns: int) -> Summary:
     media = MediaFile(file)
     media.open()
     outputs = Outputs([])

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from liveaffect.realtime.endings import why_not
+from liveaffect.realtime.endings import why_passed_over
 
 
 @dataclass(slots=True)
-class Found:
+class FoundFiles:
     """What there is to do, and what not."""
 
     files: list[Path] = field(default_factory=list)
@@ -28,16 +28,14 @@ class Found:
 
     def line(self) -> str | None:
         """What was passed over, in words; None if nothing was."""
-        if not self.passed_over:
-            return None
-        causes = ", ".join(f"{count} {why}" for why, count in sorted(self.passed_over.items()))
         total = self.passed_over.total()
-        return f"{total} {'file' if total == 1 else 'files'} passed over: {causes}"
+        causes = ", ".join(f"{count} {why}" for why, count in sorted(self.passed_over.items()) if count)
+        return f"{total} {'file' if total == 1 else 'files'} passed over: {causes}" if total else None
 
 
-def expand(paths: Sequence[Path], wanted: tuple[str, ...]) -> Found:
+def expand(paths: Sequence[Path], wanted: tuple[str, ...]) -> FoundFiles:
     """Files as they are; folders as all files in them and below whose ending is wanted."""
-    found = Found()
+    found = FoundFiles()
     for path in paths:
         if is_folder(path):
             _look_into(path, wanted, found)
@@ -54,7 +52,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _look_into(folder: Path, wanted: tuple[str, ...], found: Found) -> None:
+def _look_into(folder: Path, wanted: tuple[str, ...], found: FoundFiles) -> None:
     def refused(error: OSError) -> None:
         where = Path(error.filename) if error.filename else folder
         found.failed[where] = f"the folder cannot be read: {error.strerror}"
@@ -62,9 +60,11 @@ def _look_into(folder: Path, wanted: tuple[str, ...], found: Found) -> None:
     before = len(found.files), len(found.failed)
     for parent, folders, names in os.walk(folder, onerror=refused):
         folders.sort()
+        # Not followed, because links can lead round in a circle.
+        found.passed_over["linked folders"] += sum(Path(parent, name).is_symlink() for name in folders)
         for name in sorted(names):
             path = Path(parent, name)
-            if (why := why_not(path, wanted)) is None:
+            if (why := why_passed_over(path, wanted)) is None:
                 found.files.append(path)
             else:
                 found.passed_over[why] += 1

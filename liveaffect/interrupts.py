@@ -56,7 +56,7 @@ class Interrupts:
         if self._count == 2:
             files = f"{', '.join(open_files)} to be finished"
             what = files if open_files else "devices and networks to be freed"
-            _write(f"liveaffect: still waiting for {what}; once more ends at once")
+            _write_line(f"liveaffect: still waiting for {what}; once more ends at once")
             return
         _leave("ended at once")
 
@@ -69,7 +69,7 @@ class Interrupts:
 def _leave(why: str) -> NoReturn:
     open_files = _unfinished()
     left = f"; not finished, but what there is plays: {', '.join(open_files)}" if open_files else ""
-    _write(f"liveaffect: {why}{left}")
+    _write_line(f"liveaffect: {why}{left}")
     os._exit(ENDED)
 
 
@@ -79,7 +79,7 @@ def _unfinished() -> list[str]:
     return disk.unfinished() if disk is not None else []
 
 
-def _write(line: str) -> None:
+def _write_line(line: str) -> None:
     """Past Python's buffers, which the interrupted code may hold; a terminal that is gone is no failure."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))

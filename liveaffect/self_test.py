@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.protocol import Engine, EngineError
-from liveaffect.engines.recipe import HOP, LABELS, SpeakerStatistics
+from liveaffect.engines.recipe import HOP, LABELS, SpeakerStatistics, Statistics
 from liveaffect.findings import Finding
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.speech import read_wav
 from liveaffect.settings import Settings
 
 
-def engines(settings: Settings) -> Iterator[Finding]:
+def try_engines(settings: Settings) -> Iterator[Finding]:
     """Each engine as `auto`, or what the settings ask for, loads it here, and why not a better one.
 
     Last, whether the confidence of those that were trained means something.
@@ -50,7 +50,7 @@ def confidence(trained: list[str], settings: Settings) -> Finding:
 
     lines: list[str] = []
     try:
-        found = confidence_of(Path(settings.weights) if settings.weights else None, trained, lines.append)
+        found = confidence_of(settings.folders(lines.append), trained, lines.append)
     except EngineError as error:
         return Finding("confidence", "broken", str(error), MEND)
     known = ", ".join(f"{name} {temperature:.2f}" for name, temperature in found.fused.items())
@@ -61,7 +61,7 @@ def confidence(trained: list[str], settings: Settings) -> Finding:
     return Finding("confidence", "absent", detail, MEND)
 
 
-def known_face(settings: Settings) -> Iterator[Finding]:
+def try_known_face(settings: Settings) -> Iterator[Finding]:
     """The portraits that installed packages carry, searched by the detector of a live run."""
     from liveaffect.realtime.face_analyzer import find_in_picture
     from liveaffect.realtime.faces.blazeface import BlazeFace
@@ -87,7 +87,7 @@ def known_face(settings: Settings) -> Iterator[Finding]:
             yield Finding("known face", "broken", f"the detector finds nobody in {path}", "liveaffect fetch")
 
 
-def known_voice(settings: Settings) -> Iterator[Finding]:
+def try_known_voice(settings: Settings) -> Iterator[Finding]:
     """A spoken sentence and silence through the voice engine; the sentence must sound more like speech."""
     from liveaffect.realtime.speech import make_speech
 
@@ -122,14 +122,15 @@ def open_engine(kind: str, settings: Settings, lines: list[str]) -> Engine:
     """As a run would; `lines` gets what the loader says about its choice."""
     from liveaffect.engines.load import load
 
-    folder = Path(settings.weights) if settings.weights else None
+    folder = settings.folders(lines.append)[kind]
     return load(kind, choice=settings.engine, weights=folder, threads=settings.threads, report=lines.append)
 
 
 def _listen(engine: Engine, samples: NDArray[np.float32]) -> tuple[float, str]:
     """Mean probability of speech over all pieces, and the label of their mean logits."""
     (piece,) = next(tensor.shape for tensor in engine.spec.inputs if tensor.name == "samples")
-    mean, istd = SpeakerStatistics.cold().normaliser()
+    (width,) = next(tensor.shape for tensor in engine.spec.inputs if tensor.name == "mean")
+    mean, istd = SpeakerStatistics.cold(kept=Statistics.of_width(width)).normaliser()
     speech, logits = [], []
     for start in range(0, len(samples) - piece + 1, HOP):
         inputs = {"samples": samples[start : start + piece], "mean": mean, "istd": istd}

@@ -32,6 +32,7 @@ LEAST_SIDE_PX, MOST_SIDE_PX = 16, 16_384
 _MOST_CONFIG_BYTES = 1_000_000
 _KINDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 OVERLAY_MODES = ("auto", "locked", "late")
+VOICE_CHOICES = ("auto", "small", "full")
 ENGINE_CHOICES = ("auto", "tensorrt", "onnx", "onnx-int8", "torch", "scripted")
 
 
@@ -53,6 +54,8 @@ class Settings:
     """Which back end runs the networks: auto, tensorrt, onnx, onnx-int8, torch, scripted."""
     require_gpu: bool = False
     """Refuse to start rather than fall back to the CPU."""
+    voice: str = "auto"
+    """Which voice network: 'small', 'full' (on Whisper), 'auto': full for files, live where it is carried."""
     overlay: str = "auto"
     """'locked' draws result N on picture N, 'late' the newest on the newest; 'auto' measures."""
     mirror: bool = False
@@ -78,6 +81,7 @@ class Settings:
         _ = self.picture_size, self.av_offset_ns  # refuse a bad one here, not at the device
         _one_of("overlay", self.overlay, OVERLAY_MODES)
         _one_of("engine", self.engine, ENGINE_CHOICES)
+        _one_of("voice", self.voice, VOICE_CHOICES)
         _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
         if not 1 <= self.fps <= 1000:
             raise SettingsError(f"fps is {self.fps}; a camera gives 1 to 1000 pictures a second")
@@ -141,7 +145,16 @@ class Settings:
         if self.profile:
             load_profile(self.profile)
 
-    def load_tools(self, say: Say) -> Tools:
+    def folders(self, say: Say, *, live: bool = False) -> dict[str, Path | None]:
+        """Where the networks of each kind are; `say` gets why the full voice is not taken."""
+        from liveaffect.engines.voices import folders_of, voice_folder
+
+        full = None
+        if self.engine != "scripted":
+            full = voice_folder(self.voice, self.weights_folder, live=live, threads=self.threads, report=say)
+        return folders_of(self.weights_folder, full)
+
+    def load_tools(self, say: Say, *, live: bool = False) -> Tools:
         """Networks, finders and profile as these settings name them, warmed up."""
         from liveaffect.realtime.profile import profile_of
         from liveaffect.realtime.wiring import load_tools
@@ -156,7 +169,7 @@ class Settings:
         tools = load_tools(
             report,
             engine=self.engine,
-            weights=self.weights_folder,
+            folders=self.folders(say, live=live),
             threads=self.threads,
             require_gpu=self.require_gpu,
             face_files=self.face_files,

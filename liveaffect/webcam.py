@@ -17,7 +17,7 @@ from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.catalogue import open_sink, refuse_overwriting
 from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.sinks.window import Window
+from liveaffect.realtime.sinks.window import WindowSink
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 
@@ -56,7 +56,7 @@ def feeds_of(settings: Settings, clock: MonotonicClock) -> list[Feed]:
 def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say: Say) -> int:
     """A live run over these feeds with the outputs of the settings."""
     sinks = open_outputs(settings, say, sound=any(feed.sound for feed in feeds))
-    windows = [sink for sink in sinks if isinstance(sink, Window)]
+    windows = [sink for sink in sinks if isinstance(sink, WindowSink)]
     gpu = GpuStart(say)
     outputs = Outputs(sinks)
     run = make_run(feeds, settings, clock, outputs, gpu, say)
@@ -89,7 +89,7 @@ def make_run(
     """A live run that is not started yet; its networks are loaded when it is. The caller stops `gpu`."""
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(say)
+        tools = settings.load_tools(say, live=True)
         gpu.start(tools.awaiting)
         wiring = Wiring(
             rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
@@ -111,7 +111,7 @@ def open_outputs(settings: Settings, say: Say, *, sound: bool) -> list[Sink]:
             raise
         return sinks
     try:
-        return [Window()]
+        return [WindowSink()]
     except (SinkError, MissingLibrary) as error:
         raise SinkError(f"{error} Or name an output: --sink out.mp4, --sink cues.jsonl") from error
 

@@ -19,7 +19,7 @@ OTHER_PICTURES = {
 """Pictures that are not read in folders, and what they are called."""
 
 
-def why_not(path: Path, wanted: tuple[str, ...]) -> str | None:
+def why_passed_over(path: Path, wanted: tuple[str, ...]) -> str | None:
     """Why a file in a folder is passed over, in words that can be counted; None if it is wanted."""
     ending = path.suffix.lower()
     if ending in wanted:

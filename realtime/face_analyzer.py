@@ -17,7 +17,7 @@ from liveaffect.realtime.crop import cut_out, likeness, unlikeness
 from liveaffect.realtime.faces.blazeface import FaceFinder, Found
 from liveaffect.realtime.faces.motion import Change, MotionDetector, Template
 from liveaffect.realtime.frame import Box, Face, Sighting, VideoFrame
-from liveaffect.realtime.search import Area, Search, close_area, look, look_everywhere, one_each
+from liveaffect.realtime.search import Area, Search, close_area, look, look_everywhere, look_twice, one_each
 from liveaffect.realtime.track import SURE, LikenedFind, Track, Tracker
 
 LOOK_AGAIN_NS = 55 * MS
@@ -26,7 +26,7 @@ LOOK_BESIDE_TILE_NS = 95 * MS
 """In a frame that takes a tile only what is older than this is looked at; the rest waits for the next."""
 LOOK_FOR_LOST_NS = 200 * MS
 LOOKS_WITH_TILE, LOOKS_ALONE = 1, 3
-"""Close looks that a frame takes beside a tile, and without one."""
+"""Close looks that a frame takes beside a tile, and without one; one more if the last is at somebody new."""
 MANY_FACES, LOOKS_AMONG_MANY = 6, 2
 """With so many faces the cutting takes the time of one look, and each is followed every second frame."""
 SAME_MOMENT = 0.7
@@ -91,7 +91,7 @@ class FaceAnalyzer:
         # After an abrupt change nobody is believed to be who they were before they were looked at again.
         # Answers how many looks that took, which ids ended, and whether it was a cut.
         known = [] if change.cut else self._tracker.visible()[:LOOKS_ALONE]
-        areas, seen = self._take_looks(image, known, LOOKS_ALONE)
+        areas, seen = self._take_looks(image, known, LOOKS_ALONE, anew=True)
         verdicts = [_is_same(track, seen) for track in known]
         others = [track for track, same in zip(known, verdicts, strict=True) if same is False]
         nobody_left = bool(known) and True not in verdicts and (bool(others) or change.novel > NOVEL_PLACE)
@@ -106,22 +106,30 @@ class FaceAnalyzer:
         return len(areas), ended, False
 
     def _take_looks(
-        self, image: NDArray[np.uint8], tracks: Sequence[Track], most: int
+        self, image: NDArray[np.uint8], tracks: Sequence[Track], most: int, *, anew: bool = False
     ) -> tuple[list[Area], list[LikenedFind]]:
+        # Who is not known yet, or is to be known anew, is looked at a second time from farther away.
         areas: list[Area] = []
-        found: list[Found] = []
+        found: list[tuple[Found, bool]] = []
+        spent = 0
         for track in tracks:
-            if len(areas) >= most:
+            if spent >= most:
                 break
             area = close_area(track.box, *self._size)
             if area is None:
                 track.misses += 1
                 continue
             areas.append(area)
-            found += look(self._near, image, area)
-        return areas, [
-            LikenedFind(f, looks) for f in one_each(found) if (looks := _looks(image, f)) is not None
-        ]
+            spent += 1
+            finds = look(self._near, image, area)
+            nearest = min(finds, key=lambda f: _apart(f.box, track.box), default=None)
+            for find in finds:
+                twice = (anew or track.id is None) and find is nearest and find.score >= SURE
+                spent += twice
+                found.append((look_twice(self._near, image, find) if twice else find, twice))
+        proven = {id(find): twice for find, twice in found}
+        best = one_each([find for find, _ in found])
+        return areas, [LikenedFind(f, s, proven[id(f)]) for f in best if (s := _looks(image, f)) is not None]
 
     def _due(self, now_ns: int, again_ns: int) -> Sequence[Track]:
         # Suspects first: a face is shown as soon as it is confirmed.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.capture.portaudio import FormatRefused, SoundSystem, Stream
-from liveaffect.realtime.capture.resample import Resampler
+from liveaffect.realtime.capture.resample import LOUDEST, Resampler
 from liveaffect.realtime.capture.sound_time import SoundTime
 from liveaffect.realtime.clock import SECOND, Clock
 from liveaffect.realtime.devices import Device, by_name, devices_in_words, in_time
@@ -161,9 +161,15 @@ class Microphone:
         )
         self._skip(lost, "samples lost by the device")
         mono = raw.samples.mean(axis=1, dtype=np.float32) if raw.samples.ndim == 2 else raw.samples
-        good = np.isfinite(mono)
+        good = np.abs(mono) <= LOUDEST
         if not good.all():
-            self._losses["samples that were not numbers"] += int((~good).sum())
+            numbers = np.isfinite(mono)
+            for cause, of_them in (
+                ("samples that were not numbers", ~numbers),
+                ("samples that were absurdly loud", numbers & ~good),
+            ):
+                if of_them.any():
+                    self._losses[cause] += int(of_them.sum())
             mono = np.where(good, mono, np.float32(0.0))
         self._next_in += len(mono)
         if self._rate_hz == SAMPLE_RATE:

@@ -46,7 +46,7 @@ def read_picture(path: Path) -> Picture:
     import cv2
 
     data = _content(path)
-    size = size_of(data) if data else None
+    size = size_in_head(data) if data else None
     shrunk = 1
     if size is not None:
         pixels = size[0] * size[1]
@@ -71,7 +71,7 @@ def read_picture(path: Path) -> Picture:
     return Picture(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), shrunk, damage_of(data))
 
 
-def size_of(data: bytes) -> tuple[int, int] | None:
+def size_in_head(data: bytes) -> tuple[int, int] | None:
     """Width and height as the file's head says; None for a format that has no such head."""
     try:
         if data.startswith(_PNG):

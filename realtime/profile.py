@@ -19,7 +19,7 @@ import numpy as np
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.load import manifest_path
-from liveaffect.engines.recipe import LABELS, MEL_BANDS, SpeakerStatistics
+from liveaffect.engines.recipe import LABELS, SpeakerStatistics, Statistics
 from liveaffect.engines.user_folders import data_dir, write_private
 from liveaffect.realtime.errors import CalibrationRefused, SettingsError
 from liveaffect.realtime.networks import Networks
@@ -67,14 +67,15 @@ class VoiceStatistics:
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("variance", self.variance)):
-            if len(values) != MEL_BANDS or not all(map(math.isfinite, values)):
-                raise BaselineRefused(f"the {name} of a voice is {MEL_BANDS} finite numbers")
+            if not values or len(values) != len(self.mean) or not all(map(math.isfinite, values)):
+                raise BaselineRefused(f"the {name} of a voice is {len(self.mean)} finite numbers")
         if min(self.variance) <= 0 or not (math.isfinite(self.seconds) and 0 < self.seconds <= 60):
             raise BaselineRefused("a variance is positive, and so is the time it was heard")
 
     def statistics(self) -> SpeakerStatistics:
         """Statistics to begin with, which count as little as those of a speaker nobody has heard yet."""
-        begin, heard = SpeakerStatistics.cold(), np.array(self.mean)
+        begin = SpeakerStatistics.cold(kept=Statistics.of_width(len(self.mean)))
+        heard = np.array(self.mean)
         square = np.array(self.variance) + np.square(heard)
         begin.total += SEED_SHARE * (heard * begin.weight - begin.total)
         begin.total_sq += SEED_SHARE * (square * begin.weight - begin.total_sq)

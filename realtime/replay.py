@@ -121,6 +121,9 @@ class MediaFile:
             raise SourceRefused(f"'{self._path}' cannot be read: {failure.strerror}") from failure
         if stat.S_ISDIR(mode):
             raise SourceError(f"'{self._path}' is a folder; name a video or sound file in it")
+        if not stat.S_ISREG(mode):
+            # It is read twice, by two readers; a pipe can be read once, and waits for ever for its writer.
+            raise SourceError(f"'{self._path}' is a device or a pipe; name a file")
 
     def _rounds(self, found: Opened) -> Iterator[Item]:
         """The file once, or again and again with time and numbers going on."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.recipe import SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics
 from liveaffect.realtime.attribution import Attribution, SpeechEnergy, Voice
 from liveaffect.realtime.audio_ring import AudioRing, Stretch
 from liveaffect.realtime.clarity import ClarityMeter
@@ -95,7 +95,7 @@ class VoiceAnalyzer:
         self._energy = SpeechEnergy()
         self._energy_end = 0
         self._attribution = attribution or Attribution()
-        self._statistics: dict[int | None, SpeakerStatistics] = {None: SpeakerStatistics.cold()}
+        self._statistics: dict[int | None, SpeakerStatistics] = {None: self._cold()}
         self._speaker: int | None = None
         self._alone_since_ns: int | None = None
         self._waiting: deque[tuple[Evidence, int]] = deque()
@@ -157,10 +157,10 @@ class VoiceAnalyzer:
         """The network's answer for one piece: update the speaker, keep the evidence until `assign`."""
         speech = float(answer["speech"][0])
         self._statistics[self._speaker].add(
-            answer["mel_sum"],
-            answer["mel_sumsq"],
+            answer["stat_sum"],
+            answer["stat_sumsq"],
             speech=speech,
-            frames=self._grid.hop / STFT_STEP,
+            new=self._grid.statistics.new(self._grid.hop),
         )
         self.clarity.hear(piece.stretch.samples, self._grid.hop, speech=speech >= SPEECH)
         if self._believe_speech:
@@ -182,8 +182,15 @@ class VoiceAnalyzer:
         self._attribution.move(captured_ns, track, mouth_motion)
 
     def know(self, track: int | None, statistics: SpeakerStatistics) -> None:
-        """Begin with what is known of that person's voice; None: of nobody in view."""
-        self._statistics[track] = statistics.copy()
+        """Begin with what is known of that person's voice; None: of nobody in view.
+
+        What was measured for another network is of no use to this one and is left aside.
+        """
+        if statistics.kept == self._grid.statistics:
+            self._statistics[track] = statistics.copy()
+
+    def _cold(self) -> SpeakerStatistics:
+        return SpeakerStatistics.cold(kept=self._grid.statistics)
 
     def present_statistics(self) -> SpeakerStatistics:
         """Those of whoever is taken to speak."""
@@ -195,7 +202,7 @@ class VoiceAnalyzer:
         self._statistics.pop(track, None)
         if self._speaker == track:
             self._speaker = None
-            self._statistics[None] = SpeakerStatistics.cold()
+            self._statistics[None] = self._cold()
 
     def assign(self, now_ns: int, *, anyone_in_view: bool) -> list[OwnedEvidence]:
         """Decide whose voice it is, and hand out the evidence whose owner is known now.
@@ -224,7 +231,7 @@ class VoiceAnalyzer:
         if track not in self._statistics:
             # Until somebody is named, what was heard is taken for the first one who is.
             stranger = self._speaker is None
-            self._statistics[track] = self._statistics[None].copy() if stranger else SpeakerStatistics.cold()
+            self._statistics[track] = self._statistics[None].copy() if stranger else self._cold()
         self._speaker = track
 
     def _follow_energy(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from liveaffect.engines.recipe import HOP, PIECE
+from liveaffect.engines.recipe import FRAMES, HOP, PIECE, Statistics
 from liveaffect.realtime.clock import MS
 
 FUSION_STEP_NS = 100 * MS
@@ -46,6 +46,8 @@ class PieceGrid:
     length: int
     hop: int
     lead: int = 0
+    statistics: Statistics = FRAMES
+    """What the network that hears them keeps of a speaker."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.hop <= self.length - self.lead <= self.length:

@@ -145,18 +145,22 @@ def load_tools(
     say: Say,
     *,
     engine: str = "auto",
-    weights: Path | None = None,
+    folders: Mapping[str, Path | None] | None = None,
     threads: int = 1,
     require_gpu: bool = False,
     face_files: Path | None = None,
 ) -> Tools:
-    """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it."""
+    """Networks and finders, warmed up. Raises EngineError or MissingFile with what to do about it.
+
+    `folders` says where each kind's network is; None, the shipped ones.
+    """
+    folders = folders or dict.fromkeys(KINDS)
 
     def one(kind: str) -> Engine:
         return load(
             kind,
             choice=engine,
-            weights=weights,
+            weights=folders[kind],
             threads=threads,
             require_gpu=require_gpu and kind != "fusion",
             report=say,
@@ -165,28 +169,30 @@ def load_tools(
     engines = {kind: one(kind) for kind in KINDS}
     trained = [kind for kind, each in engines.items() if each.spec.trained]
     networks = Networks(
-        engines["face"], engines["voice"], engines["fusion"], confidence_of(weights, trained, say)
+        engines["face"], engines["voice"], engines["fusion"], confidence_of(folders, trained, say)
     )
     networks.warm_up()
-    numbers = recipe_numbers("voice", choice=engine, weights=weights)
+    numbers = recipe_numbers("voice", choice=engine, weights=folders["voice"])
     awaiting = {
-        manifest_path(kind, weights): each
+        manifest_path(kind, folders[kind]): each
         for kind, each in engines.items()
         if isinstance(each, FallbackEngine) and each.wants_gpu
     }
-    pieces = PieceGrid(numbers.piece, numbers.hop, numbers.lead)
+    pieces = PieceGrid(numbers.piece, numbers.hop, numbers.lead, numbers.statistics)
     return Tools(networks, lambda: make_finder(face_files), pieces, awaiting=awaiting)
 
 
 NOT_CALIBRATED = "confidence not calibrated"
 
 
-def confidence_of(weights: Path | None, trained: Collection[str], say: Callable[[str], None]) -> Confidence:
+def confidence_of(
+    folders: Mapping[str, Path | None], trained: Collection[str], say: Callable[[str], None]
+) -> Confidence:
     """What the manifests say of those networks that were trained; the others have none.
 
     Raises EngineFileError for a damaged one.
     """
-    found = {kind: manifests.read(manifest_path(kind, weights)) for kind in trained}
+    found = {kind: manifests.read(manifest_path(kind, folders[kind])) for kind in trained}
     parts: dict[str, dict[str, Calibrated]] = {}
     for kind, manifest in found.items():
         try:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,20 +69,33 @@ def shared_data() -> Path:
     return folder
 
 
+LIBRARY_THREADS = re.compile(r"Dummy-\d+")
+"""Threads that a library starts outside Python and keeps; ours have names of their own."""
+
+
+def threads_left(before: Collection[threading.Thread], grace_s: float = 0.5) -> list[str]:
+    """Names of threads that were not there before and do not end within the grace, daemons included."""
+    left = [t for t in threading.enumerate() if t not in before and not LIBRARY_THREADS.fullmatch(t.name)]
+    for thread in left:
+        thread.join(grace_s)
+    return sorted(thread.name for thread in left if thread.is_alive())
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_left_behind() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    left = [t for t in threading.enumerate() if t not in before and t.is_alive() and not t.daemon]
-    for thread in left:
-        thread.join(0.2)
-    left = [t for t in left if t.is_alive()]
-    assert not left, f"threads left running: {[t.name for t in left]}"
+    left = threads_left(before)
+    assert not left, f"threads left running: {left}"
+
+
+def imported_by_bare_names() -> list[str]:
+    """Modules of ours without the `liveaffect.`: every class in them exists a second time."""
+    return sorted(n for n in sys.modules if n.split(".")[0] in ("realtime", "engines", "calibration"))
 
 
 @pytest.fixture(autouse=True)
 def _no_second_copy() -> Iterator[None]:
-    """Ours is imported as `liveaffect....` only: by a bare name every class would exist a second time."""
     yield
-    twice = sorted(n for n in sys.modules if n.split(".")[0] in ("realtime", "engines", "calibration"))
+    twice = imported_by_bare_names()
     assert not twice, f"imported by their bare names: {twice[:5]}"

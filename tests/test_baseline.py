@@ -81,7 +81,7 @@ def a_voice(level: float) -> SpeakerStatistics:
     statistics = SpeakerStatistics.cold()
     for _ in range(40):
         mel = np.full(MEL_BANDS, level)
-        statistics.add(32 * mel, 32 * (mel**2 + 3.0), speech=1.0, frames=16)
+        statistics.add(32 * mel, 32 * (mel**2 + 3.0), speech=1.0, new=16)
     return statistics
 
 
@@ -129,7 +129,7 @@ def without(**changed: Any) -> dict[str, Any]:
         (without(face={"network": "x", "shift": [math.nan] * 7, "seconds": 5}), "a shift lies between"),
         (without(face={"network": "x", "shift": "0" * 7, "seconds": 5}), "no list of numbers"),
         (without(face={"network": "x", "shift": [0.0] * 7, "seconds": math.inf}), "is no length"),
-        (without(sound={"mean": [0.0] * 3, "variance": [1.0] * 64, "seconds": 3}), "64 finite numbers"),
+        (without(sound={"mean": [0.0] * 3, "variance": [1.0] * 64, "seconds": 3}), "3 finite numbers"),
         (without(sound={"mean": [0.0] * 64, "variance": [-1.0] * 64, "seconds": 3}), "variance is positive"),
         (
             without(sound={"mean": [0.0] * 64, "variance": [1.0] * 64, "seconds": 1e9}),

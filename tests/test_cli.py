@@ -57,7 +57,7 @@ def test_the_demo_without_a_display_leaves_a_video_a_sheet_and_valid_cues(
         assert len(list(video.decode(video=0))) == 90
         assert video.streams.audio
     assert (tmp_path / "demo.sheet.png").stat().st_size > 10_000
-    assert "1 person" in capsys.readouterr().err
+    assert "2 people" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_detector")

@@ -70,7 +70,7 @@ def test_every_part_stands_in_the_manifest_where_the_path_looks_for_it(tmp_path:
     found = {kind: manifests.read(tmp_path / f"{kind}.json") for kind in KINDS}
     assert parse(found["face"])["reading"].temperature == 1.1
     assert set(parse(found["fusion"], found)) == {"face", "voice", "face+voice"}
-    read = confidence_of(tmp_path, KINDS, print)
+    read = confidence_of(dict.fromkeys(KINDS, tmp_path), KINDS, print)
     assert read.readings == {"face": 1.1, "voice": 1.3}
     assert read.fused == {"face": 1.2, "voice": 1.4, "face+voice": 1.5}
     assert read.caveat is None

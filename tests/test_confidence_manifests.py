@@ -48,7 +48,9 @@ WHOLE = {
 
 def test_everything_that_was_found_reaches_the_path(tmp_path: Path) -> None:
     lines: list[str] = []
-    confidence = confidence_of(written(tmp_path, networks(*KINDS), WHOLE), KINDS, lines.append)
+    confidence = confidence_of(
+        dict.fromkeys(KINDS, written(tmp_path, networks(*KINDS), WHOLE)), KINDS, lines.append
+    )
     assert confidence.readings == {"face": 1.5, "voice": 2.5}
     assert confidence.fused == {"face": 1.2, "voice": 2.0, "face+voice": 1.1}
     assert confidence.thresholds == {"face": 0.4, "voice": 0.35, "face+voice": 0.45}
@@ -58,7 +60,9 @@ def test_everything_that_was_found_reaches_the_path(tmp_path: Path) -> None:
 
 
 def test_manifests_without_it_run_at_one_and_say_so(tmp_path: Path) -> None:
-    confidence = confidence_of(written(tmp_path, networks(*KINDS), {}), KINDS, lambda line: None)
+    confidence = confidence_of(
+        dict.fromkeys(KINDS, written(tmp_path, networks(*KINDS), {})), KINDS, lambda line: None
+    )
     assert confidence.of_reading("face") == 1.0
     assert confidence.fused == {}
     assert confidence.caveat == "confidence not calibrated"
@@ -79,15 +83,20 @@ def test_what_is_judged_and_was_not_calibrated_is_named(
 ) -> None:
     fusion = {name: one for name, one in WHOLE["fusion"].items() if name != lacking}
     parts = {**WHOLE, "fusion": fusion}
-    assert confidence_of(written(tmp_path, networks(*kinds), parts), kinds, print).caveat == caveat
+    assert (
+        confidence_of(dict.fromkeys(KINDS, written(tmp_path, networks(*kinds), parts)), kinds, print).caveat
+        == caveat
+    )
 
 
 def test_an_untrained_network_needs_none_and_rules_of_fusion_hand_on_the_face_as_it_is(
     tmp_path: Path,
 ) -> None:
-    confidence = confidence_of(written(tmp_path, networks("face"), WHOLE), ["face"], print)
+    confidence = confidence_of(
+        dict.fromkeys(KINDS, written(tmp_path, networks("face"), WHOLE)), ["face"], print
+    )
     assert confidence.fused == {"face": 1.5}
-    assert confidence_of(tmp_path, [], print).caveat is None
+    assert confidence_of(dict.fromkeys(KINDS, tmp_path), [], print).caveat is None
 
 
 def test_the_confidence_of_other_weights_is_named_and_left_out(tmp_path: Path) -> None:
@@ -96,7 +105,7 @@ def test_the_confidence_of_other_weights_is_named_and_left_out(tmp_path: Path) -
     other = manifests.record_file(manifests.read(tmp_path / "voice.json"), "fp32", b"trained longer")
     manifests.write(other, tmp_path / "voice.json")
     lines: list[str] = []
-    confidence = confidence_of(tmp_path, KINDS, lines.append)
+    confidence = confidence_of(dict.fromkeys(KINDS, tmp_path), KINDS, lines.append)
     assert len(lines) == 2
     assert all("another voice.onnx" in line for line in lines)
     assert confidence.readings == {"face": 1.5}
@@ -111,7 +120,7 @@ def test_a_damaged_one_stops_the_run(tmp_path: Path) -> None:
     content["confidence"]["parts"]["reading"]["temperature"] = "warm"
     path.write_text(json.dumps(content))
     with pytest.raises(DamagedConfidence, match="'temperature' of part 'reading' is 'warm'"):
-        confidence_of(tmp_path, ["face"], print)
+        confidence_of(dict.fromkeys(KINDS, tmp_path), ["face"], print)
 
 
 @pytest.mark.parametrize(

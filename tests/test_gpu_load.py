@@ -41,7 +41,7 @@ def weights(quantised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Weights that a test may spoil, beside an empty cache, on a machine with a GPU that is not there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(plans, "build_plan", scripted_gpu.build_scripted)
-    monkeypatch.setattr(gpu_driver, "why_no_tensorrt", lambda: None)
+    monkeypatch.setattr(gpu_driver, "why_driver_refuses", lambda: None)
     monkeypatch.setattr(gpu_load, "find_tools", scripted_gpu.tools)
     return Path(shutil.copytree(quantised, tmp_path / "weights"))
 
@@ -226,19 +226,19 @@ def test_a_network_without_an_int8_file_gets_no_int8_plan(tmp_path: Path) -> Non
 
 
 def test_the_first_thing_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_driver, "why_no_tensorrt", lambda: "no NVIDIA driver is installed")
-    assert gpu_load.why_not() == "no NVIDIA driver is installed"
-    monkeypatch.setattr(gpu_driver, "why_no_tensorrt", lambda: None)
+    monkeypatch.setattr(gpu_driver, "why_driver_refuses", lambda: "no NVIDIA driver is installed")
+    assert gpu_load.why_no_card() == "no NVIDIA driver is installed"
+    monkeypatch.setattr(gpu_driver, "why_driver_refuses", lambda: None)
     monkeypatch.setattr(gpu_load, "find_backend", lambda: Backend(None, "tensorrt-rtx", "1"))
     monkeypatch.setattr(gpu_driver, "gpus", lambda: ())
-    assert "does not describe it" in str(gpu_load.why_not())
+    assert "does not describe it" in str(gpu_load.why_no_card())
     monkeypatch.setattr(gpu_driver, "gpus", lambda: (scripted_gpu.tools().gpu,))
     monkeypatch.setattr(device_memory, "why_no_memory", lambda name: f"{name} is not installed")
-    assert gpu_load.why_not() == (
+    assert gpu_load.why_no_card() == (
         "no way to the memory of Scripted: pycuda is not installed; cuda-python is not installed"
     )
     monkeypatch.setattr(device_memory, "why_no_memory", lambda name: None if name == "pycuda" else "no")
-    assert gpu_load.why_not() is None
+    assert gpu_load.why_no_card() is None
     assert isinstance(gpu_load.find_tools(), GpuTools)
 
 

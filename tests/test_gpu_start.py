@@ -26,7 +26,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Weights beside an empty cache, on a machine with a GPU that is not there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(plans, "build_plan", scripted_gpu.build_scripted)
-    monkeypatch.setattr(gpu_driver, "why_no_tensorrt", lambda: None)
+    monkeypatch.setattr(gpu_driver, "why_driver_refuses", lambda: None)
     monkeypatch.setattr(gpu_load, "find_tools", scripted_gpu.tools)
     for kind in ("face", "voice"):
         tiny_networks.write_tiny(tmp_path, kind)

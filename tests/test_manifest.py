@@ -44,7 +44,7 @@ def test_the_written_form_has_exactly_the_agreed_fields(path: Path) -> None:
     assert list(entry)[:4] == ["name", "kind", "preset", "format"]
     assert set(entry) == {
         *("name", "kind", "preset", "format", "files", "labels", "inputs", "outputs", "recipe"),
-        *("quantisation", "confidence", "training", "figures"),
+        *("quantisation", "confidence", "training", "figures", "foreign"),
     }
     assert entry["labels"] == list(LABELS)
     assert entry["recipe"] == {
@@ -54,6 +54,7 @@ def test_the_written_form_has_exactly_the_agreed_fields(path: Path) -> None:
         "hop": 3200,
         "lead": 0,
         "evidence_s": 4.0,
+        "statistics": {"width": 64, "counts": "frames"},
     }
     assert set(entry["files"]) == {"voice.onnx"}
 
@@ -70,7 +71,7 @@ def test_the_written_form_has_exactly_the_agreed_fields(path: Path) -> None:
         (lambda e: e.update(kind="face"), ["samples", "crop"]),
         (lambda e: e.update(labels=sorted(LABELS)), ["its labels are", "angry", str(list(LABELS))]),
         (lambda e: e["inputs"][0].update(dtype="float64"), ["its inputs are", "float64"]),
-        (lambda e: e["outputs"].pop(), ["its outputs are", "mel_sumsq"]),
+        (lambda e: e["outputs"].pop(), ["its outputs are", "stat_sumsq"]),
         (lambda e: e.update(recipe=3), ["'recipe' is not a JSON object but int"]),
         (lambda e: e["recipe"].update(crop=2), ["recipe 'crop' is 2", "live path uses 1"]),
         (lambda e: e["recipe"].update(sample_rate=8000), ["'sample_rate' is 8000", "16000"]),

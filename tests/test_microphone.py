@@ -142,23 +142,27 @@ def test_a_loss_that_the_device_hides_is_found_by_its_time_within_a_second() -> 
 def test_blocks_nobody_fetches_are_bounded_counted_and_leave_a_gap_of_exactly_their_length() -> None:
     desk = Desk()
     for number in range(400):
-        desk.hear(np.full(320, number, np.float32))
+        desk.hear(np.full(320, number / 512, np.float32))
     blocks = desk.read_all()
     assert len(blocks) == 256
-    assert blocks[0].samples[0] == 144
+    assert blocks[0].samples[0] == 144 / 512
     assert blocks[0].first == 144 * 320 == desk.microphone.losses["samples nobody fetched in time"]
     assert abs(blocks[0].captured_ns - (desk.start_ns + 144 * 20 * MS)) < MS
 
 
-def test_samples_that_are_not_numbers_become_silence_and_are_counted() -> None:
+def test_samples_that_are_not_numbers_or_absurd_become_silence_and_are_counted() -> None:
     desk = Desk()
     bad = np.ones(320, np.float32)
     bad[10:13] = [np.nan, np.inf, -np.inf]
+    bad[13] = 1e20
     desk.hear(bad)
     block = desk.read_all()[0]
-    assert block.samples[10:13].tolist() == [0, 0, 0]
-    assert block.samples.sum() == 317
-    assert desk.microphone.losses == {"samples that were not numbers": 3}
+    assert block.samples[10:14].tolist() == [0, 0, 0, 0]
+    assert block.samples.sum() == 316
+    assert desk.microphone.losses == {
+        "samples that were not numbers": 3,
+        "samples that were absurdly loud": 1,
+    }
 
 
 def test_the_devices_own_format_is_used_when_it_refuses_ours() -> None:

@@ -88,8 +88,8 @@ def test_sums_are_those_of_log_mel_before_anything_was_normalised_or_cut() -> No
     log_mel = SoundFront(preset).log_power(samples)
     sound = heard(preset, samples)
     assert preset.frames == STFT_FRAMES
-    torch.testing.assert_close(sound.mel_sum, log_mel.sum(2), rtol=1e-5, atol=1e-3)
-    torch.testing.assert_close(sound.mel_sumsq, (log_mel**2).sum(2), rtol=1e-5, atol=1e-2)
+    torch.testing.assert_close(sound.stat_sum, log_mel.sum(2), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(sound.stat_sumsq, (log_mel**2).sum(2), rtol=1e-5, atol=1e-2)
     torch.testing.assert_close(sound.mean(), log_mel.mean(2))
     torch.testing.assert_close(sound.spread(), log_mel.std(2, correction=0), rtol=1e-2, atol=2e-2)
 
@@ -102,7 +102,7 @@ def test_every_network_keeps_the_same_speaker_statistics(name: str) -> None:
     log_power = SoundFront(preset).log_power(samples)
     groups = np.array_split(np.arange(preset.bands), MEL_BANDS) if preset.bands == 128 else None
     sound = heard(preset, samples)
-    assert sound.mel_sum.shape == sound.mel_sumsq.shape == (2, MEL_BANDS)
+    assert sound.stat_sum.shape == sound.stat_sumsq.shape == (2, MEL_BANDS)
     torch.testing.assert_close(sound.mean().mean(), log_power.mean(), rtol=0.02, atol=0.05)
     for band, members in enumerate(groups or []):
         torch.testing.assert_close(sound.mean()[:, band], log_power[:, members].mean((1, 2)))

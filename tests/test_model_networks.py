@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor, nn
 
+from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.blocks import DropPath, SelfAttention
@@ -20,29 +21,16 @@ from liveaffect.engines.model.reparam import deploy
 from liveaffect.engines.model.temporal import attention_pool
 from liveaffect.engines.model.voice_fcn import FcnPreset, LocalNorm, VoiceFcn
 from liveaffect.engines.model.voice_nest import Level, NestLevel, VoiceNest
-from liveaffect.engines.protocol import (
-    FACE_INPUTS,
-    FACE_OUTPUTS,
-    FUSION_INPUTS,
-    FUSION_OUTPUTS,
-    VOICE_INPUTS,
-    VOICE_OUTPUTS,
-)
 from liveaffect.engines.recipe import MEL_BANDS
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
-CONTRACT = {
-    "face": (FACE_INPUTS, FACE_OUTPUTS),
-    "voice": (VOICE_INPUTS, VOICE_OUTPUTS),
-    "fusion": (FUSION_INPUTS, FUSION_OUTPUTS),
-}
-EVERY = [(kind, preset) for kind in CONTRACT for preset in presets.preset_names(kind)]
+EVERY = [(kind, preset) for kind in manifests.KINDS for preset in presets.preset_names(kind)]
 SHIPPED = [("face", "live"), ("voice", "live"), ("voice", "live-fcn"), ("fusion", "late-masked")]
 
 
 def inputs(network: Network, count: int) -> tuple[Tensor, ...]:
-    batch = probe.inputs(network.kind, count, seed=6, piece=network.recipe().get("piece", 0))
+    batch = probe.for_tensors(network.kind, count, network.inputs, seed=6)
     return tuple(torch.from_numpy(batch[spec.name]) for spec in network.inputs)
 
 
@@ -58,11 +46,9 @@ def test_a_network_takes_and_gives_the_tensors_of_its_spec(kind: str, preset: st
     for spec, tensor in zip(network.outputs, outputs, strict=True):
         assert tensor.shape == (count, *spec.shape), spec.name
         assert tensor.dtype == getattr(torch, spec.dtype), spec.name
-    wanted_in, wanted_out = CONTRACT[kind]
-    assert network.outputs == wanted_out
-    assert [spec.name for spec in network.inputs] == [spec.name for spec in wanted_in]
-    others = network.inputs[1:] if kind == "voice" else network.inputs
-    assert others == (wanted_in[1:] if kind == "voice" else wanted_in)
+    shapes = {spec.name: spec.shape[0] for spec in network.inputs}
+    own = {"piece": shapes["samples"], "width": shapes["mean"]} if kind == "voice" else {}
+    assert (network.inputs, network.outputs) == manifests.tensors(kind, **own)
 
 
 @pytest.mark.parametrize(

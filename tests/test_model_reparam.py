@@ -45,8 +45,7 @@ def relative(got: Tensor, want: Tensor) -> float:
 
 
 def inputs(network: Network) -> tuple[Tensor, ...]:
-    piece = network.recipe().get("piece", 0)
-    batch = probe.inputs(network.kind, 2, seed=3, piece=piece)
+    batch = probe.for_tensors(network.kind, 2, network.inputs, seed=3)
     return tuple(torch.from_numpy(batch[spec.name]) for spec in network.inputs)
 
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe
 from liveaffect.engines.build import plan as planning
-from liveaffect.engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare
+from liveaffect.engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare_plan
 from liveaffect.engines.manifest import SHIPPED, Manifest
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.engines.tensorrt_backend import Backend, find_backend
@@ -66,8 +66,8 @@ def exported(kind: str, preset: str, folder: Path) -> Path:
     from liveaffect.engines.build.quantize import quantize
 
     path = export(kind, preset, folder)
-    piece = manifests.read(path).recipe.piece
-    quantize(path, probe.split(probe.inputs(kind, 8, piece=piece), (8,)))
+    inputs = manifests.read(path).inputs
+    quantize(path, probe.split(probe.for_tensors(kind, 8, inputs), (8,)))
     return path
 
 
@@ -107,7 +107,7 @@ def test_tensors_and_profiles_are_those_of_the_manifest(
     shelves: dict[str, Shelf], backend: Backend, kind: str, precision: str
 ) -> None:
     shelf = shelves[kind]
-    prepared = prepare(shelf.content(precision), precision=precision, backend=backend)
+    prepared = prepare_plan(shelf.content(precision), precision=precision, backend=backend)
     network = prepared.network
     names = {"uint8": "UINT8", "float32": "FLOAT"}
     wanted_in = {t.name: (names[t.dtype], (-1, *t.shape)) for t in shelf.manifest.inputs}
@@ -131,7 +131,7 @@ def test_in_half_precision_tensorrt_sees_half_products_and_a_full_front_end(
     shelves: dict[str, Shelf], backend: Backend
 ) -> None:
     face, voice = (
-        types_by_layer(prepare(shelves[kind].content("fp16"), precision="fp16", backend=backend))
+        types_by_layer(prepare_plan(shelves[kind].content("fp16"), precision="fp16", backend=backend))
         for kind in ("face", "voice")
     )
     assert face["CONVOLUTION", "HALF"] >= 5
@@ -143,20 +143,20 @@ def test_in_half_precision_tensorrt_sees_half_products_and_a_full_front_end(
 
 def test_in_int8_products_are_fed_by_explicit_marks(shelves: dict[str, Shelf], backend: Backend) -> None:
     for kind in ("face", "voice"):
-        types = types_by_layer(prepare(shelves[kind].content("int8"), precision="int8", backend=backend))
+        types = types_by_layer(prepare_plan(shelves[kind].content("int8"), precision="int8", backend=backend))
         assert types["QUANTIZE", "INT8"] >= 5
         assert types["DEQUANTIZE", "FLOAT"] >= types["QUANTIZE", "INT8"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["live-fcn", "live-wide"])
+@pytest.mark.parametrize("preset", ["live-fcn", "live-wide", "student"])
 def test_the_other_voice_presets_are_parsed_in_every_precision(
     backend: Backend, tmp_path: Path, preset: str
 ) -> None:
     path = exported("voice", preset, tmp_path)
     shelf = Shelf(manifests.read(path), tmp_path)
     for precision in ("fp32", "fp16", "int8"):
-        prepared = prepare(shelf.content(precision), precision=precision, backend=backend)
+        prepared = prepare_plan(shelf.content(precision), precision=precision, backend=backend)
         assert prepared.network.num_outputs == len(shelf.manifest.outputs)
 
 
@@ -168,7 +168,7 @@ def tiny() -> bytes:
 
 @pytest.mark.parametrize(("precision", "on"), [("fp32", False), ("fp32-tf32", True), ("fp16", False)])
 def test_tf32_is_off_unless_it_is_asked_for(tiny: bytes, backend: Backend, precision: str, on: bool) -> None:
-    prepared = prepare(tiny, precision=precision, backend=backend)
+    prepared = prepare_plan(tiny, precision=precision, backend=backend)
     assert prepared.config.get_flag(backend.module.BuilderFlag.TF32) is on
 
 

@@ -70,12 +70,26 @@ def test_a_live_preset_answers_like_fp32(live: Path) -> None:
     assert {one.output for one in report.differences} == {tensor.name for tensor in fp32.spec.outputs}
 
 
+def test_statistics_of_features_are_behind_layers_that_are_quantised(tmp_path: Path) -> None:
+    """Sums of log-mel belong to the front end; those of learnt features must not keep all layers in fp32."""
+    pytest.importorskip("torch", reason="exports the student and needs torch for it")
+    from liveaffect.engines.build.export_onnx import export
+
+    path = export("voice", "student", tmp_path)
+    inputs = manifests.read(path).inputs
+    quantize(path, probe.split(probe.for_tensors("voice", 8, inputs), (8,)))
+    assert manifests.read(path).quantisation["quantised"]["Conv"] == 12
+    batch = probe.for_tensors("voice", 16, inputs, seed=9)
+    report = parity.compare(*both(path), batch, tolerance=parity.QUANTISED)
+    assert report.alike, "\n".join(report.lines())
+
+
 def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
     path = tiny_networks.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     batch = probe.inputs("voice", 8, seed=2)
     wanted, given = (engine.infer(batch) for engine in both(path))
-    for name in ("mel_sum", "mel_sumsq"):
+    for name in ("stat_sum", "stat_sumsq"):
         np.testing.assert_array_equal(wanted[name], given[name])
 
 
@@ -111,7 +125,7 @@ def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: P
 
 def test_bands_mixed_again_after_the_logarithm_still_belong_to_the_front_end(tmp_path: Path) -> None:
     graph = tiny_networks.network("voice")
-    total = next(n for n in graph.graph.node if n.output[0] == "mel_sum")
+    total = next(n for n in graph.graph.node if n.output[0] == "stat_sum")
     mixing = numpy_helper.from_array(np.eye(64, dtype=np.float32), "more_mixing")
     graph.graph.initializer.append(mixing)
     again = onnx.helper.make_node("MatMul", ["more_mixing", total.input[0]], ["mixed"], name="mix_again")

@@ -104,7 +104,7 @@ def test_running_statistics_equal_the_weighted_sum_over_all_frames(
     mels = pieces(count, seed)
     running = SpeakerStatistics.cold()
     for mel in mels:
-        running.add(mel.sum(axis=0), (mel**2).sum(axis=0), speech=speech, frames=HOP_FRAMES)
+        running.add(mel.sum(axis=0), (mel**2).sum(axis=0), speech=speech, new=HOP_FRAMES)
     new = HOP_FRAMES * speech
     keep = np.exp(-new * STFT_STEP / SAMPLE_RATE / STATISTICS_DECAY_S)
     weights = new * keep ** np.arange(count - 1, -1, -1)
@@ -121,7 +121,7 @@ def test_running_statistics_equal_the_weighted_sum_over_all_frames(
 def test_after_a_minute_of_speech_the_statistics_are_the_speakers() -> None:
     statistics = SpeakerStatistics.cold()
     for mel in pieces(300, 1):
-        statistics.add(mel.sum(axis=0), (mel**2).sum(axis=0), speech=1.0, frames=HOP_FRAMES)
+        statistics.add(mel.sum(axis=0), (mel**2).sum(axis=0), speech=1.0, new=HOP_FRAMES)
     mean, istd = statistics.normaliser()
     assert np.abs(mean - -4.0).max() < 0.2
     assert np.abs(1 / istd - 1.5).max() < 0.2
@@ -130,15 +130,15 @@ def test_after_a_minute_of_speech_the_statistics_are_the_speakers() -> None:
 def test_what_is_not_speech_changes_nothing() -> None:
     statistics = SpeakerStatistics.cold()
     loud = np.full(MEL_BANDS, 99.0)
-    statistics.add(loud, loud**2, speech=0.0, frames=HOP_FRAMES)
-    statistics.add(loud, loud**2, speech=-1.0, frames=HOP_FRAMES)
-    statistics.add(loud, loud**2, speech=1.0, frames=0)
+    statistics.add(loud, loud**2, speech=0.0, new=HOP_FRAMES)
+    statistics.add(loud, loud**2, speech=-1.0, new=HOP_FRAMES)
+    statistics.add(loud, loud**2, speech=1.0, new=0)
     np.testing.assert_allclose(statistics.normaliser()[0], PRIOR_MEAN)
 
 
 @pytest.mark.parametrize(
     ("where", "bad"),
-    [(where, bad) for where in ("mel_sum", "mel_sumsq", "frames") for bad in (np.nan, np.inf)]
+    [(where, bad) for where in ("stat_sum", "stat_sumsq", "new") for bad in (np.nan, np.inf)]
     + [("speech", np.nan)],
 )
 def test_a_piece_with_a_number_that_is_not_finite_is_left_out(where: str, bad: float) -> None:
@@ -146,10 +146,10 @@ def test_a_piece_with_a_number_that_is_not_finite_is_left_out(where: str, bad: f
     ones = np.ones(MEL_BANDS)
     spoilt = np.where(np.arange(MEL_BANDS) == 3, bad, ones)
     statistics.add(
-        spoilt if where == "mel_sum" else ones,
-        spoilt if where == "mel_sumsq" else ones,
+        spoilt if where == "stat_sum" else ones,
+        spoilt if where == "stat_sumsq" else ones,
         speech=bad if where == "speech" else 1.0,
-        frames=bad if where == "frames" else HOP_FRAMES,
+        new=bad if where == "new" else HOP_FRAMES,
     )
     np.testing.assert_allclose(statistics.normaliser()[0], PRIOR_MEAN)
     assert np.isfinite(statistics.weight)
@@ -159,7 +159,7 @@ def test_a_band_that_never_changes_is_not_divided_by_nothing() -> None:
     statistics = SpeakerStatistics.cold()
     for _ in range(500):
         still = np.full(MEL_BANDS, -13.8 * STFT_FRAMES)
-        statistics.add(still, np.full(MEL_BANDS, 13.8**2 * STFT_FRAMES), speech=1.0, frames=HOP_FRAMES)
+        statistics.add(still, np.full(MEL_BANDS, 13.8**2 * STFT_FRAMES), speech=1.0, new=HOP_FRAMES)
     _, istd = statistics.normaliser()
     np.testing.assert_allclose(istd, 1 / np.sqrt(MIN_VARIANCE), rtol=1e-3)
 
@@ -168,6 +168,6 @@ def test_a_copy_goes_its_own_way() -> None:
     statistics = SpeakerStatistics.cold()
     other = statistics.copy()
     mel = pieces(1, 0)[0]
-    other.add(mel.sum(axis=0), (mel**2).sum(axis=0), speech=1.0, frames=HOP_FRAMES)
+    other.add(mel.sum(axis=0), (mel**2).sum(axis=0), speech=1.0, new=HOP_FRAMES)
     np.testing.assert_allclose(statistics.normaliser()[0], PRIOR_MEAN)
     assert np.abs(other.normaliser()[0] - PRIOR_MEAN).mean() > 0.05

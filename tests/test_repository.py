@@ -152,6 +152,17 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
     assert dead == []
 
 
+def test_every_file_and_every_name_on_the_page_of_the_architecture_is_there() -> None:
+    """A page that is true when it is written is not true for long by itself."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    paths = set(re.findall(r"[\w/]+\.py\b", page)) - {"realtime/NAME.py"}
+    assert len(paths) > 30
+    assert [p for p in paths if not (ROOT / p).is_file() and not (ROOT / "realtime" / p).is_file()] == []
+    code = "".join(path.read_text("utf-8") for path in tracked(".py") if path.parts[-2] != "tests")
+    named = set(re.findall(r"`(?:\w+\.)?(\w+)`", page)) | set(re.findall(r"\|([A-Z]\w+)[|:,]", page))
+    assert [name for name in named if not re.search(rf"\b{name}\b", code)] == []
+
+
 def test_every_dependency_has_a_line_that_says_what_it_is_for_and_no_line_is_left_over() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
     described = set()

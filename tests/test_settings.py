@@ -43,6 +43,7 @@ def test_repeated_flags_become_the_same_kind_of_list_as_all_others() -> None:
         ({"fps": 0.0}, "fps is 0"),
         ({"overlay": "sometimes"}, "auto, locked, late"),
         ({"engine": "abacus"}, "one of"),
+        ({"voice": "loud"}, "voice is 'loud'; it is one of auto, small, full"),
         ({"threads": 0}, "threads"),
         ({"seconds": -1.0}, "seconds"),
     ],

@@ -49,8 +49,8 @@ def an_answer(seed: int) -> VoiceAnswer:
         score=torch.randn(5, 1, generator=made),
         logits=3 * torch.randn(5, len(LABELS), generator=made),
         speech=torch.rand(5, 1, generator=made),
-        mel_sum=torch.zeros(5, 64),
-        mel_sumsq=torch.zeros(5, 64),
+        stat_sum=torch.zeros(5, 64),
+        stat_sumsq=torch.zeros(5, 64),
     )
 
 

@@ -76,7 +76,7 @@ def test_a_piece_is_normalised_with_what_the_live_path_would_know_of_its_past(
         past = batch.power[row][:, : -replay.newest].numpy()
         for part in np.split(past, past.shape[1] // replay.newest, axis=1):
             sums, squares = part.mean(1) * replay.newest, np.square(part).mean(1) * replay.newest
-            running.add(sums, squares, speech=1.0, frames=replay.newest)
+            running.add(sums, squares, speech=1.0, new=replay.newest)
         wanted = running.normaliser()[0] - cold
         found = batch.mean[row].numpy() - cold
         moved += bool(np.abs(wanted).max() > 0.5)
@@ -124,7 +124,7 @@ def test_the_sums_of_a_wide_piece_are_those_of_what_is_new_in_it(network: VoiceN
     changed[:, : network.sound.lead] *= 0.01
     with torch.inference_mode():
         heard = SoundFront(network.sound)(torch.cat([sound, changed]), torch.zeros(2, 64), torch.ones(2, 64))
-    for sums in (heard.mel_sum, heard.mel_sumsq):
+    for sums in (heard.stat_sum, heard.stat_sumsq):
         np.testing.assert_allclose(sums[0], sums[1], rtol=1e-5, atol=1e-3)
     assert (heard.picture[0] - heard.picture[1]).abs().max() > 0.1
 

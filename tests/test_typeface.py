@@ -136,7 +136,7 @@ def test_a_script_that_dejavu_lacks_is_drawn_in_a_font_of_this_machine(
         asked.append(char)
         return [other]
 
-    monkeypatch.setattr(fonts, "_asked", ask)
+    monkeypatch.setattr(fonts, "_fonts_for", ask)
     assert fonts.font_of("a") == other
     assert fonts.font_of("b") == other
     assert asked == ["a"]

@@ -25,10 +25,10 @@ def test_without_a_display_the_window_says_so_instead_of_ending_the_program(
     monkeypatch.delenv("DISPLAY", raising=False)
     assert not window.display_is_there()
     with pytest.raises(SinkError, match="DISPLAY is not set"):
-        window.Window()
+        window.WindowSink()
     monkeypatch.setenv("DISPLAY", ":4711")
     with pytest.raises(SinkError, match=":4711, and nothing answers there"):
-        window.Window()
+        window.WindowSink()
 
 
 def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("liveaffect.realtime.sinks.window.ctypes.CDLL", missing)
     with pytest.raises(MissingLibrary, match="apt-get install libxcb1"):
-        window.Window()
+        window.WindowSink()
 
 
 def test_without_the_library_that_leaves_events_to_the_window_none_is_opened(
@@ -56,7 +56,7 @@ def test_without_the_library_that_leaves_events_to_the_window_none_is_opened(
 
     monkeypatch.setattr("liveaffect.realtime.sinks.window.ctypes.CDLL", missing)
     with pytest.raises(MissingLibrary, match="apt-get install libx11-xcb1"):
-        window.Window()
+        window.WindowSink()
 
 
 ON_A_DISPLAY = """
@@ -64,15 +64,15 @@ import subprocess, sys, time
 import numpy as np
 from functools import partial
 from pathlib import Path
-from liveaffect.realtime.sinks.window import HELP_NS, Window
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.sinks.window import HELP_NS, WindowSink
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 from liveaffect.realtime.overlay import draw
 
 view = crowd(640, 480, 1)
 picture = draw(view)
 shot = sys.argv[1]
-window, pressed = Window(), []
+window, pressed = WindowSink(), []
 window.on_key = {key: lambda key=key: pressed.append(key) for key in "ml"}
 run = partial(subprocess.run, check=True, capture_output=True, text=True)
 for turn in range(20):
@@ -80,7 +80,7 @@ for turn in range(20):
         window.show(picture, frame(view.frame.image, captured_ns=turn * HELP_NS))
         time.sleep(0.02)
     run(["import", "-window", "root", shot])
-    if np.array_equal(load(Path(shot))[:480, :640], picture):
+    if np.array_equal(load_golden(Path(shot))[:480, :640], picture):
         break
 else:
     sys.exit("the screen never showed the picture")
@@ -103,11 +103,11 @@ import subprocess, sys, time
 import numpy as np
 from pathlib import Path
 from liveaffect.realtime.overlay import lay_out, paint
-from liveaffect.realtime.sinks.window import HELP_NS, Window, _display_size, opening_size
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.sinks.window import HELP_NS, WindowSink, _display_size, opening_size
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 
-window, shot = Window(), sys.argv[1]
+window, shot = WindowSink(), sys.argv[1]
 window.on_key = {"m": lambda: None}
 size = _display_size()
 assert (size.width, size.height) == tuple(map(int, sys.argv[2].split("x"))), size
@@ -123,7 +123,7 @@ def screen(view, turn, wanted):
             break
     assert window._open["camera:0"].area == wanted, (window._open, wanted)
     subprocess.run(["import", "-window", "root", "-quality", "11", shot], check=True, capture_output=True)
-    return load(Path(shot))[: wanted[1], : wanted[0]], scale
+    return load_golden(Path(shot))[: wanted[1], : wanted[0]], scale
 
 def skin(picture):
     '''Width and height of the face, whose box is square.'''
@@ -164,13 +164,13 @@ ON_A_DENSE_SCREEN = """
 import subprocess, sys, time
 import numpy as np
 from pathlib import Path
-from liveaffect.realtime.sinks.window import HELP_NS, Window, display_is_there
-from liveaffect.realtime.testing.golden import load
+from liveaffect.realtime.sinks.window import HELP_NS, WindowSink, display_is_there
+from liveaffect.realtime.testing.golden import load_golden
 from liveaffect.realtime.testing.scenes import frame
 
 assert display_is_there()  # which holds a connection, or the server would forget what it is told next
 subprocess.run(["xrdb", "-merge"], input=b"Xft.dpi: 192", check=True)
-window, fine = Window(), np.zeros((960, 1280, 3), np.uint8)
+window, fine = WindowSink(), np.zeros((960, 1280, 3), np.uint8)
 fine[:, ::2] = 255
 small = np.zeros((480, 640, 3), np.uint8)
 for turn in range(20):
@@ -182,7 +182,7 @@ for turn in range(20):
             window.show(fine, frame(fine, captured_ns=turn * HELP_NS))
         time.sleep(0.02)
     subprocess.run(["import", "-window", "root", sys.argv[1]], check=True, capture_output=True)
-    if np.array_equal(load(Path(sys.argv[1]))[:960, :1280], fine):
+    if np.array_equal(load_golden(Path(sys.argv[1]))[:960, :1280], fine):
         break
 else:
     sys.exit(f"lines of one pixel are not shown as they are: {window._screen} {window._open}")
@@ -193,9 +193,9 @@ WHO_TAKES_EVENTS = """
 import sys
 from ctypes import CDLL, c_char_p, c_int, c_long, c_ulong, c_void_p
 from pathlib import Path
-from liveaffect.realtime.sinks.window import Window
+from liveaffect.realtime.sinks.window import WindowSink
 
-window = Window()
+window = WindowSink()
 everybody = CDLL(None)
 if not hasattr(everybody, "XSetEventQueueOwner"):
     # What Qt then gets: the copy in the wheel, if it has one.
@@ -263,6 +263,28 @@ def test_on_a_dense_screen_the_window_is_filled_to_the_last_pixel(tmp_path: Path
 
 def test_the_help_of_the_commands_names_every_key_of_the_window() -> None:
     assert all(f"{key} {what}" in WINDOW_KEYS for key, what in window.KEYS.items())
+
+
+AFTER_READING_FILES = """
+import sys
+import {module}
+import av
+from liveaffect.realtime.sinks.window import WindowSink
+from liveaffect.realtime.testing.scenes import crowd
+
+window, view = WindowSink(), crowd(640, 480, 1)
+for _ in range(3):
+    window.show(view.frame.image, view.frame)
+window.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["realtime.capture.decode", "realtime.capture.resample", "realtime.sinks.video_file"]
+)
+def test_a_window_opens_whatever_reads_or_writes_files_beside_it(module: str) -> None:
+    on_a_display(AFTER_READING_FILES.format(module=f"liveaffect.{module}"))
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ from liveaffect.engines.training.train_voice import (
     RATE,
     WARM_UP,
     VoiceTask,
-    heard,
+    heard_from_cold,
     recipe_for,
 )
 from liveaffect.engines.training.voice_batches import Recording, recorded
@@ -89,7 +89,7 @@ def train_folds(plan: FoldsPlan) -> list[Path]:
     replay = Replay(ready(plan.preset, plan.seed).sound)
     recordings: list[Recording] = []
     for takes in found_in(plan.data).values():
-        recordings += recorded(takes, sound_store.load(takes, sound_store.default_folder()), replay)
+        recordings += recorded(takes, sound_store.load_takes(takes, sound_store.default_folder()), replay)
     tables = []
     for run in plan.runs:
         table = plan.out / f"{_named(run, plan.seed)}.csv"
@@ -139,11 +139,11 @@ def _epochs(wanted: int, trained: int, all_there_are: int) -> int:
 
 
 def _judge(
-    outcome: loop.Outcome, head: str, judged: Sequence[Recording], replay: Replay, table: Path
+    outcome: loop.TrainingOutcome, head: str, judged: Sequence[Recording], replay: Replay, table: Path
 ) -> None:
     state = b"".join(tensor.numpy().tobytes() for tensor in outcome.state.values())
     assert isinstance(outcome.network, VoiceNetwork)
-    said = heard(outcome.network, judged, replay)
+    said = heard_from_cold(outcome.network, judged, replay)
     head += f", source {source_commit()}, weights {hashlib.sha256(state).hexdigest()[:12]}\n"
     write_whole(table, (head + _rows(judged, said)).encode())
 
@@ -172,7 +172,7 @@ def _keep_answers(
     chosen = [one for one in recordings if one.take and one.take.corpus == "ravdess"]
     folds = fold_of([one.take.speaker for one in chosen if one.take])
     vectors, logits, scores, speech = [], [], [], []
-    for answer in heard(network, chosen, replay):
+    for answer in heard_from_cold(network, chosen, replay):
         weight, total = answer.weights()
         vectors.append(weight @ answer.vector)
         logits.append(weight @ answer.logits)

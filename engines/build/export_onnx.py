@@ -19,12 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from liveaffect.engines import foreign, probe, whisper
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
+from liveaffect.engines.build.foreign import taken_out
 from liveaffect.engines.build.onnx_graph import check_graph
 from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.model.voice_whisper import FOREIGN, VoiceWhisper, foreign_names
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import Statistics
 
 OPSET = 17
 """The first with LayerNormalization as one operator; ONNX Runtime and TensorRT know all of it."""
@@ -57,6 +60,13 @@ def export(
 def _describe(kind: str, preset: str, module: nn.Module) -> Manifest:
     """A voice network's sound front end says how long its pieces are and how far apart."""
     from liveaffect.engines.model.frontend import SoundFront
+    from liveaffect.engines.model.voice_statistics import StatisticsVoice
+
+    if isinstance(module, StatisticsVoice):
+        heard, kept = module.sound, Statistics(module.width, "pieces")
+        return manifests.describe(
+            kind, preset, piece=heard.piece, hop=heard.hop, lead=heard.lead, statistics=kept
+        )
 
     for part in module.modules():
         if isinstance(part, SoundFront):
@@ -71,16 +81,32 @@ def write_network(module: nn.Module, manifest: Manifest, out_dir: Path) -> Path:
     Raises ValueError for a training form, EngineFileError for a network with other tensors.
     """
     content = to_onnx(module, manifest)
-    manifest = manifests.record_file(manifest, "fp32", content)
+    whole = manifests.record_file(manifest, "fp32", content)
     name = manifests.file_name(manifest.kind, "fp32")
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / name).write_bytes(content)
-        OnnxEngine(manifest, Path(scratch)).warm_up()
+        OnnxEngine(whole, Path(scratch)).warm_up()
+    if theirs := _foreign_names(module):
+        content = taken_out(onnx.load_from_string(content), theirs).SerializeToString(deterministic=True)
+        manifest = manifests.extended(manifest, foreign=_foreign(module, theirs))
+    manifest = manifests.record_file(manifest, "fp32", content)
     out_dir.mkdir(parents=True, exist_ok=True)
     manifests.write_whole(out_dir / name, content)
     path = out_dir / f"{manifest.kind}.json"
     manifests.write(manifest, path)
     return path
+
+
+def _foreign_names(module: nn.Module) -> dict[str, str]:
+    """What the tensors of a network that are not ours are called in the file that they are from."""
+    if not isinstance(module, VoiceWhisper):
+        return {}
+    return {FOREIGN + ours: name for ours, name in foreign_names(module.ears.state_dict()).items()}
+
+
+def _foreign(module: nn.Module, theirs: Mapping[str, str]) -> dict[str, Any]:
+    assert isinstance(module, VoiceWhisper)
+    return foreign.described(whisper.KNOWN[module.preset.whisper], list(theirs.values()))
 
 
 def to_onnx(module: nn.Module, manifest: Manifest) -> bytes:
@@ -99,7 +125,9 @@ def to_onnx(module: nn.Module, manifest: Manifest) -> bytes:
 def _traced(module: nn.Module, manifest: Manifest) -> onnx.ModelProto:
     names_in = [tensor.name for tensor in manifest.inputs]
     names_out = [tensor.name for tensor in manifest.outputs]
-    sample = probe.inputs(manifest.kind, 2, piece=manifest.recipe.piece)
+    sample = probe.inputs(
+        manifest.kind, 2, piece=manifest.recipe.piece, statistics=manifest.recipe.statistics
+    )
     with (
         tempfile.TemporaryDirectory() as scratch,
         warnings.catch_warnings(record=True) as warned,

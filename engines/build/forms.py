@@ -112,7 +112,9 @@ def _int8_file(path: Path, report: Report) -> None:
             return
     from liveaffect.engines.build.quantize import quantize
 
-    inputs = probe.inputs(found.kind, CALIBRATION_ITEMS, piece=found.recipe.piece)
+    inputs = probe.inputs(
+        found.kind, CALIBRATION_ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics
+    )
     written = quantize(path, probe.split(inputs, (BATCH,)))
     made = manifest.read(path)
     manifest.write(manifest.extended(made, quantisation={**made.quantisation, "inputs": "made up"}), path)

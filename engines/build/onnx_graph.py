@@ -10,6 +10,7 @@ import onnx
 from liveaffect.engines.onnx_engine import PROVIDER, session_options
 from liveaffect.engines.onnx_runtime import ort
 from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import MEL_BANDS
 
 
 def folded(content: bytes) -> onnx.ModelProto:
@@ -23,14 +24,17 @@ def folded(content: bytes) -> onnx.ModelProto:
 
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
-FRONT_END_OUTPUTS = ("mel_sum", "mel_sumsq")
+FRONT_END_OUTPUTS = ("stat_sum", "stat_sumsq")
 
 
 def front_end(graph: onnx.ModelProto) -> set[str]:
-    """The names of all nodes that a logarithm or the sums of the log-mel depend on."""
+    """The names of all nodes that a logarithm or the sums of the log-mel depend on.
+
+    Sums of another width are of features behind the layers, which are quantised as any others.
+    """
     maker = {name: node for node in graph.graph.node for name in node.output}
     logs = [node.output[0] for node in graph.graph.node if node.op_type == "Log"]
-    outputs = [output.name for output in graph.graph.output]
+    outputs = [output.name for output in graph.graph.output if _width(output) == MEL_BANDS]
     ahead = logs + [name for name in FRONT_END_OUTPUTS if name in outputs]
     found: set[str] = set()
     while ahead:
@@ -39,6 +43,10 @@ def front_end(graph: onnx.ModelProto) -> set[str]:
             found.add(node.name)
             ahead.extend(node.input)
     return found
+
+
+def _width(output: onnx.ValueInfoProto) -> int:
+    return int(output.type.tensor_type.shape.dim[-1].dim_value)
 
 
 def check_graph(graph: onnx.ModelProto, name: str) -> None:

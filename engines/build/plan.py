@@ -57,7 +57,7 @@ def build_plan(
     precision that there are not.
     """
     started_ns = stopwatch.wall_ns()
-    prepared = prepare(content, precision=precision, backend=backend, sizes=sizes, capability=capability)
+    prepared = prepare_plan(content, precision=precision, backend=backend, sizes=sizes, capability=capability)
     prepared.config.progress_monitor = monitor(backend.module, report)
     built = prepared.builder.build_serialized_network(prepared.network, prepared.config)
     said = prepared.said
@@ -80,7 +80,7 @@ class Prepared:
     """In the order of the sizes."""
 
 
-def prepare(
+def prepare_plan(
     content: bytes,
     *,
     precision: str,

@@ -102,17 +102,17 @@ class Sound(NamedTuple):
 
     picture: Tensor
     """(n, bands, frames), normalised with the speaker's statistics."""
-    mel_sum: Tensor
+    stat_sum: Tensor
     """(n, 64): log-mel before normalisation, summed over the newest frames, scaled to 32 of them."""
-    mel_sumsq: Tensor
+    stat_sumsq: Tensor
 
     def mean(self) -> Tensor:
         """(n, 64): the piece's own mean of log-mel."""
-        return self.mel_sum / STFT_FRAMES
+        return self.stat_sum / STFT_FRAMES
 
     def spread(self) -> Tensor:
         """(n, 64): the piece's own deviation of log-mel over time."""
-        variance = self.mel_sumsq / STFT_FRAMES - self.mean() ** 2
+        variance = self.stat_sumsq / STFT_FRAMES - self.mean() ** 2
         return (variance.clamp(min=0.0) + 1e-4).sqrt()
 
 

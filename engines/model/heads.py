@@ -32,8 +32,8 @@ class VoiceAnswer(NamedTuple):
     score: Tensor
     logits: Tensor
     speech: Tensor
-    mel_sum: Tensor
-    mel_sumsq: Tensor
+    stat_sum: Tensor
+    stat_sumsq: Tensor
 
 
 class PooledVector(nn.Module):

@@ -25,8 +25,8 @@ class AttendingVoice(VoiceNetwork):
             score=score,
             logits=self.to_logits(vector),
             speech=self.to_speech(vector, sound.mean(), sound.spread()),
-            mel_sum=sound.mel_sum,
-            mel_sumsq=sound.mel_sumsq,
+            stat_sum=sound.stat_sum,
+            stat_sumsq=sound.stat_sumsq,
         )
 
     def attend(self, picture: Tensor) -> tuple[Tensor, Tensor]:

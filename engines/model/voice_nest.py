@@ -189,6 +189,6 @@ class VoiceNest(VoiceNetwork):
             score=self.to_score(vector),
             logits=self.to_logits(vector),
             speech=self.to_speech(vector, sound.mean(), sound.spread()),
-            mel_sum=sound.mel_sum,
-            mel_sumsq=sound.mel_sumsq,
+            stat_sum=sound.stat_sum,
+            stat_sumsq=sound.stat_sumsq,
         )

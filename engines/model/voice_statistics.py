@@ -98,6 +98,7 @@ class StatisticsVoice(Network):
         )
         super().__init__("voice", name, inputs, outputs)
         self.sound = sound
+        self.head_preset = head
         self.front = WhisperFront(sound)
         self.prior_mean: Tensor
         self.prior_istd: Tensor
@@ -118,7 +119,7 @@ class StatisticsVoice(Network):
             "sample_rate": SAMPLE_RATE,
             "piece": sound.piece,
             "hop": sound.hop,
-            "lead": sound.piece - sound.hop,
+            "lead": sound.lead,
         }
 
     def features(self, log_mel: Tensor) -> tuple[Tensor, ...]:

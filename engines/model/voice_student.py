@@ -1,4 +1,4 @@
-"""The small voice network that is always there: it learns what Whisper's layers say, without a tensor of theirs.
+"""A small voice network that is always there: it learns what Whisper's layers say and holds nothing of them.
 
 Convolutions over Whisper's log-mel, depth by depth and then across, see 0.7 s to either side of a moment. It
 learns the features of the first layers of Whisper's encoder moment by moment, from everything that speaks; no

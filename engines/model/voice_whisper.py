@@ -44,6 +44,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = float((width // heads) ** -0.5)
         self.attention_norm = nn.LayerNorm(width)
         self.attention_in = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
@@ -60,8 +61,8 @@ class EncoderLayer(nn.Module):
         moments, width = joined.shape[1], joined.shape[2] // 3
         apart = joined.reshape(-1, moments, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = apart[0], apart[1], apart[2]
-        weights = (query @ key.transpose(2, 3) * (width // self.heads) ** -0.5).softmax(3)
-        return (weights @ value).transpose(1, 2).reshape(-1, moments, width)
+        mixed: Tensor = (query @ key.transpose(2, 3) * self.scale).softmax(3) @ value
+        return mixed.transpose(1, 2).reshape(-1, moments, width)
 
 
 class Ears(nn.Module):

@@ -41,6 +41,11 @@ class WhisperSound:
         return 1 + (self.piece - WINDOW) // STEP
 
     @property
+    def lead(self) -> int:
+        """Samples of a piece that were heard before its newest part; silence where a stream begins."""
+        return self.piece - self.hop
+
+    @property
     def moments(self) -> int:
         """What the encoder makes of them, 20 ms apart."""
         return (self.frames + 1) // 2
@@ -88,7 +93,7 @@ def heard_share(log_mel: Tensor) -> Tensor:
 
 
 def slaney_filters(bands: int = BANDS, bins: int = WINDOW // 2 + 1) -> NDArray[np.float64]:
-    """(bands, bins): triangles of equal area; linear below 1 kHz and logarithmic above, as Slaney's toolbox."""
+    """(bands, bins): triangles of equal area, linear below 1 kHz and logarithmic above: Slaney's."""
     edges = _hertz(np.linspace(0.0, _mel(SAMPLE_RATE / 2), bands + 2))
     hertz = np.linspace(0.0, SAMPLE_RATE / 2, bins)
     up = (hertz - edges[:-2, None]) / np.diff(edges)[:-1, None]

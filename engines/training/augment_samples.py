@@ -1,8 +1,8 @@
 """Makes samples sound as a laptop would have heard them: pace and pitch, room, microphone, noise, level.
 
-The networks on Whisper's log-mel take samples, and their statistics are of features that no sum of band powers
-predicts; so, unlike for the older networks, everything is done to the sound itself. Filters and rooms are one
-product in the frequency domain.
+The networks on Whisper's log-mel take samples, and their statistics are of features that no sum of band
+powers predicts; so, unlike for the older networks, everything is done to the sound itself. Filters and rooms
+are one product in the frequency domain.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def heard(samples: Samples, rng: np.random.Generator, hearing: Hearing | None = 
         samples = samples + _noise(len(samples), rng) * np.float32(loud * 10 ** (-snr_db / 20))
     if rng.random() < how.level:
         samples = samples * np.float32(10 ** (rng.uniform(*how.level_db) / 20) / loud)
-    return np.clip(samples, -1.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(samples, -1.0, 1.0), np.float32)
 
 
 def paced(samples: Samples, rate: float) -> Samples:
     """So many times as fast, and as high."""
     at = np.arange(int(len(samples) / rate)) * rate
-    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+    return np.asarray(np.interp(at, np.arange(len(samples)), samples), np.float32)
 
 
 def _placed(samples: Samples, rng: np.random.Generator, how: Hearing) -> Samples:
@@ -76,7 +76,7 @@ def _placed(samples: Samples, rng: np.random.Generator, how: Hearing) -> Samples
         tail *= rng.uniform(0.1, 0.9) / (np.linalg.norm(tail) + 1e-9)
         response *= 1.0 + np.fft.rfft(tail, length)
     spectrum = np.fft.rfft(samples, length) * response
-    return np.fft.irfft(spectrum, length)[: len(samples)].astype(np.float32)
+    return np.asarray(np.fft.irfft(spectrum, length)[: len(samples)], np.float32)
 
 
 def _noise(count: int, rng: np.random.Generator) -> Samples:
@@ -84,4 +84,4 @@ def _noise(count: int, rng: np.random.Generator) -> Samples:
     spectrum = np.fft.rfft(rng.normal(size=count))
     hertz = np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 40.0)
     sound = np.fft.irfft(spectrum * hertz ** -rng.uniform(0.0, 1.0), count)
-    return (sound / (np.sqrt(np.mean(np.square(sound))) + 1e-9)).astype(np.float32)
+    return np.asarray(sound / (np.sqrt(np.mean(np.square(sound))) + 1e-9), np.float32)

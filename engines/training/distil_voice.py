@@ -111,7 +111,7 @@ class DistilTask:
         told = network(log_mel).float()
         share = heard_share(log_mel)[:, :, None]
         weight = (1 - _EVERYWHERE) * share + _EVERYWHERE / share.shape[1]
-        moments = ((told - wanted) ** 2 * weight).sum(1).mean()
+        moments: Tensor = ((told - wanted) ** 2 * weight).sum(1).mean()
         return moments + OVER_TIME * _over_time(told, wanted, share)
 
     def figures(self, network: nn.Module) -> Mapping[str, float]:
@@ -160,7 +160,7 @@ def _spread(wanted: Tensor, share: Tensor) -> Tensor:
 def _chances(sounds: Sequence[Samples]) -> NDArray[np.float64]:
     """A sound is drawn as often as it is long."""
     length = np.array([len(sound) for sound in sounds], np.float64)
-    return length / length.sum()
+    return np.asarray(length / length.sum())
 
 
 def _some(sounds: Sequence[Samples], rng: np.random.Generator) -> list[Samples]:
@@ -171,8 +171,8 @@ def sounds_of(data: Path, cache: Path) -> tuple[list[Samples], list[Samples]]:
     """Everything that may be learnt from, and what is only watched: by the frozen sides of the speakers."""
     parts: dict[str, list[Samples]] = {side: [] for side in splits.SIDES}
     for corpus, path in corpora_voices.find(data).items():
-        takes = corpora_voices.read(corpus, path)
-        for take, sound in zip(takes, sound_store.load(takes, cache, _log.info), strict=True):
+        takes = corpora_voices.read_corpus(corpus, path)
+        for take, sound in zip(takes, sound_store.load_takes(takes, cache, _log.info), strict=True):
             parts[splits.side_of(take.speaker, calibrate=0.15, test=0.15)].append(sound)
     made = list(spoken_sounds.made(SPOKEN, seed=1))
     noises = [

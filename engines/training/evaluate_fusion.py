@@ -124,7 +124,7 @@ def evaluate_fusion(
 
 def refuse_other_actors(found: Manifest, frozen: Path) -> None:
     """Raise EngineFileError unless the fusion was learnt from exactly the train side of the pairs' corpus."""
-    known = splits.read(frozen).get("ravdess", {}).get("sha256")
+    known = splits.read_splits(frozen).get("ravdess", {}).get("sha256")
     splits.refuse_other_sides(found, ("ravdess",), str(known))
 
 
@@ -135,7 +135,7 @@ def gather(found: Manifest, folder: Path, data: Path, frozen: Path, report: Repo
     face = at_scale(real.face, real, float(expected["face"]))
     test = real.sides == "test"
     if (folder / "voice.json").exists():
-        takes = {"ravdess": corpora_voices.read("ravdess", corpora_voices.find(data)["ravdess"])}
+        takes = {"ravdess": corpora_voices.read_corpus("ravdess", corpora_voices.find(data)["ravdess"])}
         asked = voice_answers.ask(folder, takes, "test", frozen, report)
         said = {name[3:]: logits for name, logits in zip(asked.names, asked.logits, strict=True)}
         silent = np.full(len(LABELS), np.nan, np.float32)

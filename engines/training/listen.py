@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from liveaffect.engines.model.heads import VoiceNetwork
-from liveaffect.engines.recipe import SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics
 from liveaffect.engines.training.replay_statistics import Picture
 
 Ask = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
@@ -109,7 +109,9 @@ def listen(
                 said = {name: array[row] for name, array in answer.items()}
                 rows[i].append(said)
                 speech = float(said["speech"][0])
-                running[i].add(said["mel_sum"], said["mel_sumsq"], speech=speech, frames=hop / STFT_STEP)
+                running[i].add(
+                    said["stat_sum"], said["stat_sumsq"], speech=speech, new=running[i].kept.new(hop)
+                )
     return [_heard(one, hop / SAMPLE_RATE) for one in rows]
 
 

@@ -124,9 +124,9 @@ def _write(path: Path, network: StatisticsVoice, sounds: Sequence[Sound], copy: 
         if copy:
             samples = heard(samples, rng)
         pieces = cut(samples, sound.piece, sound.hop)
-        hiss = rng.normal(size=pieces.shape[1]) * 10 ** rng.uniform(-5.5, -3.5)
+        hiss = np.asarray(rng.normal(0, 10 ** rng.uniform(-5.5, -3.5), pieces.shape[1]), np.float32)
         shares = spoken(samples, sound.hop, len(pieces)) * (one.take is not None)
-        found.append((*_asked(network, pieces + hiss.astype(np.float32)), shares))
+        found.append((*_asked(network, pieces + hiss), shares))
     statistics, newest, speech = (np.concatenate(column) for column in zip(*found, strict=True))
     counts = [len(one[2]) for one in found]
     with (partial := path.with_suffix(".part")).open("wb") as stream:

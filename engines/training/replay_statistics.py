@@ -100,7 +100,7 @@ class Replay:
         means, istds = np.empty((2, len(power), MEL_BANDS), np.float32)
         for i, share in enumerate(speech):
             means[i], istds[i] = running.normaliser()
-            running.add(sums[i], squares[i], speech=float(share), frames=self.preset.hop / STFT_STEP)
+            running.add(sums[i], squares[i], speech=float(share), new=self.preset.hop / STFT_STEP)
         return Pieces(power, means, istds, np.asarray(speech, np.float32))
 
     def sums(self, power: Picture) -> tuple[Picture, Picture]:

@@ -32,7 +32,7 @@ SENTENCES = {
     "sv": "Han satt vid fönstret och räknade båtarna som kom in i hamnen.",
     "ru": "Завтра утром мы поедем к бабушке, если дорога будет сухая.",
     "cs": "Včera večer jsme dlouho mluvili o tom, co bude na jaře.",
-    "tr": "Bu sabah pazarda taze ekmek ve sıcak çay vardı.",
+    "tr": "Bu sabah pazarda taze ekmek ve çok güzel üzümler var.",
     "hi": "कल शाम को हम नदी के किनारे बहुत देर तक बैठे रहे।",
     "cmn": "今天早上我在公园里看见一只很小的猫。",
     "id": "Saya tidak tahu siapa yang datang tadi malam dengan mobil merah.",

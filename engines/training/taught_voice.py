@@ -31,7 +31,7 @@ Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
 
-class Pupil(loop.Task[VoiceBatch], Protocol):
+class VoicePupil(loop.Task[VoiceBatch], Protocol):
     """What is learnt, once from labels alone and then from teachers as well."""
 
     def learn_from(self, teachers: Teachers) -> None:
@@ -63,13 +63,13 @@ class Teachers:
 
 def taught(
     preset: str,
-    task: Pupil,
+    task: VoicePupil,
     schedule: loop.Schedule,
     folder: Path,
     *,
     teachers: int = TEACHERS,
     report: Report = _log.info,
-) -> tuple[loop.Outcome, list[loop.Outcome]]:
+) -> tuple[loop.TrainingOutcome, list[loop.TrainingOutcome]]:
     """Train, or go on: the network, and those it learnt from, each in a folder of its own.
 
     When the schedule's time limit comes first, the outcome of whichever was in training is the last there is.
@@ -79,7 +79,7 @@ def taught(
     def left() -> float:
         return schedule.limit_s - (wall_ns() - start_ns) * 1e-9
 
-    before: list[loop.Outcome] = []
+    before: list[loop.TrainingOutcome] = []
     for number in range(1, teachers + 1):
         seed = teacher_seed(schedule.seed, number)
         report(f"teacher {number} of {teachers}, seed {seed}")

@@ -74,9 +74,9 @@ def train_fusion(
     out.mkdir(parents=True, exist_ok=True)
     frozen = out / splits.FROZEN.name
     real = pairs.read_pairs(data)
-    takes = {"ravdess": corpora_voices.read("ravdess", corpora_voices.find(data)["ravdess"])}
+    takes = {"ravdess": corpora_voices.read_corpus("ravdess", corpora_voices.find(data)["ravdess"])}
     sided(takes, frozen)
-    digest = splits.read(frozen)["ravdess"]["sha256"]
+    digest = splits.read_splits(frozen)["ravdess"]["sha256"]
     train = real.sides == "train"
     report(f"{int(train.sum())} pairs of {len(set(np.array(real.actors)[train]))} actors to learn from")
     learnt = learnt_gains(real, voice_answers.of_folds(real, options.voices, seed), seed, epochs)

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from liveaffect.engines.model.voice_statistics import HeadPreset, StatisticsHead
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, Statistics
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank
 from liveaffect.engines.training.scores import unweighted_recall
 
-PRIOR_PIECES = 16.0
-"""The corpora's measure counts as much as this many pieces of a speaker: a mood is not normalised away."""
-LEAST_VARIANCE = 0.1
+_LIVE = Statistics(1, "pieces")
+PRIOR_PIECES, LEAST_VARIANCE = _LIVE.prior_weight, _LIVE.least_variance
+"""As live: the corpora's measure counts as much as this many pieces, and a mood is not normalised away."""
 SPEECH = 0.5
 _LEAST_DEVIATION = 1e-3
 _FAR = -1e4
@@ -153,7 +153,7 @@ class _Drawn:
                 chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
         self._chance = chance / chance.sum()
         place = [f"{bank.speaker[row]} {bank.copy[row]}" for row in self._rows]
-        self._place = dict(zip(self._rows, place, strict=True))
+        self._place = dict(zip(map(int, self._rows), place, strict=True))
         self._of = {name: self._rows[np.array(place) == name] for name in set(place)}
 
     def batch(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Tensor, Tensor]:
@@ -186,7 +186,7 @@ class _Drawn:
         if rng.random() < plan.one_mood:
             few = others[np.isin(self._voices.bank.label[others], rng.choice(len(LABELS), 2))]
             others = few if len(few) else others
-        return others
+        return np.asarray(others)
 
     def _pieces(self, row: int, rng: np.random.Generator) -> list[int]:
         voices = self._voices

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from liveaffect.settings import ENGINE_CHOICES, Settings
+from liveaffect.settings import ENGINE_CHOICES, VOICE_CHOICES, Settings
 
 Run = Callable[[argparse.Namespace, Settings], int]
 
@@ -84,6 +84,7 @@ def command(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentP
         "-v", "--verbose", action="store_const", const=True, help="say why each network runs where it runs"
     )
     parser.add_argument("--engine", choices=ENGINE_CHOICES, help="what runs the networks")
+    parser.add_argument("--voice", choices=VOICE_CHOICES, help="which voice network; full: on Whisper")
     parser.add_argument("--weights", help="folder with other networks")
     parser.add_argument("--threads", type=int, help="processor threads of each network")
     parser.add_argument("--face-model", help="folder with the face detector's files")

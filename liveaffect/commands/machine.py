@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from liveaffect.commands import command, say
-from liveaffect.realtime.errors import MissingLibrary
+from liveaffect.realtime.errors import MissingFile, MissingLibrary
 from liveaffect.settings import Settings
 
 
 def add_machine(commands: Any) -> None:
     """Their names and flags."""
-    fetch = command(commands, "fetch", _fetch, "bring the face detector's files, once")
-    fetch.add_argument("--to", type=Path, help="folder, instead of the user's cache")
+    fetch = command(commands, "fetch", _fetch, "bring the files that are not ours, once")
+    fetch.add_argument("--to", type=Path, help="folder of the face detectors, instead of the user's cache")
+    fetch.add_argument("--small", action="store_true", help="without Whisper (78 MB), for the small voice")
 
     doctor = command(commands, "doctor", _doctor, "what works here, what does not, and what mends it")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
@@ -47,9 +48,14 @@ def add_machine(commands: Any) -> None:
 
 
 def _fetch(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.fetch import fetch
+    from liveaffect.fetch import fetch, fetch_whisper
 
     say(f"the face detector's files are in {fetch(given.to)}")
+    if not given.small:
+        try:
+            say(f"the files of Whisper are in {fetch_whisper()}")
+        except MissingFile as error:
+            say(f"without Whisper, so the small voice network is used: {error}")
     return 0
 
 

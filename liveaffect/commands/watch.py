@@ -24,7 +24,11 @@ def add_watching(commands: Any) -> None:
     live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
     live.epilog = WINDOW_KEYS
     live.add_argument("--camera", action="append", help="index, name, device, file, URL or none; repeatable")
-    live.add_argument("--mic", action="append", help="default, index, name or none; repeatable")
+    live.add_argument(
+        "--mic",
+        action="append",
+        help="default, index, name, file or none; repeatable. Not given: the default one, none with a film",
+    )
     live.add_argument("--size", help="picture size to ask for, such as 1280x720")
     live.add_argument("--fps", type=float, help="pictures a second to ask for")
     live.add_argument(
@@ -37,7 +41,7 @@ def add_watching(commands: Any) -> None:
     _overlay_flags(live)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
-    analyze.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    analyze.add_argument("files", nargs="+", type=Path, metavar="PATH", help="films, sounds, folders")
     analyze.add_argument(
         "--cues", metavar="OUT.jsonl", help="every cue, one JSON object a line; - for stdout"
     )
@@ -69,7 +73,7 @@ def _live(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _analyze(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.files import Wanted, analyse_files
+    from liveaffect.files import OutputFiles, analyse_files
     from liveaffect.folders import expand, table_of_failures
     from liveaffect.realtime.endings import SOUNDS, VIDEOS
     from liveaffect.realtime.sinks.catalogue import Kind, by_flag
@@ -81,7 +85,7 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
         ("timeline", given.plot),
         ("sheet", given.sheet),
     )
-    wanted = Wanted(tuple(by_flag(kind, name) for kind, name in flags if name))
+    wanted = OutputFiles(tuple(by_flag(kind, name) for kind, name in flags if name is not None))
     found = expand(given.files, (*VIDEOS, *SOUNDS))
     wanted.check(found.files)
     if (line := found.line()) is not None:

@@ -22,7 +22,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.resample import Resampler
+from liveaffect.realtime.capture.resample import LOUDEST, Resampler
 from liveaffect.realtime.clock import SECOND
 
 BLOCK = 320
@@ -36,8 +36,6 @@ _MOST_PIXELS = 64_000_000
 """8K film has 33 million; a head that promises more is damaged or means harm."""
 _WITH_LENGTH = {"mp4", "mov", "matroska", "webm", "avi", "wav", "flac"}
 """Formats whose head holds the length; of the others FFmpeg only guesses it."""
-LOUDEST = 100.0
-"""Full scale is 1 and films may pass it a little; a sample beyond this is no sound."""
 
 
 @dataclass(frozen=True, slots=True)

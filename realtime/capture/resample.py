@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from liveaffect.engines.recipe import SAMPLE_RATE
 
 Samples = NDArray[np.float32]
+LOUDEST = 100.0
+"""Full scale is 1 and films may pass it a little. A sample beyond this is no sound; resampled it would ring
+through all its neighbours, so sources put silence in its place."""
 
 
 class Resampler:

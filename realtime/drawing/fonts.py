@@ -54,7 +54,7 @@ def dejavu(*, bold: bool = False) -> FontFile:
 
 
 @lru_cache(maxsize=64)
-def opened(file: FontFile, size_px: int, *, shaped: bool = False) -> ImageFont.FreeTypeFont:
+def open_font(file: FontFile, size_px: int, *, shaped: bool = False) -> ImageFont.FreeTypeFont:
     """The font at a size. Raises OSError for a file that FreeType cannot use at it.
 
     `shaped` joins letters and turns lines round as their script wants, where this Pillow can.
@@ -70,7 +70,7 @@ def font_of(char: str, *, bold: bool = False) -> FontFile | None:
     for file in (base, *_found):
         if _has(file, char):
             return file
-    for file in _asked(char, bold=bold):
+    for file in _fonts_for(char, bold=bold):
         if _has(file, char):
             _found.append(file)
             return file
@@ -84,13 +84,13 @@ _found: list[FontFile] = []
 def _has(file: FontFile, char: str) -> bool:
     """Whether the font draws something of its own for the character."""
     try:
-        font = opened(file, 20)
+        font = open_font(file, 20)
         return bytes(font.getmask(char)) != bytes(font.getmask(_NOWHERE))
     except OSError:
         return False  # such as a font of coloured pictures, which exists in one size only
 
 
-def _asked(char: str, *, bold: bool) -> list[FontFile]:
+def _fonts_for(char: str, *, bold: bool) -> list[FontFile]:
     """What fontconfig would take for the character, or else the fonts that other systems usually have."""
     wanted = f"sans-serif:{'bold:' if bold else ''}charset={ord(char[0]):x}"
     # fontconfig keeps an index below the user's cache folder: ours, so that no foreign file is left.

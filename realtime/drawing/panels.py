@@ -176,7 +176,9 @@ def age_text(age_ms: int | None) -> str:
 def face_sizes(text: PanelText, readings: int, m: Measures) -> dict[str, tuple[int, int]]:
     """Width and height of every form, without painting the large ones."""
     below = m.gap // 2 + m.pad * 2 + m.cap + (readings - 1) * m.line if readings else 0
-    tall = {form: _height(form, len(_reason_lines(text, form, m)), m) for form in ("full", "bars", "slim")}
+    tall = {
+        form: _panel_height(form, len(_reason_lines(text, form, m)), m) for form in ("full", "bars", "slim")
+    }
     return {
         "full": (_width("full", m), tall["full"] + below),
         "bars": (_width("bars", m), tall["bars"]),
@@ -190,7 +192,7 @@ def face_sizes(text: PanelText, readings: int, m: Measures) -> dict[str, tuple[i
 def _ground(form: str, reasons: int, m: Measures) -> Sprite:
     """What never changes in a panel: its plate, the names, the empty bars."""
     names = SHORT_NAMES if form == "full" else THREE_LETTERS
-    canvas = Canvas(_width(form, m), _height(form, reasons, m))
+    canvas = Canvas(_width(form, m), _panel_height(form, reasons, m))
     canvas.plate(m.radius)
     y = m.pad + _head(form, m) + m.line * (1 + reasons) + m.gap // 2
     left = _edge(form, m) + m.names(names) + m.gap
@@ -225,7 +227,7 @@ def _width(form: str, m: Measures) -> int:
     return 2 * m.pad + max(head, rows)
 
 
-def _height(form: str, reasons: int, m: Measures) -> int:
+def _panel_height(form: str, reasons: int, m: Measures) -> int:
     return 2 * m.pad + _head(form, m) + (reasons + len(LABELS)) * m.line + m.gap // 2
 
 

@@ -14,7 +14,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.realtime.drawing.fonts import CAP_SHARE, FontFile, dejavu, font_of, opened
+from liveaffect.realtime.drawing.fonts import CAP_SHARE, FontFile, dejavu, font_of, open_font
 
 Coverage = NDArray[np.uint16]
 """0..256 for every pixel."""
@@ -98,7 +98,7 @@ def printable(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _drawn(run: str, font: FontFile, cap_px: int, *, shaped: bool) -> tuple[Coverage, int, int]:
     """Coverage of characters of one font, where it starts, and how far the next ones stand from the start."""
-    face = opened(font, round(cap_px / CAP_SHARE), shaped=shaped)
+    face = open_font(font, round(cap_px / CAP_SHARE), shaped=shaped)
     core, (left, top) = face.getmask2(run, mode="L", anchor="ls")
     width, height = core.size
     ink = np.frombuffer(bytes(core), np.uint8).reshape(height, width).astype(np.uint16)

@@ -31,7 +31,7 @@ WORDS: dict[Kind, str] = {
     "sheet": "a contact sheet",
     "timeline": "a timeline",
 }
-STDOUT = "-"
+STDOUT, WINDOW = "-", "window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ def by_ending(name: str) -> Named:
 
 def by_flag(kind: Kind, name: str) -> Named:
     """The output that a flag asks for, unless its name says something else. Raises SinkError."""
+    if not Path(name).name:
+        raise SinkError(f"cannot write {WORDS[kind]} to '{name}': that names no file")
     told = _kind_of(name)
     fits = (
         told == kind
@@ -92,10 +94,10 @@ def by_flag(kind: Kind, name: str) -> Named:
 
 def open_sink(name: str, *, sound: bool = True) -> Sink:
     """The opened output. Raises SinkError for a name that means nothing or a file that cannot be written."""
-    if name == "window":
-        from liveaffect.realtime.sinks.window import Window
+    if name == WINDOW:
+        from liveaffect.realtime.sinks.window import WindowSink
 
-        return Window()
+        return WindowSink()
     return by_ending(name).open(sound=sound)
 
 
@@ -107,15 +109,15 @@ def refuse_overwriting(outputs: Sequence[str], inputs: Sequence[Path]) -> None:
     read = {_identity(path): path for path in inputs}
     written: dict[object, str] = {}
     for name in outputs:
-        if name == "window" or _is_device(name):
-            continue
-        places = [] if name == STDOUT else [Path(name), part_of(Path(name))]
+        if _is_device(name) or not Path(name).name:
+            continue  # the one takes everything; the other names nothing, and is refused when it is opened
+        places = [] if name in (STDOUT, WINDOW) else [Path(name), part_of(Path(name))]
         for key in map(_identity, places):
             if key in read:
                 raise SinkError(
                     f"'{name}' would overwrite '{read[key]}', which is to be read; name another output"
                 )
-        key = STDOUT if name == STDOUT else _identity(Path(name))
+        key = _identity(Path(name)) if places else name
         if key in written:
             raise SinkError(f"'{written[key]}' and '{name}' are one and the same output; name another one")
         written[key] = name
@@ -138,7 +140,7 @@ def _identity(path: Path) -> object:
 
 
 def _is_device(name: str) -> bool:
-    """What takes everything at once, such as /dev/null, can be named twice."""
+    """Whether it takes everything at once, such as /dev/null, which can be named twice."""
     try:
         return name != STDOUT and Path(name).exists() and not Path(name).is_file() and not Path(name).is_dir()
     except (OSError, ValueError):

@@ -163,10 +163,10 @@ def timeline_figure(people: Sequence[PersonOverTime], left_out: int = 0) -> Figu
         for axes in rows:
             _plain_axes(axes, start, end)
     _label_times(figure.axes[-1], end - start)
-    _write(figure, 24, height_px - 40, "Emotions over time", height_px, fontsize=15, weight="bold")
+    _write_text(figure, 24, height_px - 40, "Emotions over time", height_px, fontsize=15, weight="bold")
     if left_out:
         more = f"and {left_out} more, seen more briefly"
-        _write(figure, WIDTH_PX - 30, height_px - 38, more, height_px, colour=QUIET, ha="right")
+        _write_text(figure, WIDTH_PX - 30, height_px - 38, more, height_px, colour=QUIET, ha="right")
     _legends(figure)
     return figure
 
@@ -176,8 +176,8 @@ def _draw_person(rows: Sequence[Axes], person: PersonOverTime, steps: Steps) -> 
     times, which = steps
     names = (*LABELS, NOT_SURE)
     held = [point.confidence * np.array([point.label == name for name in names]) for point in person.points]
-    shares = [_shares(point.fused) for point in person.points]
-    weights = [_shares(point.weights) for point in person.points]
+    shares = [_label_shares(point.fused) for point in person.points]
+    weights = [_label_shares(point.weights) for point in person.points]
     stacks = zip(
         rows,
         (held, shares, weights),
@@ -217,7 +217,7 @@ def _steps(points: Sequence[TimelinePoint], least_s: float) -> Steps:
     return times[order], which[order]
 
 
-def _shares(values: Sequence[float]) -> NDArray[np.float64]:
+def _label_shares(values: Sequence[float]) -> NDArray[np.float64]:
     """The values as parts of one; nothing stays nothing."""
     given = np.array(values, np.float64)
     return given / (given.sum() or 1.0)
@@ -270,7 +270,7 @@ def _legends(figure: Figure) -> None:
     figure.legend(handles=weights, ncol=len(weights), loc="lower right", bbox_to_anchor=(0.985, 0), **style)
 
 
-def _write(
+def _write_text(
     figure: Figure, x: int, y: int, text: str, height_px: int, *, colour: Colour = INK, **style: Any
 ) -> None:
     figure.text(x / WIDTH_PX, y / height_px, text, color=_of(colour), **({"fontsize": 9} | style))

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2  # before PyAV, as `capture` explains
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +31,16 @@ TICKS_HZ = 90_000
 _LATE_SOUND_NS = 2_500_000_000
 """A microphone's first sound can come two seconds after the first picture; what is later still is silence."""
 _CODECS = (
-    # No picture waits in the encoder for later ones: what was shown is on the disk a moment later.
-    ("libx264", {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}),
+    # Four pictures wait in the encoder, not thirteen; none at all (zerolatency) would double the file.
+    # They are coded in order: fragments can take in any other one only by shifting all of their times.
+    (
+        "libx264",
+        {
+            "preset": "veryfast",
+            "crf": "20",
+            "x264-params": "rc-lookahead=3:bframes=0:sync-lookahead=0:sliced-threads=1",
+        },
+    ),
     ("mpeg4", {"qscale": "4"}),
 )
 _AAC_SAMPLES = 1_024
@@ -144,7 +153,7 @@ class _Recording:
         """Append a picture, made to fit the first one's size."""
         tick = max((captured_ns - self._start_ns) * TICKS_HZ // SECOND, self._last_tick + 1)
         self._last_tick = tick
-        image = self._av.VideoFrame.from_ndarray(_fitted(picture, self._size), format="rgb24")
+        image = self._av.VideoFrame.from_ndarray(_to_video_size(picture, self._size), format="rgb24")
         image.pts, image.time_base = tick, Fraction(1, TICKS_HZ)
         try:
             self._container.mux(self._video.encode(image))
@@ -263,7 +272,7 @@ def _plays(path: Path) -> bool:
         return False
 
 
-def _fitted(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _to_video_size(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The picture at the size of the video: edges repeated for odd sizes, scaled if the camera changed."""
     height, width = picture.shape[:2]
     if (width, height) == size:
@@ -271,6 +280,4 @@ def _fitted(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     right, below = size[0] - width, size[1] - height
     if right in (0, 1) and below in (0, 1):
         return np.pad(picture, ((0, below), (0, right), (0, 0)), mode="edge")
-    import cv2
-
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

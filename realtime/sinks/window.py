@@ -81,7 +81,7 @@ class _Open:
     help_until_ns: int | None = None
 
 
-class Window:
+class WindowSink:
     """One window for each camera. Must be made and called on the main thread."""
 
     wants_pictures = True

@@ -127,7 +127,7 @@ def _without_a_piece(data: bytes, rng: random.Random) -> bytes:
     return data[:begin] + data[begin + rng.choice((1, 100, 3000)) :]
 
 
-def _mixed(data: bytes, rng: random.Random) -> bytes:
+def _shuffled(data: bytes, rng: random.Random) -> bytes:
     size = max(1, len(data) // 8)
     parts = [data[at : at + size] for at in range(size, len(data), size)]
     rng.shuffle(parts)
@@ -146,7 +146,7 @@ DAMAGES: tuple[Damage, ...] = (
     _zeroed,
     _largest,
     _without_a_piece,
-    _mixed,
+    _shuffled,
     _doubled,
 )
 
@@ -179,7 +179,7 @@ def odd_files(folder: Path) -> dict[str, Path]:
         "a line.png": encoded(".png", np.zeros((1, 3_000, 3), np.uint8)),
         "a column.png": encoded(".png", np.zeros((3_000, 1, 3), np.uint8)),
         "grey.png": encoded(".png", _picture(0)[..., 0]),
-        "bomb.png": png(40_000, 40_000, rows=8),
+        "bomb.png": damaged_png(40_000, 40_000, rows=8),
         "absurdly loud.wav": float_wav(loud),
         "all absurd.wav": float_wav(np.full(RATE_HZ, 3e38, np.float32)),
         "no samples.wav": float_wav(np.zeros(0, np.float32)),
@@ -204,7 +204,7 @@ def float_wav(samples: NDArray[np.float32], *, rate_hz: int = RATE_HZ, channels:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def png(width: int, height: int, *, rows: int | None = None) -> bytes:
+def damaged_png(width: int, height: int, *, rows: int | None = None) -> bytes:
     """A black PNG of any size in few bytes; with `rows` only its first ones are there."""
     packed = zlib.compressobj(1)
     line = bytes(3 * width + 1)

@@ -92,7 +92,7 @@ def _typeface() -> Picture:
     return picture
 
 
-def _run() -> Picture:
+def _run_picture() -> Picture:
     """Twelve seconds of two people, one of whom is away for a while."""
     people = []
     names = (*LABELS, NOT_SURE)
@@ -125,7 +125,7 @@ GOLDEN: dict[str, Callable[[], Picture]] = {
     "nobody-in-view": lambda: draw(_empty_room()),
     "close-up": lambda: draw(_close_up()),
     "typeface": _typeface,
-    "timeline": _run,
+    "timeline": _run_picture,
 }
 
 

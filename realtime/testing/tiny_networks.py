@@ -109,8 +109,8 @@ def _voice_nodes(graph: _Graph) -> None:
     power = graph.add("MatMul", mixing, graph.add("Mul", bands, bands))
     log_mel = graph.add("Log", graph.add("Add", power, graph.const(np.float32(recipe.LOG_FLOOR))))
     time_axis = graph.const(np.array([2]))
-    graph.add("ReduceSum", log_mel, time_axis, keepdims=0, out="mel_sum")
-    graph.add("ReduceSum", graph.add("Mul", log_mel, log_mel), time_axis, keepdims=0, out="mel_sumsq")
+    graph.add("ReduceSum", log_mel, time_axis, keepdims=0, out="stat_sum")
+    graph.add("ReduceSum", graph.add("Mul", log_mel, log_mel), time_axis, keepdims=0, out="stat_sumsq")
     moments = [graph.add("Unsqueeze", name, time_axis) for name in ("mean", "istd")]
     level = graph.add("Mul", graph.add("Sub", log_mel, moments[0]), moments[1])
     frames = graph.add("Transpose", level, perm=[0, 2, 1])

@@ -244,12 +244,12 @@ def test_the_log_mel_of_a_tone_peaks_in_the_band_of_its_frequency() -> None:
     assert int(mel.mean(axis=0).argmax()) == round(65 * mels[0] / mels[1]) - 1
 
 
-def test_mel_sums_are_those_of_the_log_mel_frames() -> None:
+def test_stat_sums_are_those_of_the_log_mel_frames() -> None:
     given = voices(2)
     answer = ScriptedVoice().infer(given)
     for row, samples in enumerate(given["samples"]):
-        np.testing.assert_allclose(answer["mel_sum"][row], log_mel(samples).sum(axis=0), rtol=1e-5)
-        np.testing.assert_allclose(answer["mel_sumsq"][row], (log_mel(samples) ** 2).sum(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(answer["stat_sum"][row], log_mel(samples).sum(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(answer["stat_sumsq"][row], (log_mel(samples) ** 2).sum(axis=0), rtol=1e-5)
 
 
 def test_speaker_statistics_move_the_scripted_voice_vector() -> None:

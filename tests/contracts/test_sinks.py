@@ -15,7 +15,7 @@ from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.window import Window, display_is_there
+from liveaffect.realtime.sinks.window import WindowSink, display_is_there
 from liveaffect.realtime.testing.sink_contract import check_sink
 
 
@@ -36,7 +36,7 @@ def test_standard_output_keeps_the_contract(capfd: pytest.CaptureFixture[str]) -
 def test_the_window_keeps_the_contract() -> None:
     if not display_is_there():
         pytest.skip("needs a display; the test of the window brings its own")
-    check_sink(Window)
+    check_sink(WindowSink)
 
 
 class Sloppy:

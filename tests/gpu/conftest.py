@@ -1,12 +1,11 @@
 """What the tests on a GPU stand on: the card, the shipped networks, and plans built in their own cache.
 
 They need NumPy, pytest, TensorRT or TensorRT-RTX, one package for device memory, and ONNX Runtime to compare
-with. With LIVEAFFECT_SCRIPTED_GPU set they run on a GPU that is not there, which tries the tests themselves.
+with.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,16 +14,11 @@ from liveaffect.engines import gpu_load, manifest, plans
 from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.manifest import SHIPPED, Manifest
 from liveaffect.engines.protocol import EngineUnavailable
-from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
-
-IS_SCRIPTED = bool(os.environ.get("LIVEAFFECT_SCRIPTED_GPU"))
 
 
 @pytest.fixture(scope="session")
 def card() -> GpuTools:
     """The GPU and what drives it, or a skip that says what is missing."""
-    if IS_SCRIPTED:
-        return scripted_gpu.tools()
     try:
         return gpu_load.find_tools()
     except EngineUnavailable as err:
@@ -35,8 +29,6 @@ def card() -> GpuTools:
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        if IS_SCRIPTED:
-            patch.setattr(plans, "build_plan", scripted_gpu.build_scripted)
         yield
 
 

@@ -70,7 +70,7 @@ def test_the_log_mel_of_the_sound_front_end_is_that_of_the_processor(
     inputs = probe.inputs("voice", 16, piece=found.recipe.piece)
     wanted, given = load("voice", choice="onnx"), gpu_load.open_plan(found, precision, card)
     ours, theirs = wanted.infer(inputs), given.infer(inputs)
-    for name in ("mel_sum", "mel_sumsq"):
+    for name in ("stat_sum", "stat_sumsq"):
         np.testing.assert_allclose(theirs[name], ours[name], rtol=2e-4, atol=1e-2)
     given.close()
 

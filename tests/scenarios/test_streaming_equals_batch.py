@@ -175,7 +175,7 @@ def test_a_voice_with_the_statistics_of_its_own_past(
         inputs = {"samples": sound[None, start : start + PIECE], "mean": mean[None], "istd": istd[None]}
         answer = {name: array[0] for name, array in engine.infer(inputs).items()}
         speech = float(answer["speech"][0])
-        statistics.add(answer["mel_sum"], answer["mel_sumsq"], speech=speech, frames=HOP / STFT_STEP)
+        statistics.add(answer["stat_sum"], answer["stat_sumsq"], speech=speech, new=HOP / STFT_STEP)
         if speech >= SPEECH:
             score = weighted_score(float(answer["score"][0]), speech)
             at_ns = start * SECOND // SAMPLE_RATE + PIECE * SECOND // SAMPLE_RATE

@@ -1,0 +1,173 @@
+"""What stands on frozen layers learns as it is used: pieces of the live grid, statistics that begin cold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch", reason="networks are trained with torch")
+
+from liveaffect.engines import probe
+from liveaffect.engines.model.voice_statistics import HeadPreset, SpeechJudge, StatisticsHead
+from liveaffect.engines.model.voice_student import StudentPreset, VoiceStudent
+from liveaffect.engines.model.whisper_front import WhisperSound
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics, Statistics
+from liveaffect.engines.training import augment_samples, piece_bank, speech_judge, voice_heads
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
+
+WIDTH, PIECES, SPEAKERS = 24, 6, 8
+SOUND = WhisperSound(piece=25_600, hop=6_400)
+
+
+def made_up(seed: int = 0) -> PieceBank:
+    """Speakers who differ more than moods do; each mood moves one number of whoever is in it."""
+    rng = np.random.default_rng(seed)
+    who = [(speaker, label, take) for speaker in range(SPEAKERS) for label in (0, 1, 3) for take in range(6)]
+    offset = rng.normal(0, 4, (SPEAKERS, WIDTH))
+    statistics = np.stack(
+        [
+            offset[speaker] + 2.0 * (np.arange(WIDTH) == label) + rng.normal(0, 0.7, WIDTH)
+            for speaker, label, _ in who
+            for _ in range(PIECES)
+        ]
+    )
+    return PieceBank(
+        statistics=statistics.astype(np.float16),
+        newest=np.zeros((len(statistics), 4), np.float16),
+        speech=np.tile(np.array([0.2, *[1.0] * (PIECES - 1)], np.float32), len(who)),
+        owner=np.repeat(np.arange(len(who)), PIECES),
+        label=np.array([label for _, label, _ in who]),
+        speaker=np.array([f"made/{speaker}" for speaker, _, _ in who]),
+        copy=np.zeros(len(who), np.int64),
+        name=np.array([f"{speaker}-{label}-{take}" for speaker, label, take in who]),
+    )
+
+
+Learnt = tuple[voice_heads.Voices, StatisticsHead, NDArray[np.int64]]
+
+
+@pytest.fixture(scope="module")
+def learnt() -> Learnt:
+    torch.set_num_threads(1)
+    bank = made_up()
+    held = bank.speaker == "made/0"
+    voices = voice_heads.Voices(bank, voice_heads.measure_of(bank, ~held))
+    schedule = voice_heads.HeadSchedule(steps=150, batch=24)
+    return (
+        voices,
+        voice_heads.fit(voices, ~held, HeadPreset(hidden=16, dropout=0.1), schedule),
+        np.flatnonzero(held),
+    )
+
+
+def test_a_stranger_is_understood_better_the_longer_they_are_known(learnt: Learnt) -> None:
+    voices, head, rows = learnt
+    among = np.array([0, 1, 3])
+    cold, known = (
+        voice_heads.recall(voices.bank, voice_heads.asked(voices, head, rows, known=flag), among, hop_s=0.4)
+        for flag in (False, True)
+    )
+    assert known > 0.6
+    assert known > cold
+
+
+def test_pieces_are_normalised_as_live_by_what_came_before(learnt: Learnt) -> None:
+    voices, head, rows = learnt
+    row = int(rows[0])
+    said = voice_heads.asked(voices, head, np.array([row]), known=False)[row]
+    running = SpeakerStatistics.cold(kept=Statistics(WIDTH, "pieces"))
+    for at, piece in enumerate(range(int(voices.start[row]), int(voices.end[row]))):
+        z = voices.z[piece].float().numpy()
+        mean, istd = running.normaliser()
+        with torch.inference_mode():
+            _, score, logits = head(torch.from_numpy((z - mean) * istd)[None])
+        # What is forgotten of the prior in so few pieces is all that differs.
+        np.testing.assert_allclose(said.logits[at], logits[0].numpy(), atol=0.15)
+        np.testing.assert_allclose(said.score[at], score[0, 0].numpy(), atol=0.05)
+        speech = float(voices.bank.speech[piece])
+        running.add(z, z**2, speech=speech if speech >= voice_heads.SPEECH else 0.0, new=1.0)
+
+
+def test_nothing_of_a_speaker_left_out_reaches_the_measure() -> None:
+    bank = made_up()
+    held = bank.speaker == "made/0"
+    before = voice_heads.measure_of(bank, ~held)
+    bank.statistics[held[bank.owner]] += 100
+    after = voice_heads.measure_of(bank, ~held)
+    assert torch.equal(before.mean, after.mean)
+    assert torch.equal(before.deviation, after.deviation)
+
+
+def test_the_first_piece_ends_with_the_first_sound_and_silence_comes_before_it() -> None:
+    sound = np.arange(1, 20_001, dtype=np.float32)
+    pieces = piece_bank.cut(sound, SOUND.piece, SOUND.hop)
+    assert len(pieces) == len(sound) // SOUND.hop
+    assert not pieces[0, : SOUND.lead].any()
+    np.testing.assert_array_equal(pieces[0, SOUND.lead :], sound[: SOUND.hop])
+    np.testing.assert_array_equal(pieces[2, -SOUND.hop :], sound[2 * SOUND.hop : 3 * SOUND.hop])
+
+
+def test_what_is_quiet_is_no_speech() -> None:
+    loud = 0.1 * np.random.default_rng(0).normal(size=3 * SOUND.hop)
+    loud[SOUND.hop : 2 * SOUND.hop] *= 1e-3
+    assert piece_bank.spoken(loud, SOUND.hop, 3).tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_bank_that_was_stopped_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = VoiceStudent(StudentPreset("tiny", SOUND, stem=4, width=8, dilations=(1,))).eval()
+    monkeypatch.setattr(piece_bank, "GROUP", 2)
+    samples = probe.inputs("voice", 3, piece=SAMPLE_RATE)["samples"]
+    take = Take("made", "a", "made/1", "happy", tmp_path)
+    sounds = [Sound(samples[0], take), Sound(samples[1], replace(take, name="b")), Sound(samples[2])]
+    lines: list[str] = []
+    assert piece_bank.filled(network, sounds, 2, tmp_path / "one", limit_s=-1.0, report=lines.append) is None
+    assert "0 of 4 groups" in lines[0]
+    bank = piece_bank.filled(network, sounds, 2, tmp_path / "one")
+    again = piece_bank.filled(network, sounds, 2, tmp_path / "two")
+    assert bank is not None
+    assert again is not None
+    np.testing.assert_array_equal(bank.statistics, again.statistics)
+    assert bank.label.tolist() == [LABELS.index("happy")] * 2 + [NOTHING] + [LABELS.index("happy")] * 2 + [
+        NOTHING
+    ]
+    assert bank.copy.tolist() == [0, 0, 0, 1, 1, 1]
+    assert not bank.speech[(bank.label == NOTHING)[bank.owner]].any()
+    assert bank.speech[(bank.label != NOTHING)[bank.owner]].any()
+
+
+def test_the_judge_learns_what_is_speech_in_features_of_any_measure() -> None:
+    rng = np.random.default_rng(1)
+    bank = made_up()
+    newest = 50 + 20 * rng.normal(size=(len(bank.owner), 6))
+    newest[:, 2] += 100 * bank.speech
+    heard = replace(bank, newest=newest.astype(np.float16))
+    torch.manual_seed(0)
+    judge = SpeechJudge(6, 8)
+    speech_judge.fit(heard, bank.speaker != "made/0", judge)
+    with torch.inference_mode():
+        said = judge(torch.from_numpy(heard.newest).float())[:, 0].numpy()
+    assert ((said > 0.5) == (bank.speech > 0.5)).mean() > 0.95
+
+
+def test_the_same_dice_put_a_sound_into_the_same_place() -> None:
+    sound = probe.inputs("voice", 1, piece=SAMPLE_RATE)["samples"][0]
+    first, same, other = (augment_samples.heard(sound, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert len(first) != len(other) or not np.allclose(first, other)
+    assert all(np.isfinite(one).all() and np.abs(one).max() <= 1.0 for one in (first, other))
+
+
+def test_twice_the_pace_is_half_as_long_and_an_octave_higher() -> None:
+    at_s = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    fast = augment_samples.paced(np.sin(2 * np.pi * 300 * at_s).astype(np.float32), 2.0)
+    assert len(fast) == SAMPLE_RATE // 2
+    assert np.abs(np.fft.rfft(fast)).argmax() * 2 == pytest.approx(600, abs=2)
