@@ -121,8 +121,10 @@ class FaceAnalyzer:
                 continue
             areas.append(area)
             spent += 1
-            for find in look(self._near, image, area):
-                twice = (anew or track.id is None) and find.score >= SURE
+            finds = look(self._near, image, area)
+            nearest = min(finds, key=lambda f: _apart(f.box, track.box), default=None)
+            for find in finds:
+                twice = (anew or track.id is None) and find is nearest and find.score >= SURE
                 spent += twice
                 found.append((look_twice(self._near, image, find) if twice else find, twice))
         proven = {id(find): twice for find, twice in found}

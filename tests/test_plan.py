@@ -66,8 +66,8 @@ def exported(kind: str, preset: str, folder: Path) -> Path:
     from liveaffect.engines.build.quantize import quantize
 
     path = export(kind, preset, folder)
-    piece = manifests.read(path).recipe.piece
-    quantize(path, probe.split(probe.inputs(kind, 8, piece=piece), (8,)))
+    inputs = manifests.read(path).inputs
+    quantize(path, probe.split(probe.for_tensors(kind, 8, inputs), (8,)))
     return path
 
 
@@ -149,7 +149,7 @@ def test_in_int8_products_are_fed_by_explicit_marks(shelves: dict[str, Shelf], b
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["live-fcn", "live-wide"])
+@pytest.mark.parametrize("preset", ["live-fcn", "live-wide", "student"])
 def test_the_other_voice_presets_are_parsed_in_every_precision(
     backend: Backend, tmp_path: Path, preset: str
 ) -> None:

@@ -70,6 +70,20 @@ def test_a_live_preset_answers_like_fp32(live: Path) -> None:
     assert {one.output for one in report.differences} == {tensor.name for tensor in fp32.spec.outputs}
 
 
+def test_statistics_of_features_are_behind_layers_that_are_quantised(tmp_path: Path) -> None:
+    """Sums of log-mel belong to the front end; those of learnt features must not keep all layers in fp32."""
+    pytest.importorskip("torch", reason="exports the student and needs torch for it")
+    from liveaffect.engines.build.export_onnx import export
+
+    path = export("voice", "student", tmp_path)
+    inputs = manifests.read(path).inputs
+    quantize(path, probe.split(probe.for_tensors("voice", 8, inputs), (8,)))
+    assert manifests.read(path).quantisation["quantised"]["Conv"] == 12
+    batch = probe.for_tensors("voice", 16, inputs, seed=9)
+    report = parity.compare(*both(path), batch, tolerance=parity.QUANTISED)
+    assert report.alike, "\n".join(report.lines())
+
+
 def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
     path = tiny_networks.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
