@@ -116,20 +116,20 @@ class ProfileOwner:
     def __init__(self, profile: Profile | None = None, *, of_voice: bool = False) -> None:
         """`of_voice`: without cameras it belongs to whoever is heard."""
         self.track: int | None = None
-        self._habit = profile
+        self._profile = profile
         self._of_voice = of_voice
         self._vacant_ns = 0
 
     def settle(self, sighting: Sighting, people: Mapping[int, Person]) -> bool:
         """Look who is there; True when it was just given to `track`."""
-        if self._habit is None or self.track is not None:
+        if self._profile is None or self.track is not None:
             return False
         faces = [face for face in sighting.faces if people[face.track].came_ns >= self._vacant_ns]
         came_ns = min((people[face.track].came_ns for face in faces), default=sighting.captured_ns)
         if sighting.captured_ns - came_ns < _ALL_FOUND_NS:
             return False
         self.track = max(faces, key=lambda face: face.box[2] * face.box[3]).track
-        people[self.track].profile = self._habit
+        people[self.track].profile = self._profile
         return True
 
     def left(self, person: Person | None) -> None:
@@ -139,13 +139,13 @@ class ProfileOwner:
 
     def given(self, track: int | None) -> Profile:
         """What a newcomer begins with."""
-        return self._habit if self._habit and self._of_voice and track is None else Profile()
+        return self._profile if self._profile and self._of_voice and track is None else Profile()
 
     def tell(self, track: int | None, voice_analyzers: Sequence[VoiceAnalyzer]) -> None:
         """Let every microphone know what that voice sounds like."""
-        if self._habit is not None and self._habit.statistics is not None:
+        if self._profile is not None and self._profile.statistics is not None:
             for voice_analyzer in voice_analyzers:
-                voice_analyzer.know(track, self._habit.statistics)
+                voice_analyzer.know(track, self._profile.statistics)
 
 
 def _shifted(item: Evidence, shift: NDArray[np.float32] | None) -> Evidence:

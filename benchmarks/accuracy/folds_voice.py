@@ -32,7 +32,7 @@ from liveaffect.engines.training.listen import Heard
 from liveaffect.engines.training.replay_statistics import Replay
 from liveaffect.engines.training.ship import source_commit
 from liveaffect.engines.training.sided_voices import UNHEARD, found_in, pooled_scores
-from liveaffect.engines.training.taught_voice import TEACHERS, ready, taught, teacher_seed
+from liveaffect.engines.training.taught_voice import TEACHERS, ready_taught, taught, teacher_seed
 from liveaffect.engines.training.train_voice import (
     AVERAGE,
     EPOCHS,
@@ -86,7 +86,7 @@ def divided(takes: Sequence[Take], run: str) -> NDArray[np.bool_]:
 def train_folds(plan: FoldsPlan) -> list[Path]:
     """Train and judge every run that is not finished; the tables of all."""
     torch.set_num_threads(1)  # Pieces are too small to be shared out among threads.
-    replay = Replay(ready(plan.preset, plan.seed).sound)
+    replay = Replay(ready_taught(plan.preset, plan.seed).sound)
     recordings: list[Recording] = []
     for takes in found_in(plan.data).values():
         recordings += recorded(takes, sound_store.load_takes(takes, sound_store.default_folder()), replay)

@@ -84,7 +84,9 @@ def taught(
         seed = teacher_seed(schedule.seed, number)
         report(f"teacher {number} of {teachers}, seed {seed}")
         plan = replace(schedule, seed=seed, limit_s=left())
-        outcome = loop.train(ready(preset, seed), task, plan, folder / f"teacher-{number}", report=report)
+        outcome = loop.train(
+            ready_taught(preset, seed), task, plan, folder / f"teacher-{number}", report=report
+        )
         if not outcome.finished:
             return outcome, before
         before.append(outcome)
@@ -92,7 +94,7 @@ def taught(
         task.learn_from(Teachers([outcome.network for outcome in before]))
         report("the network that learns from them")
     plan = replace(schedule, limit_s=left())
-    return loop.train(ready(preset, schedule.seed), task, plan, folder, report=report), before
+    return loop.train(ready_taught(preset, schedule.seed), task, plan, folder, report=report), before
 
 
 def teacher_seed(seed: int, number: int) -> int:
@@ -100,7 +102,7 @@ def teacher_seed(seed: int, number: int) -> int:
     return 10 * seed + number
 
 
-def ready(preset: str, seed: int) -> VoiceNetwork:
+def ready_taught(preset: str, seed: int) -> VoiceNetwork:
     """A new network that takes log spectra computed before."""
     network = presets.build("voice", preset, seed=seed)
     assert isinstance(network, VoiceNetwork)

@@ -41,7 +41,7 @@ from liveaffect.engines.training.fit_fusion import (
     Opinions,
     evidence_of,
     fit_late_masked,
-    fitted_temperature,
+    fusion_temperature,
 )
 from liveaffect.engines.training.pairs import FoldAnswers
 from liveaffect.engines.training.ship import source_commit
@@ -131,13 +131,13 @@ def temperatures(folder: Path, data: Path, learnt: LateMaskedFusion, report: Rep
         known = faces.take(np.flatnonzero(faces.label >= 0))
         with closing(OnnxEngine(network, folder)) as engine:
             logits = evaluate_face.crop_answers(engine, grey_crops(known.pictures))
-        found["face"] = fitted_temperature(
+        found["face"] = fusion_temperature(
             torch.from_numpy(logits), torch.from_numpy(known.label), balanced=False
         )
         report(f"temperature of '{network.name}' on {len(known)} pictures: {found['face']:.3f}")
     if (folder / "voice.json").exists():
         asked = voice_answers.ask(folder, found_in(data), "calibrate", _sides_of(folder), report)
-        found["voice"] = fitted_temperature(
+        found["voice"] = fusion_temperature(
             torch.from_numpy(asked.logits), torch.from_numpy(asked.truth), balanced=False
         )
         report(f"temperature of the voice network on {len(asked.names)} takes: {found['voice']:.3f}")

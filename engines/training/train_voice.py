@@ -31,7 +31,7 @@ from liveaffect.engines.training.listen import Heard, asking, listen
 from liveaffect.engines.training.replay_statistics import Replay
 from liveaffect.engines.training.ship import source_commit
 from liveaffect.engines.training.sided_voices import RecordedVoices, few, found_in, recalls, sided, voices
-from liveaffect.engines.training.taught_voice import TEACHERS, Teachers, ready, taught
+from liveaffect.engines.training.taught_voice import TEACHERS, Teachers, ready_taught, taught
 from liveaffect.engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
 from liveaffect.engines.training.voice_loss import class_weights, loss
 from liveaffect.engines.training.voice_windows import WideBatches, Windows
@@ -170,7 +170,7 @@ def train_voice(
     """
     schedule = schedule or voice_schedule(smoke=smoke)
     out.mkdir(parents=True, exist_ok=True)
-    replay = Replay(ready(preset, schedule.seed).sound)
+    replay = Replay(ready_taught(preset, schedule.seed).sound)
     report(f"reading the voices in {data}")
     takes = found_in(data)
     sides = sided(takes, out / splits.FROZEN.name)
@@ -187,7 +187,7 @@ def train_voice(
         report("the time is up; the same command goes on from here")
         return None
     training = {
-        **described(found, train),
+        **described_voice(found, train),
         "seed": schedule.seed,
         "commit": source_commit(),
         "epochs": schedule.epochs,
@@ -201,7 +201,7 @@ def train_voice(
     return path
 
 
-def described(found: RecordedVoices, train: Sequence[Recording]) -> dict[str, Any]:
+def described_voice(found: RecordedVoices, train: Sequence[Recording]) -> dict[str, Any]:
     """What the manifest says of the voices behind the weights."""
     return {
         "corpora": list(found.corpora),
