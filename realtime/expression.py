@@ -8,7 +8,7 @@ something does, because hypotheses that hold older looks lose their weight withi
 
 Looks of one face are not independent. For noise that is forgotten at a rate of 1/correlation, a look that
 comes `dt` after the last one tells tanh(dt / 2 correlation) of what an independent one would: sixty looks a
-second prove no more than twenty. Why these numbers: docs/decisions/0014-response.md.
+second prove no more than twenty. Why these numbers: docs/decisions/0021-the-present-expression.md.
 """
 
 from __future__ import annotations
