@@ -1,6 +1,9 @@
 """What does it cost to find and follow faces, and how many are missed?
 
-    python benchmarks/bench_faces.py [--write] [PORTRAIT ...]
+    python benchmarks/bench_faces.py [--write] [--phantoms] [PORTRAIT ...]
+
+Beside it: how many people are seen who are not there? Films without a face (the clothes of portraits) and
+with one enlarged person say how many false tracks a minute show up.
 
 Real portraits move in front of a quiet wall or, as by a hand-held camera, together with it; where they are
 is known, so every picture says which were missed. Budgets: 2.0 ms a frame on average at 720p with one face,
@@ -10,6 +13,7 @@ is known, so every picture says which were missed. Budgets: 2.0 ms a frame on av
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +30,7 @@ from liveaffect.realtime.face_analyzer import FaceAnalyzer, find_in_picture
 from liveaffect.realtime.faces.blazeface import FaceFinder
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import Box, Sighting, VideoFrame
-from liveaffect.realtime.portrait import packaged_portraits
+from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture
 
 FPS, PICTURES, FOUND_WITHIN = 30, 150, 16
@@ -169,11 +173,61 @@ def is_seen(sighting: Sighting, centre: tuple[float, float], face_px: float) -> 
     return False
 
 
+def clothes(image: NDArray[np.uint8], size: tuple[int, int], zoom: float) -> Iterator[NDArray[np.uint8]]:
+    """The lower part of a portrait, enlarged and moved as by a hand: folds and badges, but no face."""
+    part = image[round(0.62 * len(image)) :]
+    scale = 1.1 * zoom * max(size[0] / part.shape[1], size[1] / part.shape[0])
+    large = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    left, top = (large.shape[1] - size[0]) // 2, (large.shape[0] - size[1]) // 2
+    for k in range(PICTURES):
+        dx, dy = round(0.8 * left * np.sin(0.9 * k / FPS)), round(0.8 * top * np.cos(1.3 * k / FPS))
+        yield np.asarray(large[top + dy :, left + dx :][: size[1], : size[0]], np.uint8).copy()
+
+
+def person(image: NDArray[np.uint8], size: tuple[int, int], seed: int) -> Iterator[NDArray[np.uint8]]:
+    """One person, enlarged to the height of the picture."""
+    source = Portraits([image], size, FPS, seed=seed)
+    for k in range(PICTURES):
+        yield source.draw(k)
+
+
+def phantoms(
+    name: str, pictures: Iterator[NDArray[np.uint8]], people: int, finders: tuple[FaceFinder, FaceFinder]
+) -> Result:
+    """Tracks beyond the people who are there, and the share of all answers that go to them."""
+    analyzer, shown = FaceAnalyzer("camera:0", *finders), Counter[int]()
+    for k, image in enumerate(pictures):
+        sighting = analyzer.step(VideoFrame("camera:0", k, k * SECOND // FPS, image))
+        shown.update(face.track for face in sighting.faces)
+    real = sum(count for _, count in shown.most_common(people))
+    figures = {
+        "false_tracks_a_minute": max(0, len(shown) - people) * 60 * FPS / PICTURES,
+        "false_share": 1 - real / shown.total() if shown else 0.0,
+    }
+    return Result(name, figures, judged=("false_tracks_a_minute",), notes={"pictures": PICTURES})
+
+
+def print_phantoms(paths: list[Path], finders: tuple[FaceFinder, FaceFinder]) -> None:
+    """One line a film."""
+    for path in paths:
+        image = load_picture(path)
+        for size in ((1280, 720), (1920, 1080)):
+            for seed in range(3):
+                film = person(image, size, seed)
+                print_record(phantoms(f"phantoms/{size[1]}p/{path.stem}/{seed}", film, 1, finders))
+            for zoom in (1.0, 1.6):
+                film = clothes(image, size, zoom)
+                print_record(phantoms(f"phantoms/{size[1]}p/clothes of {path.stem}/{zoom}", film, 0, finders))
+
+
 def main() -> None:
     """Print one line a case."""
     cv2.setNumThreads(1)
     finders = make_finder()
     paths = [Path(name) for name in sys.argv[1:] if not name.startswith("--")]
+    print_phantoms(paths or packaged_portraits(), finders)
+    if "--phantoms" in sys.argv:
+        return
     portraits = heads(paths or packaged_portraits(), finders)
     for case in CASES:
         print_record(run(case, portraits, finders))

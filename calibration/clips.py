@@ -146,7 +146,7 @@ def _sound_clips(takes: Sequence[Take], sides: dict[str, str], say: Say) -> list
     for corpus in sorted({take.corpus for take in takes}):
         mine = [take for take in takes if take.corpus == corpus]
         for take, samples in zip(
-            mine, sound_store.load(mine, sound_store.default_folder(), say), strict=True
+            mine, sound_store.load_takes(mine, sound_store.default_folder(), say), strict=True
         ):
             truth = LABELS.index(take.label)
             clips.append(Clip(take.name, take.speaker, sides[take.speaker], truth, samples))

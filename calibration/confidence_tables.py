@@ -69,7 +69,7 @@ def write_findings(findings: Findings, curves: list[list[Any]], out: Path, page:
         + [[s.name, s.side, s.clips, s.watched] for s in findings.seen],
     }
     answers = {
-        f"{name.replace(' ', '-').replace('+', '-and-')}.csv": _csv(_answer_rows(outcome)).decode()
+        f"{name.replace(' ', '-').replace('+', '-and-')}.csv": _csv(_answers_table(outcome)).decode()
         for name, outcome in findings.outcomes.items()
     }
     write_tables(out / f"answers{ENDING}", answers)
@@ -217,7 +217,7 @@ def _promises(findings: Findings) -> list[list[Any]]:
     return rows
 
 
-def _answer_rows(outcome: Outcome) -> list[list[Any]]:
+def _answers_table(outcome: Outcome) -> list[list[Any]]:
     """The last cue of every clip, before and after, from which the figures on clips can be made again."""
     heads = [f"{state}_{label}" for state in ("before", "after") for label in LABELS]
     rows: list[list[Any]] = [["id", "people", "side", "label", "cues", *heads]]

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from liveaffect.calibration.clip_trace import ClipTrace, ClipTraces
 from liveaffect.calibration.reliability import Promise, Reliability, judge, kept, promise
-from liveaffect.calibration.temperature import Fit, Scores, Truth, fit, log_loss, refuse_unfit, tempered
+from liveaffect.calibration.temperature import (
+    Fit,
+    Scores,
+    Truth,
+    fit_temperature,
+    log_loss,
+    refuse_unfit,
+    tempered,
+)
 from liveaffect.engines.confidence import COVERAGE, LEAST_SURE, Calibrated
 from liveaffect.engines.recipe import LABELS
 
@@ -212,7 +220,7 @@ def _pooled(one: HeldOutPredictions, other: HeldOutPredictions) -> HeldOutPredic
 def _fitted(name: str, answers: Answers) -> Fit:
     refuse_unfit(np.array([watch.truth for watch in answers.watches], np.int64), name)
     truth = _truth(answers)
-    return fit(lambda temperature: log_loss(answers.scores(temperature), truth))
+    return fit_temperature(lambda temperature: log_loss(answers.scores(temperature), truth))
 
 
 def _crossed(name: str, answers: Answers) -> HeldOutPredictions:

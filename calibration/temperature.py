@@ -84,7 +84,7 @@ def log_loss(probabilities: Scores, truth: Truth) -> float:
     return float(-np.log(np.maximum(hit, 1e-12)).mean())
 
 
-def fit(loss: Callable[[float], float]) -> Fit:
+def fit_temperature(loss: Callable[[float], float]) -> Fit:
     """The temperature with the least loss."""
     from scipy.optimize import minimize_scalar
 
@@ -105,4 +105,4 @@ def fit_logits(
     """The temperature of plain logits, one row an item. Raises UnfitSamples."""
     rows, wanted = check_samples(logits, truth, what)
     refuse_unfit(wanted, what, fewest)
-    return fit(lambda temperature: log_loss(tempered(rows, temperature), wanted))
+    return fit_temperature(lambda temperature: log_loss(tempered(rows, temperature), wanted))

@@ -57,7 +57,7 @@ def voice_samples(
     rng = np.random.default_rng(1)
     changed = [under(sounds[pick.at], pick.condition, rng) for pick in picks]
     inputs, owner, _ = _pieces_heard(engine, changed, found.recipe)
-    kept = np.concatenate([_spread(np.flatnonzero(owner == i)) for i in range(len(picks))])
+    kept = np.concatenate([_spread_over(np.flatnonzero(owner == i)) for i in range(len(picks))])
     batches = tuple(
         {name: array[kept[at : at + BATCH]] for name, array in inputs.items()}
         for at in range(0, len(kept), BATCH)
@@ -85,7 +85,8 @@ def _sounds(takes: dict[str, list[Take]], report: Callable[[str], None]) -> tupl
         if these:
             held += these
             sounds += [
-                s.astype(np.float32) for s in sound_store.load(these, sound_store.default_folder(), report)
+                s.astype(np.float32)
+                for s in sound_store.load_takes(these, sound_store.default_folder(), report)
             ]
     return held, sounds
 
@@ -140,7 +141,7 @@ def _pooled_pieces(answers: Tensors, ends: Places, hop_s: float) -> NDArray[np.f
     return np.stack(rows)
 
 
-def _spread(at: Places) -> Places:
+def _spread_over(at: Places) -> Places:
     """A few places from the first to the last."""
     found: Places = at[np.unique(np.linspace(0, len(at) - 1, PIECES).astype(int))]
     return found

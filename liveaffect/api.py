@@ -29,7 +29,7 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import InputRefused, SettingsError, SinkError
 from liveaffect.realtime.lockstep import LockStep
-from liveaffect.realtime.lockstep import watch as delivered
+from liveaffect.realtime.lockstep import watched as delivered
 from liveaffect.realtime.picture import Picture
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks import Sink

@@ -36,7 +36,7 @@ def checked_picture(image: object, *, bgr: bool = False) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputRefused(
             f"a picture is uint8 of shape (height, width, 3), and this is {image.dtype} of shape "
-            f"{image.shape}.{_advice(image)}"
+            f"{image.shape}.{_advice_on(image)}"
         )
     if min(image.shape[:2]) < LEAST_SIDE_PX:
         raise InputRefused(
@@ -46,7 +46,7 @@ def checked_picture(image: object, *, bgr: bool = False) -> NDArray[np.uint8]:
     return np.array(image[:, :, ::-1] if bgr else image, np.uint8, order="C")
 
 
-def _advice(image: NDArray[Any]) -> str:
+def _advice_on(image: NDArray[Any]) -> str:
     if image.ndim == 2:
         return " Grey pictures: numpy.repeat(image[:, :, None], 3, axis=2)."
     if image.ndim == 4:

@@ -241,7 +241,7 @@ def files(settings: Settings) -> Iterator[Finding]:
             yield Finding(file.name, "ok", str(path))
 
 
-def voices(settings: Settings) -> Iterator[Finding]:
+def voice_choice(settings: Settings) -> Iterator[Finding]:
     """Which voice network a run on files would take, and why not the full one."""
     from liveaffect.engines.foreign import tensors
     from liveaffect.engines.load import manifest_path
@@ -331,7 +331,7 @@ def all_sections(settings: Settings) -> tuple[Section, ...]:
         ("fonts", fonts),
         ("GPU", gpu),
         ("engines", partial(engines, settings)),
-        ("voice network", partial(voices, settings)),
+        ("voice network", partial(voice_choice, settings)),
         ("self-test: face", partial(known_face, settings)),
         ("self-test: voice", partial(known_voice, settings)),
         ("size on disk", disk),

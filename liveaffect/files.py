@@ -12,7 +12,7 @@ from pathlib import Path
 
 from liveaffect.progress import ProgressBar
 from liveaffect.realtime.errors import RealtimeError, SettingsError, SinkError, SourceError
-from liveaffect.realtime.lockstep import Summary, analyse, watch
+from liveaffect.realtime.lockstep import Summary, analyse, watched
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.catalogue import STDOUT, Named, refuse_overwriting
@@ -110,7 +110,7 @@ def _analyse_file(file: Path, wanted: OutputFiles, tools: Tools, later_ns: int) 
     bar = ProgressBar(file.name, media.duration_s)
     try:
         outputs = Outputs(wanted.open(file, sound=media.has_audio))
-        summary = analyse(watch(media, later_ns), tools, outputs, lambda _: None, bar.show)
+        summary = analyse(watched(media, later_ns), tools, outputs, lambda _: None, bar.show)
         bar.done(summary.media_s)
     finally:
         bar.finish()

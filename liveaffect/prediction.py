@@ -35,7 +35,7 @@ from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.labelling import LabelSettings
-from liveaffect.realtime.lockstep import Watched, analyse, watch
+from liveaffect.realtime.lockstep import Watched, analyse, watched
 from liveaffect.realtime.picture import Picture, read_picture
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.sinks.outputs import Outputs
@@ -121,7 +121,7 @@ def predict_file(path: Path, tools: Tools, *, cropped: bool = False) -> Predicti
     media = MediaFile(path)
     media.open()
     try:
-        return _predict_media(watch(media), tools, str(path))
+        return _predict_media(watched(media), tools, str(path))
     finally:
         media.close()
 

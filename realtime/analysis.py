@@ -33,7 +33,7 @@ JOIN_S = 2.0
 """How long `stop` waits for all threads; one that still loads frees what it loaded when it is done."""
 STILL_NS = 1500 * MS
 """A thread that did not come round for so long stands still: it does so every tenth of a second."""
-GIVEN_UP_NS = 4 * SECOND
+GIVEN_UP_NS = 6 * SECOND
 """After so long it is left to itself, and another takes its place."""
 MOST_ABANDONED = 4
 """No further replacement while so many hang: each holds the memory of its networks."""
@@ -159,10 +159,10 @@ class Analysis:
                     self._replace(name, worker)
         return said
 
-    def excuse(self, now_ns: int) -> None:
-        """Nobody came round because the whole program was stopped: begin to count anew."""
+    def excuse(self, by_ns: int) -> None:
+        """For so long nobody could come round: the whole program was stopped, or had no processor."""
         for worker in list(self._workers.values()):
-            worker.beat_ns = now_ns
+            worker.beat_ns += by_ns
 
     def _begin(self, name: str, restarts: int = 0, wiring: Wiring | None = None) -> None:
         now_ns = self._clock.now_ns()

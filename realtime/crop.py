@@ -81,10 +81,10 @@ def quality(crop: NDArray[np.uint8], points: NDArray[np.floating]) -> Quality:
     """How good the evidence in a face is: its size in the picture, its turn, its light, its sharpness."""
     inner = np.asarray(cv2.cvtColor(crop[12:60, 10:54], cv2.COLOR_RGB2GRAY), np.uint8)
     measures = {
-        "face small": _share(eye_distance(points), POOR_EYES_PX, GOOD_EYES_PX),
-        "face turned": 1.0 - _share(abs(turn(points)), FULL_TURN / 3, FULL_TURN),
-        "face dark": _share(float(inner.mean()), DARK, LIGHT),
-        "face blurred": _share(sharpness(inner), BLURRED, SHARP),
+        "face small": _share_of_range(eye_distance(points), POOR_EYES_PX, GOOD_EYES_PX),
+        "face turned": 1.0 - _share_of_range(abs(turn(points)), FULL_TURN / 3, FULL_TURN),
+        "face dark": _share_of_range(float(inner.mean()), DARK, LIGHT),
+        "face blurred": _share_of_range(sharpness(inner), BLURRED, SHARP),
     }
     name, worst = min(measures.items(), key=lambda item: item[1])
     return Quality(worst, name if worst < GOOD_ENOUGH else None)
@@ -135,5 +135,5 @@ def unlikeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return 4.0 * (1.0 - alike) + colour / 12.0
 
 
-def _share(value: float, low: float, high: float) -> float:
+def _share_of_range(value: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))

@@ -58,10 +58,10 @@ def list_cameras(folder: Path = SYSFS) -> list[Device]:
 
 def list_microphones() -> list[Device]:
     """The inputs PortAudio knows. Raises MissingLibrary without PortAudio, SourceError if it hangs."""
-    return in_time(inputs)
+    return in_time(sound_inputs)
 
 
-def inputs() -> list[Device]:
+def sound_inputs() -> list[Device]:
     """The same, however long it takes; for who waits in a thread already."""
     sound = portaudio()
     systems = sound.query_hostapis()

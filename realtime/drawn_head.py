@@ -109,21 +109,23 @@ def _eye(canvas: Picture, side: int, pose: Pose) -> None:
     lower = 8 + 2.5 * pose.lids - 4 * max(0.0, pose.cheeks)
     rim = [(-27, 1), (-16, -0.8 * upper), (0, -upper), (16, -0.75 * upper), (27, 2)]
     rim += [(12, lower), (-12, lower)]
-    white = _curve([(x + side * a, y + b) for a, b in rim], closed=True)
+    white = _smooth_line([(x + side * a, y + b) for a, b in rim], closed=True)
     behind = canvas.copy()
     _fill(behind, white, WHITE)
     _oval(behind, (x, y - 1), (11.5, 11.5), IRIS)
     _oval(behind, (x, y - 1), (5.5, 5.5), PUPIL)
     _oval(behind, (x + 4, y - 5), (2.4, 2.4), (250, 250, 250))
     _show_through(canvas, behind, white)
-    lid = _curve([(x + side * a, y + b) for a, b in rim[:5]])
+    lid = _smooth_line([(x + side * a, y + b) for a, b in rim[:5]])
     _stroke(canvas, lid, (58, 38, 32), 4)
-    _stroke(canvas, _curve([(x + side * a, y + b) for a, b in (rim[4], rim[5], rim[6], rim[0])]), SHADE, 2)
+    _stroke(
+        canvas, _smooth_line([(x + side * a, y + b) for a, b in (rim[4], rim[5], rim[6], rim[0])]), SHADE, 2
+    )
     fold = [(x + side * a, y + b - 7 - 2 * pose.lids) for a, b in rim[:5]]
-    _stroke(canvas, _curve(fold), SHADE, 2)
+    _stroke(canvas, _smooth_line(fold), SHADE, 2)
     if pose.cheeks > 0.1:
         bag = [(x - 22 * side, y + 16), (x, y + 20 - 2 * pose.cheeks), (x + 24 * side, y + 13)]
-        _stroke(canvas, _curve(bag), SHADE, 2)
+        _stroke(canvas, _smooth_line(bag), SHADE, 2)
 
 
 def _brow(canvas: Picture, side: int, pose: Pose) -> None:
@@ -132,29 +134,29 @@ def _brow(canvas: Picture, side: int, pose: Pose) -> None:
     inner = (x - side * (30 + pinch), y + 5 - 14 * pose.inner - (2 * pose.brows))
     middle = (x + side * 2, y - 5 - 2 * pose.inner)
     outer = (x + side * 36, y + 5 + 5 * max(0.0, pose.inner))
-    _stroke(canvas, _curve([inner, middle, outer]), HAIR, 9)
+    _stroke(canvas, _smooth_line([inner, middle, outer]), HAIR, 9)
     if pose.inner < -0.2:
         at = 240 + side * 7
-        _stroke(canvas, _curve([(at, 186), (at + side * 2, 200)]), SHADE, 3)
+        _stroke(canvas, _smooth_line([(at, 186), (at + side * 2, 200)]), SHADE, 3)
     if pose.brows > 0.4:
         for k in range(3):
             line = [(x - side * 30, 138 + 10 * k), (x, 134 + 10 * k), (x + side * 34, 140 + 10 * k)]
-            _stroke(canvas, _curve(line), SHADE, 2)
+            _stroke(canvas, _smooth_line(line), SHADE, 2)
 
 
 def _nose(canvas: Picture, pose: Pose) -> None:
     for side in (-1, 1):
         ridge = [(240 + side * 13, 208), (240 + side * 12, 250), (240 + side * 20, 272)]
-        _stroke(canvas, _curve(ridge), (190, 142, 120), 3)
+        _stroke(canvas, _smooth_line(ridge), (190, 142, 120), 3)
         _oval(canvas, (240 + side * 13, 281), (6, 3.6), (112, 66, 56))
         flare = 4 * max(0.0, pose.teeth - pose.smile)
         wing = [(240 + side * 20, 266), (240 + side * (27 + flare), 276), (240 + side * 20, 286)]
-        _stroke(canvas, _curve(wing), SHADE, 3)
+        _stroke(canvas, _smooth_line(wing), SHADE, 3)
         depth = max(0.0, pose.cheeks, 0.6 * -min(0.0, pose.smile))
         if depth > 0.05:
             out = 52 + 12 * pose.cheeks
             fold = [(240 + side * 30, 272), (240 + side * out, 300), (240 + side * (out + 7), 330)]
-            _stroke(canvas, _curve(fold), _mixed(SKIN, SHADE, depth), 4)
+            _stroke(canvas, _smooth_line(fold), _blend_of(SKIN, SHADE, depth), 4)
     _oval(canvas, (240, 262), (9, 7), LIGHT)
 
 
@@ -167,13 +169,17 @@ def _mouth(canvas: Picture, pose: Pose) -> None:
     low, lift = top + gap, 9 - 2 * up
     left, right = (240 - wide, corner), (240 + wide, corner)
     between_lips, inside = (top + corner) / 2 - 1, 0.3 * corner + 0.7 * low
-    above = _curve([left, (240 - wide / 2, between_lips), (240, top), (240 + wide / 2, between_lips), right])
-    below = _curve([right, (240 + 0.55 * wide, inside), (240, low), (240 - 0.55 * wide, inside), left])
+    above = _smooth_line(
+        [left, (240 - wide / 2, between_lips), (240, top), (240 + wide / 2, between_lips), right]
+    )
+    below = _smooth_line([right, (240 + 0.55 * wide, inside), (240, low), (240 - 0.55 * wide, inside), left])
     bow = [(240 - wide / 2.4, top - lift + 2), (232, top - lift), (240, top - lift + 3), (248, top - lift)]
-    upper = _curve([left, *bow, (240 + wide / 2.4, top - lift + 2), right])
-    lower = _curve([right, (240 + wide / 2, low + 10), (240, low + 14), (240 - wide / 2, low + 10), left])
+    upper = _smooth_line([left, *bow, (240 + wide / 2.4, top - lift + 2), right])
+    lower = _smooth_line(
+        [right, (240 + wide / 2, low + 10), (240, low + 14), (240 - wide / 2, low + 10), left]
+    )
     _fill(canvas, np.concatenate([upper, above[::-1]]), LIP)
-    _fill(canvas, np.concatenate([below, lower[::-1]]), _mixed(LIP, LIGHT, 0.25))
+    _fill(canvas, np.concatenate([below, lower[::-1]]), _blend_of(LIP, LIGHT, 0.25))
     hole = np.concatenate([above, below])
     _fill(canvas, hole, THROAT)
     shown = min(1.0, pose.teeth + 0.3 * pose.opened)
@@ -182,7 +188,7 @@ def _mouth(canvas: Picture, pose: Pose) -> None:
         _fill(behind, np.concatenate([above, (above + np.array([0, 17 * shown]))[::-1]]), TEETH)
         _show_through(canvas, behind, hole)
     _stroke(canvas, above, (112, 50, 50), 3)
-    _stroke(canvas, _curve([(214, low + 24), (240, low + 20), (266, low + 24)]), SHADE, 3)
+    _stroke(canvas, _smooth_line([(214, low + 24), (240, low + 20), (266, low + 24)]), SHADE, 3)
 
 
 def _show_through(canvas: Picture, behind: Picture, hole: NDArray[np.float64]) -> None:
@@ -192,7 +198,7 @@ def _show_through(canvas: Picture, behind: Picture, hole: NDArray[np.float64]) -
     canvas[...] = np.where(mask[..., None] > 127, behind, canvas)
 
 
-def _curve(points: Sequence[tuple[float, float]], *, closed: bool = False) -> NDArray[np.float64]:
+def _smooth_line(points: Sequence[tuple[float, float]], *, closed: bool = False) -> NDArray[np.float64]:
     """A smooth line through the points."""
     given = np.array([*points, points[0]] if closed else points, np.float64)
     before, after = (given[-2], given[1]) if closed else (2 * given[0] - given[1], 2 * given[-1] - given[-2])
@@ -205,7 +211,7 @@ def _curve(points: Sequence[tuple[float, float]], *, closed: bool = False) -> ND
     return np.vstack([*parts, given[-1:]])
 
 
-def _mixed(one: Colour, other: Colour, share: float) -> Colour:
+def _blend_of(one: Colour, other: Colour, share: float) -> Colour:
     red, green, blue = ((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
     return red, green, blue
 

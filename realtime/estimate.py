@@ -73,8 +73,10 @@ class Estimate:
     """How much each of those answers counts; they sum to one, or are zero without an answer."""
     weights: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Share of face, voice and words in the answer."""
+    raw: Scores = UNKNOWN
+    """What it comes to; sums to one."""
     scores: Scores = UNKNOWN
-    """What is shown; sums to one."""
+    """The same, faded by its age: what is shown."""
     label: str = NOT_SURE
     """One of LABELS, or 'not sure'."""
     confidence: float = 0.0

@@ -8,16 +8,17 @@ something does, because hypotheses that hold older looks lose their weight withi
 
 Looks of one face are not independent. For noise that is forgotten at a rate of 1/correlation, a look that
 comes `dt` after the last one tells tanh(dt / 2 correlation) of what an independent one would: sixty looks a
-second prove no more than twenty. Why these numbers: docs/decisions/0014-response.md.
+second prove no more than twenty. Why these numbers: docs/decisions/0021-the-present-expression.md.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS, SECOND
@@ -28,6 +29,9 @@ FIRST_SHARE = 1 / 3
 """How much of an independent look the first one of a face is."""
 LEAST_SHARE = 1e-3
 """A look in the very moment of the last one tells hardly anything, but is not nothing."""
+_ONE = np.ones(1, np.float32)
+MERGED_AT_ONCE = 8
+"""Beginnings that lie too far back wait for so many, because merging costs as much as a look."""
 IMPOSSIBLE = 1e-12
 """The least probability that a label has just begun."""
 
@@ -71,6 +75,8 @@ class Expression:
         """Of vector, logits and 1 since each beginning, weighted and forgotten."""
         self._highest = -math.inf
         """Score that the weights of the sums are relative to."""
+        self._pooled: Pooled | None = None
+        """What was read of the newest evidence."""
 
     def add(self, item: Evidence) -> None:
         """Take in one look or one piece of sound; what comes out of order counts as simultaneous."""
@@ -78,22 +84,24 @@ class Expression:
         dt_ns = 0 if first else max(0, item.captured_ns - self._at_ns)
         share = FIRST_SHARE if first else self._dynamics.told(dt_ns)
         self._at_ns = max(self._at_ns, item.captured_ns)
+        self._pooled = None
         self._begin(dt_ns, width=len(item.vector) + len(LABELS) + 1)
         told = item.logits.astype(np.float64) * (share * item.share / self._dynamics.temperature)
         belief = self._belief[: len(self._begun_ns)]
-        belief *= np.exp(told - told.max())
-        belief /= belief.sum()
+        belief *= np.exp(told - np.maximum.reduce(told))
+        belief /= np.add.reduce(belief, None)
         self._sum_up(item, share, math.exp(-dt_ns / self._dynamics.memory_ns))
         self._merge()
 
     def read(self) -> Pooled | None:
         """The mean of the present expression's evidence; None before the first."""
         count = len(self._begun_ns)
-        if not count:
-            return None
-        sums = self._sums[:count]
-        mean = ((self._belief[:count].sum(axis=1) / sums[:, -1]) @ sums[:, :-1]).astype(np.float32)
-        return Pooled(vector=mean[: -len(LABELS)], logits=mean[-len(LABELS) :])
+        if count and self._pooled is None:
+            sums = self._sums[:count]
+            shares = np.add.reduce(self._belief[:count], 1) / sums[:, -1]
+            mean = (shares @ sums[:, :-1]).astype(np.float32)
+            self._pooled = Pooled(vector=mean[: -len(LABELS)], logits=mean[-len(LABELS) :])
+        return self._pooled
 
     def _begin(self, dt_ns: int, *, width: int) -> None:
         """One hypothesis more: that the label changed since the last look."""
@@ -103,13 +111,13 @@ class Expression:
         if count:
             stay = math.exp(-dt_ns / self._dynamics.dwell_ns)
             belief = self._belief[:count]
-            of_label = belief.sum(axis=0)
-            self._belief[count] = (1 - stay) * (of_label.sum() - of_label) / (len(LABELS) - 1)
+            # All probabilities sum to one, so what is not of a label is one less that. What nearly is
+            # impossible must not become so for ever.
+            others = np.maximum(1.0 - np.add.reduce(belief, 0), IMPOSSIBLE)
+            self._belief[count] = (1 - stay) / (len(LABELS) - 1) * others
             belief *= stay
         else:
             self._belief[count] = 1 / len(LABELS)
-        # What nearly is impossible must not become so for ever.
-        np.maximum(self._belief[count], IMPOSSIBLE, out=self._belief[count])
         self._sums[count] = 0.0
         self._begun_ns.append(self._at_ns)
 
@@ -120,16 +128,14 @@ class Expression:
         weight = share * math.exp(item.score - self._highest)
         sums = self._sums[: len(self._begun_ns)]
         sums *= kept
-        vector = len(item.vector)
-        sums[:, :vector] += weight * item.vector
-        sums[:, vector:-1] += weight * item.logits
-        sums[:, -1] += weight
+        row: NDArray[np.float32] = np.concatenate((item.vector, item.logits, _ONE))
+        sums += weight * row
 
     def _merge(self) -> None:
         """Beginnings that lie further back than the memory become one."""
         before_ns = self._at_ns - self._dynamics.memory_ns
         old = bisect.bisect_right(self._begun_ns, before_ns)
-        if old < 2:
+        if old < MERGED_AT_ONCE:
             return
         count = len(self._begun_ns)
         shares = self._belief[:old].sum(axis=1) + IMPOSSIBLE
@@ -168,7 +174,10 @@ class Memory:
 
     def add(self, item: Evidence, covers_ns: int) -> None:
         """Take in one item that stands for `covers_ns` of time."""
-        judged = item if self.rest is None else replace(item, logits=self.rest.taken_out(item.logits))
+        judged = item
+        if self.rest is not None:
+            logits = self.rest.taken_out(item.logits)
+            judged = Evidence(item.captured_ns, item.vector, logits, item.score, item.share)
         self._short.add(judged)
         self._long.add(judged)
         self.newest_ns = item.captured_ns

@@ -47,13 +47,13 @@ class FaceAnalyzer:
         self.source = source
         self._far, self._near = far, near
         self._tracker = Tracker() if ids is None else Tracker(ids)
-        self._glance = MotionDetector()
+        self._motion = MotionDetector()
         self._search: Search | None = None
         self._size = (0, 0)
 
     def reset(self) -> tuple[int, ...]:
         """Forget everybody, as when a camera was reopened; the ids that ended. Ids go on counting."""
-        self._glance.reset()
+        self._motion.reset()
         self._search = None
         return self._tracker.end(list(self._tracker.tracks))
 
@@ -65,7 +65,7 @@ class FaceAnalyzer:
             self._size = frame.size
             self._search = Search(*frame.size)
         image, now_ns = frame.image, frame.captured_ns
-        change = self._glance.look(image)
+        change = self._motion.look(image)
         self._tracker.predict(now_ns)
         judged, ended, cut = self._judge(image, change) if change.abrupt else (0, left, resized)
         if cut:
@@ -121,8 +121,10 @@ class FaceAnalyzer:
                 continue
             areas.append(area)
             spent += 1
-            for find in look(self._near, image, area):
-                twice = (anew or track.id is None) and find.score >= SURE
+            finds = look(self._near, image, area)
+            nearest = min(finds, key=lambda f: _apart(f.box, track.box), default=None)
+            for find in finds:
+                twice = (anew or track.id is None) and find is nearest and find.score >= SURE
                 spent += twice
                 found.append((look_twice(self._near, image, find) if twice else find, twice))
         proven = {id(find): twice for find, twice in found}

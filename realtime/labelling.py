@@ -99,13 +99,17 @@ class Labeller:
         if fresh == 0.0:
             self._leading, self._shown = None, False
             return replace(estimate, reason=_why_nothing(estimate))
-        joint = checked(estimate.joint(self._joint))
-        scores = tuple(fresh * a + (1.0 - fresh) * b for a, b in zip(joint, UNKNOWN, strict=True))
+        raw = checked(estimate.joint(self._joint))
+        scores = raw
+        if fresh < 1.0:
+            scores = tuple(fresh * a + (1.0 - fresh) * b for a, b in zip(raw, UNKNOWN, strict=True))
         leading = self._lead(scores)
         reason = self._why_unsure(estimate, scores, leading)
         self._shown = reason is None
         label = NOT_SURE if reason else LABELS[leading]
-        return replace(estimate, scores=scores, label=label, confidence=scores[leading], reason=reason)
+        return replace(
+            estimate, raw=raw, scores=scores, label=label, confidence=scores[leading], reason=reason
+        )
 
     def _lead(self, scores: Scores) -> int:
         """The label that leads, with hysteresis: a rival needs a clear lead."""

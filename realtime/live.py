@@ -77,8 +77,8 @@ class LiveRun:
         self._cursors = dict.fromkeys(cameras, 0)
         self._last: dict[str, tuple[VideoFrame, int]] = {}
         self._arrived = {name: [(-1, 0)] * ARRIVALS for name in shown}
-        self._cue_cursor = self._sound_cursor = self._board_cursor = 0
-        self._board: Snapshot | None = None
+        self._cue_cursor = self._sound_cursor = self._snapshot_cursor = 0
+        self._snapshot: Snapshot | None = None
         self._named = False
         self._noticed: tuple[int, tuple[str, ...]] = (0, ())
 
@@ -213,7 +213,7 @@ class LiveRun:
         picture = screen.draw(
             frame,
             self._sighting(name),
-            self._board,
+            self._snapshot,
             RunStatus(
                 now_ns,
                 self.pace.mode,
@@ -229,16 +229,16 @@ class LiveRun:
         """Take in new results; locked, wait a moment for the one that belongs to this picture."""
         deadline_ns = self._clock.now_ns() + round(_LOCK_S * SECOND)
         while True:
-            batch = self.analysis.snapshots.read_since(self._board_cursor)
-            self._board_cursor = batch.cursor
+            batch = self.analysis.snapshots.read_since(self._snapshot_cursor)
+            self._snapshot_cursor = batch.cursor
             for done_ns, snapshot in batch.items:
                 self._note_delay(name, snapshot, done_ns)
-                self._board = snapshot
-            there = self._board is not None and self._board.seen.get(name, -1) >= frame.seq
+                self._snapshot = snapshot
+            there = self._snapshot is not None and self._snapshot.seen.get(name, -1) >= frame.seq
             left_ns = deadline_ns - self._clock.now_ns()
             if there or not self.pace.locked or self.analysis.wiring is None or left_ns <= 0:
                 return
-            news = self.analysis.snapshots.wait_since(self._board_cursor, left_ns / SECOND)
+            news = self.analysis.snapshots.wait_since(self._snapshot_cursor, left_ns / SECOND)
             if not news.items or self.analysis.failed is not None:
                 return
 

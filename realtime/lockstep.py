@@ -237,7 +237,7 @@ def analyse(
     return summary
 
 
-def watch(media: MediaFile, later_ns: int = 0) -> Watched:
+def watched(media: MediaFile, later_ns: int = 0) -> Watched:
     """What an opened file delivers."""
     return Watched(
         reader=Restamped(media, later_ns) if later_ns else media,

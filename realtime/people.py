@@ -23,7 +23,7 @@ from liveaffect.realtime.estimate import Circumstances, Estimate, Opinion
 from liveaffect.realtime.expression import Memory
 from liveaffect.realtime.frame import Box, Face, Sighting
 from liveaffect.realtime.labelling import Labeller
-from liveaffect.realtime.pooling import Evidence
+from liveaffect.realtime.pooling import Evidence, Pooled
 from liveaffect.realtime.resting import Rest
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 
@@ -89,19 +89,13 @@ class Person:
     def estimate(self, now_ns: int, circumstances: Circumstances) -> Estimate:
         """What is known at `now_ns`: all evidence that has not expired."""
         quality = self.quality or Quality(1.0, None)
-        face = _opinion(self.face, now_ns, freshness.FACE)
-        voice = _opinion(self.voice, now_ns, freshness.VOICE)
-        heard = evidence_share(self.voice.evidence_ns / SECOND)
-        strength = None
-        if face is not None:
-            face = replace(face, quality=quality.score, weakness=quality.weakness, say=quality.score)
-            if self.face.rest is not None:
-                strength = self.face.rest.strength(face.short)
-        if voice is not None:
-            clarity = self.clarity
-            voice = replace(
-                voice, quality=clarity.score, weakness=clarity.weakness, say=clarity.score * heard
-            )
+        face = voice = strength = None
+        if (seen := _held(self.face, now_ns, freshness.FACE)) is not None:
+            face = Opinion(*seen, quality.score, quality.weakness, quality.score)
+            strength = None if self.face.rest is None else self.face.rest.strength(face.short)
+        if (heard := _held(self.voice, now_ns, freshness.VOICE)) is not None:
+            say = self.clarity.score * evidence_share(self.voice.evidence_ns / SECOND)
+            voice = Opinion(*heard, self.clarity.score, self.clarity.weakness, say)
         return Estimate(
             at_ns=now_ns,
             track=self.track,
@@ -122,20 +116,20 @@ class ProfileOwner:
     def __init__(self, profile: Profile | None = None, *, of_voice: bool = False) -> None:
         """`of_voice`: without cameras it belongs to whoever is heard."""
         self.track: int | None = None
-        self._habit = profile
+        self._profile = profile
         self._of_voice = of_voice
         self._vacant_ns = 0
 
     def settle(self, sighting: Sighting, people: Mapping[int, Person]) -> bool:
         """Look who is there; True when it was just given to `track`."""
-        if self._habit is None or self.track is not None:
+        if self._profile is None or self.track is not None:
             return False
         faces = [face for face in sighting.faces if people[face.track].came_ns >= self._vacant_ns]
         came_ns = min((people[face.track].came_ns for face in faces), default=sighting.captured_ns)
         if sighting.captured_ns - came_ns < _ALL_FOUND_NS:
             return False
         self.track = max(faces, key=lambda face: face.box[2] * face.box[3]).track
-        people[self.track].profile = self._habit
+        people[self.track].profile = self._profile
         return True
 
     def left(self, person: Person | None) -> None:
@@ -145,26 +139,27 @@ class ProfileOwner:
 
     def given(self, track: int | None) -> Profile:
         """What a newcomer begins with."""
-        return self._habit if self._habit and self._of_voice and track is None else Profile()
+        return self._profile if self._profile and self._of_voice and track is None else Profile()
 
     def tell(self, track: int | None, voice_analyzers: Sequence[VoiceAnalyzer]) -> None:
         """Let every microphone know what that voice sounds like."""
-        if self._habit is not None and self._habit.statistics is not None:
+        if self._profile is not None and self._profile.statistics is not None:
             for voice_analyzer in voice_analyzers:
-                voice_analyzer.know(track, self._habit.statistics)
+                voice_analyzer.know(track, self._profile.statistics)
 
 
 def _shifted(item: Evidence, shift: NDArray[np.float32] | None) -> Evidence:
     return item if shift is None else replace(item, logits=item.logits + shift)
 
 
-def _opinion(memory: Memory, now_ns: int, lifetime: freshness.Lifetime) -> Opinion | None:
+def _held(memory: Memory, now_ns: int, lifetime: freshness.Lifetime) -> tuple[int, Pooled, Pooled] | None:
+    """When the newest evidence was captured and what it comes to, short and long, until it expires."""
     pooled = memory.read()
     if pooled is None or memory.newest_ns is None:
         return None
     if not lifetime.holds(freshness.age_ns(now_ns, memory.newest_ns)):
         return None
-    return Opinion(memory.newest_ns, *pooled)
+    return memory.newest_ns, *pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +189,7 @@ def make_cue(person: Person, estimate: Estimate, moment: Moment) -> Cue:
         face=None if face is None else face.scores(confidence.of_reading("face")),
         voice=None if voice is None else voice.scores(confidence.of_reading("voice")),
         words=None,
-        raw=estimate.joint(confidence.fused),
+        raw=estimate.raw,
         fused=estimate.scores,
         weights=estimate.weights,
         label=estimate.label,

@@ -43,6 +43,8 @@ class Rest:
         """`temperature` makes log-odds out of logits."""
         self._temperature = temperature
         self._odds = np.full(len(LABELS), ANYBODY)
+        self._shift = np.zeros(len(LABELS))
+        """Added to log-odds: what is odd about this face, with the other sign."""
         self.seen_s = 0.0
         """How long the face was seen at rest."""
 
@@ -53,29 +55,26 @@ class Rest:
 
     def taken_out(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits without what is odd about this face."""
-        return np.asarray(logits + self._temperature * self._shift(), np.float32)
+        return np.asarray(logits + self._temperature * self._shift, np.float32)
 
     def learn(self, item: Evidence, covers_s: float, believed: Pooled) -> None:
         """Take in one look as the network judged it; `believed` says whether the face rests."""
-        raised = believed.logits.astype(np.float64) / self._temperature
-        neutral = float(np.exp(raised[NEUTRAL] - np.logaddexp.reduce(raised)))
+        against = (believed.logits - believed.logits[NEUTRAL]).astype(np.float64) / self._temperature
         weight = covers_s * item.share
-        if neutral < SURE or weight <= 0.0:
+        if SURE * float(np.exp(against).sum()) > 1.0 or weight <= 0.0:
             return
         self.seen_s += weight
         odds = (item.logits - item.logits[NEUTRAL]) / self._temperature
         self._odds += min(1.0, weight / min(self.seen_s, MEMORY_S)) * (odds - self._odds)
+        wanted = -USUAL - self._odds
+        self._shift = self.trust * np.minimum(np.maximum(wanted, -_LOWERED), _RAISED)
+        self._shift[NEUTRAL] = 0.0
 
     def strength(self, believed: Pooled) -> tuple[float, ...]:
         """How far the face has come from rest to a full expression of every label, 0 to 1; 0 for neutral."""
         raised = (believed.logits - believed.logits[NEUTRAL]).astype(np.float64) / self._temperature
         # Of this face as the network sees it, without what was taken out.
         rest = self.trust * self._odds + (1.0 - self.trust) * ANYBODY
-        way = np.clip((raised - self._shift() - rest) / (FULL - rest), 0.0, 1.0)
+        way = np.clip((raised - self._shift - rest) / (FULL - rest), 0.0, 1.0)
         way[NEUTRAL] = 0.0
         return tuple(way.tolist())
-
-    def _shift(self) -> NDArray[np.float64]:
-        shift = self.trust * np.clip(-USUAL - self._odds, -_LOWERED, _RAISED)
-        shift[NEUTRAL] = 0.0
-        return np.asarray(shift)

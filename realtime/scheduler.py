@@ -80,9 +80,9 @@ class Scheduler:
         """Grid points and looks that were left out."""
         self._ownerless = 0
         self._networks = networks
-        self._sights = dict(face_analyzers)
+        self._sightings = dict(face_analyzers)
         self._cursors = dict.fromkeys(face_analyzers, 0)
-        self._hearings = tuple(voice_analyzers)
+        self._voice_analyzers = tuple(voice_analyzers)
         self._publish = publish
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
@@ -94,13 +94,13 @@ class Scheduler:
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
         self._last_index = -1
-        self._habit = ProfileOwner()
+        self._profile_owner = ProfileOwner()
 
     def adopt(self, profile: Profile | None) -> None:
         """Before the first step: a profile for the largest face; without cameras it is the voice's."""
-        self._habit = ProfileOwner(profile, of_voice=not self._sights)
-        if not self._sights:
-            self._habit.tell(None, self._hearings)
+        self._profile_owner = ProfileOwner(profile, of_voice=not self._sightings)
+        if not self._sightings:
+            self._profile_owner.tell(None, self._voice_analyzers)
 
     def retire(self) -> None:
         """Publish nothing more, whatever a step that hangs may still come to: another took its place."""
@@ -128,7 +128,7 @@ class Scheduler:
             if cues:
                 t_ns = due.index * FUSION_STEP_NS
                 self._publish(tuple(dataclasses.replace(cue, t_ns=t_ns) for cue in cues))
-        level = max((voice_analyzer.level for voice_analyzer in self._hearings), default=0.0)
+        level = max((voice_analyzer.level for voice_analyzer in self._voice_analyzers), default=0.0)
         return Snapshot(at_ns=now_ns, cues=cues, seen=dict(self._seen), level=level, notices=self._notices())
 
     def _anyone_new(self, people: Sequence[Person]) -> bool:
@@ -140,7 +140,7 @@ class Scheduler:
         """New faces of all cameras: every picture moves the mouths on, only the newest asks the network."""
         looks: list[_Look] = []
         late = False
-        for source, ring in self._sights.items():
+        for source, ring in self._sightings.items():
             batch = ring.read_since(self._cursors[source])
             self._cursors[source] = batch.cursor
             left_out = batch.missed + max(len(batch.items) - 1, 0)
@@ -164,7 +164,7 @@ class Scheduler:
             if person is None:
                 person = self._people[face.track] = self._somebody(sighting.source, face.track)
             motion = 0.0 if person.crop is None else mouth_motion(person.crop, face.crop)
-            for voice_analyzer in self._hearings:
+            for voice_analyzer in self._voice_analyzers:
                 voice_analyzer.watch(face.track, sighting.captured_ns, motion)
             seen = person.quality
             if seen is None or person.looks % _JUDGE_EVERY == 0:
@@ -173,13 +173,13 @@ class Scheduler:
             person.see(sighting, face, seen)
             if not (self.shedder.does(FACES_HALVED) and person.looks % 2 == 0):
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
-        if self._habit.settle(sighting, self._people):
-            self._habit.tell(self._habit.track, self._hearings)
+        if self._profile_owner.settle(sighting, self._people):
+            self._profile_owner.tell(self._profile_owner.track, self._voice_analyzers)
         return looks
 
     def _forget(self, track: int) -> None:
-        self._habit.left(self._people.pop(track, None))
-        for voice_analyzer in self._hearings:
+        self._profile_owner.left(self._people.pop(track, None))
+        for voice_analyzer in self._voice_analyzers:
             voice_analyzer.forget(track)
 
     def _forget_the_unseen(self, now_ns: int) -> None:
@@ -189,17 +189,19 @@ class Scheduler:
 
     def _pieces(self) -> list[tuple[VoiceAnalyzer, SoundPiece]]:
         hop_doubled = self.shedder.does(VOICES_HALVED)
-        return [(heard, piece) for heard in self._hearings for piece in heard.due(hop_doubled=hop_doubled)]
+        return [
+            (heard, piece) for heard in self._voice_analyzers for piece in heard.due(hop_doubled=hop_doubled)
+        ]
 
     def lost_sound(self) -> Counter[str]:
         """Pieces of sound that say nothing about anybody, by cause."""
-        lost = sum((heard.lost for heard in self._hearings), Counter[str]())
+        lost = sum((heard.lost for heard in self._voice_analyzers), Counter[str]())
         lost[NOBODY] += self._ownerless
         return lost
 
     def unheard(self) -> int:
         """Complete pieces of sound that no step has taken yet."""
-        return sum(heard.unheard for heard in self._hearings)
+        return sum(heard.unheard for heard in self._voice_analyzers)
 
     def _ask(self, looks: list[_Look], pieces: list[tuple[VoiceAnalyzer, SoundPiece]]) -> None:
         """Submit all faces and all pieces, wait once, remember the answers."""
@@ -225,7 +227,7 @@ class Scheduler:
         """Give every microphone's evidence to the person it belongs to."""
         for person in in_view:
             person.speaking = False
-        for voice_analyzer in self._hearings:
+        for voice_analyzer in self._voice_analyzers:
             for heard in voice_analyzer.assign(now_ns, anyone_in_view=bool(in_view)):
                 owner = self._owner(voice_analyzer, heard)
                 if owner is None:
@@ -274,15 +276,17 @@ class Scheduler:
         return tuple(make_cue(person, one, moment) for person, one in zip(people, said, strict=True))
 
     def _circumstances(self) -> Circumstances:
-        speakers = {h.voice.track for h in self._hearings if h.voice.track is not None}
+        speakers = {h.voice.track for h in self._voice_analyzers if h.voice.track is not None}
         return Circumstances(
             network_failed=bool(self._networks.failing),
-            voice=self._hearings[0].voice.state if self._hearings else None,
+            voice=self._voice_analyzers[0].voice.state if self._voice_analyzers else None,
             two_voices=len(speakers) > 1,
         )
 
     def _somebody(self, source: str, track: int | None) -> Person:
-        return Person(source, track, self._networks.confidence.labeller(), profile=self._habit.given(track))
+        return Person(
+            source, track, self._networks.confidence.labeller(), profile=self._profile_owner.given(track)
+        )
 
     def _notices(self) -> tuple[str, ...]:
         shed = (f"too much for this machine: {self.shedder.says()}",) if self.shedder.level else ()

@@ -1,8 +1,8 @@
 """Notices within two seconds what has stopped without a word, says so, and has it started again.
 
 Everything of a live run comes round several times a second, so what did not for a second and a half stands
-still. A program that was itself stopped (by a debugger, by a laptop that slept) sees all of them stand still
-at once, and its own watchdog with them: that is nobody's fault and excused.
+still. Where the whole program was stopped (a laptop slept) or has no processor, the watchdog comes late
+itself: by so much everybody is excused, since to start anything again would only make it worse.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from liveaffect.realtime.ring import Ring
 _LOG = logging.getLogger(__name__)
 EVERY_NS = 250 * MS
 """How often it looks."""
-STOPPED_NS = SECOND
-"""When it comes so much too late itself, the whole program was stopped."""
+LATE_NS = 100 * MS
+"""When it comes so much too late itself, the others could not come either."""
 SHOWN_NS = 4 * SECOND
 """How long it is still shown what has stood still."""
 DISPLAY = "the display has stood still for {:.1f} s: an output (a disk, a window) holds it up"
@@ -66,11 +66,11 @@ class Watchdog:
         """Look at everything once."""
         late_ns = now_ns - self._checked_ns - EVERY_NS
         self._checked_ns = now_ns
-        if late_ns > STOPPED_NS:
-            _LOG.info("the program was stopped for %.1f s", late_ns / SECOND)
-            self._analysis.excuse(now_ns)
-            self.turned_ns = self._answered_ns = now_ns
-            return
+        if late_ns > LATE_NS:
+            _LOG.debug("the program stood still for %.1f s", late_ns / SECOND)
+            self._analysis.excuse(late_ns)
+            self.turned_ns += late_ns
+            self._answered_ns += late_ns
         for line in self._analysis.mend(now_ns):
             self._say(line, now_ns)
         if now_ns - self.turned_ns >= STILL_NS:

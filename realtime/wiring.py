@@ -76,7 +76,7 @@ class Rings:
 
 
 class Wiring:
-    """Rings, sights, hearings, scheduler and health of one run."""
+    """Rings, face and voice analyzers, scheduler and health of one run."""
 
     def __init__(
         self,

@@ -89,7 +89,7 @@ TIMEKEEPERS = {"realtime/clock.py", "engines/stopwatch.py"}
 """The second exists because engines may not import `realtime`; it measures processor time and never waits."""
 
 TORCH = ("engines/model/", "engines/training/", "engines/build/", "engines/torch_engine.py")
-MAX_LINES, MAX_FUNCTION = 700, 60
+MAX_LINES, MAX_FUNCTION, MAX_SAME_NAMES = 700, 60, 10
 
 
 def files(*folders: str) -> list[Path]:
@@ -242,6 +242,17 @@ def test_no_file_and_no_function_is_too_long_to_read() -> None:
                 if length > MAX_FUNCTION:
                     long.append(f"{shown(path)}: {node.name} has {length} lines")
     assert not long, f"at most {MAX_LINES} and {MAX_FUNCTION}: " + "; ".join(long)
+
+
+def test_hardly_a_name_means_two_things() -> None:
+    """Whoever searches for a class or a function finds one; `benchmarks/house.py` lists the others."""
+    places: dict[str, set[str]] = {}
+    for path in SOURCES:
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                places.setdefault(node.name, set()).add(shown(path))
+    twice = {name: sorted(paths) for name, paths in places.items() if len(paths) > 1}
+    assert len(twice) <= MAX_SAME_NAMES, f"give one of each a name of its own: {twice}"
 
 
 def test_every_module_says_what_it_is_for() -> None:

@@ -36,7 +36,7 @@ def test_the_face_manifest_says_what_the_committed_answers_give(precision: str) 
 def test_the_shipped_face_network_was_trained_on_the_frozen_sides() -> None:
     found = manifests.read(manifests.SHIPPED / "face.json")
     assert found.training["corpora"] == ["fer+"]
-    assert splits.read(splits.FROZEN)["fer+"]["members"].keys() == set(splits.SIDES)
+    assert splits.read_splits(splits.FROZEN)["fer+"]["members"].keys() == set(splits.SIDES)
     assert {name: found.has(name) for name in manifests.PRECISIONS} == dict.fromkeys(
         manifests.PRECISIONS, True
     )

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from liveaffect.calibration.temperature import (
     UnfitSamples,
     check_samples,
-    fit,
     fit_logits,
+    fit_temperature,
     log_loss,
     tempered,
 )
@@ -72,7 +72,7 @@ def test_of_two_valleys_the_deeper_one_is_taken() -> None:
         at = np.log(temperature)
         return float(min((at + 0.9) ** 2 + 0.2, 2 * (at - 1.1) ** 2))
 
-    assert fit(loss).temperature == pytest.approx(np.exp(1.1), rel=1e-3)
+    assert fit_temperature(loss).temperature == pytest.approx(np.exp(1.1), rel=1e-3)
 
 
 def test_a_model_that_knows_nothing_ends_at_the_edge_and_not_beyond() -> None:

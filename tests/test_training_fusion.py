@@ -128,7 +128,7 @@ def test_the_temperature_undoes_what_a_network_exaggerates() -> None:
     truth = np.random.default_rng(1).integers(0, 7, 4000)
     for honest in (0.5, 1.0, 3.0):
         logits = torch.from_numpy(opinions(truth, 1.5, 2, honest))
-        assert fit_fusion.fitted_temperature(logits, torch.from_numpy(truth)) == pytest.approx(
+        assert fit_fusion.fusion_temperature(logits, torch.from_numpy(truth)) == pytest.approx(
             honest, rel=0.08
         )
 

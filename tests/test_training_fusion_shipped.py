@@ -52,7 +52,7 @@ def test_the_package_brings_a_trained_fusion_and_the_live_path_takes_it(fusion: 
 
 def test_it_was_learnt_from_the_train_side_and_joins_the_networks_beside_it() -> None:
     found = manifests.read(manifests.SHIPPED / "fusion.json")
-    assert found.training["splits"] == splits.read(splits.FROZEN)["ravdess"]["sha256"]
+    assert found.training["splits"] == splits.read_splits(splits.FROZEN)["ravdess"]["sha256"]
     assert found.training["licence"] == "CC-BY-NC-SA-4.0"
     for kind, digest in found.training["networks"].items():
         shipped = manifests.read(manifests.SHIPPED / f"{kind}.json").files[f"{kind}.onnx"]

@@ -34,7 +34,7 @@ def test_a_judged_network_is_shipped_whole_with_its_sides(tmp_path: Path) -> Non
     folder, to, frozen = trained(tmp_path / "out"), tmp_path / "weights", tmp_path / "splits.json"
     path = ship("face", folder, to=to, frozen=frozen)
     assert manifests.load_bytes(manifests.read(path), to, "fp32") == b"network"
-    assert splits.read(frozen) == splits.read(folder / "splits.json")
+    assert splits.read_splits(frozen) == splits.read_splits(folder / "splits.json")
     assert ship("face", folder, to=to, frozen=frozen) == path
 
 

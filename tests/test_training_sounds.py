@@ -14,7 +14,7 @@ from liveaffect.engines import probe
 from liveaffect.engines.model import presets
 from liveaffect.engines.recipe import LOG_FLOOR, MEL_BANDS, SAMPLE_RATE
 from liveaffect.engines.training import augment_sound, synthetic_sounds
-from liveaffect.engines.training.augment_sound import NONE, Strength, heard, masked, reverberated
+from liveaffect.engines.training.augment_sound import NONE, Strength, heard_elsewhere, masked, reverberated
 from liveaffect.engines.training.replay_statistics import Replay, speech_frames
 
 torch.set_num_threads(1)
@@ -35,7 +35,7 @@ def speech(seed: int, seconds: float = SECONDS) -> Sound:
 def test_nothing_is_changed_by_no_augmentation() -> None:
     replay = Replay(LIVE)
     picture = replay.picture(speech(3))
-    same, frames = heard(picture, speech_frames(picture), [picture], np.random.default_rng(0), NONE)
+    same, frames = heard_elsewhere(picture, speech_frames(picture), [picture], np.random.default_rng(0), NONE)
     np.testing.assert_allclose(same, picture, atol=1e-4)
     np.testing.assert_array_equal(frames, speech_frames(picture))
 
@@ -47,7 +47,9 @@ ALWAYS = Strength(noise=1, reverb=1, colour=1, band_limit=1, codec=1, warp=1, sh
 def test_whatever_a_room_does_the_spectrum_stays_finite_and_the_frames_fit(seed: int) -> None:
     replay = Replay(LIVE)
     picture = replay.picture(speech(seed))
-    out, frames = heard(picture, speech_frames(picture), [picture], np.random.default_rng(seed), ALWAYS)
+    out, frames = heard_elsewhere(
+        picture, speech_frames(picture), [picture], np.random.default_rng(seed), ALWAYS
+    )
     assert out.shape == (MEL_BANDS, len(frames))
     assert out.dtype == np.float32
     assert np.isfinite(out).all()
@@ -65,7 +67,7 @@ def test_noise_is_as_loud_as_asked_for() -> None:
         strength = Strength(
             (0.0, 0.0), 1.0, (snr_db, snr_db), reverb=0, colour=0, band_limit=0, codec=0, warp=0, shift=0
         )
-        out, _ = heard(picture, spoken, [noise], np.random.default_rng(0), strength)
+        out, _ = heard_elsewhere(picture, spoken, [noise], np.random.default_rng(0), strength)
         added = np.exp(out) - np.exp(picture)
         assert 10 * np.log10(loud / added.mean()) == pytest.approx(snr_db, abs=0.1)
 

@@ -14,7 +14,7 @@ import pytest
 
 from liveaffect.engines.recipe import CORPUS_LABELS, LABELS, SAMPLE_RATE
 from liveaffect.engines.training import corpora_voices, sound_store
-from liveaffect.engines.training.corpora_voices import CorpusError, Take, find, read, read_bytes
+from liveaffect.engines.training.corpora_voices import CorpusError, Take, find, read_bytes, read_corpus
 
 RATE_HZ = 48_000
 
@@ -88,14 +88,14 @@ def told(takes: list[Take]) -> list[tuple[str, str, str]]:
 def test_a_published_folder_is_read_by_its_own_names(
     tmp_path: Path, corpus: str, file: str, speaker: str, label: str
 ) -> None:
-    (take,) = read(corpus, folder(tmp_path, file))
+    (take,) = read_corpus(corpus, folder(tmp_path, file))
     assert (take.speaker, take.label, take.where) == (speaker, label, tmp_path / file)
 
 
 def test_an_archive_and_a_folder_of_one_corpus_give_the_same_takes(tmp_path: Path) -> None:
     names = ("03-01-08-01-01-01-02", "03-01-05-02-01-01-01")
-    packed = read("ravdess", archive(tmp_path / "a.tar", *names))
-    loose = read("ravdess", folder(tmp_path / "b", *(f"Actor_0{n[-1]}/{n}.wav" for n in names)))
+    packed = read_corpus("ravdess", archive(tmp_path / "a.tar", *names))
+    loose = read_corpus("ravdess", folder(tmp_path / "b", *(f"Actor_0{n[-1]}/{n}.wav" for n in names)))
     assert told(packed) == told(loose)
     assert [take.label for take in packed] == ["angry", "surprised"]
 
@@ -111,11 +111,16 @@ def test_of_ravdess_songs_and_silent_films_are_left_out_and_the_sound_is_preferr
         "Actor_01/03-02-03-01-01-01-01.wav",
         "Actor_01/01-01-04-01-01-01-01.mp4",
     )
-    assert [take.name for take in read("ravdess", root)] == ["01-01-04-01-01-01-01", "03-01-03-01-01-01-01"]
+    assert [take.name for take in read_corpus("ravdess", root)] == [
+        "01-01-04-01-01-01-01",
+        "03-01-03-01-01-01-01",
+    ]
 
 
 def test_the_boredom_of_emodb_is_left_out_on_purpose(tmp_path: Path) -> None:
-    assert [t.label for t in read("emodb", folder(tmp_path, "03a01La.wav", "03a01Na.wav"))] == ["neutral"]
+    assert [t.label for t in read_corpus("emodb", folder(tmp_path, "03a01La.wav", "03a01Na.wav"))] == [
+        "neutral"
+    ]
 
 
 def test_the_table_names_only_the_seven_and_covers_every_corpus_that_is_read_by_name() -> None:
@@ -138,26 +143,26 @@ def test_the_table_names_only_the_seven_and_covers_every_corpus_that_is_read_by_
 )
 def test_what_does_not_belong_is_refused_by_name(tmp_path: Path, corpus: str, file: str, said: str) -> None:
     with pytest.raises(CorpusError, match=re.escape(said)):
-        read(corpus, folder(tmp_path, file))
+        read_corpus(corpus, folder(tmp_path, file))
 
 
 def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
     root = folder(tmp_path, "a/03a01Wa.wav", "b/03a01Wa.wav")
     with pytest.raises(CorpusError, match="'03a01Wa' is there twice"):
-        read("emodb", root)
+        read_corpus("emodb", root)
 
 
 def test_an_archive_that_lacks_a_take_its_manifest_lists_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "nemo.tar", "A0_anger_1", listed=("A0_anger_1", "A0_fear_2"))
     with pytest.raises(CorpusError, match=r"lacks 1 of the 2 takes .* the first is A0_fear_2; copy it again"):
-        read("nemo", path)
+        read_corpus("nemo", path)
 
 
 def test_an_archive_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "nemo.tar", "A0_anger_1", "A0_fear_2")
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(CorpusError, match="copy it again"):
-        read("nemo", path)
+        read_corpus("nemo", path)
 
 
 def test_a_data_folder_says_what_it_holds_or_where_corpora_were_looked_for(tmp_path: Path) -> None:
@@ -173,12 +178,12 @@ def test_a_data_folder_says_what_it_holds_or_where_corpora_were_looked_for(tmp_p
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_samples_are_16_khz_mono_and_come_from_the_cache_the_second_time(tmp_path: Path, kind: str) -> None:
     if kind == "folder":
-        takes = read("emodb", folder(tmp_path / "in", "03a01Wa.wav", "04a01Na.wav"))
+        takes = read_corpus("emodb", folder(tmp_path / "in", "03a01Wa.wav", "04a01Na.wav"))
     else:
-        takes = read("nemo", archive(tmp_path / "in.tar", "A0_anger_1", "A0_fear_2"))
+        takes = read_corpus("nemo", archive(tmp_path / "in.tar", "A0_anger_1", "A0_fear_2"))
     lines: list[str] = []
-    first = sound_store.load(takes, tmp_path / "cache", lines.append)
-    again = sound_store.load(takes, tmp_path / "cache", lines.append)
+    first = sound_store.load_takes(takes, tmp_path / "cache", lines.append)
+    again = sound_store.load_takes(takes, tmp_path / "cache", lines.append)
     assert len(lines) == 1
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -191,13 +196,13 @@ def test_samples_are_16_khz_mono_and_come_from_the_cache_the_second_time(tmp_pat
 def test_a_changed_corpus_is_decoded_again_and_a_damaged_cache_too(tmp_path: Path) -> None:
     root = folder(tmp_path / "in", "03a01Wa.wav")
     lines: list[str] = []
-    sound_store.load(read("emodb", root), tmp_path / "cache", lines.append)
+    sound_store.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
     (root / "03a01Wa.wav").write_bytes(sound_file(seconds=0.8))
-    (longer,) = sound_store.load(read("emodb", root), tmp_path / "cache", lines.append)
+    (longer,) = sound_store.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
     assert abs(len(longer) / SAMPLE_RATE - 0.8) < 0.03
     for kept in (tmp_path / "cache").iterdir():
         kept.write_bytes(kept.read_bytes()[:200])
-    (mended,) = sound_store.load(read("emodb", root), tmp_path / "cache", lines.append)
+    (mended,) = sound_store.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
     np.testing.assert_array_equal(mended, longer)
     assert "damaged" in lines[2]
 
@@ -211,13 +216,13 @@ def test_a_changed_corpus_is_decoded_again_and_a_damaged_cache_too(tmp_path: Pat
     ],
 )
 def test_a_damaged_sound_is_named_with_what_to_do(tmp_path: Path, content: bytes, said: str) -> None:
-    takes = read("emodb", folder(tmp_path, "03a01Wa.wav", content=content))
+    takes = read_corpus("emodb", folder(tmp_path, "03a01Wa.wav", content=content))
     with pytest.raises(CorpusError, match=f"'03a01Wa' of .*({said}).*copy it again"):
-        sound_store.load(takes, tmp_path / "cache", lambda line: None)
+        sound_store.load_takes(takes, tmp_path / "cache", lambda line: None)
 
 
 def test_bytes_of_an_archive_come_in_the_order_asked_for(tmp_path: Path) -> None:
-    takes = read("nemo", archive(tmp_path / "in.tar", "A0_anger_1", "A0_fear_2"))
+    takes = read_corpus("nemo", archive(tmp_path / "in.tar", "A0_anger_1", "A0_fear_2"))
     assert [(take.name, content) for take, content in read_bytes(takes[::-1])] == [
         ("A0_fear_2", OPUS),
         ("A0_anger_1", OPUS),

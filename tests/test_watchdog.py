@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveaffect.realtime.analysis import MOST_ABANDONED, SCHEDULER, STILL_NS, Analysis
+from liveaffect.realtime import analysis
+from liveaffect.realtime.analysis import SCHEDULER, STILL_NS, Analysis
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.faces.blazeface import Found
@@ -228,13 +229,27 @@ def test_a_program_that_was_stopped_as_a_whole_is_excused(bench: Bench) -> None:
     assert bench.watchdog.notices == ()
 
 
-def test_no_more_than_a_few_hanging_threads_are_left_behind(bench: Bench) -> None:
+def test_no_more_than_a_few_hanging_threads_are_left_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis, "GIVEN_UP_NS", SECOND)
+    monkeypatch.setattr(analysis, "_pause_ns", lambda _: 0)
     bench.hanging = SAYS
     before = len(bench.finders)
-    for _ in range(30):
-        bench.clock.advance(EVERY_NS)
-        bench.go(9 * EVERY_NS // 2)
-    assert len(bench.finders) - before <= 2 * MOST_ABANDONED
+    for _ in range(6 * (analysis.MOST_ABANDONED + 2)):
+        bench.go()
+    assert len(bench.finders) - before == 2 * analysis.MOST_ABANDONED
+
+
+def test_a_program_without_a_processor_is_not_started_again(bench: Bench) -> None:
+    """Everything comes late, the watchdog too: nobody is at fault, and loading again would make it worse."""
+    bench.hanging = SAYS  # as if it got no turn
+    before = len(bench.finders), bench.loaded
+    for _ in range(10):
+        bench.clock.advance(5 * SECOND)
+        bench.watchdog.turned()
+        bench.watchdog.check(bench.clock.now_ns())
+    assert (len(bench.finders), bench.loaded) == before
 
 
 def _broken(_: int) -> None:

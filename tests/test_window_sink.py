@@ -265,6 +265,28 @@ def test_the_help_of_the_commands_names_every_key_of_the_window() -> None:
     assert all(f"{key} {what}" in WINDOW_KEYS for key, what in window.KEYS.items())
 
 
+AFTER_READING_FILES = """
+import sys
+import {module}
+import av
+from liveaffect.realtime.sinks.window import WindowSink
+from liveaffect.realtime.testing.scenes import crowd
+
+window, view = WindowSink(), crowd(640, 480, 1)
+for _ in range(3):
+    window.show(view.frame.image, view.frame)
+window.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["realtime.capture.decode", "realtime.capture.resample", "realtime.sinks.video_file"]
+)
+def test_a_window_opens_whatever_reads_or_writes_files_beside_it(module: str) -> None:
+    on_a_display(AFTER_READING_FILES.format(module=f"liveaffect.{module}"))
+
+
 @pytest.mark.slow
 def test_what_qt_tells_xlib_about_its_events_reaches_the_xlib_of_this_machine() -> None:
     on_a_display(WHO_TAKES_EVENTS)

@@ -32,14 +32,14 @@ from liveaffect.engines.training.listen import Heard
 from liveaffect.engines.training.replay_statistics import Replay
 from liveaffect.engines.training.ship import source_commit
 from liveaffect.engines.training.sided_voices import UNHEARD, found_in, pooled_scores
-from liveaffect.engines.training.taught_voice import TEACHERS, ready, taught, teacher_seed
+from liveaffect.engines.training.taught_voice import TEACHERS, ready_taught, taught, teacher_seed
 from liveaffect.engines.training.train_voice import (
     AVERAGE,
     EPOCHS,
     RATE,
     WARM_UP,
     VoiceTask,
-    heard,
+    heard_from_cold,
     recipe_for,
 )
 from liveaffect.engines.training.voice_batches import Recording, recorded
@@ -86,10 +86,10 @@ def divided(takes: Sequence[Take], run: str) -> NDArray[np.bool_]:
 def train_folds(plan: FoldsPlan) -> list[Path]:
     """Train and judge every run that is not finished; the tables of all."""
     torch.set_num_threads(1)  # Pieces are too small to be shared out among threads.
-    replay = Replay(ready(plan.preset, plan.seed).sound)
+    replay = Replay(ready_taught(plan.preset, plan.seed).sound)
     recordings: list[Recording] = []
     for takes in found_in(plan.data).values():
-        recordings += recorded(takes, sound_store.load(takes, sound_store.default_folder()), replay)
+        recordings += recorded(takes, sound_store.load_takes(takes, sound_store.default_folder()), replay)
     tables = []
     for run in plan.runs:
         table = plan.out / f"{_named(run, plan.seed)}.csv"
@@ -139,11 +139,11 @@ def _epochs(wanted: int, trained: int, all_there_are: int) -> int:
 
 
 def _judge(
-    outcome: loop.Outcome, head: str, judged: Sequence[Recording], replay: Replay, table: Path
+    outcome: loop.TrainingOutcome, head: str, judged: Sequence[Recording], replay: Replay, table: Path
 ) -> None:
     state = b"".join(tensor.numpy().tobytes() for tensor in outcome.state.values())
     assert isinstance(outcome.network, VoiceNetwork)
-    said = heard(outcome.network, judged, replay)
+    said = heard_from_cold(outcome.network, judged, replay)
     head += f", source {source_commit()}, weights {hashlib.sha256(state).hexdigest()[:12]}\n"
     write_whole(table, (head + _rows(judged, said)).encode())
 
@@ -172,7 +172,7 @@ def _keep_answers(
     chosen = [one for one in recordings if one.take and one.take.corpus == "ravdess"]
     folds = fold_of([one.take.speaker for one in chosen if one.take])
     vectors, logits, scores, speech = [], [], [], []
-    for answer in heard(network, chosen, replay):
+    for answer in heard_from_cold(network, chosen, replay):
         weight, total = answer.weights()
         vectors.append(weight @ answer.vector)
         logits.append(weight @ answer.logits)

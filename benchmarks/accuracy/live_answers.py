@@ -28,7 +28,7 @@ from liveaffect.realtime.cue import NOT_SURE, Cue
 from liveaffect.realtime.estimate import softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.faces.files import make_finder
-from liveaffect.realtime.lockstep import analyse, watch
+from liveaffect.realtime.lockstep import analyse, watched
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import MediaFile, load_picture
 from liveaffect.realtime.sinks.outputs import Outputs
@@ -92,7 +92,7 @@ def talkers(data: Path, settings: Settings, say: Say) -> str:
     media.open()
     kept: list[Cue] = []
     try:
-        analyse(watch(media), tools, Outputs([]), kept.extend)
+        analyse(watched(media), tools, Outputs([]), kept.extend)
     finally:
         media.close()
         tools.networks.close()

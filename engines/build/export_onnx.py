@@ -88,7 +88,7 @@ def write_network(module: nn.Module, manifest: Manifest, out_dir: Path) -> Path:
         OnnxEngine(whole, Path(scratch)).warm_up()
     if theirs := _foreign_names(module):
         content = taken_out(onnx.load_from_string(content), theirs).SerializeToString(deterministic=True)
-        manifest = manifests.extended(manifest, foreign=_foreign(module, theirs))
+        manifest = manifests.extended(manifest, foreign=_foreign_tensors(module, theirs))
     manifest = manifests.record_file(manifest, "fp32", content)
     out_dir.mkdir(parents=True, exist_ok=True)
     manifests.write_whole(out_dir / name, content)
@@ -104,7 +104,7 @@ def _foreign_names(module: nn.Module) -> dict[str, str]:
     return {FOREIGN + ours: name for ours, name in foreign_names(module.ears.state_dict()).items()}
 
 
-def _foreign(module: nn.Module, theirs: Mapping[str, str]) -> dict[str, Any]:
+def _foreign_tensors(module: nn.Module, theirs: Mapping[str, str]) -> dict[str, Any]:
     assert isinstance(module, VoiceWhisper)
     return foreign.described(whisper.KNOWN[module.preset.whisper], list(theirs.values()))
 

@@ -48,7 +48,7 @@ NONE = Strength(
 )
 
 
-def heard(
+def heard_elsewhere(
     picture: NDArray[np.float32],
     speech: NDArray[np.bool_],
     noises: Sequence[NDArray[np.float32]],
@@ -64,7 +64,7 @@ def heard(
     power = np.exp(picture) - np.float32(LOG_FLOOR)
     np.maximum(power, 0.0, out=power)
     if rng.random() < strength.shift:
-        power, speech = _shifted(power, speech, rng, strength)
+        power, speech = _moved_on_grid(power, speech, rng, strength)
     if rng.random() < strength.reverb:
         power = reverberated(power, rng.uniform(*strength.decay_s), rng.uniform(0.1, 1.0))
     loud = float(power[:, speech].mean()) if speech.any() else float(power.mean())
@@ -130,7 +130,7 @@ def masked(
         power[i, :, first : first + long] = per_band[i, :, None]
 
 
-def _shifted(
+def _moved_on_grid(
     power: Power, speech: NDArray[np.bool_], rng: np.random.Generator, strength: Strength
 ) -> tuple[Power, NDArray[np.bool_]]:
     """Begins elsewhere on the grid: later, or after silence as quiet as the recording's own room."""

@@ -84,7 +84,7 @@ def find(data: Path) -> dict[str, Path]:
     return found
 
 
-def read(corpus: str, path: Path) -> list[Take]:
+def read_corpus(corpus: str, path: Path) -> list[Take]:
     """All takes of one corpus in the order of their names, whatever their layout."""
     if corpus not in (*PATTERNS, PLAIN):
         raise CorpusError(f"no reader for the corpus '{corpus}'; known are {', '.join((*PATTERNS, PLAIN))}")

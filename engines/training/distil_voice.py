@@ -171,8 +171,8 @@ def sounds_of(data: Path, cache: Path) -> tuple[list[Samples], list[Samples]]:
     """Everything that may be learnt from, and what is only watched: by the frozen sides of the speakers."""
     parts: dict[str, list[Samples]] = {side: [] for side in splits.SIDES}
     for corpus, path in corpora_voices.find(data).items():
-        takes = corpora_voices.read(corpus, path)
-        for take, sound in zip(takes, sound_store.load(takes, cache, _log.info), strict=True):
+        takes = corpora_voices.read_corpus(corpus, path)
+        for take, sound in zip(takes, sound_store.load_takes(takes, cache, _log.info), strict=True):
             parts[splits.side_of(take.speaker, calibrate=0.15, test=0.15)].append(sound)
     made = list(spoken_sounds.made(SPOKEN, seed=1))
     noises = [

@@ -24,7 +24,7 @@ from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import FUSION_INPUTS
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import corpora_voices, pairs, splits, voice_answers
-from liveaffect.engines.training.fit_fusion import CONDITIONS, fitted_temperature
+from liveaffect.engines.training.fit_fusion import CONDITIONS, fusion_temperature
 from liveaffect.engines.training.pairs import Pairs
 from liveaffect.engines.training.pictures import write_pictures
 from liveaffect.engines.training.scores import Scores, score, to_markdown
@@ -124,7 +124,7 @@ def evaluate_fusion(
 
 def refuse_other_actors(found: Manifest, frozen: Path) -> None:
     """Raise EngineFileError unless the fusion was learnt from exactly the train side of the pairs' corpus."""
-    known = splits.read(frozen).get("ravdess", {}).get("sha256")
+    known = splits.read_splits(frozen).get("ravdess", {}).get("sha256")
     splits.refuse_other_sides(found, ("ravdess",), str(known))
 
 
@@ -135,7 +135,7 @@ def gather(found: Manifest, folder: Path, data: Path, frozen: Path, report: Repo
     face = at_scale(real.face, real, float(expected["face"]))
     test = real.sides == "test"
     if (folder / "voice.json").exists():
-        takes = {"ravdess": corpora_voices.read("ravdess", corpora_voices.find(data)["ravdess"])}
+        takes = {"ravdess": corpora_voices.read_corpus("ravdess", corpora_voices.find(data)["ravdess"])}
         asked = voice_answers.ask(folder, takes, "test", frozen, report)
         said = {name[3:]: logits for name, logits in zip(asked.names, asked.logits, strict=True)}
         silent = np.full(len(LABELS), np.nan, np.float32)
@@ -161,7 +161,7 @@ def at_scale(numbers: NDArray[np.float32], real: Pairs, temperature: float) -> L
     """A stand-in's logits about all takes, as sure of themselves as a network of that temperature."""
     _, logits = pairs.stand_in_answers(numbers, real.truth, real.sides == "train", seed=0)
     kept = real.sides == "calibrate"
-    own = fitted_temperature(torch.from_numpy(logits[kept]), torch.from_numpy(real.truth[kept]))
+    own = fusion_temperature(torch.from_numpy(logits[kept]), torch.from_numpy(real.truth[kept]))
     return np.asarray(logits * (temperature / own), np.float32)
 
 

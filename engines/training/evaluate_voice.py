@@ -28,7 +28,7 @@ from liveaffect.engines.training.replay_statistics import Replay
 from liveaffect.engines.training.scores import Scores, accuracy, score, to_markdown, unweighted_recall
 from liveaffect.engines.training.sided_voices import (
     UNHEARD,
-    Voices,
+    RecordedVoices,
     found_in,
     of_corpora,
     pooled_scores,
@@ -138,7 +138,7 @@ def evaluate_voice(
 
 
 def judge_recordings(
-    found: Manifest, folder: Path, kept: Voices, replay: Replay, side: str
+    found: Manifest, folder: Path, kept: RecordedVoices, replay: Replay, side: str
 ) -> list[VoiceVerdict]:
     """Let every precision hear every recording of one side."""
     recordings = kept.sides[side]

@@ -73,7 +73,7 @@ def fit_late_masked(
     network, wanted = presets.build("fusion", PRESET, seed=seed), torch.from_numpy(truth)
     assert isinstance(network, LateMaskedFusion)
     for at, logits in enumerate((given.face_logits, given.voice_logits)):
-        network.temperature[at] = fitted_temperature(logits, wanted)
+        network.temperature[at] = fusion_temperature(logits, wanted)
     settle(network, given, wanted, epochs=epochs, blanked=blanked)
     return network.eval()
 
@@ -100,7 +100,7 @@ def settle(
     optimiser.step(price)  # type: ignore[no-untyped-call]
 
 
-def fitted_temperature(logits: Tensor, truth: Tensor, *, balanced: bool = True) -> float:
+def fusion_temperature(logits: Tensor, truth: Tensor, *, balanced: bool = True) -> float:
     """What logits must be divided by so that they promise as much as they keep.
 
     `balanced`: every label counts the same however often it occurs.

@@ -98,7 +98,7 @@ class FaceTask:
                 ]
             )
             crops, wanted = tinted(grey, rng, recipe.strength), self._wanted[at]
-            crops, wanted = _mixed(crops, wanted, recipe.mixed, rng)
+            crops, wanted = _blended(crops, wanted, recipe.mixed, rng)
             yield torch.from_numpy(crops).to(self._device), torch.from_numpy(wanted).to(self._device)
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -175,7 +175,7 @@ def _watched_crops(faces: Faces) -> dict[str, tuple[NDArray[np.uint8], NDArray[n
     return out
 
 
-def _mixed(
+def _blended(
     crops: NDArray[np.uint8], wanted: NDArray[np.float32], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Some faces with another of the batch shining through, and what is to be said mixed likewise."""

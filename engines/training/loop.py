@@ -84,7 +84,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingOutcome:
     """What a training leaves."""
 
     network: nn.Module
@@ -105,7 +105,7 @@ class Outcome:
 
 def train(
     network: nn.Module, task: Task[B], schedule: Schedule, folder: Path, *, report: Report = _log.info
-) -> Outcome:
+) -> TrainingOutcome:
     """Train, or go on where a checkpoint in `folder` stands. `report` gets a line an epoch.
 
     Raises EngineFileError for a checkpoint that is damaged or belongs to another training.
@@ -128,7 +128,7 @@ def train(
         left_s = spent_s / (run.epoch - first) * (schedule.epochs - run.epoch)
         told = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("epoch", "rate"))
         report(f"epoch {run.epoch} of {schedule.epochs}: {told}; {_duration(left_s)} left")
-    return Outcome(run.averaged.eval(), tuple(run.history), run.epoch >= schedule.epochs)
+    return TrainingOutcome(run.averaged.eval(), tuple(run.history), run.epoch >= schedule.epochs)
 
 
 def best_device() -> str:

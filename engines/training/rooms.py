@@ -88,7 +88,9 @@ def drawn(count: int, rooms: Rooms, rng: np.random.Generator) -> Drawn:
     )
 
 
-def heard(picture: Tensor, speech: Tensor, room: Drawn, grains: Tensor, rng: np.random.Generator) -> Tensor:
+def heard_in_rooms(
+    picture: Tensor, speech: Tensor, room: Drawn, grains: Tensor, rng: np.random.Generator
+) -> Tensor:
     """(n, bands, frames): log spectra of the same in these rooms."""
     power = (torch.bmm(room.warp, picture) + room.gain[:, :, None]).exp()
     if len(rows := np.flatnonzero(room.decay)):

@@ -38,8 +38,8 @@ def ship(kind: str, folder: Path, *, to: Path = SHIPPED, frozen: Path = splits.F
     for part, what in (("training", "trained"), ("figures", "judged")):
         if not getattr(found, part):
             raise EngineFileError(f"'{found.name}' in {folder} was not {what} yet; it is not shipped")
-    sides = splits.read(folder / frozen.name)
-    known = splits.read(frozen)
+    sides = splits.read_splits(folder / frozen.name)
+    known = splits.read_splits(frozen)
     for corpus in found.training["corpora"]:
         if corpus not in sides:
             raise EngineFileError(f"{folder / frozen.name} does not say on which side '{corpus}' lies")

@@ -30,7 +30,7 @@ UNHEARD = len(LABELS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Voices:
+class RecordedVoices:
     """All recordings, as one network's front end hears them."""
 
     sides: Mapping[str, list[Recording]]
@@ -61,19 +61,21 @@ def voices(
     replay: Replay,
     cache: Path,
     report: Callable[[str], None],
-) -> Voices:
+) -> RecordedVoices:
     """Decode takes, or find them decoded, and compute their log spectra."""
     parts: dict[str, list[Recording]] = {side: [] for side in splits.SIDES}
     for these in takes.values():
-        for recording in recorded(these, sound_store.load(these, cache, report), replay):
+        for recording in recorded(these, sound_store.load_takes(these, cache, report), replay):
             if recording.take is not None:
                 parts[sides[0][recording.take.speaker]].append(recording)
-    return Voices(parts, tuple(takes), sides[1])
+    return RecordedVoices(parts, tuple(takes), sides[1])
 
 
 def found_in(data: Path) -> dict[str, list[Take]]:
     """Every take of every corpus in a data folder."""
-    return {corpus: corpora_voices.read(corpus, path) for corpus, path in corpora_voices.find(data).items()}
+    return {
+        corpus: corpora_voices.read_corpus(corpus, path) for corpus, path in corpora_voices.find(data).items()
+    }
 
 
 def few(takes: Sequence[Take], sides: Mapping[str, str]) -> list[Take]:

@@ -32,9 +32,9 @@ def default_folder() -> Path:
     return Path(root) / "liveaffect" / "sounds"
 
 
-def load(takes: Sequence[Take], folder: Path, report: Callable[[str], None] = print) -> list[Samples]:
+def load_takes(takes: Sequence[Take], folder: Path, report: Callable[[str], None] = print) -> list[Samples]:
     """The samples of every take, in their order; decoded if that was not done before."""
-    path = folder / f"{takes[0].corpus}-{_fingerprint(takes)}.npz"
+    path = folder / f"{takes[0].corpus}-{_takes_fingerprint(takes)}.npz"
     if path.is_file():
         try:
             with path.open("rb") as stream, np.load(stream) as kept:
@@ -83,7 +83,7 @@ def decode(content: bytes, take: Take) -> Samples:
     return samples.astype(np.float16)
 
 
-def _fingerprint(takes: Sequence[Take]) -> str:
+def _takes_fingerprint(takes: Sequence[Take]) -> str:
     """Changes when a file's size, its time of change or the list of takes does."""
     digest = hashlib.sha256()
     for where in dict.fromkeys(take.where for take in takes):

@@ -55,7 +55,7 @@ def freeze(path: Path, corpus: str, members: Iterable[Member], *, add: bool = Tr
         "members": dict(sorted(Counter(member.side for member in members).items())),
         "groups": dict(sorted(Counter(dict(_sides(members)).values()).items())),
     }
-    frozen = read(path)
+    frozen = read_splits(path)
     if corpus not in frozen and not add:
         return str(entry["sha256"])
     if corpus not in frozen:
@@ -70,7 +70,7 @@ def freeze(path: Path, corpus: str, members: Iterable[Member], *, add: bool = Tr
     return str(entry["sha256"])
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
+def read_splits(path: Path) -> dict[str, dict[str, Any]]:
     """The frozen corpora of a file; none if it does not exist."""
     if not path.exists():
         return {}

@@ -32,7 +32,7 @@ def bank(each: int, seed: int) -> dict[str, list[Samples]]:
     return {kind: [make(kind, rng) for _ in range(each)] for kind in KINDS}
 
 
-def _noise(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+def _noise_of(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
     """White to brown, steady: a fan, rain, an air conditioner."""
     spectrum = np.fft.rfft(rng.normal(size=count))
     frequency = np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 40.0)
@@ -44,7 +44,7 @@ def _gusts(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
     """Noise that swells and fades: traffic, wind, breath on the microphone."""
     knots = rng.uniform(-2.5, 0.0, max(count * int(rng.integers(2, 9)) // SAMPLE_RATE, 2))
     swell = np.interp(np.linspace(0, len(knots) - 1, count), np.arange(len(knots)), knots)
-    return _noise(rng, count) * np.power(10.0, swell)
+    return _noise_of(rng, count) * np.power(10.0, swell)
 
 
 def _hum(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -111,7 +111,7 @@ def _silence(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 
 
 KINDS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
-    "noise": _noise,
+    "noise": _noise_of,
     "gusts": _gusts,
     "hum": _hum,
     "knocks": _knocks,

@@ -31,7 +31,7 @@ Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
 
-class Pupil(loop.Task[VoiceBatch], Protocol):
+class VoicePupil(loop.Task[VoiceBatch], Protocol):
     """What is learnt, once from labels alone and then from teachers as well."""
 
     def learn_from(self, teachers: Teachers) -> None:
@@ -63,13 +63,13 @@ class Teachers:
 
 def taught(
     preset: str,
-    task: Pupil,
+    task: VoicePupil,
     schedule: loop.Schedule,
     folder: Path,
     *,
     teachers: int = TEACHERS,
     report: Report = _log.info,
-) -> tuple[loop.Outcome, list[loop.Outcome]]:
+) -> tuple[loop.TrainingOutcome, list[loop.TrainingOutcome]]:
     """Train, or go on: the network, and those it learnt from, each in a folder of its own.
 
     When the schedule's time limit comes first, the outcome of whichever was in training is the last there is.
@@ -79,12 +79,14 @@ def taught(
     def left() -> float:
         return schedule.limit_s - (wall_ns() - start_ns) * 1e-9
 
-    before: list[loop.Outcome] = []
+    before: list[loop.TrainingOutcome] = []
     for number in range(1, teachers + 1):
         seed = teacher_seed(schedule.seed, number)
         report(f"teacher {number} of {teachers}, seed {seed}")
         plan = replace(schedule, seed=seed, limit_s=left())
-        outcome = loop.train(ready(preset, seed), task, plan, folder / f"teacher-{number}", report=report)
+        outcome = loop.train(
+            ready_taught(preset, seed), task, plan, folder / f"teacher-{number}", report=report
+        )
         if not outcome.finished:
             return outcome, before
         before.append(outcome)
@@ -92,7 +94,7 @@ def taught(
         task.learn_from(Teachers([outcome.network for outcome in before]))
         report("the network that learns from them")
     plan = replace(schedule, limit_s=left())
-    return loop.train(ready(preset, schedule.seed), task, plan, folder, report=report), before
+    return loop.train(ready_taught(preset, schedule.seed), task, plan, folder, report=report), before
 
 
 def teacher_seed(seed: int, number: int) -> int:
@@ -100,7 +102,7 @@ def teacher_seed(seed: int, number: int) -> int:
     return 10 * seed + number
 
 
-def ready(preset: str, seed: int) -> VoiceNetwork:
+def ready_taught(preset: str, seed: int) -> VoiceNetwork:
     """A new network that takes log spectra computed before."""
     network = presets.build("voice", preset, seed=seed)
     assert isinstance(network, VoiceNetwork)

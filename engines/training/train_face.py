@@ -100,7 +100,7 @@ def train_face(
         )
     if order.place is not None:
         report("looking where the live finder puts them")
-        faces = _placed(faces, order.place, out / PLACINGS)
+        faces = _placed_faces(faces, order.place, out / PLACINGS)
     report(f"{len(faces.train)} faces to train on, {len(faces.calibrate)} to watch")
     before = None if order.after is None else read_before(order.after, order.preset)
     recipe = FaceRecipe(live=LIVE if order.place else 0.0, teacher=TEACHER if before else 0.0)
@@ -125,7 +125,7 @@ def train_face(
     return path
 
 
-def _placed(faces: FaceSplit, place: Place, kept: Path) -> FaceSplit:
+def _placed_faces(faces: FaceSplit, place: Place, kept: Path) -> FaceSplit:
     """The sides that a training sees, with their live placing."""
     train, calibrate = faces.train, faces.calibrate
     matrices = placings(np.concatenate([train.pictures, calibrate.pictures]), place, kept)

@@ -41,7 +41,7 @@ from liveaffect.engines.training.fit_fusion import (
     Opinions,
     evidence_of,
     fit_late_masked,
-    fitted_temperature,
+    fusion_temperature,
 )
 from liveaffect.engines.training.pairs import FoldAnswers
 from liveaffect.engines.training.ship import source_commit
@@ -74,9 +74,9 @@ def train_fusion(
     out.mkdir(parents=True, exist_ok=True)
     frozen = out / splits.FROZEN.name
     real = pairs.read_pairs(data)
-    takes = {"ravdess": corpora_voices.read("ravdess", corpora_voices.find(data)["ravdess"])}
+    takes = {"ravdess": corpora_voices.read_corpus("ravdess", corpora_voices.find(data)["ravdess"])}
     sided(takes, frozen)
-    digest = splits.read(frozen)["ravdess"]["sha256"]
+    digest = splits.read_splits(frozen)["ravdess"]["sha256"]
     train = real.sides == "train"
     report(f"{int(train.sum())} pairs of {len(set(np.array(real.actors)[train]))} actors to learn from")
     learnt = learnt_gains(real, voice_answers.of_folds(real, options.voices, seed), seed, epochs)
@@ -131,13 +131,13 @@ def temperatures(folder: Path, data: Path, learnt: LateMaskedFusion, report: Rep
         known = faces.take(np.flatnonzero(faces.label >= 0))
         with closing(OnnxEngine(network, folder)) as engine:
             logits = evaluate_face.crop_answers(engine, grey_crops(known.pictures))
-        found["face"] = fitted_temperature(
+        found["face"] = fusion_temperature(
             torch.from_numpy(logits), torch.from_numpy(known.label), balanced=False
         )
         report(f"temperature of '{network.name}' on {len(known)} pictures: {found['face']:.3f}")
     if (folder / "voice.json").exists():
         asked = voice_answers.ask(folder, found_in(data), "calibrate", _sides_of(folder), report)
-        found["voice"] = fitted_temperature(
+        found["voice"] = fusion_temperature(
             torch.from_numpy(asked.logits), torch.from_numpy(asked.truth), balanced=False
         )
         report(f"temperature of the voice network on {len(asked.names)} takes: {found['voice']:.3f}")

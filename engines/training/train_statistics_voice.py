@@ -113,7 +113,7 @@ def sounds_of(takes: Mapping[str, Sequence[corpora_voices.Take]], cache: Path) -
     for these in takes.values():
         found += [
             Sound(samples, take)
-            for take, samples in zip(these, sound_store.load(these, cache, _log.info), strict=True)
+            for take, samples in zip(these, sound_store.load_takes(these, cache, _log.info), strict=True)
         ]
     noises = synthetic_sounds.bank(NOISES_EACH, NOISES_SEED)
     return found + [Sound(samples) for kind in noises.values() for samples in kind]

@@ -30,8 +30,8 @@ from liveaffect.engines.training.corpora_voices import LICENCES
 from liveaffect.engines.training.listen import Heard, asking, listen
 from liveaffect.engines.training.replay_statistics import Replay
 from liveaffect.engines.training.ship import source_commit
-from liveaffect.engines.training.sided_voices import Voices, few, found_in, recalls, sided, voices
-from liveaffect.engines.training.taught_voice import TEACHERS, Teachers, ready, taught
+from liveaffect.engines.training.sided_voices import RecordedVoices, few, found_in, recalls, sided, voices
+from liveaffect.engines.training.taught_voice import TEACHERS, Teachers, ready_taught, taught
 from liveaffect.engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
 from liveaffect.engines.training.voice_loss import class_weights, loss
 from liveaffect.engines.training.voice_windows import WideBatches, Windows
@@ -125,10 +125,10 @@ class VoiceTask:
         if not self._watched or (self._epoch + 1) % WATCH_EVERY:
             return {}
         assert isinstance(network, VoiceNetwork)
-        return recalls(self._watched, heard(network, self._watched, self._replay))
+        return recalls(self._watched, heard_from_cold(network, self._watched, self._replay))
 
 
-def heard(network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay) -> list[Heard]:
+def heard_from_cold(network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay) -> list[Heard]:
     """Each recording from cold, by a network in the form `replaying` gave it."""
     return listen(asking(network), [replay.cut(one.picture) for one in recordings], replay.preset.hop)
 
@@ -170,7 +170,7 @@ def train_voice(
     """
     schedule = schedule or voice_schedule(smoke=smoke)
     out.mkdir(parents=True, exist_ok=True)
-    replay = Replay(ready(preset, schedule.seed).sound)
+    replay = Replay(ready_taught(preset, schedule.seed).sound)
     report(f"reading the voices in {data}")
     takes = found_in(data)
     sides = sided(takes, out / splits.FROZEN.name)
@@ -187,7 +187,7 @@ def train_voice(
         report("the time is up; the same command goes on from here")
         return None
     training = {
-        **described(found, train),
+        **described_voice(found, train),
         "seed": schedule.seed,
         "commit": source_commit(),
         "epochs": schedule.epochs,
@@ -201,7 +201,7 @@ def train_voice(
     return path
 
 
-def described(found: Voices, train: Sequence[Recording]) -> dict[str, Any]:
+def described_voice(found: RecordedVoices, train: Sequence[Recording]) -> dict[str, Any]:
     """What the manifest says of the voices behind the weights."""
     return {
         "corpora": list(found.corpora),
@@ -222,5 +222,5 @@ def voice_batches(
         if not at:
             continue
         chosen = [recordings[i] for i in rng.choice(at, min(len(at), QUANTISE_EACH), replace=False)]
-        for one, answer in zip(chosen, heard(network, chosen, replay), strict=True):
+        for one, answer in zip(chosen, heard_from_cold(network, chosen, replay), strict=True):
             yield {"samples": replay.samples(one.samples), "mean": answer.mean, "istd": answer.istd}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics
-from liveaffect.engines.training.augment_sound import Strength, heard, masked
+from liveaffect.engines.training.augment_sound import Strength, heard_elsewhere, masked
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import SPEECH
 from liveaffect.engines.training.replay_statistics import Picture, Pieces, Replay
@@ -191,7 +191,7 @@ class Batches:
 
     def _replayed(self, recording: Recording, room: int, statistics: SpeakerStatistics) -> Pieces:
         """Heard in a room that is the same for the same number, in statistics that go on from here."""
-        picture, speech = heard(
+        picture, speech = heard_elsewhere(
             recording.picture, recording.speech, self._pictures, np.random.default_rng(room), self._strength
         )
         if (missing := self._replay.preset.frames - picture.shape[1]) > 0:

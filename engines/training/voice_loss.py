@@ -80,10 +80,10 @@ def possible_in(batch: VoiceBatch) -> Tensor:
 def loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor, told: Told | None = None) -> Tensor:
     """One number to make small. In full precision, also where the network ran in less."""
     with torch.autocast(batch.power.device.type, enabled=False):
-        return _loss(VoiceAnswer(*(output.float() for output in answer)), batch, weights, told)
+        return _piece_loss(VoiceAnswer(*(output.float() for output in answer)), batch, weights, told)
 
 
-def _loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor, told: Told | None) -> Tensor:
+def _piece_loss(answer: VoiceAnswer, batch: VoiceBatch, weights: Tensor, told: Told | None) -> Tensor:
     pooled, has_evidence = pooled_logits(answer, batch)
     teaches = has_evidence & (batch.labels != NO_LABEL)
     total = SPEECH_WEIGHT * speech_loss(answer, batch)

@@ -98,9 +98,9 @@ class WideBatches:
         have = {(take.corpus, take.label) for take in takes}
         possible = [[(corpus, label) in have for label in LABELS] for corpus in corpora]
         self._possible = torch.tensor(possible + [[True] * len(LABELS)] * len(noises))
-        self._chance = _chances(corpora, [take.label for take in takes])
-        self._of_speaker = _places([take.speaker for take in takes])
-        self._alike = _places([f"{take.speaker} {take.label}" for take in takes])
+        self._chance = _draw_chances(corpora, [take.label for take in takes])
+        self._of_speaker = _indices_by_name([take.speaker for take in takes])
+        self._alike = _indices_by_name([f"{take.speaker} {take.label}" for take in takes])
         self._speaker = [take.speaker for take in takes]
         self._kind = [f"{take.speaker} {take.label}" for take in takes]
         self._grain = rooms.grain(np.random.default_rng(7))
@@ -131,7 +131,7 @@ class WideBatches:
         owner = np.repeat(np.arange(len(chosen)), np.where(spoken, windows.each, 1))
         picture, speech = self._cut(chosen[owner], spoken[owner], rng)
         room = rooms.drawn(len(owner), windows.room, rng)
-        power = rooms.heard(picture, speech, room, self._grain, rng)
+        power = rooms.heard_in_rooms(picture, speech, room, self._grain, rng)
         mean, istd = self._statistics(chosen[owner], power, speech, room, rng)
         _mask(power, mean, rng.random(len(owner)) < windows.masked, rng)
         newest = speech[:, -self._replay.newest :].float().mean(1)
@@ -231,7 +231,7 @@ def _known(recordings: Sequence[Recording], replay: Replay) -> _Known:
     )
 
 
-def _chances(corpora: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
+def _draw_chances(corpora: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64]:
     """One over the root of how large its corpus is and how often its label comes there."""
     cells = list(zip(corpora, labels, strict=True))
     of_corpus, of_cell = Counter(corpora), Counter(cells)
@@ -239,7 +239,7 @@ def _chances(corpora: Sequence[str], labels: Sequence[str]) -> NDArray[np.float6
     return np.asarray(chance / chance.sum())
 
 
-def _places(names: Sequence[str]) -> dict[str, list[int]]:
+def _indices_by_name(names: Sequence[str]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         found.setdefault(name, []).append(index)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.realtime.devices import Device, inputs, portaudio
+from liveaffect.realtime.devices import Device, portaudio, sound_inputs
 from liveaffect.realtime.errors import SourceBusy, SourceError, SourceNotFound
 
 BLOCK_S = 0.04
@@ -80,7 +80,7 @@ class PortAudio:
 
     def inputs(self) -> list[Device]:
         """All inputs."""
-        return inputs()
+        return sound_inputs()
 
     def default(self) -> Device | None:
         """The input the system prefers."""

@@ -149,7 +149,7 @@ def _underline(canvas: Canvas, text: PanelText, at: tuple[int, int], width: int,
 @lru_cache(maxsize=24)
 def readings_panel(readings: tuple[ReadingLine, ...], m: Measures) -> Sprite:
     """The lines under a full panel: which reading counts how much, and how old it is."""
-    width = _width("full", m)
+    width = _panel_width("full", m)
     canvas = Canvas(width, m.pad * 2 + m.cap + (len(readings) - 1) * m.line)
     canvas.plate(m.radius)
     y = m.pad + m.cap
@@ -176,11 +176,13 @@ def age_text(age_ms: int | None) -> str:
 def face_sizes(text: PanelText, readings: int, m: Measures) -> dict[str, tuple[int, int]]:
     """Width and height of every form, without painting the large ones."""
     below = m.gap // 2 + m.pad * 2 + m.cap + (readings - 1) * m.line if readings else 0
-    tall = {form: _height(form, len(_reason_lines(text, form, m)), m) for form in ("full", "bars", "slim")}
+    tall = {
+        form: _panel_height(form, len(_reason_lines(text, form, m)), m) for form in ("full", "bars", "slim")
+    }
     return {
-        "full": (_width("full", m), tall["full"] + below),
-        "bars": (_width("bars", m), tall["bars"]),
-        "slim": (_width("slim", m), tall["slim"]),
+        "full": (_panel_width("full", m), tall["full"] + below),
+        "bars": (_panel_width("bars", m), tall["bars"]),
+        "slim": (_panel_width("slim", m), tall["slim"]),
         "label": face_panel(text, "label", m).size,
         "name": face_panel(text, "name", m).size,
     }
@@ -190,7 +192,7 @@ def face_sizes(text: PanelText, readings: int, m: Measures) -> dict[str, tuple[i
 def _ground(form: str, reasons: int, m: Measures) -> Sprite:
     """What never changes in a panel: its plate, the names, the empty bars."""
     names = SHORT_NAMES if form == "full" else THREE_LETTERS
-    canvas = Canvas(_width(form, m), _height(form, reasons, m))
+    canvas = Canvas(_panel_width(form, m), _panel_height(form, reasons, m))
     canvas.plate(m.radius)
     y = m.pad + _head(form, m) + m.line * (1 + reasons) + m.gap // 2
     left = _edge(form, m) + m.names(names) + m.gap
@@ -202,7 +204,11 @@ def _ground(form: str, reasons: int, m: Measures) -> Sprite:
 
 
 def _bar(form: str, m: Measures) -> int:
-    return m.bar if form == "full" else _width(form, m) - 2 * _edge(form, m) - m.names(THREE_LETTERS) - m.gap
+    return (
+        m.bar
+        if form == "full"
+        else _panel_width(form, m) - 2 * _edge(form, m) - m.names(THREE_LETTERS) - m.gap
+    )
 
 
 def _edge(form: str, m: Measures) -> int:
@@ -214,7 +220,7 @@ def _head(form: str, m: Measures) -> int:
 
 
 @lru_cache(maxsize=32)
-def _width(form: str, m: Measures) -> int:
+def _panel_width(form: str, m: Measures) -> int:
     cap = _head(form, m)
     labels = (*SHORT_NAMES, NOT_SURE) if form == "slim" else (*LABELS, NOT_SURE)
     head = max(text_width_px(label, cap, bold=form != "slim") for label in labels)
@@ -225,13 +231,13 @@ def _width(form: str, m: Measures) -> int:
     return 2 * m.pad + max(head, rows)
 
 
-def _height(form: str, reasons: int, m: Measures) -> int:
+def _panel_height(form: str, reasons: int, m: Measures) -> int:
     return 2 * m.pad + _head(form, m) + (reasons + len(LABELS)) * m.line + m.gap // 2
 
 
 def _reason_lines(text: PanelText, form: str, m: Measures) -> list[str]:
     """The reason broken into at most two lines that fit."""
-    return wrap_text(text.reason, _width(form, m) - 2 * _edge(form, m), m.cap)
+    return wrap_text(text.reason, _panel_width(form, m) - 2 * _edge(form, m), m.cap)
 
 
 def _chip(text: PanelText, m: Measures, *, short: bool) -> Sprite:

@@ -46,7 +46,7 @@ class CsvFile:
     wants_sound = False
 
     def __init__(self, path: str) -> None:
-        heading = _csv_rows([COLUMNS])
+        heading = _lines_of([COLUMNS])
         self._lines = Lines(path, begins=heading[:9])
         self._lines.write(heading)
         self._told = False
@@ -56,7 +56,7 @@ class CsvFile:
 
     def tell(self, cues: Sequence[Cue]) -> None:
         """One row for each cue, written before this returns."""
-        self._lines.write(_csv_rows([row(cue) for cue in cues]))
+        self._lines.write(_lines_of([row(cue) for cue in cues]))
         self._told = self._told or bool(cues)
 
     def hear(self, block: AudioBlock) -> None:
@@ -92,7 +92,7 @@ def row(cue: Cue) -> tuple[object, ...]:
     )
 
 
-def _csv_rows(rows: Sequence[Sequence[object]]) -> str:
+def _lines_of(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2  # before PyAV, as `capture` explains
 import numpy as np
 from numpy.typing import NDArray
 
@@ -279,6 +280,4 @@ def _to_video_size(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray
     right, below = size[0] - width, size[1] - height
     if right in (0, 1) and below in (0, 1):
         return np.pad(picture, ((0, below), (0, right), (0, 0)), mode="edge")
-    import cv2
-
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

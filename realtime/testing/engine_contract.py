@@ -55,12 +55,12 @@ def check_rows_are_independent(engine: Engine, inputs: Inputs, tolerance: float)
     together = engine.infer(full)
     backwards = engine.infer({name: array[::-1].copy() for name, array in full.items()})
     _require_close(
-        engine.spec, together, _answer_rows(backwards, slice(None, None, -1)), tolerance, "reversed"
+        engine.spec, together, _batch_rows(backwards, slice(None, None, -1)), tolerance, "reversed"
     )
     for at in {0, size // 2, size - 1}:
         row = slice(at, at + 1)
-        alone = engine.infer(_answer_rows(full, row))
-        _require_close(engine.spec, _answer_rows(together, row), alone, tolerance, f"row {at} alone")
+        alone = engine.infer(_batch_rows(full, row))
+        _require_close(engine.spec, _batch_rows(together, row), alone, tolerance, f"row {at} alone")
 
 
 def check_the_caller_owns_the_answer(engine: Engine, inputs: Inputs) -> None:
@@ -83,7 +83,7 @@ def check_the_caller_owns_the_answer(engine: Engine, inputs: Inputs) -> None:
 def check_answers_in_any_order(engine: Engine, inputs: Inputs, tolerance: float) -> None:
     """Several batches handed in and asked for backwards get their own answers."""
     full = inputs(min(3, engine.spec.max_batch))
-    parts = [_answer_rows(full, slice(i, i + 1)) for i in range(len(next(iter(full.values()))))]
+    parts = [_batch_rows(full, slice(i, i + 1)) for i in range(len(next(iter(full.values()))))]
     wanted = [{k: v.copy() for k, v in engine.infer(part).items()} for part in parts]
     waiting = [engine.submit(part) for part in parts]
     for index in reversed(range(len(parts))):
@@ -97,7 +97,7 @@ def check_engine_refusals(engine: Engine, one: Tensors) -> None:
     many = spec.max_batch + 1
     too_many = {n: np.broadcast_to(a[:1], (many, *a.shape[1:])) for n, a in one.items()}
     _refused(engine, too_many, "too many rows", str(spec.max_batch), str(many))
-    _refused(engine, _answer_rows(one, slice(0, 0)), "no rows", str(spec.max_batch), "0")
+    _refused(engine, _batch_rows(one, slice(0, 0)), "no rows", str(spec.max_batch), "0")
     for tensor in spec.inputs:
         array = one[tensor.name]
         without = {name: value for name, value in one.items() if name != tensor.name}
@@ -161,7 +161,7 @@ def _require_close(spec: EngineSpec, wanted: Tensors, got: Tensors, tolerance: f
         _require_engine(spec, worst <= tolerance, f"{name} changes by {worst:.2e} with {what}")
 
 
-def _answer_rows(tensors: Tensors, rows: slice) -> Tensors:
+def _batch_rows(tensors: Tensors, rows: slice) -> Tensors:
     return {name: array[rows] for name, array in tensors.items()}
 
 

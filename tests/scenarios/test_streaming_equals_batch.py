@@ -20,7 +20,7 @@ from liveaffect.realtime.expression import Expression, Memory
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.lockstep import analyse, watch
+from liveaffect.realtime.lockstep import analyse, watched
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.pooling import LONG_HALF_LIFE_NS, Evidence, pool, weighted_score
 from liveaffect.realtime.replay import MediaFile
@@ -101,7 +101,7 @@ def stream(
     media = MediaFile(path)
     media.open()
     try:
-        analyse(watch(media), Tools(networks, finders), Outputs([]), lambda cues: None)
+        analyse(watched(media), Tools(networks, finders), Outputs([]), lambda cues: None)
     finally:
         media.close()
     return steps[-1]
