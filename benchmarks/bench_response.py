@@ -48,6 +48,9 @@ LEGEND = {
 }
 
 
+COLUMNS = ("films", "film", "track", "left_px", "t_ns", "logits", "score", "quality")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
     """The looks at one person in one film."""
@@ -65,8 +68,12 @@ class Track:
 def read(folder: Path, kinds: Sequence[str]) -> Iterator[Track]:
     """Everything that was recorded, or only films of some kinds."""
     for path in sorted(folder.glob("*.npz")):
-        table = np.load(path)
-        if "films" not in table or (kinds and path.name.split(".")[0] not in kinds):
+        if kinds and path.name.split(".")[0] not in kinds:
+            continue
+        # Columns are read once: asking the file for one anew decompresses all of it.
+        with np.load(path) as file:
+            table = {name: file[name] for name in COLUMNS if name in file}
+        if "films" not in table:
             continue
         for number, film in enumerate(json.loads(str(table["films"]))):
             of_film = np.flatnonzero(table["film"] == number)
@@ -76,7 +83,7 @@ def read(folder: Path, kinds: Sequence[str]) -> Iterator[Track]:
                 looks = tuple(
                     Look(
                         int(table["t_ns"][k]),
-                        table["logits"][k],
+                        table["logits"][k].copy(),
                         float(table["score"][k]),
                         float(table["quality"][k]),
                     )
@@ -231,11 +238,10 @@ def main() -> None:
     given = parser.parse_args()
     confidence = confidence_of(dict.fromkeys(KINDS), KINDS, print)
     everything = ways(confidence, BEFORE)
-    tracks = list(read(given.looks, given.kind))
     curves: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
     for name in chosen(given.way, everything):
         tally = Tally()
-        for track in tracks:
+        for track in read(given.looks, given.kind):
             tally.take(track, everything[name])
         figures = tally.figures()
         judged = tuple(key for key in ("onset 0.3 s 30 Hz/median_s",) if key in figures)

@@ -2,8 +2,8 @@
 
 A drawn head goes through a scene of expressions, so that the label can be seen to follow it; beside it stands
 a real portrait that an installed package carries. Both are moved as by a hand-held camera, and espeak-ng says
-a few sentences (without it, a voice made of tones hums them). With a display a window opens and the demo runs
-as if live; without one it runs in lock-step and leaves a video and a contact sheet.
+a few sentences in three voices (without it, a voice made of tones hums them). With a display a window opens
+and the demo runs as if live; without one it runs in lock-step and leaves a video and a contact sheet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from liveaffect.realtime.sinks.catalogue import open_sink
 from liveaffect.realtime.sinks.disk import refusal
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.sinks.window import display_is_there
-from liveaffect.realtime.speech import make_speech
+from liveaffect.realtime.speech import make_voices
 from liveaffect.settings import Settings
 from liveaffect.webcam import run_feeds
 
@@ -42,7 +42,7 @@ class Together:
     def __init__(self, pictures: Sequence[Path], seconds: float) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="liveaffect-demo-")
         self._portraits = ActingHead([load_picture(p) for p in pictures[:1]], SIZE, FPS)
-        self._speech = MediaFile(make_speech(Path(self._folder.name)), loop=True)
+        self._speech = MediaFile(make_voices(Path(self._folder.name)), loop=True)
         self._end_ns = round(seconds * SECOND)
         self._next: list[VideoFrame | AudioBlock | None] = []
 

@@ -19,21 +19,37 @@ SENTENCES = (
 )
 
 
+VOICES = (("en", 50, 150), ("en+f3", 75, 175), ("en+m3", 25, 115))
+"""Of the sentences: variant of espeak-ng, pitch, and words a minute."""
+
+
 def make_speech(folder: Path) -> Path:
-    """A sound file with a few sentences, by espeak-ng or by tones."""
+    """A sound file with a few sentences in one voice, by espeak-ng or by tones."""
     path = folder / "speech.wav"
-    espeak = shutil.which("espeak-ng")
-    if espeak is not None:
-        done = subprocess.run(
-            [espeak, "-w", str(path), "-s", "150", " ".join(SENTENCES)],
-            check=False,
-            capture_output=True,
-            timeout=30,
-        )
-        if done.returncode == 0 and path.stat().st_size > SAMPLE_RATE:
-            return path
-    write_wav(path, tone_voice(8.0))
+    if not _speak(path, " ".join(SENTENCES), "-s", "150"):
+        write_wav(path, tone_voice(8.0))
     return path
+
+
+def make_voices(folder: Path) -> Path:
+    """The same sentences, each in another voice, mood and pace."""
+    path, parts = folder / "voices.wav", []
+    for number, (sentence, (voice, pitch, pace)) in enumerate(zip(SENTENCES, VOICES, strict=True)):
+        part = folder / f"voice{number}.wav"
+        if not _speak(part, sentence, "-v", voice, "-p", str(pitch), "-s", str(pace)):
+            return make_speech(folder)
+        parts += [read_wav(part), np.zeros(SAMPLE_RATE // 2, np.float32)]
+    write_wav(path, np.concatenate(parts))
+    return path
+
+
+def _speak(path: Path, text: str, *how: str) -> bool:
+    """Let espeak-ng say it into a file; False where it is missing or says nothing."""
+    espeak = shutil.which("espeak-ng")
+    if espeak is None:
+        return False
+    done = subprocess.run([espeak, "-w", str(path), *how, text], check=False, capture_output=True, timeout=30)
+    return done.returncode == 0 and path.is_file() and path.stat().st_size > SAMPLE_RATE
 
 
 def tone_voice(seconds: float) -> NDArray[np.float32]:
