@@ -26,6 +26,7 @@ from liveaffect.engines.load import load
 from liveaffect.engines.manifest import KINDS, Manifest
 from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.voices import FULL, folders_of
 from liveaffect.realtime.clock import SECOND, process_cpu_ns
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
@@ -48,17 +49,22 @@ class ConfidenceOptions:
 
     data: Path
     weights: Path | None = None
+    full: bool = False
+    """Fit the full voice and its fusion instead of the small one's."""
     out: Path = Path("confidence")
     page: Path | None = None
     """A document with the two marks between which the figures are written."""
 
 
-def wanted(data: Path, weights: Path | None, out: Path | None) -> ConfidenceOptions:
-    """In a checkout the figures of the package's own weights go into its documents."""
+def wanted(data: Path, weights: Path | None, out: Path | None, *, full: bool = False) -> ConfidenceOptions:
+    """In a checkout the figures of the package's own weights go into its documents; those of the full voice
+    into a folder of their own."""
     docs = manifests.SHIPPED.parent.parent / "docs"
     if out is not None or weights is not None or not docs.is_dir():
-        return ConfidenceOptions(data, weights, out or (weights or Path()) / "confidence")
-    return ConfidenceOptions(data, None, docs / "results" / "confidence", docs / "confidence.md")
+        return ConfidenceOptions(data, weights, full, out or (weights or Path()) / "confidence")
+    if full:
+        return ConfidenceOptions(data, None, True, docs / "results" / "confidence-full")
+    return ConfidenceOptions(data, None, False, docs / "results" / "confidence", docs / "confidence.md")
 
 
 def calibrate_confidence(
@@ -75,16 +81,20 @@ def calibrate_confidence(
     if importlib.util.find_spec("torch") is None:
         raise MissingLibrary("fitting confidence needs torch: uv sync --inexact --extra train")
     folder = wanted.weights or manifests.SHIPPED
-    found = {k: manifests.read(folder / f"{k}.json") for k in KINDS if (folder / f"{k}.json").exists()}
+    folders = folders_of(folder, folder / FULL if wanted.full else None)
+    paths = {kind: (folders[kind] or folder) / f"{kind}.json" for kind in KINDS}
+    found = {kind: manifests.read(path) for kind, path in paths.items() if path.exists()}
     found = {kind: manifest for kind, manifest in found.items() if manifest.training}
     if not found.keys() & {"face", "voice"}:
         raise SettingsError(f"no network in {folder} was trained; there is no confidence to fit")
     began_ns = process_cpu_ns()
-    kinds = _kinds(found, folder, engine, threads, say)
+    kinds = _kinds(found, folders, engine, threads, say)
     cast = _cast(found, kinds, make_finder(face_files))
     watched, seen, examples = _watch(found, wanted, cast, say)
     outcomes, failed = _fit_all(found, watched, say)
-    _write_manifests(found, folder, outcomes, cast)
+    # The face network is the same beside either voice, and is fitted beside the small one.
+    fitted = {kind: path for kind, path in paths.items() if kind != "face" or not wanted.full}
+    _write_manifests(found, fitted, outcomes, cast)
     confidence = _as_fitted(outcomes)
     shown = [
         _shown(subset, side, watched[subset], confidence)
@@ -101,7 +111,7 @@ def calibrate_confidence(
 
 
 def _kinds(
-    found: Mapping[str, Manifest], folder: Path, engine: str, threads: int, say: Say
+    found: Mapping[str, Manifest], folders: Mapping[str, Path | None], engine: str, threads: int, say: Say
 ) -> dict[str, Engine]:
     """The engines a run would take, except that INT8 is taken where it is there, however fast it is here."""
 
@@ -111,7 +121,7 @@ def _kinds(
         choice = engine
         if choice == "auto":
             choice = "onnx-int8" if found[kind].has("int8") and kind != "fusion" else "onnx"
-        return load(kind, choice=choice, weights=folder, threads=threads, report=say)
+        return load(kind, choice=choice, weights=folders[kind], threads=threads, report=say)
 
     return {kind: one(kind) for kind in KINDS}
 
@@ -189,10 +199,12 @@ def _fused(subset: str, known: Mapping[str, float], watches: list[ClipTrace]) ->
 
 
 def _write_manifests(
-    found: Mapping[str, Manifest], folder: Path, outcomes: Mapping[str, Outcome], cast: Engines
+    found: Mapping[str, Manifest], paths: Mapping[str, Path], outcomes: Mapping[str, Outcome], cast: Engines
 ) -> None:
     engines = {kind: getattr(cast, kind).spec.name.rpartition("/")[2] for kind in found}
     for kind, manifest in found.items():
+        if kind not in paths:
+            continue
         parts: dict[str, Calibrated] = {}
         for name, outcome in outcomes.items():
             if kind == "fusion" and not name.endswith(READING):
@@ -202,12 +214,12 @@ def _write_manifests(
         of = found if kind == "fusion" else {kind: manifest}
         content = part(parts, of, {one: engines[one] for one in of}) if parts else {}
         # Read anew: somebody may have written figures into it while the clips were watched.
-        newest = manifests.read(folder / f"{kind}.json")
+        newest = manifests.read(paths[kind])
         if newest.files != manifest.files:
             raise RealtimeError(
                 f"the weights of '{manifest.name}' changed while its confidence was fitted; again"
             )
-        manifests.write(manifests.extended(newest, confidence=content), folder / f"{kind}.json")
+        manifests.write(manifests.extended(newest, confidence=content), paths[kind])
 
 
 def _as_fitted(outcomes: Mapping[str, Outcome]) -> Confidence:

@@ -66,7 +66,7 @@ def outcomes() -> dict[str, Outcome]:
 
 def test_every_part_stands_in_the_manifest_where_the_path_looks_for_it(tmp_path: Path) -> None:
     made = networks(tmp_path, *KINDS)
-    confidence._write_manifests(made, tmp_path, outcomes(), CAST)
+    confidence._write_manifests(made, {kind: tmp_path / f"{kind}.json" for kind in made}, outcomes(), CAST)
     found = {kind: manifests.read(tmp_path / f"{kind}.json") for kind in KINDS}
     assert parse(found["face"])["reading"].temperature == 1.1
     assert set(parse(found["fusion"], found)) == {"face", "voice", "face+voice"}
@@ -80,7 +80,7 @@ def test_what_others_wrote_meanwhile_stays(tmp_path: Path) -> None:
     made = networks(tmp_path, "face")
     newer = manifests.extended(made["face"], figures={"fer+ test side": {"items": 7}})
     manifests.write(newer, tmp_path / "face.json")
-    confidence._write_manifests(made, tmp_path, outcomes(), CAST)
+    confidence._write_manifests(made, {kind: tmp_path / f"{kind}.json" for kind in made}, outcomes(), CAST)
     found = manifests.read(tmp_path / "face.json")
     assert found.figures == {"fer+ test side": {"items": 7}}
     assert found.confidence
@@ -90,7 +90,9 @@ def test_weights_that_changed_meanwhile_are_refused(tmp_path: Path) -> None:
     made = networks(tmp_path, "face")
     manifests.write(manifests.record_file(made["face"], "fp32", b"another"), tmp_path / "face.json")
     with pytest.raises(RealtimeError, match="the weights of 'face-live' changed"):
-        confidence._write_manifests(made, tmp_path, outcomes(), CAST)
+        confidence._write_manifests(
+            made, {kind: tmp_path / f"{kind}.json" for kind in made}, outcomes(), CAST
+        )
 
 
 def test_what_could_not_be_fitted_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_every_default_is_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         has_default = action.dest in SETTINGS or action.default not in (None, False, argparse.SUPPRESS)
         if not action.option_strings or action.required or not has_default:
             continue
-        (part,) = [part for part in parts if f"-{part}".startswith((*action.option_strings,))]
+        (part,) = [part for part in parts if f"-{part.split()[0].strip(',')}" in action.option_strings]
         assert "(default: " in part or "if not given" in part, part
 
 

@@ -25,6 +25,7 @@ FOLDABLE = [
     ("face", "fv2es"),
     ("voice", "live-fcn"),
     ("voice", "live-wide"),
+    ("voice", "student"),
 ]
 
 

@@ -226,9 +226,10 @@ def _confidence_flags(parts: Any) -> None:
 
 def _confidence(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.calibration.fit_confidence import calibrate_confidence, wanted
+    from liveaffect.engines.voices import FULL
 
     return calibrate_confidence(
-        wanted(given.data, settings.weights_folder, given.out),
+        wanted(given.data, settings.weights_folder, given.out, full=settings.voice == FULL),
         say,
         engine=settings.engine,
         threads=settings.threads,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,7 @@ def printable(text: str) -> str:
 def _drawn(run: str, font: FontFile, cap_px: int, *, shaped: bool) -> tuple[Coverage, int, int]:
     """Coverage of characters of one font, where it starts, and how far the next ones stand from the start."""
     face = open_font(font, round(cap_px / CAP_SHARE), shaped=shaped)
+    core: Any  # its type does not say that its bytes can be read
     core, (left, top) = face.getmask2(run, mode="L", anchor="ls")
     width, height = core.size
     ink = np.frombuffer(bytes(core), np.uint8).reshape(height, width).astype(np.uint16)
