@@ -118,7 +118,9 @@ def evaluate_voice(
     network = presets.build("voice", found.preset)
     assert isinstance(network, VoiceNetwork)
     frozen = splits.FROZEN if weights is None else folder / splits.FROZEN.name
-    takes = found_in(data)
+    # A corpus that it did not learn from has no sides for it: every speaker of that one is a stranger.
+    learnt = found.training.get("corpora", ())
+    takes = {corpus: these for corpus, these in found_in(data).items() if corpus in learnt}
     sides = sided(takes, frozen, add=False)
     held = {corpus: [t for t in these if sides[0][t.speaker] == side] for corpus, these in takes.items()}
     held = {corpus: these for corpus, these in held.items() if these}

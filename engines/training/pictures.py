@@ -64,5 +64,6 @@ def curve_figure(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> F
         axes.plot(*zip(*points, strict=True), label=name)
     axes.set(xlabel="epoch", ylim=(0, 1))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    if names:
+        axes.legend(loc="lower right")
     return figure
