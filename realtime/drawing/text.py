@@ -55,6 +55,15 @@ def text_mask(text: str, cap_px: int, *, bold: bool = False) -> Coverage:
     return out
 
 
+@lru_cache(maxsize=512)
+def text_ink(text: str, cap_px: int, *, bold: bool = False) -> tuple[Coverage, int]:
+    """The rows of the mask that hold any ink, and how far above the baseline they begin. Read-only."""
+    mask = text_mask(text, cap_px, bold=bold)
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, 0)
+    return mask[first : last + 1], ascent_px(cap_px) - first
+
+
 def text_width_px(text: str, cap_px: int, *, bold: bool = False) -> int:
     """Width of one line of text."""
     return int(text_mask(text, cap_px, bold=bold).shape[1])
