@@ -143,6 +143,12 @@ def test_a_second_writer_of_one_output_is_refused_and_the_first_goes_on(tmp_path
     open_sink(str(path)).close()
 
 
+def heed_all() -> None:
+    """Signals that whoever runs the tests ignores, as nohup does, are ignored by what the tests start, too."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 WAITER = """
 import sys, threading
 import numpy as np
@@ -169,7 +175,11 @@ with Interrupts().heeded():
 def test_ctrl_c_thrice_says_what_it_waits_for_and_leaves_what_plays(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITER, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", WAITER, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_all,
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -200,7 +210,10 @@ def test_a_closed_terminal_and_a_request_to_end_finish_the_recording(
     out, cues = tmp_path / "out.mp4", tmp_path / "cues.jsonl"
     arguments = ["live", "--camera", clip, "--sink", out, "--sink", cues, "--engine", "scripted"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "liveaffect", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "liveaffect", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_all,
     )
     for _ in range(200):
         if part_of(out).exists() and part_of(out).stat().st_size > 20_000:
