@@ -89,7 +89,9 @@ def londoners(archive: Path, mesh: Mesh, judge: Judge) -> list[Actor]:
                 if image is None:
                     raise ValueError(f"{member.name} in {archive} is no picture")
                 small = cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-                pictures[Path(member.name).stem] = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
+                pictures[Path(member.name).stem] = np.asarray(
+                    cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8
+                )
     out = []
     for name in sorted({stem.split("_")[0] for stem in pictures}):
         actor = _actor(name, "happy", pictures[f"{name}_neutral"], pictures[f"{name}_happy"], mesh, judge)
@@ -125,9 +127,9 @@ def crowd(file: Path, mesh: Mesh, judge: Judge) -> list[Actor]:
             continue
         grey = cv2.imdecode(blob[offset[at] : offset[at + 1]], cv2.IMREAD_GRAYSCALE)
         room = cv2.resize(in_a_room(np.asarray(grey)), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-        looked = judge.look(np.asarray(room))
+        looked = judge.look(np.asarray(room, np.uint8))
         if looked is not None and looked[1][LABELS.index(label)] >= STRONG:
-            kept[label].append(np.asarray(room))
+            kept[label].append(np.asarray(room, np.uint8))
     out: list[Actor] = []
     rest = iter(kept["neutral"] * 4)
     for label in LABELS[2:]:
@@ -146,7 +148,7 @@ def talkers(file: Path) -> list[list[Picture]]:
         good, image = clip.read()
         if not good:
             break
-        pictures.append(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
+        pictures.append(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
     small = [cv2.resize(p, (36, 29), interpolation=cv2.INTER_AREA).astype(np.float32) for p in pictures]
     moved = np.array([0.0] + [float(np.abs(a - b).mean()) for a, b in itertools.pairwise(small)])
     cuts = [0, *np.flatnonzero(moved > 12.0).tolist(), len(pictures)]

@@ -137,7 +137,7 @@ class Head:
         step = round(min(max(amount, 0.0), 1.0) * self.STEPS)
         if step not in self._made:
             share = step / self.STEPS
-            target = (1 - share) * self._points[0] + share * self._points[1]
+            target = np.asarray((1 - share) * self._points[0] + share * self._points[1], np.float32)
             one, other = (
                 warped(p, s, target, self._mesh) for p, s in zip(self._pictures, self._points, strict=True)
             )

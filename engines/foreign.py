@@ -7,7 +7,6 @@ are, by SHA-256, so that a network is never put together from another Whisper th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ FOLDER_VARIABLE = "LIVEAFFECT_WHISPER"
 """A folder of the user's own that holds the files instead."""
 
 
-def whisper_folder(name: str, environ: Mapping[str, str] = os.environ) -> Path:
+def whisper_folder(name: str) -> Path:
     """Where the files of one Whisper lie or would lie."""
-    given = environ.get(FOLDER_VARIABLE)
-    return Path(given) if given else cache_dir(environ) / f"whisper-{name}"
+    given = os.environ.get(FOLDER_VARIABLE)
+    return Path(given) if given else cache_dir() / f"whisper-{name}"
 
 
 def why_not(manifest: Manifest) -> str | None:

@@ -1,30 +1,32 @@
-"""Where this user's files are kept that can be made or fetched again."""
+"""Where this user's files are kept: on each system where its users expect them."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-
-def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the whole application; it need not exist yet."""
-    if given := environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "liveaffect"
-    if sys.platform == "win32" and (local := environ.get("LOCALAPPDATA")):
-        return Path(local) / "liveaffect" / "cache"
-    return Path.home() / ".cache" / "liveaffect"
+_NAME = "liveaffect"
 
 
-def config_dir(environ: Mapping[str, str] = os.environ) -> Path:
+def cache_dir() -> Path:
+    """What can be made or fetched again; it need not exist yet."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path(_NAME, appauthor=False)
+
+
+def config_dir() -> Path:
     """Settings of this user; need not exist yet."""
-    return _place(environ, "XDG_CONFIG_HOME", "APPDATA", (".config",))
+    from platformdirs import user_config_path
+
+    return user_config_path(_NAME, appauthor=False)
 
 
-def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+def data_dir() -> Path:
     """Data of this user that no command can bring back; need not exist yet."""
-    return _place(environ, "XDG_DATA_HOME", "LOCALAPPDATA", (".local", "share"))
+    from platformdirs import user_data_path
+
+    return user_data_path(_NAME, appauthor=False)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -38,11 +40,3 @@ def write_private(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _place(environ: Mapping[str, str], unix: str, windows: str, home: tuple[str, ...]) -> Path:
-    if given := environ.get(unix):
-        return Path(given) / "liveaffect"
-    if sys.platform == "win32" and (roaming := environ.get(windows)):
-        return Path(roaming) / "liveaffect"
-    return Path.home().joinpath(*home) / "liveaffect"

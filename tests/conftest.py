@@ -73,8 +73,11 @@ LIBRARY_THREADS = re.compile(r"Dummy-\d+")
 """Threads that a library starts outside Python and keeps; ours have names of their own."""
 
 
-def threads_left(before: Collection[threading.Thread], grace_s: float = 0.5) -> list[str]:
-    """Names of threads that were not there before and do not end within the grace, daemons included."""
+def threads_left(before: Collection[threading.Thread], grace_s: float = 5.0) -> list[str]:
+    """Names of threads that were not there before and do not end within the grace, daemons included.
+
+    Loading cannot be broken off: whoever ends meanwhile is done with it soon, on a busy machine later.
+    """
     left = [t for t in threading.enumerate() if t not in before and not LIBRARY_THREADS.fullmatch(t.name)]
     for thread in left:
         thread.join(grace_s)

@@ -122,31 +122,40 @@ def test_progress_names_what_was_brought(tmp_path: Path) -> None:
     assert lines == [f"face detectors: already in {tmp_path}"]
 
 
-def test_an_explicit_folder_goes_before_the_environment_before_the_cache(tmp_path: Path) -> None:
-    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "LIVEAFFECT_FILES": str(tmp_path / "mine")}
+def test_an_explicit_folder_goes_before_the_environment_before_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LIVEAFFECT_FILES", str(tmp_path / "mine"))
     for folder in ("flag", "mine", "cache/liveaffect"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / FULL_RANGE).write_bytes(b"x")
-    assert model_path(FULL_RANGE, tmp_path / "flag", environ).parent == tmp_path / "flag"
-    assert model_path(FULL_RANGE, tmp_path / "flag" / FULL_RANGE, environ).parent == tmp_path / "flag"
-    assert model_path(FULL_RANGE, None, environ).parent == tmp_path / "mine"
-    del environ["LIVEAFFECT_FILES"]
-    assert model_path(FULL_RANGE, None, environ).parent == tmp_path / "cache" / "liveaffect"
+    assert model_path(FULL_RANGE, tmp_path / "flag").parent == tmp_path / "flag"
+    assert model_path(FULL_RANGE, tmp_path / "flag" / FULL_RANGE).parent == tmp_path / "flag"
+    assert model_path(FULL_RANGE).parent == tmp_path / "mine"
+    monkeypatch.delenv("LIVEAFFECT_FILES")
+    assert model_path(FULL_RANGE).parent == tmp_path / "cache" / "liveaffect"
 
 
-def test_an_absent_file_names_the_command_that_brings_it(tmp_path: Path) -> None:
+def test_an_absent_file_names_the_command_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(MissingFile, match=r"is not there; bring it with: liveaffect fetch"):
-        model_path(FULL_RANGE, None, {"XDG_CACHE_HOME": str(tmp_path)})
+        model_path(FULL_RANGE)
 
 
-def test_a_damaged_file_in_the_cache_is_refused_and_one_the_user_chose_is_taken(tmp_path: Path) -> None:
-    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+def test_a_damaged_file_in_the_cache_is_refused_and_one_the_user_chose_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cache = tmp_path / "liveaffect"
     cache.mkdir()
     (cache / "one.tflite").write_bytes(b"half")
     with pytest.raises(MissingFile, match="is damaged"):
-        model_path("one.tflite", None, environ)
-    assert model_path("one.tflite", cache, {"XDG_CACHE_HOME": "/elsewhere"}).is_file()
+        model_path("one.tflite")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert model_path("one.tflite", cache).is_file()
 
 
 def test_the_index_settings_of_uv_are_handed_to_pip() -> None:

@@ -270,7 +270,7 @@ def test_a_report_of_nothing_is_an_error(
     from liveaffect import cli
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("liveaffect.calibration.report_command.load_pairs", list)
+    monkeypatch.setattr("liveaffect.calibration.report.load_pairs", list)
     assert cli.main(["calibrate", "report"]) == 1
     assert "there is nothing to report" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -46,7 +46,8 @@ def heard(samples: Samples, rng: np.random.Generator, hearing: Hearing | None = 
     loud = float(np.sqrt(np.mean(np.square(samples)))) + 1e-9
     if rng.random() < how.noise:
         snr_db = rng.uniform(*how.snr_db)
-        samples = samples + _noise(len(samples), rng) * np.float32(loud * 10 ** (-snr_db / 20))
+        noise = _noise(len(samples), rng) * np.float32(loud * 10 ** (-snr_db / 20))
+        samples = np.asarray(samples + noise, np.float32)
     if rng.random() < how.level:
         samples = samples * np.float32(10 ** (rng.uniform(*how.level_db) / 20) / loud)
     return np.asarray(np.clip(samples, -1.0, 1.0), np.float32)

@@ -132,7 +132,8 @@ class DistilTask:
         if rng.random() < MIXED:
             other = self._train[rng.choice(len(self._train), p=self._chance)].astype(np.float32)
             length = min(len(sound), len(other))
-            sound = sound[:length] + other[:length] * np.float32(rng.uniform(0.05, 0.7))
+            mixed = sound[:length] + other[:length] * np.float32(rng.uniform(0.05, 0.7))
+            sound = np.asarray(mixed, np.float32)
         return self._cut(heard(sound, rng).astype(np.float16), rng)
 
     def _cut(self, samples: Samples, rng: np.random.Generator) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.realtime.cue import NOT_SURE
-from liveaffect.realtime.drawing.text import Coverage, ascent_px, text_mask
+from liveaffect.realtime.drawing.text import Coverage, text_ink
 
 Colour = tuple[int, int, int]
 Segment = tuple[float, float, float, float]
@@ -134,7 +134,8 @@ class Canvas:
         self, at: tuple[int, int], text: str, cap_px: int, colour: Colour = INK, *, bold: bool = False
     ) -> None:
         """One line whose capitals stand on the row above `at[1]` and begin at column `at[0]`."""
-        self.stamp(at[0], at[1] - ascent_px(cap_px), text_mask(text, cap_px, bold=bold), colour)
+        mask, above = text_ink(text, cap_px, bold=bold)
+        self.stamp(at[0], at[1] - above, mask, colour)
 
     def sprite(self, opacity: int = FULL) -> Sprite:
         """The finished sprite, `opacity` 256ths of it."""

@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont
 
@@ -85,7 +86,9 @@ def _has(file: FontFile, char: str) -> bool:
     """Whether the font draws something of its own for the character."""
     try:
         font = open_font(file, 20)
-        return bytes(font.getmask(char)) != bytes(font.getmask(_NOWHERE))
+        drawn: Any = font.getmask(char)  # its type does not say that its bytes can be read
+        nothing: Any = font.getmask(_NOWHERE)
+        return bytes(drawn) != bytes(nothing)
     except OSError:
         return False  # such as a font of coloured pictures, which exists in one size only
 

@@ -15,7 +15,7 @@ from liveaffect.realtime.drawing.canvas import FULL, INK, QUIET, TRACK, WARN, Ca
 from liveaffect.realtime.drawing.text import fit_text, text_width_px, wrap_text
 
 SHORT_NAMES = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise")
-_SHORT = dict(zip(LABELS, SHORT_NAMES, strict=True))
+_SHORT: dict[str, str] = dict(zip(LABELS, SHORT_NAMES, strict=True))
 THREE_LETTERS = tuple(label[:3] for label in LABELS)
 WIDEST_SHARE = "100%"
 READABLE_CAP_PX = 7

@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,15 @@ def text_mask(text: str, cap_px: int, *, bold: bool = False) -> Coverage:
         left += advance
     out.setflags(write=False)
     return out
+
+
+@lru_cache(maxsize=512)
+def text_ink(text: str, cap_px: int, *, bold: bool = False) -> tuple[Coverage, int]:
+    """The rows of the mask that hold any ink, and how far above the baseline they begin. Read-only."""
+    mask = text_mask(text, cap_px, bold=bold)
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, 0)
+    return mask[first : last + 1], ascent_px(cap_px) - first
 
 
 def text_width_px(text: str, cap_px: int, *, bold: bool = False) -> int:
@@ -99,6 +109,7 @@ def printable(text: str) -> str:
 def _drawn(run: str, font: FontFile, cap_px: int, *, shaped: bool) -> tuple[Coverage, int, int]:
     """Coverage of characters of one font, where it starts, and how far the next ones stand from the start."""
     face = open_font(font, round(cap_px / CAP_SHARE), shaped=shaped)
+    core: Any  # its type does not say that its bytes can be read
     core, (left, top) = face.getmask2(run, mode="L", anchor="ls")
     width, height = core.size
     ink = np.frombuffer(bytes(core), np.uint8).reshape(height, width).astype(np.uint16)

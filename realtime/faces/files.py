@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,26 +34,26 @@ FILES = (
 )
 
 
-def files_dir(explicit: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+def files_dir(explicit: Path | None = None) -> Path:
     """The folder that counts: the explicit one, else LIVEAFFECT_FILES, else the user's cache."""
     if explicit is not None:
         return explicit.parent if explicit.is_file() else explicit
-    if given := environ.get("LIVEAFFECT_FILES"):
+    if given := os.environ.get("LIVEAFFECT_FILES"):
         return Path(given).expanduser()
-    return cache_dir(environ)
+    return cache_dir()
 
 
-def model_path(name: str, explicit: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+def model_path(name: str, explicit: Path | None = None) -> Path:
     """Where the file `name` lies. Raises MissingFile, which names the command that brings it.
 
     `explicit` is a folder, or a file in it. A file in the cache must be undamaged; one in a folder that
     the user named is the user's choice and taken as it is.
     """
-    path = files_dir(explicit, environ) / name
+    path = files_dir(explicit) / name
     if not path.is_file():
         raise MissingFile(f"the face detector '{path}' is not there; bring it with: {COMMAND}")
     known = {file.name: file for file in FILES}.get(name)
-    if path.parent == cache_dir(environ) and known is not None and not is_whole(path, known):
+    if path.parent == cache_dir() and known is not None and not is_whole(path, known):
         raise MissingFile(f"the face detector '{path}' is damaged; bring it again with: {COMMAND}")
     return path
 

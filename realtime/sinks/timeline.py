@@ -273,7 +273,8 @@ def _legends(figure: Figure) -> None:
 def _write_text(
     figure: Figure, x: int, y: int, text: str, height_px: int, *, colour: Colour = INK, **style: Any
 ) -> None:
-    figure.text(x / WIDTH_PX, y / height_px, text, color=_of(colour), **({"fontsize": 9} | style))
+    style.setdefault("fontsize", 9)
+    figure.text(x / WIDTH_PX, y / height_px, text, color=_of(colour), **style)
 
 
 def _pixels_left_of(axes: Axes) -> Any:
