@@ -183,7 +183,7 @@ CUE = Cue(
 def test_the_json_of_a_cue_holds_plain_values_in_the_order_of_the_format() -> None:
     written = CUE.to_json()
     wanted = "v t source frame track box speaking face voice words raw fused weights label confidence reason"
-    assert list(written) == [*wanted.split(), "age_ms", "skipped", "model"]
+    assert list(written) == [*wanted.split(), "strength", "age_ms", "skipped", "model"]
     assert json.loads(json.dumps(written)) == written
     assert written["t"] == 12.3
     assert written["weights"] == {"face": 0.7, "voice": 0.3, "words": 0.0}

@@ -156,9 +156,10 @@ with Interrupts().heeded():
     picture = np.zeros((48, 64, 3), np.uint8)
     for seq in range(100):
         video.show(picture, VideoFrame("camera:0", seq, seq * SECOND // 25, picture))
-    print("ready", flush=True)
-    for _ in range(2):
+    for turn in range(2):
         try:
+            if turn == 0:
+                print("ready", flush=True)
             threading.Event().wait(20)
         except KeyboardInterrupt:
             print("ending", flush=True)

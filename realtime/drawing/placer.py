@@ -83,7 +83,10 @@ class PanelPlacer:
 
     def is_free(self, rect: Rect, *, apart_from: Rect | None = None) -> bool:
         """Whether the rectangle lies within the picture and touches nothing but what it may."""
-        return self.holds(rect) and not any(overlap(rect, it) for it in self.taken if it != apart_from)
+        others = list(self.taken)
+        if apart_from in others:
+            others.remove(apart_from)  # one of them: another face may have the very same box
+        return self.holds(rect) and not any(overlap(rect, it) for it in others)
 
     def take(self, rect: Rect) -> Rect:
         """Note that this place is taken."""
