@@ -144,7 +144,7 @@ def test_a_second_writer_of_one_output_is_refused_and_the_first_goes_on(tmp_path
 
 
 def heed_all() -> None:
-    """Signals that whoever runs the tests ignores, as nohup does, are ignored by what the tests start, too."""
+    """What whoever runs the tests ignores, as nohup does, would be ignored by what the tests start, too."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
