@@ -99,7 +99,7 @@ def run(given: argparse.Namespace, settings: Settings) -> tuple[LiveRun, Drawn]:
     ]
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(lambda _: None)
+        tools = settings.load_tools(lambda _: None, live=True)
         return Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
 
     probe = Probe("portraits", "starting")
@@ -167,7 +167,7 @@ def report(name: str, live: LiveRun, drawn: Drawn, given: argparse.Namespace) ->
 
 def one_case(given: argparse.Namespace) -> None:
     """One run, and its line."""
-    settings = Settings(size=given.size, engine=given.engine, weights=given.weights)
+    settings = Settings(size=given.size, engine=given.engine, weights=given.weights, voice=given.voice)
     stop = threading.Event()
     neighbour = threading.Thread(target=busy_neighbour, args=(stop,))
     if given.busy:
@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--overlay", default="auto")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--weights", default="")
+    parser.add_argument("--voice", default="auto", help="small, full, or what live takes by itself")
     parser.add_argument("--busy", action="store_true", help="take a core away")
     parser.add_argument("--all", action="store_true", help="every case that a budget asks for")
     parser.add_argument("--write", action="store_true", help="keep the result")
