@@ -209,9 +209,9 @@ def test_no_file_holds_what_belongs_to_nobody_else(what: str) -> None:
 
 
 def test_nothing_large_is_in_the_repository() -> None:
-    """Weights may be; together they stay below 16 MB."""
+    """Weights may be, a checkpoint worth keeping with them; together they stay below 24 MB."""
     sizes = {path: path.stat().st_size for path in tracked()}
     weights = sum(size for path, size in sizes.items() if "weights" in path.parts)
-    assert weights <= 16_000_000
+    assert weights <= 24_000_000
     large = [path.name for path, size in sizes.items() if size > 2_000_000 and "weights" not in path.parts]
     assert large == []
