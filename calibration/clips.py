@@ -196,13 +196,13 @@ def pairs_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace | 
 
 def _play(clip: Clip, face: Engine, cast: Engines, records: Records) -> None:
     samples = np.asarray(clip.content, np.float32)
-    face_analyzers: Ring[Sighting] = Ring(8)
+    sightings: Ring[Sighting] = Ring(8)
     sound = AudioRing(max(len(samples), SAMPLE_RATE))
     trained = cast.voice.spec.trained
     voice_analyzer = VoiceAnalyzer(SOUND, sound, cast.pieces, believe_speech=trained, attribution=_Told())
     scheduler = Scheduler(
         Networks(face, cast.voice, cast.fusion, records.confidence()),
-        face_analyzers={_CAMERA: face_analyzers},
+        sightings={_CAMERA: sightings},
         voice_analyzers=[voice_analyzer],
         publish=_ignore,
     )
@@ -214,7 +214,7 @@ def _play(clip: Clip, face: Engine, cast: Engines, records: Records) -> None:
             block = samples[begin : begin + step]
             sound.push(AudioBlock(SOUND, begin, now_ns - FUSION_STEP_NS, block))
         seen = Face(_TRACK, (50, 50, 100, 100), _POINTS, (0.0, 0.0), now_ns, 0.9, _CROP)
-        face_analyzers.push(Sighting(_CAMERA, point, now_ns, (640, 480), (seen,)))
+        sightings.push(Sighting(_CAMERA, point, now_ns, (640, 480), (seen,)))
         scheduler.step(now_ns)
 
 

@@ -71,7 +71,7 @@ class Scheduler:
         self,
         networks: Networks,
         *,
-        face_analyzers: Mapping[str, Ring[Sighting]],
+        sightings: Mapping[str, Ring[Sighting]],
         voice_analyzers: Sequence[VoiceAnalyzer],
         publish: Callable[[tuple[Cue, ...]], None],
         epoch_ns: Callable[[], int] | None = None,
@@ -80,16 +80,16 @@ class Scheduler:
         """Grid points and looks that were left out."""
         self._ownerless = 0
         self._networks = networks
-        self._sightings = dict(face_analyzers)
-        self._cursors = dict.fromkeys(face_analyzers, 0)
+        self._sightings = dict(sightings)
+        self._cursors = dict.fromkeys(sightings, 0)
         self._voice_analyzers = tuple(voice_analyzers)
         self._publish = publish
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
         self.shedder = LoadShedder(
-            [VOICES_HALVED] * bool(voice_analyzers) + [FACES_HALVED] * bool(face_analyzers),
-            len(face_analyzers),
+            [VOICES_HALVED] * bool(voice_analyzers) + [FACES_HALVED] * bool(sightings),
+            len(sightings),
         )
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()

@@ -102,7 +102,7 @@ class Wiring:
         ]
         self.scheduler = Scheduler(
             networks,
-            face_analyzers=rings.sightings,
+            sightings=rings.sightings,
             voice_analyzers=self.voice_analyzers,
             publish=publish,
             epoch_ns=epoch_ns,

@@ -124,10 +124,7 @@ def test_every_subset_has_its_own_threshold_and_without_one_that_of_the_labels_h
 def test_a_run_without_calibration_says_so_on_every_board() -> None:
     confidence = Confidence(caveat="confidence not calibrated")
     networks = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion(), confidence)
-    snapshot = Scheduler(networks, face_analyzers={}, voice_analyzers=[], publish=lambda cues: None).step(0)
+    snapshot = Scheduler(networks, sightings={}, voice_analyzers=[], publish=lambda cues: None).step(0)
     assert snapshot.notices == ("confidence not calibrated",)
     plain = Networks(ScriptedFace(), ScriptedVoice(), ScriptedFusion())
-    assert (
-        Scheduler(plain, face_analyzers={}, voice_analyzers=[], publish=lambda cues: None).step(0).notices
-        == ()
-    )
+    assert Scheduler(plain, sightings={}, voice_analyzers=[], publish=lambda cues: None).step(0).notices == ()

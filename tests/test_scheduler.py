@@ -39,13 +39,13 @@ class Bench:
         self.face = CountingEngine(ScriptedFace())
         self.voice = CountingEngine(ScriptedVoice())
         self.networks = networks or Networks(self.face, self.voice, ScriptedFusion())
-        self.face_analyzers: dict[str, Ring[Sighting]] = {name: Ring(8) for name in cameras}
+        self.sightings: dict[str, Ring[Sighting]] = {name: Ring(8) for name in cameras}
         self.sound = AudioRing(10 * SAMPLE_RATE)
         self.published: list[tuple[Cue, ...]] = []
         self.voice_analyzer = VoiceAnalyzer(MICROPHONE, self.sound, PieceGrid(PIECE, HOP))
         self.scheduler = Scheduler(
             self.networks,
-            face_analyzers=self.face_analyzers,
+            sightings=self.sightings,
             voice_analyzers=[self.voice_analyzer],
             publish=self.published.append,
         )
@@ -53,7 +53,7 @@ class Bench:
         self._sample = 0
 
     def see(self, at_ns: int, *faces: Face, ended: tuple[int, ...] = (), camera: str = CAMERA) -> None:
-        self.face_analyzers[camera].push(Sighting(camera, self._seq, at_ns, (640, 480), faces, ended=ended))
+        self.sightings[camera].push(Sighting(camera, self._seq, at_ns, (640, 480), faces, ended=ended))
         self._seq += 1
 
     def hear(self, seconds: float, loudness: float = 0.2) -> None:
