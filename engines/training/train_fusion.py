@@ -8,7 +8,6 @@ of vectors would have to be learnt from the very vectors it is used on, and ther
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import closing
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build.export_onnx import export
@@ -31,21 +31,20 @@ from liveaffect.engines.training import (
     evaluate_fusion,
     pairs,
     splits,
-    voice_answers,
 )
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.fit_fusion import (
     BOTH,
     PRESET,
-    Opinions,
     evidence_of,
     fit_late_masked,
     fusion_temperature,
 )
-from liveaffect.engines.training.pairs import FoldAnswers
+from liveaffect.engines.training.listen import ask_about
 from liveaffect.engines.training.ship import source_commit
 from liveaffect.engines.training.sided_voices import found_in, sided
+from liveaffect.engines.training.voice_answers import of_folds, voices_told
 
 EPOCHS, SMOKE_EPOCHS = 40, 5
 Report = Callable[[str], None]
@@ -60,7 +59,7 @@ class FusionOptions:
     seed: int = 0
     epochs: int = EPOCHS
     voices: Path | None = None
-    """The answers of fold-wise voice networks; without it a stand-in over statistics of the sound."""
+    """The archive with what fold-wise heads said; without it a stand-in over statistics of the sound."""
     networks: Path = manifests.SHIPPED
     """The folder with the face and the voice network that will be joined."""
 
@@ -79,7 +78,8 @@ def train_fusion(
     digest = splits.read_splits(frozen)["ravdess"]["sha256"]
     train = real.sides == "train"
     report(f"{int(train.sum())} pairs of {len(set(np.array(real.actors)[train]))} actors to learn from")
-    learnt = learnt_gains(real, voice_answers.of_folds(real, options.voices, seed), seed, epochs)
+    voice = manifests.read(networks / "voice.json").preset if (networks / "voice.json").exists() else ""
+    learnt = learnt_gains(real, of_folds(real, options.voices, voice, seed), seed, epochs)
     temperature = temperatures(networks, data, learnt, report)
     learnt.temperature[:2] = torch.tensor([temperature["face"], temperature["voice"]])
     training = {
@@ -89,7 +89,7 @@ def train_fusion(
         "seed": seed,
         "commit": source_commit(),
         "epochs": epochs,
-        "voices": _voices_told(options.voices),
+        "voices": voices_told(options.voices),
         "networks": _networks_joined(networks),
         "temperature": {name: round(value, 4) for name, value in temperature.items()},
     }
@@ -103,19 +103,18 @@ def train_fusion(
 
 
 def _refuse_vectors(preset: str) -> None:
-    if preset not in (PRESET, "live"):
+    if preset != PRESET:
         raise EngineFileError(
             f"a fusion '{preset}' is learnt from the vectors of the networks it joins, and no pairs of "
-            f"those are at hand; train '{PRESET}', or compare all with benchmarks/accuracy/ablate_fusion.py"
+            f"those are at hand; train '{PRESET}'"
         )
 
 
-def learnt_gains(real: pairs.Pairs, voices: FoldAnswers, seed: int, epochs: int) -> LateMaskedFusion:
+def learnt_gains(real: pairs.Pairs, voices: NDArray[np.float32], seed: int, epochs: int) -> LateMaskedFusion:
     """The fusion learnt from what networks say about train-side actors whom they never saw."""
-    folds, train = real.folds, real.sides == "train"
-    faces = pairs.answers_by_fold(real.face, real.truth, folds, seed=seed)
-    held_out = [Opinions(said.vectors[0], said.held_out(folds)) for said in (faces, voices)]
-    given = evidence_of(held_out[0], held_out[1], train, BOTH)
+    train = real.sides == "train"
+    faces = pairs.held_out_answers(real.face, real.truth, real.folds, seed=seed)
+    given = evidence_of(faces[train], voices[train], BOTH)
     return fit_late_masked(given, real.truth[train], seed=seed, epochs=epochs)
 
 
@@ -136,7 +135,7 @@ def temperatures(folder: Path, data: Path, learnt: LateMaskedFusion, report: Rep
         )
         report(f"temperature of '{network.name}' on {len(known)} pictures: {found['face']:.3f}")
     if (folder / "voice.json").exists():
-        asked = voice_answers.ask(folder, found_in(data), "calibrate", _sides_of(folder), report)
+        asked = ask_about(folder, found_in(data), "calibrate", _sides_of(folder), report)
         found["voice"] = fusion_temperature(
             torch.from_numpy(asked.logits), torch.from_numpy(asked.truth), balanced=False
         )
@@ -146,12 +145,6 @@ def temperatures(folder: Path, data: Path, learnt: LateMaskedFusion, report: Rep
 
 def _sides_of(folder: Path) -> Path:
     return splits.FROZEN if folder == manifests.SHIPPED else folder / splits.FROZEN.name
-
-
-def _voices_told(voices: Path | None) -> str:
-    if voices is None:
-        return "a stand-in over statistics of the sound"
-    return f"fold-wise networks, SHA-256 of their answers {hashlib.sha256(voices.read_bytes()).hexdigest()}"
 
 
 def _networks_joined(folder: Path) -> dict[str, Any]:
