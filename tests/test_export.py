@@ -35,8 +35,8 @@ NETWORKS = [
 ]
 LIGHT = [
     ("face", "live"),
-    ("voice", "live"),
-    ("voice", "live-fcn"),
+    ("voice", "student"),
+    ("voice", "amfbp"),
     ("fusion", "late"),
     ("fusion", "amfbp"),
 ]
@@ -118,7 +118,7 @@ def test_weights_of_another_preset_are_not_taken_for_the_reference(tmp_path: Pat
 
 
 def test_names_batch_axis_and_shapes_are_those_of_the_protocol(tmp_path: Path) -> None:
-    path = export_onnx.export("voice", "live", tmp_path)
+    path = export_onnx.export("voice", "student", tmp_path)
     found = manifests.read(path)
     graph = onnx.load(tmp_path / "voice.onnx")
     assert [opset.version for opset in graph.opset_import] == [export_onnx.OPSET]

@@ -1,6 +1,6 @@
 """Writes the networks that `run.py` measures, with ONNX Runtime's answers, into one folder.
 
-    python benchmarks/gpu/prepare.py FOLDER [--networks face-live,voice-live] [--largest-mb 64]
+    python benchmarks/gpu/prepare.py FOLDER [--networks face-live,voice-student] [--largest-mb 64]
 
 Needs the extra `train`; the machine with the GPU then needs neither `onnx` nor ONNX Runtime. Shipped
 weights where there are any, else random ones, which change no time. Files beyond the limit are left out and
@@ -33,7 +33,7 @@ from liveaffect.engines import probe
 from liveaffect.engines.build.half import to_half
 from liveaffect.engines.onnx_engine import OnnxEngine
 
-CHOICES = ("face-live", "voice-live-fcn", "voice-live", "face-fv2es", "voice-amfbp", "voice-fv2es")
+CHOICES = ("face-live", "voice-student", "face-fv2es", "voice-amfbp", "voice-fv2es")
 """Behind those that are shipped, which the budgets are about. Published ones come last."""
 ITEMS = 64
 CALIBRATION_ITEMS = 16

@@ -33,7 +33,6 @@ MOST_AT_ONCE = 64
 _ROUNDING_S = 1e-6
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Heard:
     """What a network said about the pieces of one recording, in their order."""

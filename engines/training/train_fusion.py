@@ -8,6 +8,7 @@ of vectors would have to be learnt from the very vectors it is used on, and ther
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import closing
@@ -32,6 +33,7 @@ from liveaffect.engines.training import (
     pairs,
     splits,
 )
+from liveaffect.engines.training.archive import read_tables
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.fit_fusion import (
@@ -44,7 +46,7 @@ from liveaffect.engines.training.fit_fusion import (
 from liveaffect.engines.training.listen import ask_about
 from liveaffect.engines.training.ship import source_commit
 from liveaffect.engines.training.sided_voices import found_in, sided
-from liveaffect.engines.training.voice_answers import of_folds, voices_told
+from liveaffect.engines.training.voice_answers import COLD, FOLDS_OF, read_answers
 
 EPOCHS, SMOKE_EPOCHS = 40, 5
 Report = Callable[[str], None]
@@ -108,6 +110,42 @@ def _refuse_vectors(preset: str) -> None:
             f"a fusion '{preset}' is learnt from the vectors of the networks it joins, and no pairs of "
             f"those are at hand; train '{PRESET}'"
         )
+
+
+def of_folds(real: pairs.Pairs, voices: Path | None, preset: str, seed: int) -> NDArray[np.float32]:
+    """(n, 7): what a voice network says of each pair that never heard its actor; without any a stand-in.
+
+    Raises CorpusError if the archive `voices` lacks a fold or a take.
+    """
+    if voices is None:
+        return pairs.held_out_answers(real.sound, real.truth, real.folds, seed=seed)
+    try:
+        tables = read_tables(voices)
+        said = [read_answers(tables[FOLDS_OF.format(preset=preset, run=run)]) for run in range(pairs.FOLDS)]
+    except (OSError, ValueError, KeyError) as err:
+        raise corpora_voices.CorpusError(
+            f"{voices} has no answers of five folds of '{preset}': {err}"
+        ) from err
+    logits = {
+        (run, one.name[3:]): one.logits
+        for run, these in enumerate(said)
+        for one in these
+        if (one.corpus, one.known) == ("ravdess", COLD)
+    }
+    wanted = list(zip(real.folds.tolist(), real.names, strict=True))
+    if missing := [name for fold, name in wanted if (fold, name) not in logits]:
+        raise corpora_voices.CorpusError(
+            f"{voices} lacks {len(missing)} of {len(real)} takes in the folds that leave them out, "
+            f"the first is '{missing[0]}'"
+        )
+    return np.nan_to_num(np.array([logits[key] for key in wanted], np.float32))
+
+
+def voices_told(voices: Path | None) -> str:
+    """Which answers of voice networks were used."""
+    if voices is None:
+        return "a stand-in over statistics of the sound"
+    return f"fold-wise heads, SHA-256 of their answers {hashlib.sha256(voices.read_bytes()).hexdigest()}"
 
 
 def learnt_gains(real: pairs.Pairs, voices: NDArray[np.float32], seed: int, epochs: int) -> LateMaskedFusion:

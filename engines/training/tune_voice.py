@@ -207,7 +207,7 @@ class TuneTask:
         memory = Memory(self._train.speakers, student.width)
         raw, speakers = [], []
         nothing = torch.zeros(0, student.sound.piece)
-        for _ in range(_FIRST):
+        for _ in range(min(_FIRST, 4 * self.steps)):
             batch = self._batch(nothing, rng)
             log_mel = student.front(batch.samples)
             raw.append(student.raw_statistics(log_mel, (student.trunk(log_mel).float(),)))

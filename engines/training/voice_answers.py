@@ -8,20 +8,16 @@ any is a recording in which no speech was heard, which counts as wrong.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training.archive import read_tables
-from liveaffect.engines.training.corpora_voices import CorpusError, Take
+from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import Heard
-from liveaffect.engines.training.pairs import FOLDS, Pairs, held_out_answers
 from liveaffect.engines.training.scores import unweighted_recall
 
 COLD, KNOWN = "cold", "known"
@@ -120,37 +116,3 @@ def recalls(answers: Iterable[VoiceAnswer]) -> tuple[float, ...]:
         unweighted_recall(truth, np.where(np.array(call) == UNHEARD, wrong, call), wrong + 1)
         for call in calls
     )
-
-
-def of_folds(real: Pairs, voices: Path | None, preset: str, seed: int) -> NDArray[np.float32]:
-    """(n, 7): what a voice network says of each pair that never heard its actor; without any a stand-in.
-
-    Raises CorpusError if the archive `voices` lacks a fold or a take.
-    """
-    if voices is None:
-        return held_out_answers(real.sound, real.truth, real.folds, seed=seed)
-    try:
-        tables = read_tables(voices)
-        said = [read_answers(tables[FOLDS_OF.format(preset=preset, run=run)]) for run in range(FOLDS)]
-    except (OSError, ValueError, KeyError) as err:
-        raise CorpusError(f"{voices} has no answers of five folds of '{preset}': {err}") from err
-    logits = {
-        (run, one.name[3:]): one.logits
-        for run, these in enumerate(said)
-        for one in these
-        if (one.corpus, one.known) == ("ravdess", COLD)
-    }
-    wanted = list(zip(real.folds.tolist(), real.names, strict=True))
-    if missing := [name for fold, name in wanted if (fold, name) not in logits]:
-        raise CorpusError(
-            f"{voices} lacks {len(missing)} of {len(real)} takes in the folds that leave them out, "
-            f"the first is '{missing[0]}'"
-        )
-    return np.nan_to_num(np.array([logits[key] for key in wanted], np.float32))
-
-
-def voices_told(voices: Path | None) -> str:
-    """Which answers of voice networks were used."""
-    if voices is None:
-        return "a stand-in over statistics of the sound"
-    return f"fold-wise heads, SHA-256 of their answers {hashlib.sha256(voices.read_bytes()).hexdigest()}"

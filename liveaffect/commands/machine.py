@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command, say
+from liveaffect.commands import USUAL_PRESETS, command, say
 from liveaffect.realtime.errors import MissingFile, MissingLibrary
 from liveaffect.settings import Settings
 
@@ -25,7 +25,7 @@ def add_machine(commands: Any) -> None:
 
     export = command(commands, "export", _export, "write a network as ONNX with its manifest")
     export.add_argument("kind", choices=("face", "voice", "fusion"))
-    export.add_argument("--preset", default="live")
+    export.add_argument("--preset", help="which network; face live, voice student, fusion late-masked")
     export.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR")
     export.add_argument("--seed", type=int, default=0, help="of the random weights")
 
@@ -70,7 +70,8 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
         raise MissingLibrary(f"export needs {' and '.join(lacking)}: uv sync --inexact --extra train")
     from liveaffect.engines.build.export_onnx import export
 
-    say(f"written: {export(given.kind, given.preset, given.out, seed=given.seed)}")
+    preset = given.preset or USUAL_PRESETS[given.kind]
+    say(f"written: {export(given.kind, preset, given.out, seed=given.seed)}")
     return 0
 
 

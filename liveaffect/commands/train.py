@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command, say
+from liveaffect.commands import USUAL_PRESETS, command, say
 from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
@@ -77,7 +77,7 @@ def _train_face(given: argparse.Namespace, out: Path, settings: Settings) -> Pat
     from liveaffect.placing import placed_live
 
     place = placed_live() if given.as_live else None
-    options = FaceOptions(given.preset or "live", given.smoke, place, given.after)
+    options = FaceOptions(given.preset or USUAL_PRESETS[given.kind], given.smoke, place, given.after)
     return train_face(given.data, out, options, schedule=face_schedule(**_schedule_flags(given)), report=say)
 
 
@@ -87,7 +87,7 @@ def _train_voice(given: argparse.Namespace, out: Path, settings: Settings) -> Pa
 
     options = VoiceOptions(
         whisper=given.whisper or whisper_folder("tiny.en"),
-        preset=given.preset or "student",
+        preset=given.preset or USUAL_PRESETS[given.kind],
         smoke=given.smoke,
         seed=given.seed,
         epochs=given.epochs,
@@ -101,14 +101,13 @@ def _train_fusion(given: argparse.Namespace, out: Path, settings: Settings) -> P
     from liveaffect.engines.manifest import SHIPPED
     from liveaffect.engines.training.train_fusion import (
         EPOCHS,
-        PRESET,
         SMOKE_EPOCHS,
         FusionOptions,
         train_fusion,
     )
 
     options = FusionOptions(
-        given.preset or PRESET,
+        given.preset or USUAL_PRESETS[given.kind],
         given.seed,
         given.epochs or (SMOKE_EPOCHS if given.smoke else EPOCHS),
         given.voices,
