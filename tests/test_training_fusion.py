@@ -159,7 +159,7 @@ def fold_tables(real: pairs.Pairs, preset: str = "student") -> dict[str, str]:
     return tables
 
 
-def test_a_fusion_learns_from_what_a_head_said_that_left_the_actor_out_matched_by_name(
+def test_a_fusion_learns_from_heads_that_left_the_actor_out_matched_by_name(
     tmp_path: Path,
 ) -> None:
     write_pairs(tmp_path)
