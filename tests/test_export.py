@@ -104,7 +104,7 @@ def test_the_reference_finds_its_weights_in_the_exported_file(tmp_path: Path, ki
     found = manifests.read(export_onnx.export(kind, preset, tmp_path, state=module.state_dict()))
     again = open_weights(found, tmp_path)
     one = TorchEngine(presets.deploy(module), again.spec)
-    batch = probe.inputs(kind, 3, piece=found.recipe.piece)
+    batch = probe.for_tensors(kind, 3, found.inputs)
     wanted, given = one.infer(batch), again.infer(batch)
     for name, array in wanted.items():
         np.testing.assert_array_equal(given[name], array)

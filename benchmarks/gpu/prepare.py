@@ -106,14 +106,14 @@ def _write(kind: str, preset: str, place: Path, largest_mb: float, *, shipped: b
     if size_mb > largest_mb:
         return f"its fp32 weights of {size_mb:.0f} MB are beyond the limit of {largest_mb:g} MB"
     path = export(kind, preset, place)
-    piece = manifests.read(path).recipe.piece
-    quantize(path, probe.split(probe.inputs(kind, CALIBRATION_ITEMS, piece=piece), (4,)))
+    inputs = probe.for_tensors(kind, CALIBRATION_ITEMS, manifests.read(path).inputs)
+    quantize(path, probe.split(inputs, (4,)))
     return None
 
 
 def _record(found: manifests.Manifest, place: Path, items: int) -> None:
     """Inputs, and what ONNX Runtime answers to them one by one."""
-    inputs = probe.inputs(found.kind, items, piece=found.recipe.piece)
+    inputs = probe.for_tensors(found.kind, items, found.inputs)
     stored: networks.Arrays = {f"in/{name}": array for name, array in inputs.items()}
     for precision in networks.RECORDED:
         engine = OnnxEngine(found, place, precision)

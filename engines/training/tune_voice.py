@@ -176,7 +176,7 @@ class TuneTask:
             said.append(network.student.head(self._memory.scaled(raw))[2])
         logits = torch.cat(said).masked_fill(~torch.from_numpy(self._watched.possible), _FAR)
         called = logits.argmax(1).numpy()
-        for corpus in sorted(set(self._watched.corpus)):
+        for corpus in sorted(set(self._watched.corpus.tolist())):
             rows = self._watched.corpus == corpus
             among = np.unique(self._watched.label[rows])
             truth, call = (np.searchsorted(among, x[rows]) for x in (self._watched.label, called))
