@@ -26,25 +26,30 @@ from liveaffect.engines.training.voice_answers import (
 )
 
 VOICE = f"voice{ENDING}"
-TEST, SPEECH = "test/", "test/speech.csv"
+TEST, SPEECH = "test/", "speech/"
 FOLD_RUNS = tuple(map(str, range(9)))
 CORPORA = ("ravdess", "nemo", "emodb")
 
 
 def written(verdicts: Sequence[VoiceVerdict]) -> dict[str, str]:
     """The tables of the test side, as the archive holds them."""
-    lines = ["voice,sound,pieces,share"]
-    for one in verdicts:
-        lines += [f"{one.name},{kind},{count},{share:.4f}" for kind, (count, share) in one.speech.items()]
     tables = {f"{TEST}{one.name}.csv": write_answers(one.answers) for one in verdicts}
-    return {**tables, SPEECH: "\n".join(lines) + "\n"}
+    for one in verdicts:
+        rows = [f"{kind},{count},{share:.4f}" for kind, (count, share) in one.speech.items()]
+        tables[f"{SPEECH}{one.name}.csv"] = "\n".join(["sound,pieces,share", *rows]) + "\n"
+    return tables
+
+
+def tables_of(results: Path, begin: str) -> dict[str, str]:
+    """Those whose names begin so, such as 'small-int8' of the test side."""
+    tables = read_tables(results / VOICE)
+    names = sorted((name for name in tables if name.startswith(begin)), reverse=True)
+    return {name[len(begin) : -len(".csv")]: tables[name] for name in names}
 
 
 def read_test(results: Path) -> dict[str, list[VoiceAnswer]]:
-    """What each shipped file said of the test side, such as 'small-int8'."""
-    tables = read_tables(results / VOICE)
-    names = [name for name in tables if name.startswith(TEST) and name != SPEECH]
-    return {name[len(TEST) : -len(".csv")]: read_answers(tables[name]) for name in sorted(names)}
+    """What each shipped file said of the test side."""
+    return {name: read_answers(text) for name, text in tables_of(results, TEST).items()}
 
 
 def test_side(results: Path) -> str:
@@ -75,13 +80,12 @@ def labels(results: Path) -> str:
 
 def speech(results: Path) -> str:
     """What is taken for speech."""
-    rows = rows_of(read_tables(results / VOICE)[SPEECH])
-    voices = list(dict.fromkeys(row["voice"] for row in rows))
-    cells = []
-    for kind in dict.fromkeys(row["sound"] for row in rows):
-        mine = {row["voice"]: row for row in rows if row["sound"] == kind}
-        cells.append((kind, mine[voices[0]]["pieces"], *(f"{float(mine[v]['share']):.1%}" for v in voices)))
-    return markdown_table(("sound", "pieces", *voices), cells)
+    told = {name: rows_of(text) for name, text in tables_of(results, SPEECH).items()}
+    cells = [
+        (rows[0]["sound"], rows[0]["pieces"], *(f"{float(row['share']):.1%}" for row in rows))
+        for rows in zip(*told.values(), strict=True)
+    ]
+    return markdown_table(("sound", "pieces", *told), cells)
 
 
 def folds_of(preset: str) -> Maker:

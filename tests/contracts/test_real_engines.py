@@ -60,12 +60,16 @@ LIVE_CASES = [("face", "onnx-int8"), ("voice", "onnx-int8"), ("fusion", "onnx")]
 
 @pytest.mark.parametrize(("kind", "choice"), [*CASES, ("fusion", "onnx")])
 def test_an_engine_on_a_tiny_network_keeps_the_contract(tiny: Path, kind: str, choice: str) -> None:
-    check_engine(made(kind, choice, tiny), items(kind, tiny), tolerance=1e-4 if choice == "onnx" else INT8_STEP)
+    check_engine(
+        made(kind, choice, tiny), items(kind, tiny), tolerance=1e-4 if choice == "onnx" else INT8_STEP
+    )
 
 
 @pytest.mark.parametrize(("kind", "choice"), LIVE_CASES)
 def test_an_engine_on_a_live_preset_keeps_the_contract(live: Path, kind: str, choice: str) -> None:
-    check_engine(made(kind, choice, live), items(kind, live), tolerance=1e-4 if choice == "onnx" else INT8_STEP)
+    check_engine(
+        made(kind, choice, live), items(kind, live), tolerance=1e-4 if choice == "onnx" else INT8_STEP
+    )
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
