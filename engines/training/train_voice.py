@@ -128,7 +128,7 @@ def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report 
         return None
     schedule = HeadSchedule(seed=options.seed)
     schedule = replace(schedule, steps=20, batch=8) if options.smoke else schedule
-    training = {
+    training: dict[str, Any] = {
         "corpora": list(corpora.takes),
         "licence": "; ".join(dict.fromkeys(LICENCES[corpus] for corpus in corpora.takes)),
         "splits": corpora.digest,
@@ -137,8 +137,12 @@ def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report 
         "commit": source_commit(),
         "recipe": asdict(schedule),
     }
+    small = isinstance(network, VoiceStudent)
+    if small:
+        distilled, tuned = (epochs_of(options, usual) for usual in (DISTIL_EPOCHS, TUNE_EPOCHS))
+        training |= {"distilled_epochs": distilled, "tuned_epochs": tuned}
     path = export("voice", options.preset, out, state=network.state_dict(), training=training)
-    if isinstance(network, VoiceStudent):
+    if small:
         quantize(path, int8_batches(path, corpora.on("calibrate") or corpora.on("train")))
     write_beside(SHIPPED, out)
     report(f"wrote {path}, its networks and a fusion beside them")
@@ -202,7 +206,7 @@ def with_layers(
 
     def plan(rate: float, epochs: int) -> loop.Schedule:
         return loop.Schedule(
-            epochs=options.epochs or (1 if options.smoke else epochs),
+            epochs=epochs_of(options, epochs),
             rate=rate,
             average=AVERAGE,
             seed=options.seed,
@@ -224,6 +228,11 @@ def with_layers(
     pupil.load_state_dict(heard.state)
     tuned = loop.train(pupil, task, plan(TUNE_RATE, TUNE_EPOCHS), out / "tuned", report=report)
     return learnt_layers(out / "tuned", options.seed) if tuned.finished else None
+
+
+def epochs_of(options: VoiceOptions, usual: int) -> int:
+    """How many epochs one training of the small network has."""
+    return options.epochs or (1 if options.smoke else usual)
 
 
 def fit_behind_layers(
