@@ -91,7 +91,7 @@ def train_fusion(
         "seed": seed,
         "commit": source_commit(),
         "epochs": epochs,
-        "voices": voices_told(options.voices),
+        "voices": voices_told(options.voices, voice),
         "networks": _networks_joined(networks),
         "temperature": {name: round(value, 4) for name, value in temperature.items()},
     }
@@ -112,6 +112,22 @@ def _refuse_vectors(preset: str) -> None:
         )
 
 
+def fold_tables(voices: Path, preset: str) -> list[str]:
+    """What heads of one preset said, fold by fold; those of the full voice where nobody ran its own.
+
+    Raises CorpusError if the archive lacks a fold.
+    """
+    try:
+        tables = read_tables(voices)
+        if FOLDS_OF.format(preset=preset, run=0) not in tables:
+            preset = "whisper"
+        return [tables[FOLDS_OF.format(preset=preset, run=run)] for run in range(pairs.FOLDS)]
+    except (OSError, ValueError, KeyError) as err:
+        raise corpora_voices.CorpusError(
+            f"{voices} has no answers of five folds of '{preset}': {err}"
+        ) from err
+
+
 def of_folds(real: pairs.Pairs, voices: Path | None, preset: str, seed: int) -> NDArray[np.float32]:
     """(n, 7): what a voice network says of each pair that never heard its actor; without any a stand-in.
 
@@ -119,15 +135,7 @@ def of_folds(real: pairs.Pairs, voices: Path | None, preset: str, seed: int) -> 
     """
     if voices is None:
         return pairs.held_out_answers(real.sound, real.truth, real.folds, seed=seed)
-    try:
-        tables = read_tables(voices)
-        # Heads of the full voice speak for a small one whose own folds nobody ran.
-        preset = preset if FOLDS_OF.format(preset=preset, run=0) in tables else "whisper"
-        said = [read_answers(tables[FOLDS_OF.format(preset=preset, run=run)]) for run in range(pairs.FOLDS)]
-    except (OSError, ValueError, KeyError) as err:
-        raise corpora_voices.CorpusError(
-            f"{voices} has no answers of five folds of '{preset}': {err}"
-        ) from err
+    said = [read_answers(text) for text in fold_tables(voices, preset)]
     logits = {
         (run, one.name[3:]): one.logits
         for run, these in enumerate(said)
@@ -143,11 +151,12 @@ def of_folds(real: pairs.Pairs, voices: Path | None, preset: str, seed: int) -> 
     return np.nan_to_num(np.array([logits[key] for key in wanted], np.float32))
 
 
-def voices_told(voices: Path | None) -> str:
+def voices_told(voices: Path | None, preset: str) -> str:
     """Which answers of voice networks were used."""
     if voices is None:
         return "a stand-in over statistics of the sound"
-    return f"fold-wise heads, SHA-256 of their answers {hashlib.sha256(voices.read_bytes()).hexdigest()}"
+    digest = hashlib.sha256("".join(fold_tables(voices, preset)).encode()).hexdigest()
+    return f"heads of folds, SHA-256 of their answers {digest}"
 
 
 def learnt_gains(real: pairs.Pairs, voices: NDArray[np.float32], seed: int, epochs: int) -> LateMaskedFusion:
