@@ -17,7 +17,8 @@ ALWAYS = Hearing(pace=1, colour=1, band_limit=1, room=1, noise=1, level=1)
 
 def speech(seed: int) -> NDArray[np.float32]:
     """A second of a made voice."""
-    return probe.inputs("voice", 1, seed=seed, piece=SAMPLE_RATE)["samples"][0]
+    found: NDArray[np.float32] = probe.inputs("voice", 1, seed=seed, piece=SAMPLE_RATE)["samples"][0]
+    return found
 
 
 def test_nothing_is_changed_by_no_augmentation() -> None:

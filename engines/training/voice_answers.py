@@ -21,6 +21,7 @@ from liveaffect.engines.training.listen import Heard
 from liveaffect.engines.training.scores import unweighted_recall
 
 COLD, KNOWN = "cold", "known"
+DECIMALS = 2
 UNHEARD = -1
 """The label of a recording in which no speech was heard."""
 FOLDS_OF = "folds/{preset}/{run}-seed0.csv"
@@ -56,7 +57,8 @@ def answer_of(
     """What was said of a recording whose corpus has some of the labels."""
     logits = np.full(len(LABELS), np.nan)
     if (whole := heard.pooled()) is not None:
-        logits[among] = whole[among]
+        # Rounded as in the table, so that the table gives exactly these figures again.
+        logits[among] = np.round(whole[among], DECIMALS)
     early = tuple((f"{_EARLY}{s:g}s", called_among(heard, among, s)) for s in early_s)
     truth = LABELS.index(take.label)
     return VoiceAnswer(
@@ -76,7 +78,7 @@ def called_among(heard: Heard, among: NDArray[np.int64], speech_s: float = float
     return UNHEARD if pooled is None else int(among[pooled[among].argmax()])
 
 
-def write_answers(answers: Sequence[VoiceAnswer], decimals: int = 2) -> str:
+def write_answers(answers: Sequence[VoiceAnswer], decimals: int = DECIMALS) -> str:
     """A table. One decimal of the logits is enough for what is called."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
