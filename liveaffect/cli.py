@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from liveaffect.commands import Run, say
+from liveaffect.commands import Run
 from liveaffect.commands.calibrate import add_calibration
 from liveaffect.commands.machine import add_machine
 from liveaffect.commands.train import add_training
@@ -24,6 +24,7 @@ from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
 from liveaffect.engines.user_folders import cache_dir
 from liveaffect.interrupts import ENDED, Interrupts
+from liveaffect.progress import BesideTheLine, say
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve
 
@@ -56,7 +57,7 @@ def _run(given: argparse.Namespace) -> int:
         settings = resolve(vars(given), config=given.config)
         logging.basicConfig(
             level=settings.log_level.upper(),
-            stream=sys.stderr,
+            handlers=[BesideTheLine()],
             format="%(levelname)s %(name)s: %(message)s",
         )
         code = run(given, settings)

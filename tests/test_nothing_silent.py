@@ -16,7 +16,6 @@ import pytest
 
 from liveaffect import cli
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.progress import ProgressBar
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingFile, SettingsError
@@ -347,44 +346,7 @@ def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path, load
     assert done.stdout == ""
 
 
-# Progress.
-
-
-def test_progress_is_shown_where_somebody_sees_it_and_the_bar_ends_at_the_end(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    bar = ProgressBar("films/clip.mp4", 10.0)
-    for step in range(97):
-        bar.show(step / 10)
-    bar.say("something else")
-    bar.done(9.6)
-    bar.finish()
-    lines = capsys.readouterr().err.replace("\r", "").split("\x1b[K")
-    assert sum("clip.mp4 [" in line for line in lines) <= 12, "drawn once a second"
-    assert lines[-1] == "clip.mp4 [" + 30 * "#" + "] 9.6 of 9.6 s\n"
-    assert "something else\n" in lines
-
-
-def test_predict_shows_how_many_files_are_done(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    for name in ("a.wav", "b.wav"):
-        damaged.plain_wav(tmp_path / name)
-    assert run("predict", tmp_path, "--json", "--engine", "scripted") == 0
-    out = capsys.readouterr()
-    assert len(out.out.splitlines()) == 2
-    assert "b.wav [###############...............] 1 of 2 files" in out.err
-    assert out.err.endswith("\x1b[K"), "the line is taken away at the end"
-
-
-def test_progress_is_not_shown_in_a_file(capsys: Capture) -> None:
-    bar = ProgressBar("clip.mp4", 2.0)
-    bar.show(1.0)
-    bar.done(2.0)
-    bar.finish()
-    assert capsys.readouterr().err == ""
+# State.
 
 
 def test_samples_of_one_file_do_not_reach_the_next(tmp_path: Path, capsys: Capture) -> None:

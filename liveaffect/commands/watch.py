@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command, say
+from liveaffect.commands import command
+from liveaffect.progress import LOADING, say, working
 from liveaffect.settings import OVERLAY_MODES, Settings
 
 WINDOW_KEYS = "Keys in the window: q quit, f full screen, m mirror, l wait for results or not, h keys."
@@ -92,7 +93,8 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
         say(line)
     failed = dict(found.failed)
     if found.files:
-        tools = settings.load_tools(say)
+        with working(LOADING):
+            tools = settings.load_tools(say)
         done = analyse_files(found.files, wanted, tools, later_ns=settings.av_offset_ns or 0, say=say)
         failed |= done.failed
     for line in table_of_failures(failed, len(found.files) + len(found.failed)):
@@ -110,7 +112,8 @@ def _predict(given: argparse.Namespace, settings: Settings) -> int:
         say(line)
     failed = dict(found.failed)
     if found.files:
-        tools = settings.load_tools(say)
+        with working(LOADING):
+            tools = settings.load_tools(say)
         failed |= predict_files(found.files, tools, cropped=given.cropped, as_json=given.json)
     for line in table_of_failures(failed, len(found.files) + len(found.failed)):
         say(line)
