@@ -25,7 +25,7 @@ SHOWN_S = 2
 
 
 def show(width: int, height: int, shot: str) -> None:
-    """On the screen of this process: the window with the picture of one camera, then the screen into a file."""
+    """The window with the picture of one camera, on the screen of this process; that screen into a file."""
     window, view, clock = WindowSink(), crowd(width, height, 3), MonotonicClock()
     window.on_key = {"m": lambda: None, "l": lambda: None}
     while clock.now_ns() < SHOWN_S * 1_000_000_000:
