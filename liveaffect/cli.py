@@ -28,7 +28,11 @@ from liveaffect.progress import BesideTheLine, say
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve
 
-LIBRARIES = {"OPENCV_LOG_LEVEL": "FATAL", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
+LIBRARIES = {
+    "OPENCV_LOG_LEVEL": "FATAL",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1",
+}
 """What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
 _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 GROUPS = (add_watching, add_machine, add_training, add_calibration)

@@ -66,7 +66,7 @@ class OutputFiles:
             if other is not file:
                 raise SettingsError(
                     f"'{other}' and '{file}' would both be written to "
-                    f"{output.name.replace(STEM, file.stem)}; give each run its own name"
+                    f"{output.name.replace(STEM, file.stem)}; name each in a run of its own"
                 )
 
 

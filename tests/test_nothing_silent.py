@@ -233,6 +233,17 @@ def test_a_film_that_is_not_there_is_called_a_file_not_a_camera(make: Callable[[
         make()
 
 
+def test_what_a_library_mutters_about_an_address_stays_unsaid() -> None:
+    program = (
+        "import os; from liveaffect.cli import LIBRARIES; os.environ.update(LIBRARIES); import cv2; "
+        "cv2.VideoCapture('http://127.0.0.1:9/x', cv2.CAP_FFMPEG)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
