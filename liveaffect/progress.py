@@ -94,7 +94,14 @@ def say(line: str) -> None:
     """A line for the person at the keyboard; results go to standard output, everything else here."""
     with _LOCK:
         clear_line()
-        _write(line + "\n")
+        _write("\n".join(map(printable, line.split("\n"))) + "\n")
+
+
+def printable(text: str) -> str:
+    """Text with what would move the cursor written out: a name of a file may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @contextlib.contextmanager
@@ -129,6 +136,10 @@ class BesideTheLine(logging.StreamHandler):  # type: ignore[type-arg]
             clear_line()
             super().emit(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Lines of a traceback stay lines."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
 
 def _write(text: str) -> None:
     with contextlib.suppress(OSError):  # a terminal that is gone must not end a run that could go on
@@ -145,5 +156,5 @@ def _columns() -> int:
 
 def _short(name: str, room: int) -> str:
     """The last part of a path, so short that the line stays one, and without what would move the cursor."""
-    name = "".join(char if char.isprintable() else "?" for char in Path(name).name)
+    name = printable(Path(name).name)
     return name if len(name) <= room else name[: max(room - 3, 0)] + "..."

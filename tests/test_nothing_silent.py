@@ -301,6 +301,20 @@ def test_a_name_that_standard_output_cannot_print_is_printed_escaped(tmp_path: P
         assert "wav: not sure" in done.stdout
 
 
+def test_a_name_that_would_move_the_cursor_is_written_out(tmp_path: Path, capsys: Capture) -> None:
+    """A line of the table stays one line, and no terminal is cleared by a file that was sent."""
+    good, bad = tmp_path / "a\x1b[2J\n.wav", tmp_path / "b\x1b[2J\n.wav"
+    damaged.plain_wav(good)
+    bad.write_bytes(b"no sound")
+    for command in ("analyze", "predict"):
+        assert run(command, good, bad, "--engine", "scripted") == 1
+        out = capsys.readouterr()
+        assert "\x1b" not in out.out + out.err
+        assert r"a\x1b[2J\n.wav: " in out.out + out.err
+        table = out.err.splitlines()
+        assert len(table[table.index("liveaffect: 1 of 2 failed:") :]) == 2
+
+
 def test_a_full_standard_output_and_a_reader_that_left_are_one_line_or_none(tmp_path: Path) -> None:
     sound = damaged.plain_wav(tmp_path / "a.wav")
     if not os.path.exists("/dev/full"):

@@ -201,7 +201,7 @@ def test_a_name_of_any_length_and_of_any_characters_leaves_the_line_one(
         assert len(line) < 80
         assert line.isprintable()
     assert "xxx... [###" in terminal.getvalue()
-    assert "a?b?[2J.mp4 [###" in terminal.getvalue()
+    assert r"a\nb\x1b[2J.mp4 [###" in terminal.getvalue()
 
 
 def test_a_terminal_that_is_gone_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
