@@ -45,10 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     # Matplotlib keeps a list of fonts wherever it is imported; it may do so among our own files.
     os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
+    interrupts = Interrupts()
     try:
-        with Interrupts().heeded():
+        with interrupts.heeded():
             return _run(given)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError, SystemError) as error:
+        # A library in C that is interrupted while it is loaded says that it could not be loaded.
+        if not isinstance(error, KeyboardInterrupt) and not interrupts.count:
+            raise
         say("stopped")
         return ENDED
 

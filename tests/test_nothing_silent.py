@@ -371,6 +371,27 @@ def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path, load
     assert done.stdout == ""
 
 
+def test_ctrl_c_that_a_library_takes_for_a_failure_to_load_it_is_still_ctrl_c(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loads(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr("liveaffect.settings.Settings.load_tools", loads)
+    assert run("predict", damaged.plain_wav(tmp_path / "a.wav")) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize("command", ["analyze", "predict"])
+def test_an_empty_name_does_not_mean_the_present_folder(command: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, ""])
+    assert "an empty name names no file" in capsys.readouterr().err
+
+
 # State.
 
 
