@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from liveaffect.progress import ProgressBar, printable
+from liveaffect.progress import ProgressBar, written_out
 from liveaffect.realtime.errors import RealtimeError, SettingsError, SinkError, SourceError
 from liveaffect.realtime.lockstep import Summary, analyse, watched
 from liveaffect.realtime.replay import MediaFile
@@ -97,7 +97,7 @@ def analyse_files(
             done.failed[file] = str(error)
             continue
         done.summaries[file] = summary
-        say(printable(f"{file}: {summary.line()}"))
+        say(written_out(f"{file}: {summary.line()}"))
         if summary.failures:
             done.failed[file] = "; ".join(summary.failures)
     return done

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
-from liveaffect.progress import ProgressBar, clear_line, printable, say
+from liveaffect.progress import ProgressBar, clear_line, say, written_out
 from liveaffect.realtime import freshness
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import NOT_SURE, VERSION, Cue, Scores, distribution
@@ -105,7 +105,7 @@ class Prediction:
         rests += ["voice"] if self.voice is not None else []
         why = f" ({self.reason})" if self.reason else ""
         verdict = f"{self.label}{why} {self.confidence:.2f}"
-        return printable(f"{self.path or self.kind}: {verdict} [{', '.join(rests) or 'nothing found'}]")
+        return written_out(f"{self.path or self.kind}: {verdict} [{', '.join(rests) or 'nothing found'}]")
 
 
 def predict_file(
@@ -145,7 +145,7 @@ def predict_files(
             failed[path] = str(error)
             continue
         if found.damage is not None:
-            say(printable(f"'{path}': {found.damage}"))
+            say(written_out(f"'{path}': {found.damage}"))
         clear_line()
         sys.stdout.write((json.dumps(found.to_json()) if as_json else str(found)) + "\n")
         sys.stdout.flush()

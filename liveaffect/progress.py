@@ -67,7 +67,7 @@ class ProgressBar:
         with _LOCK:
             if _drawn is self:
                 _drawn = None
-                _write("\n")
+                _put("\n")
 
     def _draw(self, at: float) -> None:
         global _drawn
@@ -78,7 +78,7 @@ class ProgressBar:
             line = f"[{'#' * filled}{'.' * (_WIDTH - filled)}] {of}"
         with _LOCK:
             _drawn = self
-            _write(f"{_CLEAR}{_short(self.name, _columns() - len(line) - 2)} {line}")
+            _put(f"{_CLEAR}{_short_name(self.name, _columns() - len(line) - 2)} {line}")
 
 
 def clear_line() -> None:
@@ -87,17 +87,17 @@ def clear_line() -> None:
     with _LOCK:
         if _drawn is not None:
             _drawn = None
-            _write(_CLEAR)
+            _put(_CLEAR)
 
 
 def say(line: str) -> None:
     """A line for the person at the keyboard; results go to standard output, everything else here."""
     with _LOCK:
         clear_line()
-        _write("\n".join(map(printable, line.split("\n"))) + "\n")
+        _put("\n".join(map(written_out, line.split("\n"))) + "\n")
 
 
-def printable(text: str) -> str:
+def written_out(text: str) -> str:
     """Text with what would move the cursor written out: a name of a file may hold anything."""
     if text.isprintable():
         return text
@@ -138,10 +138,10 @@ class BesideTheLine(logging.StreamHandler):  # type: ignore[type-arg]
 
     def format(self, record: logging.LogRecord) -> str:
         """Lines of a traceback stay lines."""
-        return "\n".join(map(printable, super().format(record).split("\n")))
+        return "\n".join(map(written_out, super().format(record).split("\n")))
 
 
-def _write(text: str) -> None:
+def _put(text: str) -> None:
     with contextlib.suppress(OSError):  # a terminal that is gone must not end a run that could go on
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -154,7 +154,7 @@ def _columns() -> int:
         return 80
 
 
-def _short(name: str, room: int) -> str:
+def _short_name(name: str, room: int) -> str:
     """The last part of a path, so short that the line stays one, and without what would move the cursor."""
-    name = printable(Path(name).name)
+    name = written_out(Path(name).name)
     return name if len(name) <= room else name[: max(room - 3, 0)] + "..."

@@ -241,7 +241,7 @@ def _profile_in_words(name: str) -> str:
     return ", ".join(parts.values())
 
 
-def check_name(name: str) -> None:
+def check_profile_name(name: str) -> None:
     """Raise SettingsError for what cannot be the name of a profile, before anybody is measured for it."""
     _path(name)
 

@@ -162,12 +162,12 @@ def _baseline_flags(parts: Any) -> None:
 
 def _baseline(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.calibration.baseline import SECONDS, baseline_in_words, measured
-    from liveaffect.realtime.profile import check_name, network_names, save_profile
+    from liveaffect.realtime.profile import check_profile_name, network_names, save_profile
     from liveaffect.realtime.replay import MediaFile
 
     if not settings.profile:
         raise SettingsError("a profile has a name: --profile NAME")
-    check_name(settings.profile)
+    check_profile_name(settings.profile)
     with working(LOADING):
         tools = replace(settings, profile="").load_tools(say)
     networks = network_names(tools.networks, settings.weights_folder)

@@ -42,7 +42,7 @@ def add_watching(commands: Any) -> None:
     _overlay_flags(live)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
-    analyze.add_argument("files", nargs="+", type=_path, metavar="PATH", help="films, sounds, folders")
+    analyze.add_argument("files", nargs="+", type=_named_path, metavar="PATH", help="films, sounds, folders")
     analyze.add_argument(
         "--cues", metavar="OUT.jsonl", help="every cue, one JSON object a line; - for stdout"
     )
@@ -56,12 +56,12 @@ def add_watching(commands: Any) -> None:
     _personal_flags(analyze)
 
     predict = command(commands, "predict", _predict, "pictures, sound, videos, folders: one line per file")
-    predict.add_argument("paths", nargs="+", type=_path, metavar="PATH")
+    predict.add_argument("paths", nargs="+", type=_named_path, metavar="PATH")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--cropped", action="store_true", help="the pictures are face crops already")
 
 
-def _path(text: str) -> Path:
+def _named_path(text: str) -> Path:
     """An empty name, such as that of a variable without a value, would mean the present folder."""
     if not text:
         raise argparse.ArgumentTypeError("an empty name names no file")
