@@ -180,7 +180,7 @@ class TuneTask:
             rows = self._watched.corpus == corpus
             among = np.unique(self._watched.label[rows])
             truth, call = (np.searchsorted(among, x[rows]) for x in (self._watched.label, called))
-            found[corpus] = unweighted_recall(truth, call, len(among))
+            found[str(corpus)] = unweighted_recall(truth, call, len(among))
         return found
 
     def _batch(self, anything: Tensor, rng: np.random.Generator, *, elsewhere: float = ELSEWHERE) -> Batch:

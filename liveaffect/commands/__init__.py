@@ -7,10 +7,8 @@ standard output, everything said to the person at the keyboard to standard error
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,6 @@ USUAL_PRESETS = {"face": "live", "voice": "student", "fusion": "late-masked"}
 """The networks of the package."""
 
 Run = Callable[[argparse.Namespace, Settings], int]
-
-
-def say(line: str) -> None:
-    """A line for the person at the keyboard; results go to standard output, everything else here."""
-    with contextlib.suppress(OSError):  # a terminal that is gone must not end a run that could go on
-        sys.stderr.write(line + "\n")
 
 
 class WithDefaults(argparse.HelpFormatter):
