@@ -9,7 +9,7 @@ graph is never believed: two batches go through the plain way and through the gr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,29 +48,18 @@ class Slot(Protocol):
     graphed: bool
     """Whether `enqueue` launches a graph."""
 
-    def enqueue(self, count: int) -> None:
-        """Hand in copies, network and copies back of so many rows; returns before it is done."""
-        ...
+    # Hands in copies, network and copies of so many rows, and returns before it is done; `wait` waits for
+    # that and nothing else; `answers` are the first rows of what came back, the caller's own.
+    def enqueue(self, count: int) -> None: ...
+    def wait(self) -> None: ...
+    def answers(self, count: int) -> Outputs: ...
 
-    def wait(self) -> None:
-        """Until the last `enqueue` is done, and for nothing else."""
-        ...
+    # From here on `enqueue` launches a graph, or why that cannot be; and back to the plain way.
+    def make_graph(self) -> str | None: ...
+    def drop_graph(self) -> None: ...
 
-    def answers(self, count: int) -> Outputs:
-        """The first rows of what came back, in arrays of the caller's own."""
-        ...
-
-    def queued_ms(self, times: int, *, whole: bool) -> float:
-        """Milliseconds of the device for so many full batches in a row, with copies or without them."""
-        ...
-
-    def make_graph(self) -> str | None:
-        """From here on `enqueue` launches a graph; or why that cannot be."""
-        ...
-
-    def drop_graph(self) -> None:
-        """Back to the plain way."""
-        ...
+    # Milliseconds of the device for so many full batches in a row, with copies or without them.
+    def queued_ms(self, times: int, *, whole: bool) -> float: ...
 
 
 class SlotEngine:
@@ -188,10 +177,9 @@ class SlotEngine:
     def _let_go(self) -> None:
         """Leave the device itself, when nothing of the engine is on it any more."""
 
-    @contextmanager
-    def _active(self) -> Iterator[None]:
+    def _active(self) -> AbstractContextManager[None]:
         """The device is this thread's inside."""
-        yield
+        return nullcontext()
 
     def _look_for_loss(self) -> None:
         """Raise DeviceError if the device is gone: after a refusal that does not say why."""

@@ -7,8 +7,7 @@ allocates nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from liveaffect.engines.device_memory import DeviceMemory
@@ -73,10 +72,8 @@ class TensorRTEngine(SlotEngine):
         with self._device("reading its kernels"):
             return self.run.runtime_cache()
 
-    @contextmanager
-    def _active(self) -> Iterator[None]:
-        with self._memory.active():
-            yield
+    def _active(self) -> AbstractContextManager[None]:
+        return self._memory.active()
 
     def _look_for_loss(self) -> None:
         """TensorRT only says no; a device that is lost says so when it is waited for."""

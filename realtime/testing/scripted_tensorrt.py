@@ -50,37 +50,15 @@ _KERNELS = b"scripted kernels\n"
 _SCRATCH = 512
 
 
-class TensorIOMode(enum.Enum):
-    """Which way a tensor goes."""
-
-    INPUT = 1
-    OUTPUT = 2
-
-
-class DataType(enum.Enum):
-    """What a tensor holds, of the types that plans of this project have."""
-
-    FLOAT = 0
-    UINT8 = 5
-
-
-class CudaGraphStrategy(enum.Enum):
-    """Whether the runtime makes graphs itself."""
-
-    DISABLED = 0
-
-
-class DynamicShapesKernelSpecializationStrategy(enum.Enum):
-    """When kernels for a shape are made."""
-
-    EAGER = 1
-
-
-class ExecutionContextAllocationStrategy(enum.Enum):
-    """Whose scratch memory is used."""
-
-    STATIC = 0
-    USER_MANAGED = 2
+TensorIOMode = enum.Enum("TensorIOMode", {"INPUT": 1, "OUTPUT": 2})
+DataType = enum.Enum("DataType", {"FLOAT": 0, "UINT8": 5})
+CudaGraphStrategy = enum.Enum("CudaGraphStrategy", {"DISABLED": 0})
+DynamicShapesKernelSpecializationStrategy = enum.Enum(
+    "DynamicShapesKernelSpecializationStrategy", {"EAGER": 1}
+)
+ExecutionContextAllocationStrategy = enum.Enum(
+    "ExecutionContextAllocationStrategy", {"STATIC": 0, "USER_MANAGED": 2}
+)
 
 
 def nptype(trt_type: DataType) -> type:
@@ -91,10 +69,7 @@ def nptype(trt_type: DataType) -> type:
 class ILogger:
     """Is told what happens; a subclass keeps it."""
 
-    class Severity(enum.Enum):
-        """How bad it is."""
-
-        ERROR = 1
+    Severity = enum.Enum("Severity", {"ERROR": 1})
 
     def log(self, severity: Severity, msg: str) -> None:
         """One line."""
