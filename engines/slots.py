@@ -43,7 +43,7 @@ class Slot(Protocol):
 
     size: int
     place: int
-    inputs: Mapping[str, NDArray[Any]]
+    inputs: Outputs
     """Where `size` rows of each input are laid; what lies behind the batch answers nobody."""
     graphed: bool
     """Whether `enqueue` launches a graph."""
@@ -98,7 +98,7 @@ class SlotEngine:
             np.copyto(room, inputs[name])
         return batch.submit()
 
-    def stage(self, count: int) -> Batch:
+    def stage(self, count: int) -> StagedBatch:
         """Room for so many items, to be filled and handed in. Nobody checks what is laid there."""
         self._refuse_if_over()
         if not 1 <= count <= self._spec.max_batch:
@@ -109,7 +109,7 @@ class SlotEngine:
         if (earlier := self._on_the_way[self._place]) is not None:
             with self._device("fetching the batch before"):
                 earlier.fetch()
-        return Batch(self, self._slots[self._sizes[count - 1]][self._place], count)
+        return StagedBatch(self, self._slots[self._sizes[count - 1]][self._place], count)
 
     def infer(self, inputs: Tensors) -> Tensors:
         """`submit` and wait."""
@@ -140,7 +140,7 @@ class SlotEngine:
         self._slots = {}
         self._let_go()
 
-    def hand_in(self, batch: Batch) -> _OnTheWay:
+    def hand_in(self, batch: StagedBatch) -> _OnTheWay:
         """What a batch does when it is submitted."""
         self._refuse_if_over()
         with self._device("handing in a batch"):
@@ -222,7 +222,7 @@ class SlotEngine:
             raise EngineLost(self._lost) from err
 
 
-class Batch:
+class StagedBatch:
     """Room for one batch, until it is submitted."""
 
     def __init__(self, engine: SlotEngine, slot: Slot, count: int) -> None:

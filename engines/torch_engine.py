@@ -27,6 +27,8 @@ from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineSpe
 from liveaffect.engines.slots import PLACES, SIZES, Outputs, Slot, SlotEngine
 
 PRECISIONS = ("fp16", "fp32", "fp32-tf32")
+_cuda: Any = torch.cuda
+"""Parts of it have no types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class TorchEngine(SlotEngine):
                 ready = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self._options.compiled:
                 ready = _compiled(ready, self._options.compiled)
-            run = _Run(ready, self._options.device)
+            run = _ModuleRun(ready, self._options.device)
             rooms = [_Rooms(spec, self._options.device) for _ in range(PLACES)]
             self._use(
                 {
@@ -92,12 +94,12 @@ class TorchEngine(SlotEngine):
                 slot.drop_graph()
 
 
-class _Run:
+class _ModuleRun:
     """The module, and on a GPU the stream and the pool of memory that all its graphs share."""
 
     def __init__(self, module: nn.Module, device: str) -> None:
         self.module = module
-        self.stream: Any = None if device == "cpu" else torch.cuda.Stream(device)
+        self.stream: Any = None if device == "cpu" else _cuda.Stream(device)
         self.pool: Any = None if device == "cpu" else torch.cuda.graph_pool_handle()
 
     def on_stream(self) -> AbstractContextManager[Any]:
@@ -127,7 +129,7 @@ class _Rooms:
 class TorchSlot:
     """One place for one size."""
 
-    def __init__(self, run: _Run, spec: EngineSpec, size: int, place: int, rooms: _Rooms) -> None:
+    def __init__(self, run: _ModuleRun, spec: EngineSpec, size: int, place: int, rooms: _Rooms) -> None:
         self.size, self.place, self.graphed = size, place, False
         self._run = run
         self._there, self._on_device, self._back = (
@@ -137,7 +139,7 @@ class TorchSlot:
         self._views: Outputs = {name: tensor[:size].numpy() for name, tensor in rooms.back.items()}
         self._answers: list[Tensor] = []
         self._replay: Callable[[], None] | None = None
-        self._done: Any = None if run.stream is None else torch.cuda.Event()
+        self._done: Any = None if run.stream is None else _cuda.Event()
 
     def enqueue(self, count: int) -> None:
         """Copies, network and copies of so many rows, or all of it as a graph, and the mark behind them."""
@@ -165,7 +167,7 @@ class TorchSlot:
     def queued_ms(self, times: int, *, whole: bool) -> float:
         """Milliseconds of the device, or on the CPU of the wall, for so many full batches in a row."""
         on_gpu = self._run.stream is not None
-        marks: Any = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if on_gpu else None
+        marks: Any = [_cuda.Event(enable_timing=True) for _ in range(2)] if on_gpu else None
         start_ns = stopwatch.wall_ns()
         with torch.inference_mode(), self._run.on_stream():
             if on_gpu:

@@ -59,9 +59,9 @@ def test_a_slowdown_of_a_tenth_is_found_although_the_whole_machine_became_faster
     record_of: Callable[..., dict[str, Any]], seed: int
 ) -> None:
     before, after = record_of(seed, 500), record_of(100 + seed, 550, pace=0.6)
-    words = {one.name: one.word for one in verdict.compare(before, after)}
+    words = {one.name: one.word for one in verdict.judge_runs(before, after)}
     assert words == {"stage": "worse", "other": "same"}
-    assert {one.name: one.word for one in verdict.compare(after, before)}["stage"] == "better"
+    assert {one.name: one.word for one in verdict.judge_runs(after, before)}["stage"] == "better"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -69,7 +69,7 @@ def test_two_runs_of_one_commit_differ_in_nothing(
     record_of: Callable[..., dict[str, Any]], seed: int
 ) -> None:
     before, after = record_of(200 + seed, 500), record_of(300 + seed, 500, pace=1.7)
-    assert {one.word for one in verdict.compare(before, after)} == {"same"}
+    assert {one.word for one in verdict.judge_runs(before, after)} == {"same"}
 
 
 def test_what_came_went_or_was_measured_elsewhere_is_not_judged() -> None:
@@ -77,9 +77,9 @@ def test_what_came_went_or_was_measured_elsewhere_is_not_judged() -> None:
         row = Row(name, 1.0, relative=(1.0,) * 8)
         return {"machine": {"processor": processor}, "rows": [row.to_json()]}
 
-    assert [one.word for one in verdict.compare(run("a"), run("b"))] == ["new", "gone"]
-    assert [one.word for one in verdict.compare(run("a"), run("a", "two"))] == ["not judged"]
-    assert [one.line for one in verdict.compare(run("a"), run("a"))] == ["a: +0.0% (noise 4.0%)  same"]
+    assert [one.word for one in verdict.judge_runs(run("a"), run("b"))] == ["new", "gone"]
+    assert [one.word for one in verdict.judge_runs(run("a"), run("a", "two"))] == ["not judged"]
+    assert [one.line for one in verdict.judge_runs(run("a"), run("a"))] == ["a: +0.0% (noise 4.0%)  same"]
 
 
 def test_a_figure_whose_blocks_lie_apart_says_that_it_did_not_settle() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from liveaffect.bench import gpu
 from liveaffect.bench.card import Watch
-from liveaffect.engines import gpu_driver
+from liveaffect.engines import gpu_driver, gpu_load
 from liveaffect.engines.protocol import EngineUnavailable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,11 +91,11 @@ def test_a_machine_without_a_card_or_a_way_is_refused_with_every_reason(
     with pytest.raises(EngineUnavailable, match="no GPU to measure: no driver"):
         gpu.real_ways()
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda *_: None)
-    monkeypatch.setattr(gpu.gpu_load, "why_no_tensorrt", lambda: "compute capability 9.0")
-    monkeypatch.setattr(gpu.gpu_load, "why_no_torch", lambda: "not installed")
+    monkeypatch.setattr(gpu_load, "why_no_tensorrt", lambda: "compute capability 9.0")
+    monkeypatch.setattr(gpu_load, "why_no_torch", lambda: "not installed")
     with pytest.raises(EngineUnavailable, match=r"TensorRT: compute capability 9\.0; torch: not installed"):
         gpu.real_ways()
-    monkeypatch.setattr(gpu.gpu_load, "why_no_torch", lambda: None)
+    monkeypatch.setattr(gpu_load, "why_no_torch", lambda: None)
     ways, missing = gpu.real_ways()
     assert [way.name for way in ways] == ["torch, graph", "torch, eager", "torch, compiled"]
     assert missing == ["TensorRT: compute capability 9.0"]

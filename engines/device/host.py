@@ -7,7 +7,7 @@ as on a GPU. Only addresses that were allocated here can be used; a stray one is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
@@ -141,8 +141,8 @@ class HostMemory:
         return TOTAL - sum(len(array) for array in self._memory.values())
 
     def close(self) -> None:
-        things = {"memory": self._memory, "pinned memory": self._pinned, "streams": self._streams}
-        things |= {"events": self._events, "graphs": self._graphs}
+        things: dict[str, Sized] = {"memory": self._memory, "pinned memory": self._pinned}
+        things |= {"streams": self._streams, "events": self._events, "graphs": self._graphs}
         forgotten = [f"{len(left)} {what}" for what, left in things.items() if left]
         self._closed = True
         if forgotten:

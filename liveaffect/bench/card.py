@@ -11,13 +11,13 @@ import sys
 from typing import Any
 
 LIBRARY = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
-_READINGS = {
-    "sm_mhz": ("nvmlDeviceGetClockInfo", 1),
-    "memory_mhz": ("nvmlDeviceGetClockInfo", 2),
-    "power_mw": ("nvmlDeviceGetPowerUsage",),
-    "power_limit_mw": ("nvmlDeviceGetEnforcedPowerLimit",),
-    "temperature_c": ("nvmlDeviceGetTemperature", 0),
-    "sm_mhz_highest": ("nvmlDeviceGetMaxClockInfo", 1),
+_READINGS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "sm_mhz": ("nvmlDeviceGetClockInfo", (1,)),
+    "memory_mhz": ("nvmlDeviceGetClockInfo", (2,)),
+    "power_mw": ("nvmlDeviceGetPowerUsage", ()),
+    "power_limit_mw": ("nvmlDeviceGetEnforcedPowerLimit", ()),
+    "temperature_c": ("nvmlDeviceGetTemperature", (0,)),
+    "sm_mhz_highest": ("nvmlDeviceGetMaxClockInfo", (1,)),
 }
 _HELD_DOWN = {
     0x2: "clocks set by an application",
@@ -52,7 +52,7 @@ class Watch:
         """Read once. Takes a fraction of a millisecond and must not run inside a timed call."""
         if self.why_not:
             return
-        for name, (function, *selectors) in _READINGS.items():
+        for name, (function, selectors) in _READINGS.items():
             value = ctypes.c_uint(0)
             given = [ctypes.c_uint(one) for one in selectors]
             if not getattr(self._library, function)(self._device, *given, ctypes.byref(value)):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from liveaffect.bench.card import Watch
+from liveaffect.bench.measure import short
 from liveaffect.engines import gpu_driver, gpu_load, manifest, parity, plans, probe, stopwatch
 from liveaffect.engines.load import load, manifest_path
 from liveaffect.engines.manifest import Manifest
@@ -125,7 +126,7 @@ class GpuRun:
         self.watch.look()
         parts[name] = {
             **entry,
-            "seconds": _short((stopwatch.wall_ns() - start_ns) / NS),
+            "seconds": short((stopwatch.wall_ns() - start_ns) / NS),
             "card": self.watch.taken(),
         }
         if "why_not" in entry:
@@ -144,21 +145,21 @@ def real_ways() -> tuple[list[Way], list[str]]:
     else:
         flavour = gpu_driver.FLAVOURS[gpu_load.find_tools().backend.flavour]
         ways += [
-            Way(f"{flavour}, graph", partial(_plan, graphs=True)),
-            Way(f"{flavour}, no graph", partial(_plan, graphs=False)),
+            Way(f"{flavour}, graph", partial(_plan_engine, graphs=True)),
+            Way(f"{flavour}, no graph", partial(_plan_engine, graphs=False)),
         ]
     if why := gpu_load.why_no_torch():
         missing.append(f"torch: {why}")
     else:
-        graph, eager = partial(_torch, graphs=True), partial(_torch, graphs=False)
-        compiled = partial(_torch, graphs=True, compiled="inductor", sizes=SIZES)
+        graph, eager = partial(_torch_engine, graphs=True), partial(_torch_engine, graphs=False)
+        compiled = partial(_torch_engine, graphs=True, compiled="inductor", sizes=SIZES)
         ways += [Way("torch, graph", graph), Way("torch, eager", eager), Way("torch, compiled", compiled)]
     if not ways:
         raise EngineUnavailable(f"nothing runs on this GPU: {'; '.join(missing)}")
     return ways, missing
 
 
-def _plan(found: Manifest, folder: Path, *, graphs: bool) -> SlotEngine:
+def _plan_engine(found: Manifest, folder: Path, *, graphs: bool) -> SlotEngine:
     tools = gpu_load.find_tools()
     gpu_load.build_plans(found, folder, tools)
     plan = plans.read_plan(plans.key_of(found, "fp16", tools.backend, tools.gpu))
@@ -168,7 +169,7 @@ def _plan(found: Manifest, folder: Path, *, graphs: bool) -> SlotEngine:
     )
 
 
-def _torch(found: Manifest, folder: Path, **options: Any) -> SlotEngine:
+def _torch_engine(found: Manifest, folder: Path, **options: Any) -> SlotEngine:
     from liveaffect.engines import torch_engine
 
     if why := torch_engine.why_no_cuda():
@@ -208,7 +209,7 @@ def latency(run: GpuRun, way: Way) -> list[Figures]:
             for size in (size for size in SIZES if size <= engine.spec.max_batch):
                 batches = [run.made_up(kind, size, seed) for seed in range(2)]
                 row = {"network": kind, "batch": size, **cell(run, engine, batches, size)}
-                rows.append({**row, "opening_s": _short(opened_s), "notes": engine.notes})
+                rows.append({**row, "opening_s": short(opened_s), "notes": engine.notes})
                 run.say(f"  {kind} {size}: {row['whole_p50_ms']} ms")
     return rows
 
@@ -221,10 +222,10 @@ def cell(run: GpuRun, engine: SlotEngine, batches: Sequence[probe.Batch], size: 
     )
     return {
         **percentiles("whole", taken_ms),
-        "with_copies_ms": _short(copied_ms),
-        "alone_ms": _short(alone_ms),
-        "items_per_s_with_copies": _short(size / copied_ms * 1000),
-        "items_per_s_alone": _short(size / alone_ms * 1000),
+        "with_copies_ms": short(copied_ms),
+        "alone_ms": short(alone_ms),
+        "items_per_s_with_copies": short(size / copied_ms * 1000),
+        "items_per_s_alone": short(size / alone_ms * 1000),
         "graph": all(slot.graphed for slot in engine.slots[size]),
     }
 
@@ -247,7 +248,7 @@ def ticks(run: GpuRun, way: Way) -> list[Figures]:
                     "faces": count,
                     **percentiles("whole", at_once),
                     **percentiles(f"at_{FPS}_a_second", _paced(run, ask)),
-                    "processor_ms": _short(cpu_ms),
+                    "processor_ms": short(cpu_ms),
                 }
             )
             run.say(f"  {count} faces: {rows[-1]['whole_p50_ms']} ms")
@@ -285,7 +286,7 @@ def streams(run: GpuRun, way: Way) -> list[Figures]:
             found = largest(keeps_up, run.effort.most_streams, lambda: run.in_time)
             rows.append({"age_p99_limit_ms": limit_ms, "streams": found, "trials": list(trials.values())})
             run.say(f"  {found} streams at {limit_ms:g} ms")
-    finding = _finding(run.effort.pictures)
+    finding = _finding_cost(run.effort.pictures)
     return [{**row, **finding, **_with_the_processor(row["streams"], finding)} for row in rows]
 
 
@@ -320,7 +321,7 @@ def _trial(run: GpuRun, networks: Networks, pool: tuple[list[Row], list[Row]], c
         seen, heard = until, heard_until
     taken_ms = np.concatenate(ages) / 1e6
     p50, p99 = np.percentile(taken_ms, [50, 99])
-    return {"streams": count, "age_p50_ms": _short(p50), "age_p99_ms": _short(p99), "pictures": len(taken_ms)}
+    return {"streams": count, "age_p50_ms": short(p50), "age_p99_ms": short(p99), "pictures": len(taken_ms)}
 
 
 def _arrivals(rng: np.random.Generator, count: int, every_s: float, for_s: float) -> Any:
@@ -330,12 +331,12 @@ def _arrivals(rng: np.random.Generator, count: int, every_s: float, for_s: float
     return np.sort((at_s * NS).astype(np.int64).ravel())
 
 
-def _finding(pictures: int) -> Figures:
+def _finding_cost(pictures: int) -> Figures:
     """What the processor needs to find and follow a face in one picture."""
     try:
         from liveaffect.bench.stages import finding_ms
 
-        return {"finding_a_picture_ms": _short(finding_ms(pictures=pictures))}
+        return {"finding_a_picture_ms": short(finding_ms(pictures=pictures))}
     except (RealtimeError, ImportError) as err:
         return {"finding": f"not measured: {err}"}
 
@@ -392,7 +393,7 @@ def budgets(record: Figures) -> list[Figures]:
 def percentiles(name: str, taken_ms: Sequence[float]) -> Figures:
     """p50 and p90, and p99 where at least 1,000 samples carry it."""
     shares = (50, 90, 99) if len(taken_ms) >= LEAST_FOR_P99 else (50, 90)
-    return {f"{name}_p{share}_ms": _short(np.percentile(taken_ms, share)) for share in shares}
+    return {f"{name}_p{share}_ms": short(np.percentile(taken_ms, share)) for share in shares}
 
 
 def _timed_ms(call: Callable[[], object]) -> float:
@@ -404,7 +405,3 @@ def _timed_ms(call: Callable[[], object]) -> float:
 def _rows(batch: probe.Batch) -> list[Row]:
     count = len(next(iter(batch.values())))
     return [{name: array[at] for name, array in batch.items()} for at in range(count)]
-
-
-def _short(value: Any) -> float:
-    return float(f"{float(value):.4g}")

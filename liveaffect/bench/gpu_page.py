@@ -9,7 +9,7 @@ from typing import Any
 from liveaffect.bench import gpu, page
 from liveaffect.bench.card import Watch
 from liveaffect.bench.measure import machine
-from liveaffect.engines import gpu_load, stopwatch
+from liveaffect.engines import gpu_driver, gpu_load, stopwatch
 
 RECORD, PAGE = "gpu.json", "gpu.html"
 DRY_RUN = "DRY RUN: walked without a GPU; no figure below is one"
@@ -24,8 +24,10 @@ def run_gpu(
     dry: tuple[Sequence[gpu.Way], gpu.Effort] | None = None,
 ) -> int:
     """Measure and write; 1 if a part broke. Raises EngineUnavailable where there is nothing to measure."""
+    ways: Sequence[gpu.Way]
+    missing: Sequence[str]
     if dry is None:
-        card = gpu_load.find_gpu() if gpu_load.gpu_driver.why_no_gpu() is None else None
+        card = gpu_load.find_gpu() if gpu_driver.why_no_gpu() is None else None
         (ways, missing), effort = gpu.real_ways(), gpu.Effort()
     else:
         (ways, effort), missing, card = dry, [], None

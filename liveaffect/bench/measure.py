@@ -70,7 +70,7 @@ def measure_calls(
     block_s: float = 0.2,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
-    """Processor milliseconds of each call; every call has a turn in every block."""
+    """Processor milliseconds of each call; each has a turn of `block_s` processor time in every block."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     ratios: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -97,10 +97,10 @@ def measure_calls(
 
 def _turn(call: Callable[[], object], block_s: float, before_ms: float) -> tuple[float, float]:
     """One turn: the median of its calls, and the median ratio of its pieces to the yardstick beside each."""
-    end_ns = stopwatch.wall_ns() + round(block_s * 1e9)
+    end_ns = stopwatch.thread_cpu_ns() + round(block_s * 1e9)
     taken: list[float] = []
     ratios: list[float] = []
-    while not ratios or stopwatch.wall_ns() < end_ns:
+    while not ratios or stopwatch.thread_cpu_ns() < end_ns:
         piece = _piece(call)
         after_ms = yardstick_ms()
         taken += piece

@@ -65,7 +65,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 def plot(series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, log: bool = False) -> str:
     """Lines through points, one for each name, as a picture inside the page; without matplotlib, words."""
-    if (figure := _figure(4)) is None:
+    if (figure := _empty_figure(4)) is None:
         return NO_PLOTS
     axes = figure.subplots()
     for name, points in series.items():
@@ -80,9 +80,9 @@ def plot(series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str,
     return _inline(figure)
 
 
-def bars(values: Mapping[str, tuple[float, float | None]], *, x: str) -> str:
+def budget_bars(values: Mapping[str, tuple[float, float | None]], *, x: str) -> str:
     """A bar for each name, with a mark where its budget lies."""
-    if (figure := _figure(0.5 + 0.35 * len(values))) is None:
+    if (figure := _empty_figure(0.5 + 0.35 * len(values))) is None:
         return NO_PLOTS
     axes = figure.subplots()
     names = list(values)[::-1]
@@ -94,7 +94,7 @@ def bars(values: Mapping[str, tuple[float, float | None]], *, x: str) -> str:
     return _inline(figure)
 
 
-def _figure(height: float) -> Any:
+def _empty_figure(height: float) -> Any:
     """An empty one; None on a machine without matplotlib, such as one with a card and little else."""
     try:
         from matplotlib.figure import Figure

@@ -80,7 +80,7 @@ def _parts(rows: Sequence[Row], cells: page.Cells, here: dict[str, Any]) -> list
             row.name: (row.value, row.budget) for row in rows if row.unit == unit and math.isfinite(row.value)
         }
         if one_unit:
-            parts.append((what.capitalize(), page.bars(one_unit, x=what)))
+            parts.append((what.capitalize(), page.budget_bars(one_unit, x=what)))
     details = [
         {"what": row.name, **{k: float(v) for k, v in row.figures.items()}} for row in rows if row.figures
     ]

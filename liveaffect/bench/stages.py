@@ -43,7 +43,7 @@ def stage_rows(settings: Settings, *, blocks: int, block_s: float, say: Callable
     tools.networks.warm_up()
     calls: dict[str, Callable[[], object]] = {}
     for size in SIZES:
-        calls[f"find and track, {size[0]}x{size[1]}"] = _finding(size)
+        calls[f"find and track, {size[0]}x{size[1]}"] = _finder_step(size)
     sighting, frame = _one_sighting(SIZES[0])
     face = sighting.faces[0]
     calls["crop, a face"] = partial(cut_out, frame.image, face.points)
@@ -58,7 +58,7 @@ def stage_rows(settings: Settings, *, blocks: int, block_s: float, say: Callable
 
 def finding_ms(size: tuple[int, int] = SIZES[0], pictures: int = 120) -> float:
     """Processor time of finding and following one face, for each picture."""
-    step = _finding(size, pictures)
+    step = _finder_step(size, pictures)
     step()
     start_ns = stopwatch.thread_cpu_ns()
     for _ in range(pictures):
@@ -66,7 +66,7 @@ def finding_ms(size: tuple[int, int] = SIZES[0], pictures: int = 120) -> float:
     return (stopwatch.thread_cpu_ns() - start_ns) / 1e6 / pictures
 
 
-def _finding(size: tuple[int, int], loop: int = LOOP) -> Callable[[], Sighting]:
+def _finder_step(size: tuple[int, int], loop: int = LOOP) -> Callable[[], Sighting]:
     analyzer = FaceAnalyzer("bench", *make_finder())
     seq = itertools.count()
     portraits = Portraits([load_picture(packaged_portraits()[0])], size, FPS)

@@ -43,7 +43,7 @@ class Verdict:
         return f"{self.name}: {self.change:+.1%} (noise {self.noise:.1%})  {self.word}"
 
 
-def compare(before: dict[str, Any], after: dict[str, Any]) -> list[Verdict]:
+def judge_runs(before: dict[str, Any], after: dict[str, Any]) -> list[Verdict]:
     """Every figure of either run."""
     same_machine = before["machine"]["processor"] == after["machine"]["processor"]
     old = {row["name"]: row for row in before["rows"]}
@@ -52,12 +52,12 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[Verdict]:
         if row["name"] not in old:
             out.append(Verdict(row["name"], 0.0, 0.0, "new"))
         else:
-            out.append(_verdict(old[row["name"]], row, judged=same_machine))
+            out.append(_judged(old[row["name"]], row, judged=same_machine))
     now = {row["name"] for row in after["rows"]}
     return out + [Verdict(name, 0.0, 0.0, "gone") for name in old if name not in now]
 
 
-def _verdict(old: dict[str, Any], new: dict[str, Any], *, judged: bool) -> Verdict:
+def _judged(old: dict[str, Any], new: dict[str, Any], *, judged: bool) -> Verdict:
     blocks = [np.log(np.array(row["relative"], float)) for row in (old, new)]
     if not judged or min(map(len, blocks)) < MINIMUM_BLOCKS:
         return Verdict(new["name"], 0.0, 0.0, "not judged")

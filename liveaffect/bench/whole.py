@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.bench.measure import Row
-from liveaffect.bench.meter import WARM_UP_NS, Drawn, Meter, Probe
+from liveaffect.bench.meter import WARM_UP_NS, DrawnPictures, Meter, Probe
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
@@ -45,7 +45,7 @@ FPS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class WholeCase:
     """One run of the whole path."""
 
     faces: int = 1
@@ -66,25 +66,25 @@ class Case:
         return f"whole, {faces}, {self.size}, {self.fps:g} a second{moved}{taken}"
 
 
-QUICK = (Case(),)
+QUICK = (WholeCase(),)
 FULL = (
-    Case(speed=300.0),
-    Case(),
-    Case(busy=1),
-    Case(busy=2),
-    Case(faces=4),
-    Case(faces=16, size="1280x720"),
-    Case(size="1280x720"),
-    Case(size="1920x1080"),
-    Case(size="3840x2160", fps=15.0),
-    Case(fps=15.0),
-    Case(fps=60.0),
+    WholeCase(speed=300.0),
+    WholeCase(),
+    WholeCase(busy=1),
+    WholeCase(busy=2),
+    WholeCase(faces=4),
+    WholeCase(faces=16, size="1280x720"),
+    WholeCase(size="1280x720"),
+    WholeCase(size="1920x1080"),
+    WholeCase(size="3840x2160", fps=15.0),
+    WholeCase(fps=15.0),
+    WholeCase(fps=60.0),
 )
 """What the budgets ask for, and what lies around it."""
 BUDGETS = {"core_share_percent": 17.0, "face_age_p95_ms": 50.0}
 
 
-class Prepared:
+class DrawnBefore:
     """Pictures or sound that were made beforehand, in the order of their time."""
 
     def __init__(self, frames: Sequence[VideoFrame | AudioBlock]) -> None:
@@ -124,7 +124,7 @@ def sound(seconds: float) -> list[AudioBlock]:
     ]
 
 
-def run(case: Case, settings: Settings) -> tuple[LiveRun, Drawn]:
+def run(case: WholeCase, settings: Settings) -> tuple[LiveRun, DrawnPictures]:
     """The live run with its meter."""
     faces = [load_picture(packaged_portraits()[i % len(packaged_portraits())]) for i in range(case.faces)]
     portraits = Portraits(
@@ -136,8 +136,8 @@ def run(case: Case, settings: Settings) -> tuple[LiveRun, Drawn]:
     clock = MonotonicClock()
     blocks = sound(case.seconds + WARM_UP_NS / SECOND)
     feeds = [
-        Feed("portraits", lambda: Paced(Prepared(frames), clock), pictures=True, sound=False, live=False),
-        Feed("voice", lambda: Paced(Prepared(blocks), clock), pictures=False, sound=True, live=False),
+        Feed("portraits", lambda: Paced(DrawnBefore(frames), clock), pictures=True, sound=False, live=False),
+        Feed("voice", lambda: Paced(DrawnBefore(blocks), clock), pictures=False, sound=True, live=False),
     ]
 
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
@@ -167,7 +167,7 @@ def busy_neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
-def whole_rows(cases: Sequence[Case], settings: Settings, say: Callable[[str], None]) -> list[Row]:
+def whole_rows(cases: Sequence[WholeCase], settings: Settings, say: Callable[[str], None]) -> list[Row]:
     """Share of a core and age of what is drawn, for each case. A case that gives no figures says why."""
     rows: list[Row] = []
     for case in cases:
@@ -182,7 +182,7 @@ def whole_rows(cases: Sequence[Case], settings: Settings, say: Callable[[str], N
             continue
         figures = _figures(live, drawn)
         share, age = figures["core_share_percent"], figures["face_age_p95_ms"]
-        budgeted = case in (Case(), Case(speed=300.0))
+        budgeted = case in (WholeCase(), WholeCase(speed=300.0))
         rows.append(
             Row(
                 f"{case.name}, share of a core",
@@ -197,7 +197,7 @@ def whole_rows(cases: Sequence[Case], settings: Settings, say: Callable[[str], N
     return rows
 
 
-def _figures(live: LiveRun, drawn: Drawn) -> dict[str, float]:
+def _figures(live: LiveRun, drawn: DrawnPictures) -> dict[str, float]:
     assert drawn.cpu_from is not None
     spent_ns, wall_ns = (b - a for a, b in zip(drawn.cpu_from, drawn.cpu_until, strict=True))
     spent_ns -= drawn.meter_ns
@@ -256,9 +256,9 @@ def response_rows(settings: Settings, say: Callable[[str], None], scenes: int = 
             kind = "to neutral" if after.label == "neutral" else f"{act.label} to {after.label}"
             delays.setdefault(kind, []).append(found)
     rows = []
-    for kind, found in delays.items():
-        seen = [one for one in found if math.isfinite(one)]
-        note = f"shown {len(seen)} of {len(found)} times"
+    for kind, all_s in delays.items():
+        seen = [one for one in all_s if math.isfinite(one)]
+        note = f"shown {len(seen)} of {len(all_s)} times"
         value = float(np.median(seen)) if seen else math.nan
         rows.append(Row(f"expression changed to label changed, {kind}", value, "s", 0.35, note=note))
     return rows

@@ -68,8 +68,8 @@ def _bench_peers(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _bench_compare(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.bench.verdict import compare, read_run
+    from liveaffect.bench.verdict import judge_runs, read_run
 
-    verdicts = compare(read_run(given.before), read_run(given.after))
+    verdicts = judge_runs(read_run(given.before), read_run(given.after))
     sys.stdout.write("".join(f"{one.line}\n" for one in verdicts))
     return int(any(one.word == "worse" for one in verdicts))

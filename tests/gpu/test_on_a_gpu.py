@@ -145,8 +145,10 @@ def test_steady_work_makes_nothing_and_waits_once_for_each_batch(found: Manifest
 def test_a_lost_gpu_costs_no_answer_and_is_told_in_one_line(found: Manifest) -> None:
     memory = Watched(open_memory())
     engine = FallbackEngine(plan_of(found, memory), lambda: load(found.kind, choice="onnx"))
-    others = {kind: load(kind, choice="scripted") for kind in ("face", "voice", "fusion")}
-    networks = Networks(**{**others, found.kind: engine})
+    face, voice, fusion = (load(kind, choice="scripted") for kind in ("face", "voice", "fusion"))
+    networks = Networks(
+        engine if found.kind == "face" else face, engine if found.kind == "voice" else voice, fusion
+    )
     batch = inputs(found, 2)
     rows: list[Row] = [{name: array[at] for name, array in batch.items()} for at in range(2)]
     asked = (rows, []) if found.kind == "face" else ([], rows)
