@@ -231,9 +231,11 @@ class TorchSlot:
 
     def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
+        run = self._run
         with (
             torch.inference_mode(),
-            torch.cuda.graph(graph, pool=self._run.pool, stream=self._run.stream),
+            # Others may go on meanwhile: a network that is ready is in use while the next one is captured.
+            torch.cuda.graph(graph, pool=run.pool, stream=run.stream, capture_error_mode="thread_local"),
         ):
             work()
         replay: Callable[[], None] = graph.replay

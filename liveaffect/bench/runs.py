@@ -13,7 +13,7 @@ from liveaffect.settings import Settings
 
 Say = Callable[[str], None]
 RECORD, PAGE = "bench.json", "bench.html"
-BLOCKS = {"quick": (12, 0.2), "full": (40, 0.4)}
+BLOCKS = {"quick": (24, 0.1), "full": (60, 0.3)}
 
 
 def rows_of(what: str, settings: Settings, say: Say) -> list[Row]:
