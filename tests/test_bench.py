@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from liveaffect import cli
-from liveaffect.bench import measure, page, runs, verdict
+from liveaffect.bench import measure, page, peers, runs, verdict
 from liveaffect.bench.measure import Row, measure_calls
 from liveaffect.engines import stopwatch
 
@@ -79,7 +80,7 @@ def test_what_came_went_or_was_measured_elsewhere_is_not_judged() -> None:
 
     assert [one.word for one in verdict.judge_runs(run("a"), run("b"))] == ["new", "gone"]
     assert [one.word for one in verdict.judge_runs(run("a"), run("a", "two"))] == ["not judged"]
-    assert [one.line for one in verdict.judge_runs(run("a"), run("a"))] == ["a: +0.0% (noise 4.0%)  same"]
+    assert [one.line for one in verdict.judge_runs(run("a"), run("a"))] == ["a: +0.0% (noise 6.0%)  same"]
 
 
 def test_a_figure_whose_blocks_lie_apart_says_that_it_did_not_settle() -> None:
@@ -134,6 +135,24 @@ def test_compare_ends_with_1_only_if_something_got_worse(
     before, same, worse = (str(tmp_path / name) for name in ("before", "same", "worse"))
     assert cli.main(["bench", "compare", before, same]) == 0
     assert cli.main(["bench", "compare", before, worse]) == 1
-    assert "stage: +20.0% (noise 4.0%)  worse" in capsys.readouterr().out
+    assert "stage: +20.0% (noise 6.0%)  worse" in capsys.readouterr().out
     assert cli.main(["bench", "compare", before, str(tmp_path / "none")]) == 1
     assert "is no record of 'liveaffect bench'" in capsys.readouterr().err
+
+
+def test_a_peer_that_cannot_be_had_says_why_and_a_changed_label_is_timed(tmp_path: Path) -> None:
+    (xception,) = [peer for peer in peers.PEERS if peer.needs]
+    media = (tmp_path / "pictures.npy", tmp_path / "sound.npy")
+    assert "is not in the folder of --data" in peers._row(xception, None, tmp_path, media)["why_not"]
+    broken = peers.Peer("broken", (), "raise SystemExit('no such library')")
+    python = tmp_path / "environments" / "broken" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    assert peers._row(broken, None, tmp_path, media)["why_not"] == "ended with 1: no such library"
+    labels = ["neutral"] * 36 + ["happy"] * 60 + ["not sure"] + ["happy"] * 10 + ["neutral"] * 73
+    assert peers._response(labels) == {
+        "smile_named_s": 0.2,
+        "label_changes": 2,
+        "pictures_with_a_face": 180,
+    }
+    assert peers._response(["neutral"] * 180)["smile_named_s"] is None

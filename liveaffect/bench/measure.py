@@ -131,11 +131,13 @@ def _piece(call: Callable[[], object]) -> list[float]:
 
 
 _NUMBERS = np.random.default_rng(0).normal(size=(96, 96)).astype(np.float32)
+_WIDE = np.ones(1 << 21, np.float32)
+"""Eight megabytes: what others do in the shared cache slows this down as it does a network."""
 _MANY = np.random.default_rng(1).normal(size=1 << 16).astype(np.float32)
 
 
 def _plain_arithmetic() -> float:
-    total = float((_NUMBERS @ _NUMBERS).sum()) + float(np.sqrt(np.abs(_MANY)).sum())
+    total = float((_NUMBERS @ _NUMBERS).sum()) + float(np.sqrt(np.abs(_MANY)).sum()) + float(_WIDE.sum())
     for at in range(1_500):
         total += at % 7
     return total

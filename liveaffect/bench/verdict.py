@@ -1,8 +1,8 @@
 """Did it get slower? Two runs are compared figure by figure, each by its ratio to the yardstick beside it.
 
-The blocks of both runs say how much a figure moves by itself. Worse is what lies beyond that and beyond four
-in a hundred; between two runs of one commit nothing does. Runs on different processors are shown and not
-judged.
+The blocks of both runs say how much a figure moves by itself. Worse is what lies beyond that and beyond six
+in a hundred; between two runs of one commit nothing does. What moves too much for a tenth to be seen, and
+runs on different processors, are shown and not judged.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 
 from liveaffect.realtime.errors import InputRefused
 
-LEAST = 0.04
+LEAST = 0.06
 """What is always allowed: a yardstick is not the thing itself."""
+BLIND = 0.10
+"""With more noise than this, nothing of what is looked for could be seen."""
 SIGMAS = 3.5
 """A normal scatter lies beyond so many of its standard errors once in two thousand comparisons."""
 MINIMUM_BLOCKS = 4
@@ -33,7 +35,7 @@ class Verdict:
     noise: float
     """What may be chance."""
     word: str
-    """'worse', 'better', 'same', 'not judged', 'new' or 'gone'."""
+    """'worse', 'better', 'same', 'too restless to judge', 'not judged', 'new' or 'gone'."""
 
     @property
     def line(self) -> str:
@@ -65,6 +67,8 @@ def _judged(old: dict[str, Any], new: dict[str, Any], *, judged: bool) -> Verdic
     noise = SIGMAS * float(np.sqrt(sum(_error(one) ** 2 for one in blocks)))
     allowed = max(LEAST, noise)
     word = "worse" if change > allowed else "better" if change < -allowed else "same"
+    if word == "same" and allowed > BLIND:
+        word = "too restless to judge"
     return Verdict(new["name"], float(np.expm1(change)), allowed, word)
 
 
