@@ -8,6 +8,7 @@ yardstick.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -56,7 +57,7 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Plain types, to four places."""
         out = asdict(self)
-        out["value"] = short(self.value)
+        out["value"] = short(self.value) if math.isfinite(self.value) else None
         out["relative"] = [short(one) for one in self.relative]
         out["figures"] = {name: short(value) for name, value in self.figures.items()}
         return out
