@@ -52,8 +52,9 @@ for item in {items}:
     labels.append(ask(item))
     taken.append(time.process_time() - cpu)
     first = first or time.perf_counter() - began
-rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 print(json.dumps(dict(first_s=first,
-cpu_ms=1000 * float(np.median(taken[1:])), memory_mb=rss, labels=labels)))
+rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+cpu_ms = 1000 * float(np.median(taken[1:]))
+print(json.dumps(dict(first_s=first, cpu_ms=cpu_ms, memory_mb=rss, labels=labels)))
 """
 _FER = """
 from fer.fer import FER
