@@ -90,6 +90,8 @@ def budget_bars(values: Mapping[str, tuple[float, float | None]], *, x: str) -> 
     for at, name in enumerate(names):
         if (most := values[name][1]) is not None:
             axes.plot([most, most], [at - 0.4, at + 0.4], color="#b00020")
+    if max(shown := [value for value, _ in values.values()]) > 20 * max(min(shown), 1e-9):
+        axes.set_xscale("log")
     axes.set_xlabel(f"{x}; red: the budget")
     return _inline(figure)
 
