@@ -23,7 +23,13 @@ from liveaffect.engines.device_memory import DeviceMemory
 from liveaffect.engines.gpu_driver import Gpu
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.plans import PlanMissing
-from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
+from liveaffect.engines.protocol import (
+    Engine,
+    EngineError,
+    EngineFailed,
+    EngineFileError,
+    EngineUnavailable,
+)
 from liveaffect.engines.tensorrt_backend import Backend, find_backend
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 
@@ -31,8 +37,8 @@ BUILT = ("fp16", "fp32")
 """What is built unasked: fp32 only where fp16 cannot be had or answers otherwise."""
 TRIED = ("fp16", "int8", "fp32")
 """Which plans are looked for; fp32-tf32 is for measuring."""
-TORCH = "torch"
-"""In the place of a precision: the way without a plan."""
+TORCH = "torch-"
+"""Before a precision: the way without a plan."""
 SIZES_IN_USE = (1, 4, 16)
 """Batches at which plans are timed: one face, a few, a room."""
 ITEMS = 16
@@ -160,7 +166,9 @@ def open_torch(found: Manifest, folder: Path, precision: str = "fp16") -> Engine
 
 def open_way(found: Manifest, folder: Path, way: str) -> Engine:
     """What was found to be best: a plan of one precision, or torch."""
-    return open_torch(found, folder) if way == TORCH else open_plan(found, way, find_tools())
+    if way.startswith(TORCH):
+        return open_torch(found, folder, way.removeprefix(TORCH))
+    return open_plan(found, way, find_tools())
 
 
 def open_any(
@@ -183,22 +191,26 @@ def open_any(
     try:
         if why_not := why_no_torch():
             raise EngineUnavailable(why_not)
-        engine, said = best_torch(found, folder, reference)
+        engine, said, way = best_torch(found, folder, reference)
     except EngineError as err:
         raise EngineUnavailable(f"{why}; nor on torch: {err}") from err
-    return engine, f"{said}; not TensorRT: {why}", TORCH
+    return engine, f"{said}; not TensorRT: {why}", way
 
 
-def best_torch(found: Manifest, folder: Path, reference: Engine) -> tuple[Engine, str]:
-    """The network on torch, if it answers like `reference`, and what to say about it."""
+def best_torch(found: Manifest, folder: Path, reference: Engine) -> tuple[Engine, str, str]:
+    """The network on torch, if it answers like `reference`, what to say about it, and the way's name."""
     refused = []
     for precision in BUILT:
-        engine = open_torch(found, folder, precision)
+        try:
+            engine = open_torch(found, folder, precision)
+        except EngineFailed as err:
+            refused.append(f"{precision}: {err}")
+            continue
         if (why := _why_unlike(found, precision, reference, engine)) is None:
-            return engine, f"; {precision}, with CUDA graphs"
+            return engine, f"; {precision}, with CUDA graphs", TORCH + precision
         engine.close()
         refused.append(f"{precision}: {why}")
-    raise EngineUnavailable(f"the {found.kind} network on torch {'; '.join(refused)}")
+    raise EngineUnavailable(f"the {found.kind} network on torch: {'; '.join(refused)}")
 
 
 def open_best(

@@ -6,7 +6,7 @@ opened and warmed on the thread that follows the process, so that the scheduler 
 the other. The process writes a line of JSON for every step:
 
     {"kind": "face", "say": "face fp16: building a plan for TensorRT-RTX 1.7, once"}
-    {"kind": "face", "ready": "fp16"}, or "torch"        or        {"kind": "face", "failed": "why"}
+    {"kind": "face", "ready": "fp16"}, or "torch-fp16"        or        {"kind": "face", "failed": "why"}
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def _on_gpu(found: Manifest, folder: Path, choice: str, threads: int, report: Re
     reference = _warm_fp32(found, folder, threads)
     try:
         if choice == "torch-gpu":
-            return gpu_load.best_torch(found, folder, reference)
+            return gpu_load.best_torch(found, folder, reference)[:2]
         if choice == "tensorrt":
             tools = gpu_load.find_tools()
             gpu_load.build_plans(found, folder, tools, report)

@@ -22,7 +22,7 @@ from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.load import load
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.overview import engine_lines
-from liveaffect.engines.protocol import EngineLost, EngineUnavailable
+from liveaffect.engines.protocol import Engine, EngineLost, EngineUnavailable
 from liveaffect.engines.tensorrt_backend import Backend
 from liveaffect.engines.tensorrt_engine import TensorRTEngine
 from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
@@ -317,6 +317,24 @@ def test_a_card_that_rtx_refuses_is_told_before_anything_is_built_and_torch_take
     assert waiting.wants_gpu
     cards(HOPPER, flavour="tensorrt")
     assert gpu_load.why_no_tensorrt() is None, "TensorRT itself runs there"
+
+
+def test_on_torch_the_precision_that_answers_right_is_the_one_that_is_opened_again(
+    quantised: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tiny_networks.write_tiny(tmp_path, "face", seed=1)
+    folders = {"fp16": other.parent, "fp32": quantised}
+    opened: list[str] = []
+
+    def open_torch(found: Manifest, folder: Path, precision: str = "fp16") -> Engine:
+        opened.append(precision)
+        return load("face", choice="onnx", weights=folders[precision])
+
+    monkeypatch.setattr(gpu_load, "open_torch", open_torch)
+    found = manifest.read(quantised / "face.json")
+    _, _, way = gpu_load.best_torch(found, quantised, load("face", choice="onnx", weights=quantised))
+    gpu_load.open_way(found, quantised, way)
+    assert opened == ["fp16", "fp32", "fp32"]
 
 
 def test_of_several_cards_one_is_taken_that_runs_plans_and_named_by_its_uuid(
