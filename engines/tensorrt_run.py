@@ -187,7 +187,8 @@ class PlanSlot:
         blocks: tuple[tuple[int, NDArray[np.uint8]], tuple[int, NDArray[np.uint8]]],
     ) -> None:
         self.size, self.place, self.graphed = size, place, False
-        self._run, self._memory, self._context = run, run.memory, context
+        self._run, self._memory = run, run.memory
+        self._context: Any = context
         self._graph: int | None = None
         self._done: int | None = self._memory.event()
         self.inputs: Outputs = {}
