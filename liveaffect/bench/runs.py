@@ -81,10 +81,9 @@ def _parts(rows: Sequence[Row], cells: page.Cells, here: dict[str, Any]) -> list
         }
         if one_unit:
             parts.append((what.capitalize(), page.budget_bars(one_unit, x=what)))
-    details = [
-        {"what": row.name, **{k: float(v) for k, v in row.figures.items()}} for row in rows if row.figures
-    ]
-    for each in details:
-        parts.append((f"More of: {each.pop('what')}", page.as_html([each])))
+    for row in rows:
+        if row.figures:
+            more = [{"": name, "is": float(value)} for name, value in row.figures.items()]
+            parts.append((f"More of: {row.name}", page.as_html(more)))
     about = [{"": name, "is": str(value)} for name, value in here.items()]
     return [*parts, ("Machine", page.as_html(about))]
