@@ -27,6 +27,7 @@ from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.realtime import expression
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Cue
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import Watched, analyse
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.wiring import Tools
@@ -64,7 +65,8 @@ def streams(clips: Sequence[VoiceClip], pairs: int, seed: int = 0) -> Iterator[S
         mine = [clip for clip in clips if clip.group == speaker]
         other = [(a, b) for a, b in itertools.permutations(mine, 2) if a.truth != b.truth]
         for at in rng.choice(len(other), min(pairs, len(other)), replace=False):
-            yield joined(*other[at], gap_s=float(rng.uniform(*GAPS_S)))
+            first, second = other[at]
+            yield joined(first, second, gap_s=float(rng.uniform(*GAPS_S)))
 
 
 def joined(first: VoiceClip, second: VoiceClip, gap_s: float) -> Stream:
@@ -94,6 +96,10 @@ def shown(stream: Stream, tools: Tools) -> list[tuple[float, str]]:
 
         def tell(self, cues: Sequence[Cue]) -> None:
             told.extend((cue.t, cue.label) for cue in cues)
+
+        def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None: ...
+
+        def hear(self, block: AudioBlock) -> None: ...
 
         def close(self) -> None: ...
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command, say
+from liveaffect.commands import command
+from liveaffect.progress import say
 from liveaffect.settings import Settings
 
 
