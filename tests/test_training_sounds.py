@@ -51,9 +51,9 @@ def test_twice_the_pace_is_half_as_long_and_an_octave_higher() -> None:
 
 
 def test_every_made_sound_is_audible_or_silent_but_never_broken_and_a_seed_makes_it_again() -> None:
-    bank = synthetic_sounds.bank(2, 3)
-    again = synthetic_sounds.bank(2, 3)
-    assert set(bank) == set(synthetic_sounds.KINDS)
+    bank = synthetic_sounds.bank(2, 3) | synthetic_sounds.unlearnt(2, 3)
+    again = synthetic_sounds.bank(2, 3) | synthetic_sounds.unlearnt(2, 3)
+    assert set(bank) == set(synthetic_sounds.KINDS) | set(synthetic_sounds.UNLEARNT)
     for kind, sounds in bank.items():
         for one, other in zip(sounds, again[kind], strict=True):
             assert one.shape == (round(synthetic_sounds.LENGTH_S * SAMPLE_RATE),)

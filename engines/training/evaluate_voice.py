@@ -199,7 +199,11 @@ def _answers(
 def speech_told(engine: OnnxEngine, found: Manifest, sounds: Sequence[Sound]) -> dict[str, tuple[int, float]]:
     """How many pieces of made sounds it was not trained on, and of real speech, are taken for speech."""
     hop, told = found.recipe.hop, {}
-    for kind, made in synthetic_sounds.bank(NOISES_EACH, NOISES_SEED).items():
+    sounds_made = {
+        **synthetic_sounds.bank(NOISES_EACH, NOISES_SEED),
+        **synthetic_sounds.unlearnt(NOISES_EACH, NOISES_SEED),
+    }
+    for kind, made in sounds_made.items():
         said = np.concatenate([one.speech for one in listen(engine.infer, found.recipe, made)])
         told[kind] = (len(said), float((said >= SPEECH).mean()))
     real = sounds[:: max(1, len(sounds) // MOST_REAL)]

@@ -20,7 +20,7 @@ LENGTH_S = 4.0
 def make(kind: str, rng: np.random.Generator, length_s: float = LENGTH_S) -> Samples:
     """Some seconds of one kind of sound at a random level between -70 and -10 dB."""
     count = round(length_s * SAMPLE_RATE)
-    sound = KINDS[kind](rng, count)
+    sound = {**KINDS, **UNLEARNT}[kind](rng, count)
     peak = float(np.sqrt(np.mean(np.square(sound)))) + 1e-12
     level = 10 ** (rng.uniform(-70, -10) / 20)
     return np.asarray(np.clip(sound / peak * level, -1, 1), np.float32)
@@ -30,6 +30,12 @@ def bank(each: int, seed: int) -> dict[str, list[Samples]]:
     """`each` sounds of every kind; the same seed makes the same ones."""
     rng = np.random.default_rng(seed)
     return {kind: [make(kind, rng) for _ in range(each)] for kind in KINDS}
+
+
+def unlearnt(each: int, seed: int) -> dict[str, list[Samples]]:
+    """The same of kinds that no network learns from: throats that do not speak, and keys."""
+    rng = np.random.default_rng(seed)
+    return {kind: [make(kind, rng) for _ in range(each)] for kind in UNLEARNT}
 
 
 def _noise_of(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -119,3 +125,97 @@ KINDS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
     "tones": _tones,
     "silence": _silence,
 }
+
+
+_VOWELS_HZ = ((800, 1200, 2500), (400, 2000, 2600), (300, 2300, 3000), (450, 800, 2600), (320, 700, 2500))
+"""Formants of five vowels."""
+
+
+def _through_a_mouth(sound: NDArray[np.float64], formants_hz: tuple[int, ...]) -> NDArray[np.float64]:
+    hertz = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
+    lets_through = np.full(len(hertz), 0.01)
+    for number, formant_hz in enumerate(formants_hz):
+        lets_through += 1 / (1 + ((hertz - formant_hz) / (60 + 40 * number)) ** 2) / (1 + number)
+    found: NDArray[np.float64] = np.fft.irfft(np.fft.rfft(sound) * lets_through, len(sound))
+    return found
+
+
+def _voiced(rng: np.random.Generator, pitch_hz: NDArray[np.float64], vowel: int) -> NDArray[np.float64]:
+    """A throat at a pitch that moves, through the mouth of one vowel."""
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
+    source = 0.02 * rng.normal(size=len(pitch_hz))
+    for number in range(1, 40):
+        source += (number * pitch_hz < 7500) * np.sin(number * phase) / number
+    return _through_a_mouth(source, _VOWELS_HZ[vowel])
+
+
+def _singing(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Vowels held on the notes of a scale, with vibrato."""
+    sound, at = 1e-4 * rng.normal(size=count), 0
+    scale_hz = rng.uniform(110, 330) * 2 ** (np.array([0, 2, 4, 5, 7, 9, 12]) / 12)
+    while at < count:
+        length = min(round(rng.uniform(0.3, 1.1) * SAMPLE_RATE), count - at)
+        at_s = np.arange(length) / SAMPLE_RATE
+        pitch_hz = rng.choice(scale_hz) * (1 + 0.012 * np.sin(2 * np.pi * 5.5 * at_s))
+        swell = np.minimum(at_s / 0.04, 1) * np.minimum((length / SAMPLE_RATE - at_s) / 0.05, 1)
+        sound[at : at + length] += swell * _voiced(rng, pitch_hz, int(rng.integers(5)))
+        at += length
+    return sound
+
+
+def _laughter(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Runs of "ha", breath before voice, falling in pitch and loudness."""
+    sound, at, said = 1e-4 * rng.normal(size=count), round(rng.uniform(0, 0.3) * SAMPLE_RATE), 0
+    base_hz = rng.uniform(150, 420)
+    while at < count:
+        length = min(round(rng.uniform(0.16, 0.24) * SAMPLE_RATE), count - at)
+        at_s = np.arange(length) / SAMPLE_RATE
+        pitch_hz = base_hz * (1 + 0.5 * np.exp(-said / 4)) * np.exp(-1.2 * at_s)
+        voice = _voiced(rng, pitch_hz, 0) * (at_s > 0.07) * np.exp(-np.maximum(at_s - 0.07, 0) / 0.08)
+        breath = 0.6 * _through_a_mouth(rng.normal(size=length), _VOWELS_HZ[0]) * (at_s < 0.09)
+        sound[at : at + length] += (voice + breath) * 0.9 ** (said % 9)
+        said += 1
+        at += length + (round(rng.uniform(0.3, 0.8) * SAMPLE_RATE) if said % 9 == 0 else 0)
+    return sound
+
+
+def _crying(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Wails that fall and tremble, with sobs of breath between them."""
+    sound, at, base_hz = 1e-4 * rng.normal(size=count), 0, rng.uniform(200, 500)
+    while at < count:
+        length = min(round(rng.uniform(0.6, 1.3) * SAMPLE_RATE), count - at)
+        at_s, along = np.arange(length) / SAMPLE_RATE, np.linspace(0, 1, length)
+        pitch_hz = base_hz * (1.15 - 0.3 * along) * (1 + 0.03 * np.sin(2 * np.pi * 8 * at_s))
+        trembling = np.hanning(length) * (1 + 0.4 * np.sin(2 * np.pi * 6 * at_s))
+        sound[at : at + length] += trembling * _voiced(rng, pitch_hz, int(rng.choice([0, 4])))
+        at += length
+        for _ in range(int(rng.integers(1, 4))):
+            sob = min(round(0.12 * SAMPLE_RATE), count - at)
+            if sob > 0:
+                breath = _through_a_mouth(rng.normal(size=sob), (1200, 2500, 3500))
+                sound[at : at + sob] += 0.15 * breath * np.hanning(sob)
+            at += round(0.16 * SAMPLE_RATE)
+    return sound
+
+
+def _keys(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Somebody types: a click down and a softer one up."""
+    sound, at = 2e-4 * rng.normal(size=count), 0
+    at_s = np.arange(round(0.03 * SAMPLE_RATE)) / SAMPLE_RATE
+    while at < count:
+        for delay_s, loud in ((0.0, 1.0), (rng.uniform(0.05, 0.1), 0.5)):
+            ring = rng.normal(size=len(at_s)) + np.sin(2 * np.pi * rng.uniform(1500, 4500) * at_s)
+            begin = at + round(delay_s * SAMPLE_RATE)
+            click = loud * rng.uniform(0.5, 1.0) * ring * np.exp(-at_s / 0.004)
+            sound[begin : begin + len(click)] += click[: max(0, count - begin)]
+        at += round(rng.uniform(0.07, 0.3) * SAMPLE_RATE)
+    return sound
+
+
+UNLEARNT: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
+    "singing": _singing,
+    "laughter": _laughter,
+    "crying": _crying,
+    "keys": _keys,
+}
+"""Made voices, so they say how a network takes what it never learnt, not how it takes a person who laughs."""
