@@ -74,6 +74,12 @@ class Settings:
     """Personal profile of the only or largest face; see `liveaffect calibrate baseline`."""
     verbose: bool = False
     """Say why each network runs where it runs."""
+    host: str = "127.0.0.1"
+    """Where `serve` listens; anything but loopback wants a token."""
+    port: int = 8765
+    """Port of `serve`; 0 takes any."""
+    token: str = dataclasses.field(default="", repr=False)
+    """Secret that pages and programs have to know; best given as LIVEAFFECT_TOKEN, and never logged."""
     log_level: str = "warning"
     """debug, info, warning or error; logs go to standard error."""
 
@@ -87,6 +93,8 @@ class Settings:
             raise SettingsError(f"fps is {self.fps}; a camera gives 1 to 1000 pictures a second")
         if not 1 <= self.threads <= 64:
             raise SettingsError(f"threads is {self.threads}; 1 to 64 make sense")
+        if not 0 <= self.port <= 65_535:
+            raise SettingsError(f"port is {self.port}; it is 0 to 65535")
         if not 0 <= self.seconds <= LONGEST_S:
             raise SettingsError(
                 f"seconds is {self.seconds:g}; it is 0 (no end) or a positive number up to {LONGEST_S:g}"

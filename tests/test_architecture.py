@@ -69,8 +69,8 @@ MAY_IMPORT = {
     "judging": {"vocabulary", "rings", "planning", "seeing", "listening", "evidence"},
     "drawing": {"vocabulary"},
     "sources": {"vocabulary", "rings"},
-    "sinks": {"vocabulary", "drawing"},
-    "web": {"vocabulary", "rings", "drawing", "sinks"},
+    "sinks": {"vocabulary", "rings", "drawing", "web"},
+    "web": {"vocabulary", "rings"},
     "running": {*GROUPS} - {"testing"},
     "testing": {*GROUPS},
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from liveaffect.commands import command, say
+from liveaffect.realtime.errors import MissingLibrary
 from liveaffect.settings import OVERLAY_MODES, Settings
 
 WINDOW_KEYS = "Keys in the window: q quit, f full screen, m mirror, l wait for results or not, h keys."
@@ -40,6 +41,12 @@ def add_watching(commands: Any) -> None:
     _personal_flags(live)
     _overlay_flags(live)
 
+    serve = command(commands, "serve", _serve, "a page for video calls, in the browser on this machine")
+    serve.add_argument("--port", type=int, help="port on this machine; 0 takes any")
+    serve.add_argument("--host", help="address to listen at; anything but loopback wants --token")
+    serve.add_argument("--token", help="secret that pages must know; better: LIVEAFFECT_TOKEN")
+    serve.add_argument("--seconds", type=float, help="stop after so many seconds")
+
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
     analyze.add_argument("files", nargs="+", type=Path, metavar="PATH", help="films, sounds, folders")
     analyze.add_argument(
@@ -70,6 +77,17 @@ def _live(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.webcam import run_live
 
     return run_live(settings, say)
+
+
+def _serve(given: argparse.Namespace, settings: Settings) -> int:
+    try:
+        from liveaffect.serve import run_serve
+    except ModuleNotFoundError as error:
+        raise MissingLibrary(
+            f"'liveaffect serve' needs {error.name}, of the extra 'web': uv sync --extra web, "
+            "or pip install 'liveaffect[web]'"
+        ) from error
+    return run_serve(settings, say)
 
 
 def _analyze(given: argparse.Namespace, settings: Settings) -> int:
