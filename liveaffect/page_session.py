@@ -125,7 +125,9 @@ class Outbox:
             self._cues.clear()
             for text in waiting:
                 try:
-                    await asyncio.wait_for(ws.send_text(text), SEND_S)
+                    # Not wait_for, which in Python 3.11 can swallow the cancellation of this task.
+                    async with asyncio.timeout(SEND_S):
+                        await ws.send_text(text)
                 except TimeoutError:
                     raise Closed(SLOW, "the page took no answer for five seconds") from None
 
@@ -202,7 +204,8 @@ class Sessions:
         second, zero_s = 0, math.nan
         while True:
             try:
-                message = await asyncio.wait_for(ws.receive(), IDLE_S)
+                async with asyncio.timeout(IDLE_S):
+                    message = await ws.receive()
             except TimeoutError:
                 raise Closed(SLOW, f"nothing came from the page for {IDLE_S:.0f} seconds") from None
             if message["type"] == "websocket.disconnect":
@@ -273,7 +276,8 @@ def _push_picture(analyzer: Analyzer, jpeg: bytes, t: float) -> None:
 
 async def _hello(ws: WebSocket) -> dict[str, bool]:
     try:
-        first = await asyncio.wait_for(ws.receive(), HELLO_S)
+        async with asyncio.timeout(HELLO_S):
+            first = await ws.receive()
     except TimeoutError:
         raise Closed(SLOW, f"the page said nothing within {HELLO_S:.0f} seconds") from None
     if first["type"] == "websocket.disconnect":
@@ -327,7 +331,8 @@ async def _close(ws: WebSocket, code: int, words: str) -> None:
     """Say why, then close; a page that does not listen is left to the server."""
     try:
         text = json.dumps({"kind": "closed", "v": VERSION, "code": code, "words": words})
-        await asyncio.wait_for(ws.send_text(text), 1.0)
-        await asyncio.wait_for(ws.close(code), 1.0)
+        async with asyncio.timeout(1.0):
+            await ws.send_text(text)
+            await ws.close(code)
     except (WebSocketDisconnect, RuntimeError, TimeoutError):
         pass

@@ -101,7 +101,8 @@ class CueStream:
             async for batch in self._batches(lambda: reading.done()):
                 for cues in batch.items:
                     for cue in cues:
-                        await asyncio.wait_for(ws.send_text(_line(cue)), SEND_S)
+                        async with asyncio.timeout(SEND_S):
+                            await ws.send_text(_line(cue))
         except (WebSocketDisconnect, TimeoutError, RuntimeError):
             pass  # it left, or takes nothing
         finally:
@@ -199,7 +200,8 @@ class CueStream:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), 1.0)
+                    async with asyncio.timeout(1.0):
+                        await event.wait()
                 event.clear()
                 yield
         finally:

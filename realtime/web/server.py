@@ -49,7 +49,7 @@ class QuietAboutRequests(logging.Filter):
 
 
 logging.getLogger("uvicorn.error").addFilter(QuietAboutRequests())
-logging.getLogger("uvicorn.access").propagate = False
+logging.getLogger("uvicorn.access").disabled = True
 
 
 class PromptRequests(H11Protocol):
