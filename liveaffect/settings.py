@@ -49,7 +49,7 @@ class Settings:
     fps: float = 30.0
     """Pictures a second asked of the camera."""
     sink: tuple[str, ...] = ()
-    """Outputs: 'window', or a file whose ending says what it is (.mp4, .jsonl, .csv, .png)."""
+    """Outputs: 'window', a file named by its ending (.mp4, .jsonl, .csv, .png), 'camera', a server."""
     engine: str = "auto"
     """Which back end runs the networks: auto, tensorrt, onnx, onnx-int8, torch, scripted."""
     require_gpu: bool = False
@@ -74,6 +74,8 @@ class Settings:
     """Personal profile of the only or largest face; see `liveaffect calibrate baseline`."""
     verbose: bool = False
     """Say why each network runs where it runs."""
+    notice: bool = True
+    """Mark pictures that leave the process: whoever sees them is told that emotions are being analysed."""
     host: str = "127.0.0.1"
     """Where `serve` listens; anything but loopback wants a token."""
     port: int = 8765

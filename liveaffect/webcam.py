@@ -105,7 +105,10 @@ def open_outputs(settings: Settings, say: Say, *, sound: bool) -> list[Sink]:
     if settings.sink:
         sinks: list[Sink] = []
         try:
-            sinks.extend(open_sink(name, sound=sound) for name in settings.sink)
+            sinks.extend(
+                open_sink(name, sound=sound, notice=settings.notice, token=settings.token)
+                for name in settings.sink
+            )
         except (SinkError, MissingLibrary):
             Outputs(sinks).close()
             raise

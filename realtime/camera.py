@@ -19,7 +19,6 @@ from liveaffect.realtime.capture.grabber import Capture, CaptureFormat, Grabber
 from liveaffect.realtime.clock import Clock
 from liveaffect.realtime.devices import Device, by_name, devices_in_words, list_cameras
 from liveaffect.realtime.errors import (
-    SettingsError,
     SourceBusy,
     SourceChanged,
     SourceError,
@@ -56,11 +55,6 @@ class Camera:
         capture: Callable[[int | str], Capture] = opencv_capture,
         devices: Callable[[], list[Device]] = list_cameras,
     ) -> None:
-        if spec == "screen":
-            raise SettingsError(
-                "--camera screen: watching the screen does not exist yet. Use a camera's number or name, "
-                "a device file, a video file or a URL"
-            )
         self._spec = spec
         self._clock = clock
         self._wish = wish or CaptureFormat()

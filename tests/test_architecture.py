@@ -34,6 +34,7 @@ GROUPS = {
         "capture",
         "camera",
         "microphone",
+        "shared_screen",
         "replay",
         "picture",
         "portrait",

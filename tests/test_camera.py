@@ -215,11 +215,6 @@ def test_a_device_that_is_there_and_does_not_open_is_busy_or_refused(
         refused.open()
 
 
-def test_the_screen_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match="screen"):
-        Camera("screen", FakeClock())
-
-
 def test_a_password_in_a_url_is_not_shown() -> None:
     assert Camera("rtsp://me:secret@host/live", FakeClock()).name == "camera:rtsp://host/live"
 

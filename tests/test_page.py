@@ -134,7 +134,7 @@ def number_of(cells: list[int]) -> int | None:
 
 
 def test_an_answer_is_about_the_picture_whose_number_the_page_shows(browser: Any, served: Served) -> None:
-    """What the page says was captured at a time is what its own video shows then, and boxes stand at the face."""
+    """What was captured at a time is what the page's own video shows then; boxes stand at the face."""
     with opened(browser, served) as page:
         start(page)
         shown = []

@@ -24,7 +24,11 @@ def add_watching(commands: Any) -> None:
 
     live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
     live.epilog = WINDOW_KEYS
-    live.add_argument("--camera", action="append", help="index, name, device, file, URL or none; repeatable")
+    live.add_argument(
+        "--camera",
+        action="append",
+        help="index, name, device, file, URL, screen, screen:x,y,w,h, window:NAME or none; repeatable",
+    )
     live.add_argument(
         "--mic",
         action="append",
@@ -35,7 +39,14 @@ def add_watching(commands: Any) -> None:
     live.add_argument(
         "--sink",
         action="append",
-        help="window, a .mp4 .jsonl .csv .png file, or - for cues on stdout; repeatable",
+        help="window, a .mp4 .jsonl .csv .png file, - for cues on stdout, camera (a virtual one), "
+        "ws://127.0.0.1:8765, mqtt://HOST, nats://HOST, osc://HOST, lsl; repeatable",
+    )
+    live.add_argument(
+        "--notice",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="mark pictures that leave the program: emotions are being analysed (default: yes)",
     )
     live.add_argument("--seconds", type=float, help="stop after so many seconds")
     _personal_flags(live)

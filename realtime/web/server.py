@@ -41,7 +41,7 @@ _TYPES = {
 
 
 class QuietAboutRequests(logging.Filter):
-    """uvicorn names the path of every connection, in which a token may stand, and each refusal as an error."""
+    """uvicorn names the path of each connection, where a token may stand, and each refusal as an error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Only what went wrong inside."""
@@ -125,7 +125,7 @@ class WebServer:
             asyncio.run(self._serve())
         except (Exception, SystemExit) as error:  # noqa: BLE001  the one place where this thread's end is recorded
             self._failed = error
-            _LOG.error("the web server ended: %s", error)  # noqa: TRY400  said to the user, too
+            _LOG.error("the web server ended: %s", error)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -78,11 +78,9 @@ async function open(cameraId, microphoneId) {
   if (width && height) stage.style.aspectRatio = `${width} / ${height}`;
   if (source === "camera") await fillDevices(at("camera"), at("microphone"), stream);
   at("devices-open").hidden = source !== "camera";
-  const hello = { v: 1, pictures: true, sound: stream.getAudioTracks().length > 0 };
-  const url = `${location.origin.replace("http", "ws")}/session${token ? `?token=${encodeURIComponent(token)}` : ""}`;
-  worker.postMessage({ kind: "open", url, hello, zeroS, width: WIDTHS[source] });
-  unfeed = await feed(stream, video, worker);
   curtain("Starting", "The networks are being loaded.");
+  worker.postMessage({ kind: "open", ...session() });
+  unfeed = await feed(stream, video, worker);
 }
 
 function halt() {
@@ -238,12 +236,13 @@ function pause() {
   if (on) { video.pause(); worker.postMessage({ kind: "close" }); setState("off", "paused"); people.clear(); answer = null; }
   else if (stream) {
     video.play();
-    worker.postMessage({ kind: "open", ...sessionAgain() });
+    curtain("Starting");
+    worker.postMessage({ kind: "open", ...session() });
     setState("wait", "starting");
   }
 }
 
-function sessionAgain() {
+function session() {
   const url = `${location.origin.replace("http", "ws")}/session${token ? `?token=${encodeURIComponent(token)}` : ""}`;
   return { url, hello: { v: 1, pictures: true, sound: stream.getAudioTracks().length > 0 }, zeroS, width: WIDTHS[source] };
 }
@@ -326,7 +325,7 @@ at("start-form").addEventListener("submit", (event) => {
 });
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || at("help").open) return;
-  if (event.target.closest("input, select, button, a") && event.key === " ") return;
+  if (event.target.closest("input, select, button") && event.key === " ") return;
   if (event.target.closest("select")) return;
   const id = KEYS[event.key];
   if (!id || (at("run").hidden && !["theme", "help-open"].includes(id)) || at(id).hidden) return;

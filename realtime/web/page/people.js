@@ -52,7 +52,7 @@ export class People {
     element.setAttribute("aria-label", nameOf(track));
     const [head, said, bars] = [made("header"), made("p", "said"), made("div", "bars")];
     const card = {
-      element, speaks: made("span", "speaks"), dot: made("i", "dot"), label: made("b"), sure: made("span"),
+      element, speaks: made("span", "speaks"), dot: made("i", "dot"), label: made("b", "label"), sure: made("span"),
       reason: made("p", "reason"), foot: made("footer"), bars: [], seenS: 0,
     };
     head.append(made("span", "", nameOf(track)), card.speaks);
