@@ -44,6 +44,8 @@ class Settings:
     """Cameras: index, part of a name, device, file, URL, or 'none'. Several are analysed together."""
     mic: tuple[str, ...] = ("auto",)
     """Microphones: 'default', index, part of a name, or 'none'; 'auto': the default one, none with a film."""
+    pair: tuple[str, ...] = ()
+    """CAMERA=MICROPHONE: this microphone hears the people before this camera only, as screen=output does."""
     size: str = "640x480"
     """Picture size asked of the camera, WIDTHxHEIGHT."""
     fps: float = 30.0
@@ -137,6 +139,20 @@ class Settings:
         films = bool(cameras) and all(map(names_a_file, cameras))
         names = ["none" if films else "default"] if self.mic == ("auto",) else self.mic
         return [name for name in names if name != "none"]
+
+    @property
+    def pairs(self) -> dict[str, str]:
+        """Names of microphones to names of cameras, as sources are called."""
+        found: dict[str, str] = {}
+        for pair in self.pair:
+            camera, equals, mic = pair.rpartition("=")
+            if not equals or camera not in self.camera or mic not in self.microphones:
+                raise SettingsError(
+                    f"--pair {pair}: it is CAMERA=MIC, with names as they stand behind --camera and --mic, "
+                    "such as --camera screen --mic output --pair screen=output"
+                )
+            found[f"mic:{mic}"] = f"camera:{camera}"
+        return found
 
     @property
     def weights_folder(self) -> Path | None:

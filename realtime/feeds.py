@@ -39,7 +39,7 @@ class Feed:
 def camera_feed(
     name: str, clock: Clock, *, size: tuple[int, int] = (640, 480), fps: float = 30.0, later_ns: int = 0
 ) -> Feed:
-    """A camera by index, name or device, a URL, the screen, or a file as if live (`later_ns` as in `Restamped`)."""
+    """A camera by index, name or device, a URL, the screen, or a file (`later_ns` as in `Restamped`)."""
     from liveaffect.realtime.camera import Camera
     from liveaffect.realtime.capture.grabber import CaptureFormat
 
@@ -63,14 +63,15 @@ def camera_feed(
 
 
 def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
-    """A microphone by index or name, its stamps set right; or a sound file played as if live."""
+    """A microphone by index or name, its stamps set right; what is played; or a sound file as if live."""
+    from liveaffect.realtime.capture.played_sound import OUTPUT, PlayedSound
     from liveaffect.realtime.microphone import Microphone
 
     if names_a_file(name):
         return file_feed(Path(name), clock, later_ns)
 
     def make() -> Source:
-        microphone = Microphone(name, clock)
+        microphone = Microphone(name, clock, PlayedSound() if name == OUTPUT else None)
         return Restamped(microphone, later_ns) if later_ns else microphone
 
     return Feed(make().name, make, pictures=False, sound=True, live=True)

@@ -48,6 +48,7 @@ class SharedScreen:
         self._window = spec.removeprefix("window:") if spec.startswith("window:") else ""
         self._grabber: Any = None
         self._closing = threading.Event()
+        self._lock = threading.Lock()
         self._next_ns = self._looked_ns = 0
         self._seq = self._failed = 0
         self._size: tuple[int, int] | None = None
@@ -70,7 +71,7 @@ class SharedScreen:
                 "or pip install 'liveaffect[screen]'"
             ) from error
         try:
-            self._grabber = mss.mss()
+            self._grabber = mss.MSS()
         except (ScreenShotError, OSError) as error:
             raise SourceNotFound(f"{self.name}: no screen can be read here ({error})") from error
         if self._window:
@@ -87,7 +88,10 @@ class SharedScreen:
         self._next_ns = max(self._next_ns + self._step_ns, now_ns)
         if self._window and now_ns - self._looked_ns >= _LOOKED_FOR_EVERY_NS:
             self._looked_ns, self._part = now_ns, window_part(self._window)
-        image = self._grab()
+        with self._lock:
+            if self._closing.is_set():
+                raise SourceError(f"{self.name} was closed")
+            image = self._grab()
         if image is None:
             return None
         size = image.shape[1], image.shape[0]
@@ -101,6 +105,9 @@ class SharedScreen:
     def close(self) -> None:
         """Safe to call twice, and from another thread."""
         self._closing.set()
+        with self._lock:
+            if self._grabber is not None:
+                self._grabber.close()
 
     def _grab(self) -> Any:
         from mss.exception import ScreenShotError

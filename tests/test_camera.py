@@ -16,7 +16,6 @@ from liveaffect.realtime.capture.grabber import CaptureFormat
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.devices import Device, by_name, list_cameras
 from liveaffect.realtime.errors import (
-    SettingsError,
     SourceBusy,
     SourceChanged,
     SourceError,

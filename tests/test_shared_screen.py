@@ -91,6 +91,11 @@ def picture_of(source: SharedScreen, number: int = NUMBER) -> VideoFrame:
     raise AssertionError("the picture with the number was not seen")
 
 
+def read_until_it_ends(source: SharedScreen) -> None:
+    for _ in range(200):
+        source.read(1.0)
+
+
 def test_a_screen_keeps_the_contract_of_sources(desktop: str) -> None:
     check_source(lambda: SharedScreen("screen:0,0,160,120", MonotonicClock(), fps=60.0))
 
@@ -136,8 +141,7 @@ def test_a_window_that_is_closed_is_said(show: Show) -> None:
     run.kill()
     run.wait()
     with pytest.raises(SourceNotFound, match="Short call"):
-        for _ in range(200):
-            source.read(1.0)
+        read_until_it_ends(source)
     source.close()
 
 
@@ -178,6 +182,5 @@ def test_a_window_of_another_size_is_opened_anew(show: Show) -> None:
     picture_of(source)
     subprocess.run(["xdotool", "search", "--name", "Resized", "windowsize", "320", "200"], check=True)
     with pytest.raises(SourceChanged, match="320, 200"):
-        for _ in range(200):
-            source.read(1.0)
+        read_until_it_ends(source)
     source.close()

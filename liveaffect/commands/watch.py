@@ -32,8 +32,10 @@ def add_watching(commands: Any) -> None:
     live.add_argument(
         "--mic",
         action="append",
-        help="default, index, name, file or none; repeatable. Not given: the default one, none with a film",
+        help="default, index, name, file, output (what the loudspeaker plays) or none; repeatable. "
+        "Not given: the default one, none with a film",
     )
+    live.add_argument("--pair", action="append", help="CAMERA=MIC: whom a microphone hears; repeatable")
     live.add_argument("--size", help="picture size to ask for, such as 1280x720")
     live.add_argument("--fps", type=float, help="pictures a second to ask for")
     live.add_argument(
@@ -44,8 +46,8 @@ def add_watching(commands: Any) -> None:
     )
     live.add_argument(
         "--notice",
-        action=argparse.BooleanOptionalAction,
-        default=None,
+        type=_yes_or_no,
+        metavar="yes|no",
         help="mark pictures that leave the program: emotions are being analysed (default: yes)",
     )
     live.add_argument("--seconds", type=float, help="stop after so many seconds")
@@ -76,6 +78,12 @@ def add_watching(commands: Any) -> None:
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--cropped", action="store_true", help="the pictures are face crops already")
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither yes nor no")
+    return text == "yes"
 
 
 def _demo(given: argparse.Namespace, settings: Settings) -> int:

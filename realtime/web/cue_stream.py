@@ -19,6 +19,7 @@ from PIL import Image
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from liveaffect.realtime.clock import SECOND, Clock, MonotonicClock
@@ -33,6 +34,20 @@ SEND_S = 5.0
 JPEG_QUALITY = 85
 BOUNDARY = "picture"
 _STALE_S = 2.0
+
+
+class PromptStream(StreamingResponse):
+    """A stream whose reader is let go when it takes nothing for a while; else it would stay for ever."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Until the stream or the patience ends."""
+
+        async def promptly(message: Message) -> None:
+            async with asyncio.timeout(SEND_S):
+                await send(message)
+
+        with contextlib.suppress(TimeoutError):
+            await super().__call__(scope, receive, promptly)
 
 
 class CueStream:
@@ -123,7 +138,7 @@ class CueStream:
                 for cues in batch.items:
                     yield "".join(f"event: cue\ndata: {_line(cue)}\n\n" for cue in cues)
 
-        return StreamingResponse(events(), media_type="text/event-stream")
+        return PromptStream(events(), media_type="text/event-stream")
 
     async def _pictures(self, request: Request) -> Response:
         """The drawn picture as multipart JPEG, which an <img> shows; newest only."""
@@ -144,7 +159,7 @@ class CueStream:
             finally:
                 self._wanted -= 1
 
-        return StreamingResponse(parts(), media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+        return PromptStream(parts(), media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
     async def _metrics(self, request: Request) -> Response:
         """For Prometheus."""

@@ -45,7 +45,7 @@ class QuietAboutRequests(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Only what went wrong inside."""
-        return record.levelno >= logging.WARNING and "without completing handshake" not in record.msg
+        return record.levelno >= logging.WARNING and "without completing" not in record.msg
 
 
 logging.getLogger("uvicorn.error").addFilter(QuietAboutRequests())
