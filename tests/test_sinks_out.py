@@ -204,9 +204,10 @@ def test_no_notice_is_the_users_word(tmp_path: Path) -> None:
 def listening(port: int, *topics: str) -> Iterator[dict[str, list[Any]]]:
     """What a client hears of these topics."""
     import paho.mqtt.client as mqtt
+    from paho.mqtt.enums import CallbackAPIVersion
 
     heard: dict[str, list[Any]] = {}
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.on_connect = lambda *_: client.subscribe([(topic, 0) for topic in topics])
     client.on_message = lambda _, __, message: heard.setdefault(message.topic, []).append(message.payload)
     client.connect("127.0.0.1", port)
@@ -300,7 +301,7 @@ def test_osc_is_understood() -> None:
 
 
 def test_lsl_stamps_samples_with_when_they_were_true() -> None:
-    import pylsl
+    import pylsl  # type: ignore[import-untyped]
 
     sink = open_network("lsl")
     try:
@@ -337,6 +338,7 @@ class Device:
     gate = threading.Event()
 
     def __init__(self, *, width: int, height: int, fps: float, fourcc: int, device: str | None) -> None:
+        self.shape = (height, width, 3)
         self.sizes.append((width, height))
 
     def close(self) -> None:
@@ -345,7 +347,7 @@ class Device:
     def send(self, picture: Any) -> None:
         """Waits as a driver may, for its reader."""
         assert self.gate.wait(20)
-        self.frames.append(picture.copy())
+        self.frames.append(picture.reshape(self.shape).copy())
 
     def device(self) -> str:
         return "stand-in"
@@ -356,7 +358,7 @@ class Device:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> type[Device]:
-    import pyvirtualcam.camera
+    import pyvirtualcam.camera  # type: ignore[import-untyped]
 
     monkeypatch.setattr(pyvirtualcam.camera, "BACKENDS", {"stand-in": Device})
     Device.frames.clear()

@@ -25,6 +25,7 @@ class MqttLink:
 
     def __init__(self, where: SplitResult, port: int) -> None:
         import paho.mqtt.client as mqtt
+        from paho.mqtt.enums import CallbackAPIVersion
 
         self._where, self._port = where, port
         self._topic = where.path.strip("/") or "liveaffect"
@@ -32,7 +33,7 @@ class MqttLink:
         self._told_ns = -_STATE_EVERY_NS
         self._welcomed = threading.Event()
         self._refused = ""
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
         self._client.connect_timeout = ANSWERS_WITHIN_S
         self._client.will_set(f"{self._topic}/available", "offline", retain=True)
         self._client.on_connect = self._answered
@@ -187,7 +188,7 @@ class LslLink:
     """`label` is its place in LABELS, -1 for 'not sure'; an age of -1 means no evidence."""
 
     def __init__(self) -> None:
-        import pylsl
+        import pylsl  # type: ignore[import-untyped]
 
         self._pylsl = pylsl
         info = pylsl.StreamInfo(

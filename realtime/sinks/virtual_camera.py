@@ -36,7 +36,7 @@ class VirtualCamera:
 
     def __init__(self) -> None:
         try:
-            import pyvirtualcam
+            import pyvirtualcam  # type: ignore[import-untyped]
         except ImportError as error:
             raise MissingLibrary(
                 "--sink camera needs pyvirtualcam, of the extra 'screen': uv sync --extra screen, "

@@ -11,7 +11,8 @@ import contextlib
 import io
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,10 @@ _STALE_S = 2.0
 class PromptStream(StreamingResponse):
     """A stream whose reader is let go when it takes nothing for a while; else it would stay for ever."""
 
+    def __init__(self, chunks: AsyncGenerator[str | bytes, None], media_type: str) -> None:
+        super().__init__(chunks, media_type=media_type)
+        self._chunks = chunks
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Until the stream or the patience ends."""
 
@@ -46,8 +51,11 @@ class PromptStream(StreamingResponse):
             async with asyncio.timeout(SEND_S):
                 await send(message)
 
-        with contextlib.suppress(TimeoutError):
-            await super().__call__(scope, receive, promptly)
+        try:
+            with contextlib.suppress(TimeoutError):
+                await super().__call__(scope, receive, promptly)
+        finally:
+            await self._chunks.aclose()
 
 
 class CueStream:
@@ -113,9 +121,9 @@ class CueStream:
         await ws.accept()
         reading = asyncio.create_task(_until_it_leaves(ws))
         try:
-            async for batch in self._batches(lambda: reading.done()):
-                for cues in batch.items:
-                    for cue in cues:
+            async with aclosing(self._batches(lambda: reading.done())) as batches:
+                async for batch in batches:
+                    for cue in (cue for cues in batch.items for cue in cues):
                         async with asyncio.timeout(SEND_S):
                             await ws.send_text(_line(cue))
         except (WebSocketDisconnect, TimeoutError, RuntimeError):
@@ -128,15 +136,16 @@ class CueStream:
         if said := self._refusal(request):
             return PlainTextResponse(said, 400)
 
-        async def events() -> AsyncIterator[str]:
+        async def events() -> AsyncGenerator[str | bytes, None]:
             yield "retry: 1000\n\n"
-            async for batch in self._batches(lambda: False):
-                if batch.missed:
-                    yield f'event: lost\ndata: {{"v":{VERSION},"grid_points":{batch.missed}}}\n\n'
-                if not batch.items:
-                    yield ": nothing new\n\n"  # a reader that left is noticed by writing to it
-                for cues in batch.items:
-                    yield "".join(f"event: cue\ndata: {_line(cue)}\n\n" for cue in cues)
+            async with aclosing(self._batches(lambda: False)) as batches:
+                async for batch in batches:
+                    if batch.missed:
+                        yield f'event: lost\ndata: {{"v":{VERSION},"grid_points":{batch.missed}}}\n\n'
+                    if not batch.items:
+                        yield ": nothing new\n\n"  # a reader that left is noticed by writing to it
+                    for cues in batch.items:
+                        yield "".join(f"event: cue\ndata: {_line(cue)}\n\n" for cue in cues)
 
         return PromptStream(events(), media_type="text/event-stream")
 
@@ -145,17 +154,18 @@ class CueStream:
         if self._readers >= MOST_READERS:
             return PlainTextResponse(f"{MOST_READERS} readers are being served already", 503)
 
-        async def parts() -> AsyncIterator[bytes]:
+        async def parts() -> AsyncGenerator[str | bytes, None]:
             sent = 0
             self._wanted += 1
             try:
-                async for _ in self._turns():
-                    number, picture = self._picture
-                    if number != sent and picture.size:
-                        jpeg = await asyncio.to_thread(_jpeg, picture)
-                        head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}"
-                        yield head.encode() + b"\r\n\r\n" + jpeg + b"\r\n"
-                        sent = number
+                async with aclosing(self._turns()) as turns:
+                    async for _ in turns:
+                        number, picture = self._picture
+                        if number != sent and picture.size:
+                            jpeg = await asyncio.to_thread(_jpeg, picture)
+                            head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}"
+                            yield head.encode() + b"\r\n\r\n" + jpeg + b"\r\n"
+                            sent = number
             finally:
                 self._wanted -= 1
 
@@ -196,18 +206,19 @@ class CueStream:
             return f"{MOST_READERS} readers are being served already\n"
         return None
 
-    async def _batches(self, is_over: Callable[[], bool]) -> AsyncIterator[Batch[tuple[Cue, ...]]]:
+    async def _batches(self, is_over: Callable[[], bool]) -> AsyncGenerator[Batch[tuple[Cue, ...]], None]:
         """What is told from now on; an empty batch every second in which nothing is."""
         cursor = self._cues.written
-        async for _ in self._turns():
-            batch = self._cues.read_since(cursor)
-            cursor = batch.cursor
-            self._counts["missed"] += batch.missed
-            if is_over():
-                return
-            yield batch
+        async with aclosing(self._turns()) as turns:
+            async for _ in turns:
+                batch = self._cues.read_since(cursor)
+                cursor = batch.cursor
+                self._counts["missed"] += batch.missed
+                if is_over():
+                    return
+                yield batch
 
-    async def _turns(self) -> AsyncIterator[None]:
+    async def _turns(self) -> AsyncGenerator[None, None]:
         """Whenever something is new, and every second."""
         event = asyncio.Event()
         self._changed.add(event)
