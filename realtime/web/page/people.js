@@ -83,7 +83,8 @@ function fill(card, cue, nowS) {
     bar.style.width = `${100 * cue.fused[label]}%`;
     share.textContent = percent(cue.fused[label]);
   }
+  const since = Math.max(0, 1000 * (nowS - cue.t));
   const parts = Object.entries(cue.age_ms).filter(([, age]) => age !== null)
-    .map(([kind, age]) => `${kind} ${percent(cue.weights[kind])}, ${age} ms old`);
+    .map(([kind, age]) => `${kind} ${percent(cue.weights[kind])}, ${Math.round((age + since) / 10) * 10} ms old`);
   card.foot.textContent = parts.join(" · ") || "no reading yet";
 }

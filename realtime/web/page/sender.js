@@ -74,10 +74,10 @@ async function takeFrames(readable) {
 // The picture is sent, or left out because newer ones will come; it is closed in either case.
 async function offer(picture, capturedS) {
   counts.taken++;
-  const nowS = absoluteS();
-  const t = wanted ? capturedS - wanted.zeroS : 0;
-  while (inFlight.length && nowS - wanted.zeroS - inFlight[0] > GIVEN_UP_S) { inFlight.shift(); counts.lost++; }
-  if (!wanted || !ready || t < 0) { counts.kept++; picture.close(); return; }
+  if (!wanted || !ready || capturedS < wanted.zeroS) { counts.kept++; picture.close(); return; }
+  const t = capturedS - wanted.zeroS;
+  const nowS = absoluteS() - wanted.zeroS;
+  while (inFlight.length && nowS - inFlight[0] > GIVEN_UP_S) { inFlight.shift(); counts.lost++; }
   if (busy || inFlight.length >= IN_FLIGHT || socket.bufferedAmount > BUFFERED_BYTES) {
     counts.left++;
     picture.close();
