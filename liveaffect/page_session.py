@@ -61,7 +61,7 @@ class Closed(Exception):
 
 
 @dataclasses.dataclass(slots=True)
-class Ledger:
+class PageLedger:
     """What became of the pictures of one session: received = analysed + lost + in flight."""
 
     received: int = 0
@@ -87,7 +87,7 @@ class Ledger:
 class Outbox:
     """What waits for the page: the newest answer, some grid points, the health. One event loop."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: PageLedger) -> None:
         self._ledger = ledger
         self._answer: str | None = None
         self._cues: deque[str] = deque()
@@ -143,7 +143,7 @@ class Sessions:
         self._publish = publish
         self._clock = MonotonicClock()
         self._numbers = 0
-        self.ledgers: dict[int, Ledger] = {}
+        self.ledgers: dict[int, PageLedger] = {}
         """Of the sessions that run, by number."""
 
     async def serve(self, ws: WebSocket) -> None:
@@ -155,7 +155,7 @@ class Sessions:
                     FULL, f"{self._most} pages are analysed already, which is all. Close one of them"
                 )
             self._numbers += 1
-            number, ledger = self._numbers, Ledger()
+            number, ledger = self._numbers, PageLedger()
             self.ledgers[number] = ledger
             try:
                 await self._run(ws, f"page:{number}", ledger)
@@ -170,7 +170,7 @@ class Sessions:
         except (WebSocketDisconnect, RuntimeError):
             pass  # it left, perhaps while it was being answered
 
-    async def _run(self, ws: WebSocket, name: str, ledger: Ledger) -> None:
+    async def _run(self, ws: WebSocket, name: str, ledger: PageLedger) -> None:
         wants = await _hello(ws)
         loop, outbox = asyncio.get_running_loop(), Outbox(ledger)
         outbox.put({"kind": "loading", "v": VERSION})
@@ -198,7 +198,7 @@ class Sessions:
             await asyncio.gather(*working, return_exceptions=True)
             await asyncio.to_thread(analyzer.close)
 
-    async def _receive(self, ws: WebSocket, analyzer: Analyzer, ledger: Ledger) -> None:
+    async def _receive(self, ws: WebSocket, analyzer: Analyzer, ledger: PageLedger) -> None:
         """Take what comes until the page leaves; backpressure is that of the connection."""
         counts: Counter[int] = Counter()
         second, zero_s = 0, math.nan
@@ -227,7 +227,7 @@ class Sessions:
                 ledger.samples += len(content) // 2
                 analyzer.push_sound(np.frombuffer(content, "<i2"), t, number)
 
-    async def _hand_on(self, analyzer: Analyzer, outbox: Outbox, name: str, ledger: Ledger) -> None:
+    async def _hand_on(self, analyzer: Analyzer, outbox: Outbox, name: str, ledger: PageLedger) -> None:
         """Cues of the grid to the page and to `/cues`, and once a second how the session is doing."""
         said_ns = 0
         while True:

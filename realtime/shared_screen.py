@@ -145,7 +145,7 @@ def window_part(name: str) -> Part:
             f"window:{name} asks xdotool where the window is: sudo apt install xdotool, on Linux with X11. "
             "Elsewhere name a part of the screen: --camera screen:x,y,width,height"
         )
-    found = _asked("search", "--onlyvisible", "--name", re.escape(name))
+    found = _xdotool("search", "--onlyvisible", "--name", re.escape(name))
     parts = [part for number in found.split() if (part := _geometry(number)) is not None]
     if not parts:
         raise SourceNotFound(
@@ -158,7 +158,7 @@ def window_part(name: str) -> Part:
 def _geometry(number: str) -> Part | None:
     lines = dict(
         line.split("=", 1)
-        for line in _asked("getwindowgeometry", "--shell", number).splitlines()
+        for line in _xdotool("getwindowgeometry", "--shell", number).splitlines()
         if "=" in line
     )
     try:
@@ -167,7 +167,7 @@ def _geometry(number: str) -> Part | None:
         return None  # it was closed meanwhile
 
 
-def _asked(*words: str) -> str:
+def _xdotool(*words: str) -> str:
     try:
         return subprocess.run(
             ["xdotool", *words], capture_output=True, text=True, check=False, timeout=2

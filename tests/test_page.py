@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,14 @@ from numpy.typing import NDArray
 
 from liveaffect import Analyzer, Settings
 from liveaffect.realtime.capture.stamp import read_stamp
+from liveaffect.realtime.clock import MS
 from liveaffect.realtime.drawn_head import ActingHead
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces.files import FULL_RANGE, model_path
 from liveaffect.realtime.sinks.csv_file import COLUMNS
+from liveaffect.realtime.sinks.web import WebSink
 from liveaffect.realtime.speech import tone_voice, write_wav
+from liveaffect.realtime.testing.scenes import background, cue, frame
 from liveaffect.serve import Served
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -239,3 +244,52 @@ def test_without_consent_nothing_is_asked_of_the_browser(browser: Any, served: S
         page.wait_for_timeout(300)
         assert page.evaluate("() => document.getElementById('video').srcObject") is None
     assert Watched.seen == {}
+
+
+@pytest.fixture
+def sink() -> Iterator[WebSink]:
+    """The analyser's own camera: a grid point and a drawn picture every 50 ms."""
+    sink, over = WebSink("ws://127.0.0.1:0"), threading.Event()
+
+    def run() -> None:
+        t_ns = 0
+        while not over.wait(0.05):
+            t_ns += 50 * MS
+            sink.tell([replace(cue("happy", t_ns=t_ns), source="camera:0")])
+            if sink.wants_pictures:
+                picture = background(640, 480)
+                sink.show(picture, frame(picture))
+
+    teller = threading.Thread(target=run)
+    teller.start()
+    yield sink
+    over.set()
+    teller.join()
+    sink.close()
+
+
+def test_obs_gets_boxes_on_nothing_or_the_whole_picture(browser: Any, sink: WebSink) -> None:
+    """Transparent where nothing is drawn, a box where the cue has one; or the picture itself."""
+    page = browser.new_page(viewport={"width": 640, "height": 480})
+    said: list[str] = []
+    page.on("console", lambda line: said.append(line.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"http://127.0.0.1:{sink.port}/overlay?transparent=1&corner=tr")
+    inked = 0
+    for _ in range(100):
+        page.wait_for_timeout(100)
+        shot = cv2.imdecode(
+            np.frombuffer(page.screenshot(omit_background=True), np.uint8), cv2.IMREAD_UNCHANGED
+        )
+        alpha = shot[:, :, 3]
+        inked = int(np.count_nonzero(alpha[100:230, 198:330]))
+        if inked:
+            break
+    assert inked > 300, "no box was drawn"
+    assert np.count_nonzero(alpha[300:]) == 0, "something is drawn where nobody is"
+    assert np.count_nonzero(alpha[:60, 320:]) > 500, "the mark is missing"
+    page.goto(f"http://127.0.0.1:{sink.port}/overlay?picture=1")
+    page.wait_for_function("() => document.getElementById('picture').naturalWidth === 640", timeout=WAIT_MS)
+    assert not page.is_visible("#notice")  # the picture carries it
+    page.close()
+    assert said == []

@@ -54,11 +54,7 @@ def add_watching(commands: Any) -> None:
     _personal_flags(live)
     _overlay_flags(live)
 
-    serve = command(commands, "serve", _serve, "a page for video calls, in the browser on this machine")
-    serve.add_argument("--port", type=int, help="port on this machine; 0 takes any")
-    serve.add_argument("--host", help="address to listen at; anything but loopback wants --token")
-    serve.add_argument("--token", help="secret that pages must know; better: LIVEAFFECT_TOKEN")
-    serve.add_argument("--seconds", type=float, help="stop after so many seconds")
+    _add_serve(commands)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
     analyze.add_argument("files", nargs="+", type=Path, metavar="PATH", help="films, sounds, folders")
@@ -78,6 +74,14 @@ def add_watching(commands: Any) -> None:
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--cropped", action="store_true", help="the pictures are face crops already")
+
+
+def _add_serve(commands: Any) -> None:
+    serve = command(commands, "serve", _serve, "a page for video calls, in the browser on this machine")
+    serve.add_argument("--port", type=int, help="port on this machine; 0 takes any")
+    serve.add_argument("--host", help="address to listen at; anything but loopback wants --token")
+    serve.add_argument("--token", help="secret that pages must know; better: LIVEAFFECT_TOKEN")
+    serve.add_argument("--seconds", type=float, help="stop after so many seconds")
 
 
 def _yes_or_no(text: str) -> bool:

@@ -107,7 +107,7 @@ def open_sink(name: str, *, sound: bool = True, notice: bool = True, token: str 
 
         return WindowSink()
     if name == "lsl" or name.partition("://")[0] in NETWORK:
-        from liveaffect.realtime.sinks.network import open_network
+        from liveaffect.realtime.sinks.links import open_network
 
         return open_network(name)
     sink = _showing(name, sound=sound, token=token)

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from liveaffect.engines import LABELS
 from liveaffect.realtime.clock import SECOND, MonotonicClock, epoch_ns
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.sinks.network import LinkLost, sent_cue
+from liveaffect.realtime.errors import MissingLibrary, SinkError
+from liveaffect.realtime.sinks.network import Link, LinkLost, NetworkSink, sent_cue
 
 ANSWERS_WITHIN_S = 3.0
 _STATE_EVERY_NS = SECOND
@@ -233,3 +234,36 @@ def _state(cues: Sequence[Cue]) -> dict[str, Any]:
         "age_voice_ms": largest.age_ms[1],
         "t": largest.t,
     }
+
+
+def open_network(name: str) -> NetworkSink:
+    """The sink that a name with a scheme means. Raises SinkError or MissingLibrary."""
+    if name == "lsl":
+        return NetworkSink(name, _with_library(name, LslLink))
+    try:
+        where = urlsplit(name)
+        port, host = where.port, where.hostname
+    except ValueError as error:
+        raise SinkError(f"'{name}' is no address: {error}") from error
+    if not host:
+        raise SinkError(f"'{name}' names no server; such as {where.scheme}://127.0.0.1")
+    kinds: dict[str, tuple[Callable[[SplitResult, int], Link], int]] = {
+        "mqtt": (MqttLink, 1883),
+        "nats": (NatsLink, 4222),
+        "osc": (OscLink, 9000),
+    }
+    kind, usual_port = kinds[where.scheme]
+    shown = f"{where.scheme}://{host}:{port or usual_port}{where.path}"  # without a password
+    return NetworkSink(shown, _with_library(shown, lambda: kind(where, port or usual_port)))
+
+
+def _with_library(name: str, make: Callable[[], Link]) -> Callable[[], Link]:
+    """Refuse at once where the package is missing."""
+    try:
+        make().close()
+    except ImportError as error:
+        raise MissingLibrary(
+            f"{name} needs the package that holds '{error.name}', of the extra 'outputs': "
+            "uv sync --extra outputs, or pip install 'liveaffect[outputs]'"
+        ) from error
+    return make

@@ -10,14 +10,13 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
-from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.realtime.clock import MS, epoch_ns
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.errors import MissingLibrary, SinkError
+from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.ring import Ring
 
@@ -125,42 +124,7 @@ class NetworkSink:
             _LOG.warning("%s: %s; trying again", self.name, lost)
 
 
-def open_network(name: str) -> NetworkSink:
-    """The sink that a name with a scheme means. Raises SinkError or MissingLibrary."""
-    from liveaffect.realtime.sinks import links
-
-    if name == "lsl":
-        return NetworkSink(name, _with_library(name, lambda: links.LslLink()))
-    try:
-        where = urlsplit(name)
-        port, host = where.port, where.hostname
-    except ValueError as error:
-        raise SinkError(f"'{name}' is no address: {error}") from error
-    if not host:
-        raise SinkError(f"'{name}' names no server; such as {where.scheme}://127.0.0.1")
-    kinds: dict[str, tuple[Callable[[SplitResult, int], Link], int]] = {
-        "mqtt": (links.MqttLink, 1883),
-        "nats": (links.NatsLink, 4222),
-        "osc": (links.OscLink, 9000),
-    }
-    kind, usual_port = kinds[where.scheme]
-    shown = f"{where.scheme}://{host}:{port or usual_port}{where.path}"  # without a password
-    return NetworkSink(shown, _with_library(shown, lambda: kind(where, port or usual_port)))
-
-
 def sent_cue(cue: Cue) -> dict[str, object]:
     """A cue as it is sent: what the documented one says, and how long ago it was made."""
     age_ms = None if cue.epoch_ns is None else max(0, epoch_ns() - cue.epoch_ns) // MS
     return {**cue.to_json(), "sent_after_ms": age_ms}
-
-
-def _with_library(name: str, make: Callable[[], Link]) -> Callable[[], Link]:
-    """Refuse at once where the package is missing."""
-    try:
-        make().close()
-    except ImportError as error:
-        raise MissingLibrary(
-            f"{name} needs the package that holds '{error.name}', of the extra 'outputs': "
-            "uv sync --extra outputs, or pip install 'liveaffect[outputs]'"
-        ) from error
-    return make

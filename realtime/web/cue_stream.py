@@ -162,7 +162,7 @@ class CueStream:
                     async for _ in turns:
                         number, picture = self._picture
                         if number != sent and picture.size:
-                            jpeg = await asyncio.to_thread(_jpeg, picture)
+                            jpeg = await asyncio.to_thread(_encoded, picture)
                             head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}"
                             yield head.encode() + b"\r\n\r\n" + jpeg + b"\r\n"
                             sent = number
@@ -249,7 +249,7 @@ def _line(cue: Cue) -> str:
     return json.dumps(cue.to_json(), separators=(",", ":"), allow_nan=False)
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+def _encoded(picture: NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
     Image.fromarray(picture).save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()

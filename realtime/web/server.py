@@ -70,7 +70,7 @@ class WebServer:
 
     def __init__(self, routes: Sequence[BaseRoute], pages: dict[str, str], access: Access, port: int) -> None:
         check_access(access)
-        self._socket = _listen(access.host, port)
+        self._socket = _bound(access.host, port)
         self.port: int = self._socket.getsockname()[1]
         files = [*pages.items(), *((f"/page/{name}", name) for name in _names() if not name.endswith("html"))]
         access = replace(access, open_paths=frozenset(path for path, _ in files))
@@ -146,7 +146,7 @@ def check_access(access: Access) -> None:
         raise SettingsError("a token that short can be guessed: take at least 16 characters")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
