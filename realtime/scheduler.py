@@ -21,7 +21,7 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.estimate import Circumstances
 from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.fusion import fuse
-from liveaffect.realtime.load_shedder import FACES_HALVED, VOICES_HALVED, LoadShedder
+from liveaffect.realtime.load_shedder import FACES_HALVED, VOICE_SMALL, VOICES_HALVED, LoadShedder
 from liveaffect.realtime.networks import Networks, Row
 from liveaffect.realtime.people import Moment, Person, Profile, ProfileOwner, make_cue
 from liveaffect.realtime.pooling import Evidence, weighted_score
@@ -88,7 +88,9 @@ class Scheduler:
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
         self.shedder = LoadShedder(
-            [VOICES_HALVED] * bool(voice_analyzers) + [FACES_HALVED] * bool(sightings),
+            [VOICE_SMALL] * bool(voice_analyzers and networks.lighter)
+            + [VOICES_HALVED] * bool(voice_analyzers)
+            + [FACES_HALVED] * bool(sightings),
             len(sightings),
         )
         self._seen: dict[str, int] = {}
@@ -118,6 +120,7 @@ class Scheduler:
             self._hand_out_voices(now_ns, in_view)
         skipped = due.skipped if due is not None and self._last_index >= 0 else 0
         self.shedder.note(now_ns, late=late or skipped > 0)
+        self._choose_voice()
         people = [*in_view, *self._voices_of_nobody(now_ns)]
         wanted = due is not None or bool(looks) or self._anyone_new(people)
         cues = self._fuse(now_ns, people, skipped) if wanted else self._cues
@@ -130,6 +133,13 @@ class Scheduler:
                 self._publish(tuple(dataclasses.replace(cue, t_ns=t_ns) for cue in cues))
         level = max((voice_analyzer.level for voice_analyzer in self._voice_analyzers), default=0.0)
         return Snapshot(at_ns=now_ns, cues=cues, seen=dict(self._seen), level=level, notices=self._notices())
+
+    def _choose_voice(self) -> None:
+        """The full voice network or, while the machine is late, the lighter one."""
+        light, lighter = self.shedder.does(VOICE_SMALL), self._networks.lighter
+        if lighter is not None and self._networks.listen_lightly(light):
+            for voice_analyzer in self._voice_analyzers:
+                voice_analyzer.listen_with(lighter.statistics if light else None)
 
     def _anyone_new(self, people: Sequence[Person]) -> bool:
         """Whether somebody came or left since the last answer."""
