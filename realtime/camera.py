@@ -149,7 +149,8 @@ class Camera:
                 )
             return SourceBusy(
                 f"camera '{path}' is there but does not open: another program holds it, or it gives none. "
-                f"Close the other program, or choose another. {devices_in_words('Cameras', known)}"
+                "Most cameras serve one program at a time: close the other, or choose another camera; OBS "
+                f"can show our picture instead (docs/video-calls.md). {devices_in_words('Cameras', known)}"
             )
         return SourceNotFound(f"there is no camera {target}. {devices_in_words('Cameras', known)}")
 

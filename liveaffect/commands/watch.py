@@ -39,18 +39,7 @@ def add_watching(commands: Any) -> None:
     live.add_argument("--pair", action="append", help="CAMERA=MIC: whom a microphone hears; repeatable")
     live.add_argument("--size", help="picture size to ask for, such as 1280x720")
     live.add_argument("--fps", type=float, help="pictures a second to ask for")
-    live.add_argument(
-        "--sink",
-        action="append",
-        help="window, a .mp4 .jsonl .csv .png file, - for cues on stdout, camera (a virtual one), "
-        "ws://127.0.0.1:8765, mqtt://HOST, nats://HOST, osc://HOST, lsl; repeatable",
-    )
-    live.add_argument(
-        "--notice",
-        type=_yes_or_no,
-        metavar="yes|no",
-        help="mark pictures that leave the program: emotions are being analysed (default: yes)",
-    )
+    _output_flags(live)
     live.add_argument("--seconds", type=float, help="stop after so many seconds")
     _personal_flags(live)
     _overlay_flags(live)
@@ -83,6 +72,21 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("--host", help="address to listen at; anything but loopback wants --token")
     serve.add_argument("--token", help="secret that pages must know; better: LIVEAFFECT_TOKEN")
     serve.add_argument("--seconds", type=float, help="stop after so many seconds")
+
+
+def _output_flags(live: argparse.ArgumentParser) -> None:
+    live.add_argument(
+        "--sink",
+        action="append",
+        help="window, a .mp4 .jsonl .csv .png file, - for cues on stdout, camera (a virtual one), "
+        "ws://127.0.0.1:8765, mqtt://HOST, nats://HOST, osc://HOST, lsl; repeatable",
+    )
+    live.add_argument(
+        "--notice",
+        type=_yes_or_no,
+        metavar="yes|no",
+        help="mark pictures that leave the program: emotions are being analysed (default: yes)",
+    )
 
 
 def _yes_or_no(text: str) -> bool:

@@ -95,6 +95,8 @@ class NetworkSink:
                     connected, attempt = True, 0
                 except LinkLost as lost:
                     self._note_break(lost, first=attempt == 0)
+                    link.close()
+                    link = self._make()
                     if self._stop.wait(PAUSES_S[min(attempt, len(PAUSES_S) - 1)]):
                         break
                     attempt += 1
