@@ -281,6 +281,7 @@ def test_obs_gets_boxes_on_nothing_or_the_whole_picture(browser: Any, sink: WebS
         shot = cv2.imdecode(
             np.frombuffer(page.screenshot(omit_background=True), np.uint8), cv2.IMREAD_UNCHANGED
         )
+        assert shot is not None
         alpha = shot[:, :, 3]
         inked = int(np.count_nonzero(alpha[100:230, 198:330]))
         if inked:

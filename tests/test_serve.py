@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from liveaffect import Analyzer, Settings
 from liveaffect.page_session import HEAD, MOST_A_SECOND, PICTURE, SOUND, Closed, decoded, parsed
@@ -200,7 +201,7 @@ def test_a_foreign_name_that_points_here_is_turned_away(page: Page) -> None:
 @pytest.mark.parametrize("path", ["/session", "/cues"])
 def test_a_page_of_another_origin_cannot_connect(page: Page, path: str) -> None:
     for origin in ("https://evil.example", "http://127.0.0.1:1", "null"):
-        with pytest.raises(InvalidStatus) as refused, connect(f"ws://{page.at}{path}", origin=origin):  # type: ignore[arg-type]
+        with pytest.raises(InvalidStatus) as refused, connect(f"ws://{page.at}{path}", origin=Origin(origin)):
             pass
         assert refused.value.response.status_code == 403
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     any(shutil.which(name) is None for name in PROGRAMS), reason="needs a display: Xvfb, xdotool, ImageMagick"
 )
 NUMBER = 4711
-Show = Callable[[str, int, int, int], subprocess.Popen[bytes]]
+Show = Callable[[str, int, int], subprocess.Popen[bytes]]
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def show(desktop: str, tmp_path: Path) -> Iterator[Show]:
     """Puts up a window with a picture that carries its number."""
     shown: list[subprocess.Popen[bytes]] = []
 
-    def put_up(title: str, x: int, y: int, number: int = NUMBER) -> subprocess.Popen[bytes]:
+    def put_up(title: str, x: int, y: int) -> subprocess.Popen[bytes]:
         picture = background(480, 240).copy()
-        write_stamp(picture, number, 0)
+        write_stamp(picture, NUMBER, 0)
         path = tmp_path / f"{title}.png"
         cv2.imwrite(str(path), picture[:, :, ::-1])
         run = subprocess.Popen(
