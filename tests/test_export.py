@@ -35,8 +35,8 @@ NETWORKS = [
 ]
 LIGHT = [
     ("face", "live"),
-    ("voice", "live"),
-    ("voice", "live-fcn"),
+    ("voice", "student"),
+    ("voice", "amfbp"),
     ("fusion", "late"),
     ("fusion", "amfbp"),
 ]
@@ -104,7 +104,7 @@ def test_the_reference_finds_its_weights_in_the_exported_file(tmp_path: Path, ki
     found = manifests.read(export_onnx.export(kind, preset, tmp_path, state=module.state_dict()))
     again = open_weights(found, tmp_path)
     one = TorchEngine(presets.deploy(module), again.spec)
-    batch = probe.inputs(kind, 3, piece=found.recipe.piece)
+    batch = probe.for_tensors(kind, 3, found.inputs)
     wanted, given = one.infer(batch), again.infer(batch)
     for name, array in wanted.items():
         np.testing.assert_array_equal(given[name], array)
@@ -118,7 +118,7 @@ def test_weights_of_another_preset_are_not_taken_for_the_reference(tmp_path: Pat
 
 
 def test_names_batch_axis_and_shapes_are_those_of_the_protocol(tmp_path: Path) -> None:
-    path = export_onnx.export("voice", "live", tmp_path)
+    path = export_onnx.export("voice", "student", tmp_path)
     found = manifests.read(path)
     graph = onnx.load(tmp_path / "voice.onnx")
     assert [opset.version for opset in graph.opset_import] == [export_onnx.OPSET]

@@ -98,7 +98,7 @@ def test_random_weights_are_made_again_as_they_were_exported_and_trained_ones_ca
     found = kit["torch_path"].weights_of(network).state_dict()
     assert all((found[name] == array).all() for name, array in wanted.items() if not array.isnan().any())
     trained = replace(network, manifest=manifests.extended(network.manifest, training={"seed": 0}))
-    with pytest.raises(EngineError, match="cannot run the trained weights of voice-live-fcn: no onnx"):
+    with pytest.raises(EngineError, match="cannot run the trained weights of voice-student: no onnx"):
         kit["torch_path"].weights_of(trained)
 
 
@@ -129,7 +129,7 @@ def test_a_card_without_graphs_and_without_int8_is_measured_as_far_as_it_goes(
     networks: Path, tmp_path: Path
 ) -> None:
     record, page = run(networks, tmp_path, "limps")
-    assert "scripted refusal of voice-live-fcn in int8" in page
+    assert "scripted refusal of voice-student in int8" in page
     assert "alone and events without a graph (cuStreamEndCapture failed with a scripted error)" in page
     assert {part["status"] for part in record["parts"].values()} == {"done"}
 

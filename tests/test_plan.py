@@ -17,7 +17,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
 from liveaffect.engines.build import plan as planning
 from liveaffect.engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare_plan
 from liveaffect.engines.manifest import SHIPPED, Manifest
@@ -49,26 +48,9 @@ def backend() -> Backend:
 
 
 @pytest.fixture(scope="session")
-def shelves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shelf]:
-    """The shipped networks by kind; a voice network with random weights while none is shipped."""
-    found = {}
-    for kind in ("face", "voice"):
-        path = SHIPPED / f"{kind}.json"
-        if not path.exists():
-            path = exported(kind, "live", tmp_path_factory.mktemp(kind))
-        found[kind] = Shelf(manifests.read(path), path.parent)
-    return found
-
-
-def exported(kind: str, preset: str, folder: Path) -> Path:
-    pytest.importorskip("torch", reason="exports a live preset and needs torch for it")
-    from liveaffect.engines.build.export_onnx import export
-    from liveaffect.engines.build.quantize import quantize
-
-    path = export(kind, preset, folder)
-    inputs = manifests.read(path).inputs
-    quantize(path, probe.split(probe.for_tensors(kind, 8, inputs), (8,)))
-    return path
+def shelves() -> dict[str, Shelf]:
+    """The shipped networks by kind."""
+    return {kind: Shelf(manifests.read(SHIPPED / f"{kind}.json"), SHIPPED) for kind in ("face", "voice")}
 
 
 @pytest.mark.slow
@@ -146,18 +128,6 @@ def test_in_int8_products_are_fed_by_explicit_marks(shelves: dict[str, Shelf], b
         types = types_by_layer(prepare_plan(shelves[kind].content("int8"), precision="int8", backend=backend))
         assert types["QUANTIZE", "INT8"] >= 5
         assert types["DEQUANTIZE", "FLOAT"] >= types["QUANTIZE", "INT8"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["live-fcn", "live-wide", "student"])
-def test_the_other_voice_presets_are_parsed_in_every_precision(
-    backend: Backend, tmp_path: Path, preset: str
-) -> None:
-    path = exported("voice", preset, tmp_path)
-    shelf = Shelf(manifests.read(path), tmp_path)
-    for precision in ("fp32", "fp16", "int8"):
-        prepared = prepare_plan(shelf.content(precision), precision=precision, backend=backend)
-        assert prepared.network.num_outputs == len(shelf.manifest.outputs)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from liveaffect.engines.tensorrt_backend import Backend
 from liveaffect.realtime.testing import scripted_tensorrt
 
 GPU = Gpu(0, "no GPU (dry run)", (0, 0), (0, 0), 0)
-NETWORKS = ("face-live", "voice-live-fcn")
+NETWORKS = ("face-live", "voice-student")
 ITEMS = 20
 
 

@@ -1,6 +1,6 @@
 """Writes the networks that `run.py` measures, with ONNX Runtime's answers, into one folder.
 
-    python benchmarks/gpu/prepare.py FOLDER [--networks face-live,voice-live] [--largest-mb 64]
+    python benchmarks/gpu/prepare.py FOLDER [--networks face-live,voice-student] [--largest-mb 64]
 
 Needs the extra `train`; the machine with the GPU then needs neither `onnx` nor ONNX Runtime. Shipped
 weights where there are any, else random ones, which change no time. Files beyond the limit are left out and
@@ -33,7 +33,7 @@ from liveaffect.engines import probe
 from liveaffect.engines.build.half import to_half
 from liveaffect.engines.onnx_engine import OnnxEngine
 
-CHOICES = ("face-live", "voice-live-fcn", "voice-live", "face-fv2es", "voice-amfbp", "voice-fv2es")
+CHOICES = ("face-live", "voice-student", "face-fv2es", "voice-amfbp", "voice-fv2es")
 """Behind those that are shipped, which the budgets are about. Published ones come last."""
 ITEMS = 64
 CALIBRATION_ITEMS = 16
@@ -106,14 +106,14 @@ def _write(kind: str, preset: str, place: Path, largest_mb: float, *, shipped: b
     if size_mb > largest_mb:
         return f"its fp32 weights of {size_mb:.0f} MB are beyond the limit of {largest_mb:g} MB"
     path = export(kind, preset, place)
-    piece = manifests.read(path).recipe.piece
-    quantize(path, probe.split(probe.inputs(kind, CALIBRATION_ITEMS, piece=piece), (4,)))
+    inputs = probe.for_tensors(kind, CALIBRATION_ITEMS, manifests.read(path).inputs)
+    quantize(path, probe.split(inputs, (4,)))
     return None
 
 
 def _record(found: manifests.Manifest, place: Path, items: int) -> None:
     """Inputs, and what ONNX Runtime answers to them one by one."""
-    inputs = probe.inputs(found.kind, items, piece=found.recipe.piece)
+    inputs = probe.for_tensors(found.kind, items, found.inputs)
     stored: networks.Arrays = {f"in/{name}": array for name, array in inputs.items()}
     for precision in networks.RECORDED:
         engine = OnnxEngine(found, place, precision)

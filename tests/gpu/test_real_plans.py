@@ -39,7 +39,7 @@ def test_every_package_for_device_memory_keeps_its_contract(card: GpuTools, name
 def test_every_plan_keeps_the_engine_contract(card: GpuTools, found: Manifest, precision: str) -> None:
     check_engine(
         lambda: gpu_load.open_plan(found, precision, card),
-        lambda count: probe.inputs(found.kind, count, seed=count, piece=found.recipe.piece),
+        lambda count: probe.for_tensors(found.kind, count, found.inputs, seed=count),
         tolerance=ROWS[precision],
     )
 
@@ -48,7 +48,7 @@ def test_every_plan_answers_like_the_processor(card: GpuTools, found: Manifest, 
     pytest.importorskip("onnxruntime", reason="compares the GPU with ONNX Runtime")
     wanted = load(found.kind, choice="onnx")
     given = gpu_load.open_plan(found, precision, card)
-    inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece)
+    inputs = probe.for_tensors(found.kind, ITEMS, found.inputs)
     report = parity.compare(wanted, given, inputs, tolerance=TOLERANCES[precision])
     assert report.alike, "\n".join(report.lines())
     if precision != "int8":
@@ -67,7 +67,7 @@ def test_the_log_mel_of_the_sound_front_end_is_that_of_the_processor(
     if found.kind != "voice":
         pytest.skip("only the voice network has a sound front end on the GPU")
     pytest.importorskip("onnxruntime", reason="compares the GPU with ONNX Runtime")
-    inputs = probe.inputs("voice", 16, piece=found.recipe.piece)
+    inputs = probe.for_tensors("voice", 16, found.inputs)
     wanted, given = load("voice", choice="onnx"), gpu_load.open_plan(found, precision, card)
     ours, theirs = wanted.infer(inputs), given.infer(inputs)
     for name in ("stat_sum", "stat_sumsq"):
@@ -80,7 +80,7 @@ def test_a_graph_answers_like_the_plain_way(
     card: GpuTools, found: Manifest, precision: str, size: int
 ) -> None:
     plan = plans.read_plan(plans.key_of(found, precision, card.backend, card.gpu))
-    inputs = probe.inputs(found.kind, size, seed=7, piece=found.recipe.piece)
+    inputs = probe.for_tensors(found.kind, size, found.inputs, seed=7)
     answers = []
     for graphs in (True, False):
         options = RunOptions(graphs=graphs, measure=False, owns_memory=True)

@@ -53,7 +53,7 @@ def opened(card: GpuTools, found: Manifest, memory: Any) -> TensorRTEngine:
 
 
 def inputs(found: Manifest, count: int, seed: int = 0) -> probe.Batch:
-    return probe.inputs(found.kind, count, seed=seed, piece=found.recipe.piece)
+    return probe.for_tensors(found.kind, count, found.inputs, seed=seed)
 
 
 def test_steady_work_makes_nothing_and_takes_no_memory(card: GpuTools, found: Manifest) -> None:
