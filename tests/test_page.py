@@ -275,7 +275,7 @@ def test_obs_gets_boxes_on_nothing_or_the_whole_picture(browser: Any, sink: WebS
     page.on("console", lambda line: said.append(line.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(f"http://127.0.0.1:{sink.port}/overlay?transparent=1&corner=tr")
-    inked = 0
+    inked, alpha = 0, np.zeros((480, 640), np.uint8)
     for _ in range(100):
         page.wait_for_timeout(100)
         shot = cv2.imdecode(

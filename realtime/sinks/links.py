@@ -193,7 +193,12 @@ class LslLink:
 
         self._pylsl = pylsl
         info = pylsl.StreamInfo(
-            "liveaffect", "Emotion", len(self.CHANNELS), pylsl.IRREGULAR_RATE, "float32", "liveaffect-cues"
+            "liveaffect",
+            "Emotion",
+            len(self.CHANNELS),
+            pylsl.IRREGULAR_RATE,
+            pylsl.cf_float32,
+            "liveaffect-cues",
         )
         channels = info.desc().append_child("channels")
         for name in self.CHANNELS:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from liveaffect.realtime import web
 from liveaffect.realtime.errors import SettingsError
 from liveaffect.realtime.web.guard import LOOPBACK, Access, Guard
 
@@ -158,11 +159,11 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _names() -> list[str]:
-    return sorted(entry.name for entry in resources.files(__package__).joinpath("page").iterdir())
+    return sorted(entry.name for entry in resources.files(web).joinpath("page").iterdir())
 
 
 def _page(path: str, name: str) -> Route:
-    content = resources.files(__package__).joinpath("page", name).read_bytes()
+    content = resources.files(web).joinpath("page", name).read_bytes()
     kind = _TYPES[name.rsplit(".", 1)[-1]]
 
     async def answer(request: object) -> Response:
