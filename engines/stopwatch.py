@@ -7,6 +7,7 @@ and not the ratio. Training asks for wall time, because that is what a person wa
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -38,3 +39,8 @@ def median_ns(
             call()
             list_ns.append(now() - start_ns)
     return [int(median(list_ns)) for list_ns in taken]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

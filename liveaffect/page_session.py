@@ -174,7 +174,7 @@ class Sessions:
         wants = await _hello(ws)
         loop, outbox = asyncio.get_running_loop(), Outbox(ledger)
         outbox.put({"kind": "loading", "v": VERSION})
-        analyzer = await _made(lambda: self._make(**wants))
+        analyzer = await _loaded(lambda: self._make(**wants))
 
         def answered(answer: PictureAnswer) -> None:
             # The page may be gone, and with it the loop.
@@ -294,7 +294,7 @@ async def _hello(ws: WebSocket) -> dict[str, bool]:
     return {"pictures": pictures, "sound": sound}
 
 
-async def _made(make: Callable[[], Analyzer]) -> Analyzer:
+async def _loaded(make: Callable[[], Analyzer]) -> Analyzer:
     """In a thread, because loading takes a second; closed again if the page leaves meanwhile."""
     making = asyncio.ensure_future(asyncio.to_thread(make))
 

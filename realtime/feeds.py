@@ -64,14 +64,14 @@ def camera_feed(
 
 def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
     """A microphone by index or name, its stamps set right; what is played; or a sound file as if live."""
-    from liveaffect.realtime.capture.played_sound import OUTPUT, PlayedSound
+    from liveaffect.realtime.capture.played_sound import OUTPUT, LoudspeakerSound
     from liveaffect.realtime.microphone import Microphone
 
     if names_a_file(name):
         return file_feed(Path(name), clock, later_ns)
 
     def make() -> Source:
-        microphone = Microphone(name, clock, PlayedSound() if name == OUTPUT else None)
+        microphone = Microphone(name, clock, LoudspeakerSound() if name == OUTPUT else None)
         return Restamped(microphone, later_ns) if later_ns else microphone
 
     return Feed(make().name, make, pictures=False, sound=True, live=True)

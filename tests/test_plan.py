@@ -5,16 +5,14 @@ TensorRT-RTX parses and builds without a GPU, so all of this is real; only loadi
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build import plan as planning
@@ -65,16 +63,13 @@ def test_every_default_network_is_parsed_and_built(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     shelf = shelves[kind]
-    said: list[str] = []
     content = shelf.content(precision)
-    built = build_plan(content, precision=precision, backend=backend, sizes=sizes, report=said.append)
+    built = build_plan(content, precision=precision, backend=backend, sizes=sizes)
     assert len(built.plan) > 100_000
     assert all(tensor.name.encode() in built.plan for tensor in shelf.manifest.inputs)
     assert any(line.startswith("INFO ") for line in built.log)
     assert not any(line.startswith(("ERROR", "INTERNAL_ERROR")) for line in built.log)
-    assert said[0] == "Building engine", "no progress was reported"
-    parts = [line for line in said if ", part " in line]
-    assert [line.rpartition(" ")[2] for line in parts] == [str(at + 1) for at in range(len(sizes))]
+
     assert capfd.readouterr() == ("", "")
 
 
@@ -142,11 +137,6 @@ def test_tf32_is_off_unless_it_is_asked_for(tiny: bytes, backend: Backend, preci
     assert prepared.config.get_flag(backend.module.BuilderFlag.TF32) is on
 
 
-def test_profiles_meet_without_a_gap() -> None:
-    assert batch_ranges((1, 4, 16, 64)) == ((1, 1), (2, 4), (5, 16), (17, 64))
-    assert batch_ranges((8,)) == ((1, 8),)
-
-
 @pytest.mark.parametrize("sizes", [(), (4, 1), (0, 4), (4, 4)])
 def test_sizes_that_make_no_sense_are_refused(tiny: bytes, backend: Backend, sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="rising batch sizes from 1 up"):
@@ -175,17 +165,6 @@ def test_a_fixed_batch_axis_is_refused(backend: Backend) -> None:
     model = tiny_networks.network("face")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     with pytest.raises(EngineFileError, match=r"'crop' has the shape \(4, 64, 64, 3\).*free batch axis"):
-        build_plan(model.SerializeToString(), precision="fp32", backend=backend)
-
-
-def test_an_output_of_another_type_is_refused(backend: Backend) -> None:
-    model = tiny_networks.network("face")
-    gemm = next(node for node in model.graph.node if "score" in node.output)
-    gemm.output[0] = "wide"
-    model.graph.node.append(helper.make_node("Cast", ["wide"], ["score"], to=TensorProto.FLOAT16))
-    model.graph.output[1].type.tensor_type.elem_type = TensorProto.FLOAT16
-    onnx.checker.check_model(model, full_check=True)
-    with pytest.raises(EngineFileError, match="'score' is of type HALF; plans take float32 and uint8"):
         build_plan(model.SerializeToString(), precision="fp32", backend=backend)
 
 
@@ -218,22 +197,3 @@ def test_an_asymmetric_int8_file_is_refused_by_name(backend: Backend) -> None:
         model.graph.node.insert(1 + at, node)
     with pytest.raises(EngineFileError, match=r"'uneven.*zero point"):
         build_plan(model.SerializeToString(), precision="int8", backend=backend)
-
-
-def test_a_card_that_cannot_do_it_is_refused_in_words(tiny: bytes, backend: Backend) -> None:
-    if not backend.is_rtx:
-        pytest.skip("TensorRT builds for the GPU that is there")
-    with pytest.raises(EngineFileError, match=r"cannot build this network in fp32: .*Turing"):
-        build_plan(tiny, precision="fp32", backend=backend, sizes=ONE_SIZE, capability="7.5")
-    with pytest.raises(EngineUnavailable, match=r"cannot build for compute capability 6\.1"):
-        build_plan(tiny, precision="fp32", backend=backend, sizes=ONE_SIZE, capability="6.1")
-    plan = build_plan(tiny, precision="fp16", backend=backend, sizes=ONE_SIZE, capability="7.5").plan
-    assert len(plan) > 10_000
-
-
-def test_half_precision_without_onnx_says_what_to_install(
-    tiny: bytes, backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "liveaffect.engines.build.half", None)
-    with pytest.raises(EngineUnavailable, match="pip install onnx"):
-        build_plan(tiny, precision="fp16", backend=backend)

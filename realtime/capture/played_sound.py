@@ -21,7 +21,7 @@ OUTPUT = "output"
 _ENDS_WITHIN_S = 2.0
 
 
-class PlayedSound:
+class LoudspeakerSound:
     """The sound system whose only input is what is played."""
 
     def inputs(self) -> list[Device]:

@@ -97,3 +97,13 @@ def test_the_tensorrt_engine_keeps_the_contract_on_the_host(
 @pytest.mark.parametrize("kind", manifests.KINDS)
 def test_the_torch_reference_keeps_the_contract(live: Path, kind: str) -> None:
     check_engine(made(kind, "torch", live), items(kind, live))
+
+
+@pytest.mark.parametrize("kind", ["face", "voice"])
+def test_the_torch_engine_for_gpus_keeps_the_contract_in_half_precision_on_the_cpu(
+    live: Path, kind: str
+) -> None:
+    torch_engine = pytest.importorskip("liveaffect.engines.torch_engine", reason="needs torch")
+    found = manifests.read(live / f"{kind}.json")
+    options = torch_engine.TorchOptions(precision="fp16")
+    check_engine(lambda: torch_engine.open_weights(found, live, options), items(kind, live), tolerance=0.01)

@@ -1,6 +1,4 @@
-"""How many cameras does this machine carry, and what becomes of the rest?
-
-    uv run python benchmarks/bench_cameras.py [--cameras 1,2,4,8,16] [--seconds 60] [--size 640x480] [--write]
+"""How many cameras does this machine carry, what does each cost, and what becomes of the rest?
 
 A real portrait moves in front of each of so many cameras through the real path. For each camera: how many
 cues a second it got, how old the faces in them were, and the longest time without one; for the run: what was
@@ -9,14 +7,13 @@ left out, by cause, and what the overlay said about it. All pictures are drawn b
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from harness import Result, print_record
 from numpy.typing import NDArray
 
+from liveaffect.bench.measure import Row
 from liveaffect.realtime.clock import SECOND, MonotonicClock, process_cpu_ns
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.feeds import Feed
@@ -85,7 +82,7 @@ class Gauge:
     def close(self) -> None: ...
 
 
-def run(count: int, seconds: float, settings: Settings) -> Result:
+def camera_row(count: int, seconds: float, settings: Settings) -> Row:
     """So many cameras for so long."""
     clock = MonotonicClock()
     gauge = Gauge(clock)
@@ -126,7 +123,7 @@ def run(count: int, seconds: float, settings: Settings) -> Result:
 
 def result(
     names: Sequence[str], gauge: Gauge, seconds: float, live: LiveRun, said: Counter[str], cores: float
-) -> Result:
+) -> Row:
     """One line about the run."""
     end_ns = gauge.counting_from_ns + round(seconds * SECOND)
     rates = {name: len(gauge.came_ns[name]) / seconds for name in names}
@@ -147,28 +144,7 @@ def result(
         "age_p95_ms": float(np.percentile(ages, 95)) if ages else float("nan"),
         "cores": cores,
     }
-    notes = {
-        "seconds": seconds,
-        "cues_a_second": [round(rates[name], 1) for name in names],
-        "skipped": {cause: count for cause, count in wiring.scheduler.skipped.items() if count},
-        "left_out": {cause: count for cause, count in wiring.health.left_out.items() if count},
-        "said": [line for line, _ in said.most_common(6)],
-        "failures": {cause: count for cause, count in wiring.health.failures.items() if count},
-    }
-    return Result(f"cameras/{len(names)}", figures, judged=("longest_gap_s",), notes=notes)
-
-
-def main() -> None:
-    """Print one line for each number of cameras."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cameras", default="1,2,4,8,16")
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--size", default="640x480")
-    parser.add_argument("--write", action="store_true")
-    given = parser.parse_args()
-    for count in map(int, given.cameras.split(",")):
-        print_record(run(count, given.seconds, Settings(size=given.size)), write=given.write or None)
-
-
-if __name__ == "__main__":
-    main()
+    left_out = {**wiring.scheduler.skipped, **wiring.health.left_out, **wiring.health.failures}
+    lines = [line for line, _ in said.most_common(2)]
+    note = "; ".join([f"{cause} {number}" for cause, number in left_out.items() if number] + lines)
+    return Row(f"{len(names)} cameras, cores of the processor", cores, "cores", note=note, figures=figures)

@@ -24,7 +24,7 @@ WARM_UP_NS = 3 * SECOND
 
 
 @dataclass(slots=True)
-class Drawn:
+class DrawnPictures:
     """What was measured while the run was on."""
 
     ages_ms: list[float] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Meter:
     def __init__(
         self, clock: MonotonicClock, probe: Probe, truth: Callable[[int], list[NDArray[Any]]]
     ) -> None:
-        self.drawn = Drawn()
+        self.drawn = DrawnPictures()
         self._clock, self._probe, self._truth = clock, probe, truth
         self._last_ns = 0
 
