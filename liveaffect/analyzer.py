@@ -11,7 +11,8 @@ import dataclasses
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +24,7 @@ from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import InputRefused, RealtimeError
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Face, VideoFrame
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.replay import Item
 from liveaffect.realtime.ring import Ring
@@ -52,6 +53,20 @@ MISSING = "samples missing between stretches of sound"
 UNFETCHED = "grid points whose cues nobody fetched"
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureAnswer:
+    """What is known right after a picture, ten or thirty times a second; cues come on their grid."""
+
+    t: float
+    """When the picture was captured, on the caller's scale."""
+    size: tuple[int, int]
+    faces: tuple[Face, ...]
+    cues: tuple[Cue, ...]
+    """One for every person in view, and one without a track for a voice of nobody in view."""
+    level: float
+    """Loudness of the newest sound, 0..1."""
 
 
 class Analyzer:
@@ -84,8 +99,10 @@ class Analyzer:
             raise InputRefused("an Analyzer of neither pictures nor sound has nothing to analyse")
         self._wants = {"pictures": pictures, "sound": sound}
         self._wait = wait
-        tools = (settings or Settings()).load_tools(_LOG.info)
+        tools = (settings or Settings()).load_tools(_LOG.info, live=not wait)
         self._networks = tools.networks
+        self.on_picture: Callable[[PictureAnswer], None] = lambda answer: None
+        """Called with the answer to every picture, in the thread that analyses; it must not wait."""
         self._cues: Ring[tuple[Cue, ...]] = Ring(CUES_WAITING)
         sources = SOURCE if pictures else None, SOURCE if sound else None
         try:
@@ -116,6 +133,11 @@ class Analyzer:
         with self._changed:
             found = {**self._losses, MISSING: self._sound.lost}
         return {cause: count for cause, count in found.items() if count}
+
+    @property
+    def engine(self) -> str:
+        """What runs the networks, in words."""
+        return ", ".join(self._networks.names)
 
     @property
     def pictures(self) -> int:
@@ -309,6 +331,7 @@ class Analyzer:
         if isinstance(item, VideoFrame):
             if item.captured_ns >= self._run.now_ns:
                 self._run.see(item)
+                self._answer()
             else:
                 self._lose(TOO_LATE, 1)
         elif self._run.now_ns - item.captured_ns > BEHIND_NS:
@@ -318,11 +341,19 @@ class Analyzer:
             if self._wants["pictures"]:
                 self._run.catch_up(item.captured_ns - AHEAD_NS)
 
+    def _answer(self) -> None:
+        if self._run.newest is not None:
+            frame, sighting, snapshot = self._run.newest
+            at_s = (frame.captured_ns + (self._zero_ns or 0)) / SECOND
+            cues = tuple(map(self._on_the_callers_scale, snapshot.cues))
+            self.on_picture(PictureAnswer(at_s, frame.size, sighting.faces, cues, snapshot.level))
+
     def _lose(self, cause: str, count: int) -> None:
         with self._changed:
             self._losses[cause] += count
 
     def _publish(self, cues: tuple[Cue, ...]) -> None:
-        """On the caller's scale again."""
-        zero_ns = self._zero_ns or 0
-        self._cues.push(tuple(dataclasses.replace(cue, t_ns=cue.t_ns + zero_ns) for cue in cues))
+        self._cues.push(tuple(map(self._on_the_callers_scale, cues)))
+
+    def _on_the_callers_scale(self, cue: Cue) -> Cue:
+        return dataclasses.replace(cue, t_ns=cue.t_ns + (self._zero_ns or 0))

@@ -44,12 +44,14 @@ class Settings:
     """Cameras: index, part of a name, device, file, URL, or 'none'. Several are analysed together."""
     mic: tuple[str, ...] = ("auto",)
     """Microphones: 'default', index, part of a name, or 'none'; 'auto': the default one, none with a film."""
+    pair: tuple[str, ...] = ()
+    """CAMERA=MICROPHONE: this microphone hears the people before this camera only, as screen=output does."""
     size: str = "640x480"
     """Picture size asked of the camera, WIDTHxHEIGHT."""
     fps: float = 30.0
     """Pictures a second asked of the camera."""
     sink: tuple[str, ...] = ()
-    """Outputs: 'window', or a file whose ending says what it is (.mp4, .jsonl, .csv, .png)."""
+    """Outputs: 'window', a file named by its ending (.mp4, .jsonl, .csv, .png), 'camera', a server."""
     engine: str = "auto"
     """Which back end runs the networks: auto, tensorrt, onnx, onnx-int8, torch, scripted."""
     require_gpu: bool = False
@@ -74,6 +76,14 @@ class Settings:
     """Personal profile of the only or largest face; see `liveaffect calibrate baseline`."""
     verbose: bool = False
     """Say why each network runs where it runs."""
+    notice: bool = True
+    """Mark pictures that leave the process: whoever sees them is told that emotions are being analysed."""
+    host: str = "127.0.0.1"
+    """Where `serve` listens; anything but loopback wants a token."""
+    port: int = 8765
+    """Port of `serve`; 0 takes any."""
+    token: str = dataclasses.field(default="", repr=False)
+    """Secret that pages and programs have to know; best given as LIVEAFFECT_TOKEN, and never logged."""
     log_level: str = "warning"
     """debug, info, warning or error; logs go to standard error."""
 
@@ -87,6 +97,8 @@ class Settings:
             raise SettingsError(f"fps is {self.fps}; a camera gives 1 to 1000 pictures a second")
         if not 1 <= self.threads <= 64:
             raise SettingsError(f"threads is {self.threads}; 1 to 64 make sense")
+        if not 0 <= self.port <= 65_535:
+            raise SettingsError(f"port is {self.port}; it is 0 to 65535")
         if not 0 <= self.seconds <= LONGEST_S:
             raise SettingsError(
                 f"seconds is {self.seconds:g}; it is 0 (no end) or a positive number up to {LONGEST_S:g}"
@@ -127,6 +139,20 @@ class Settings:
         films = bool(cameras) and all(map(names_a_file, cameras))
         names = ["none" if films else "default"] if self.mic == ("auto",) else self.mic
         return [name for name in names if name != "none"]
+
+    @property
+    def pairs(self) -> dict[str, str]:
+        """Names of microphones to names of cameras, as sources are called."""
+        found: dict[str, str] = {}
+        for pair in self.pair:
+            camera, equals, mic = pair.rpartition("=")
+            if not equals or camera not in self.camera or mic not in self.microphones:
+                raise SettingsError(
+                    f"--pair {pair}: it is CAMERA=MIC, with names as they stand behind --camera and --mic, "
+                    "such as --camera screen --mic output --pair screen=output"
+                )
+            found[f"mic:{mic}"] = f"camera:{camera}"
+        return found
 
     @property
     def weights_folder(self) -> Path | None:

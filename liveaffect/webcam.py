@@ -88,12 +88,16 @@ def make_run(
 ) -> LiveRun:
     """A live run that is not started yet; its networks are loaded when it is. The caller stops `gpu`."""
 
+    pairs = settings.pairs
+
     def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
         tools = settings.load_tools(say, live=True)
         gpu.start(tools.awaiting)
         wiring = Wiring(
             rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
         )
+        if pairs:
+            wiring.pair(pairs)
         wiring.scheduler.adopt(tools.profile)
         return wiring
 
@@ -105,7 +109,10 @@ def open_outputs(settings: Settings, say: Say, *, sound: bool) -> list[Sink]:
     if settings.sink:
         sinks: list[Sink] = []
         try:
-            sinks.extend(open_sink(name, sound=sound) for name in settings.sink)
+            sinks.extend(
+                open_sink(name, sound=sound, notice=settings.notice, token=settings.token)
+                for name in settings.sink
+            )
         except (SinkError, MissingLibrary):
             Outputs(sinks).close()
             raise

@@ -20,9 +20,9 @@ What starts, watches and ends a run: `feeds` make a `source` of a name, with `de
 `device_pairs`; a `supervisor` keeps each alive; `wiring` loads the networks and ties the stations; `analysis`
 holds the threads behind a picture, and a `watchdog` sees to it that none stands still; `live` runs it all on
 the clock of the machine and `lockstep` on that of a file; `screen` says what the overlay shows, `health` how
-the run is doing, `profile` what a person is like at rest. `portrait`, `drawn_head` and `speech` are cameras
-and a voice for who has none.
+the run is doing, `profile` what a person is like at rest. `shared_screen` is a camera that watches a screen;
+`portrait`, `drawn_head` and `speech` are cameras and a voice for who has none.
 
 One level down: `capture` and `faces` hold what sources and `search`, `track`, `face_analyzer` are made of,
-`drawing` what the overlay is made of, `sinks` the outputs, `testing` the fakes.
+`drawing` what the overlay is made of, `sinks` the outputs, `web` the server and pages, `testing` the fakes.
 """

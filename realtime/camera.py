@@ -19,7 +19,6 @@ from liveaffect.realtime.capture.grabber import Capture, CaptureFormat, Grabber
 from liveaffect.realtime.clock import Clock
 from liveaffect.realtime.devices import Device, by_name, devices_in_words, list_cameras
 from liveaffect.realtime.errors import (
-    SettingsError,
     SourceBusy,
     SourceChanged,
     SourceError,
@@ -56,11 +55,6 @@ class Camera:
         capture: Callable[[int | str], Capture] = opencv_capture,
         devices: Callable[[], list[Device]] = list_cameras,
     ) -> None:
-        if spec == "screen":
-            raise SettingsError(
-                "--camera screen: watching the screen does not exist yet. Use a camera's number or name, "
-                "a device file, a video file or a URL"
-            )
         self._spec = spec
         self._clock = clock
         self._wish = wish or CaptureFormat()
@@ -155,7 +149,8 @@ class Camera:
                 )
             return SourceBusy(
                 f"camera '{path}' is there but does not open: another program holds it, or it gives none. "
-                f"Close the other program, or choose another. {devices_in_words('Cameras', known)}"
+                "Most cameras serve one program at a time: close the other, or choose another camera; OBS "
+                f"can show our picture instead (docs/video-calls.md). {devices_in_words('Cameras', known)}"
             )
         return SourceNotFound(f"there is no camera {target}. {devices_in_words('Cameras', known)}")
 

@@ -16,6 +16,7 @@ from liveaffect.realtime.devices import list_cameras
 from liveaffect.realtime.endings import PICTURES, names_a_file
 from liveaffect.realtime.errors import SettingsError
 from liveaffect.realtime.replay import MediaFile, Paced
+from liveaffect.realtime.shared_screen import SharedScreen, names_a_screen
 from liveaffect.realtime.source import Renamed, Restamped, Source
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -38,10 +39,16 @@ class Feed:
 def camera_feed(
     name: str, clock: Clock, *, size: tuple[int, int] = (640, 480), fps: float = 30.0, later_ns: int = 0
 ) -> Feed:
-    """A camera by index, name or device, a URL, or a file as if live (`later_ns` as in `Restamped`)."""
+    """A camera by index, name or device, a URL, the screen, or a file (`later_ns` as in `Restamped`)."""
     from liveaffect.realtime.camera import Camera
     from liveaffect.realtime.capture.grabber import CaptureFormat
 
+    if names_a_screen(name):
+
+        def shared() -> Source:
+            return SharedScreen(name, clock, fps)
+
+        return Feed(shared().name, shared, pictures=True, sound=False, live=True)
     if names_a_file(name):
         return file_feed(Path(name), clock, later_ns)
 
@@ -56,14 +63,15 @@ def camera_feed(
 
 
 def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
-    """A microphone by index or name, its stamps set right; or a sound file played as if live."""
+    """A microphone by index or name, its stamps set right; what is played; or a sound file as if live."""
+    from liveaffect.realtime.capture.played_sound import OUTPUT, LoudspeakerSound
     from liveaffect.realtime.microphone import Microphone
 
     if names_a_file(name):
         return file_feed(Path(name), clock, later_ns)
 
     def make() -> Source:
-        microphone = Microphone(name, clock)
+        microphone = Microphone(name, clock, LoudspeakerSound() if name == OUTPUT else None)
         return Restamped(microphone, later_ns) if later_ns else microphone
 
     return Feed(make().name, make, pictures=False, sound=True, live=True)

@@ -175,7 +175,8 @@ class Scheduler:
                 person = self._people[face.track] = self._somebody(sighting.source, face.track)
             motion = 0.0 if person.crop is None else mouth_motion(person.crop, face.crop)
             for voice_analyzer in self._voice_analyzers:
-                voice_analyzer.watch(face.track, sighting.captured_ns, motion)
+                if voice_analyzer.hears is None or sighting.source in voice_analyzer.hears:
+                    voice_analyzer.watch(face.track, sighting.captured_ns, motion)
             seen = person.quality
             if seen is None or person.looks % _JUDGE_EVERY == 0:
                 seen = quality(face.crop, face.points)
@@ -238,7 +239,9 @@ class Scheduler:
         for person in in_view:
             person.speaking = False
         for voice_analyzer in self._voice_analyzers:
-            for heard in voice_analyzer.assign(now_ns, anyone_in_view=bool(in_view)):
+            heard_cameras = voice_analyzer.hears
+            in_reach = [p for p in in_view if heard_cameras is None or p.source in heard_cameras]
+            for heard in voice_analyzer.assign(now_ns, anyone_in_view=bool(in_reach)):
                 owner = self._owner(voice_analyzer, heard)
                 if owner is None:
                     self._ownerless += 1

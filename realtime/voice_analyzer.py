@@ -78,6 +78,8 @@ class VoiceAnalyzer:
     ) -> None:
         """`believe_speech`: the network was trained to tell speech from noise; attribution may ask it."""
         self.source = source
+        self.hears: frozenset[str] | None = None
+        """Cameras whose people this microphone may hear; None: those of all."""
         self.lost: Counter[str] = Counter()
         """Pieces that say nothing about anybody, by cause."""
         self.level = 0.0

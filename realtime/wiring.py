@@ -108,6 +108,13 @@ class Wiring:
             epoch_ns=epoch_ns,
         )
 
+    def pair(self, pairs: Mapping[str, str]) -> None:
+        """Let each microphone named hear the people of its camera alone, and the others those of the rest."""
+        rest = frozenset(self.rings.frames) - frozenset(pairs.values())
+        for voice_analyzer in self.voice_analyzers:
+            camera = pairs.get(voice_analyzer.source)
+            voice_analyzer.hears = rest if camera is None else frozenset([camera])
+
     def look(self, frame: VideoFrame) -> Sighting:
         """Look at one picture and hand the sighting on, unless `renew` replaced who looked meanwhile."""
         analyzer = self.face_analyzers[frame.source]

@@ -76,7 +76,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """Every analysis passes it."""
     gate = Gate()
     tools = Tools(constant_networks(), lambda: (gate, gate))
-    monkeypatch.setattr(Settings, "load_tools", lambda self, say: tools)
+    monkeypatch.setattr(Settings, "load_tools", lambda self, say, live: tools)
     yield gate
     gate.opened.set()
 

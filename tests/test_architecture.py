@@ -34,6 +34,7 @@ GROUPS = {
         "capture",
         "camera",
         "microphone",
+        "shared_screen",
         "replay",
         "picture",
         "portrait",
@@ -69,8 +70,8 @@ MAY_IMPORT = {
     "judging": {"vocabulary", "rings", "planning", "seeing", "listening", "evidence"},
     "drawing": {"vocabulary"},
     "sources": {"vocabulary", "rings"},
-    "sinks": {"vocabulary", "drawing"},
-    "web": {"vocabulary", "rings", "drawing", "sinks"},
+    "sinks": {"vocabulary", "rings", "drawing", "web"},
+    "web": {"vocabulary", "rings"},
     "running": {*GROUPS} - {"testing"},
     "testing": {*GROUPS},
 }

@@ -16,7 +16,6 @@ from liveaffect.realtime.capture.grabber import CaptureFormat
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.devices import Device, by_name, list_cameras
 from liveaffect.realtime.errors import (
-    SettingsError,
     SourceBusy,
     SourceChanged,
     SourceError,
@@ -222,11 +221,6 @@ def test_a_device_that_is_there_and_does_not_open_is_busy_or_refused(
     refused = Camera(str(node), FakeClock(), capture=device, devices=lambda: KNOWN)
     with pytest.raises(SourceRefused, match="usermod -aG video"):
         refused.open()
-
-
-def test_the_screen_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match="screen"):
-        Camera("screen", FakeClock())
 
 
 def test_a_password_in_a_url_is_not_shown() -> None:

@@ -115,7 +115,7 @@ def test_a_cropped_picture_is_judged_without_a_search(
         (["analyze", "a.mp4", "b.mp4", "--cues", "c.jsonl"], "put {stem} into the name"),
         (["live", "--camera", "none", "--mic", "none"], "nothing to watch"),
         (["live", "--size", "big"], "WIDTHxHEIGHT"),
-        (["live", "--camera", "screen"], "does not exist yet"),
+        (["live", "--camera", "screen:1,2"], "screen:x,y,width,height"),
         (["live", "--camera", "none", "--sink", "out.doc"], "no output is called 'out.doc'"),
         (
             ["live", "--camera", "no such camera", "--mic", "none", "--sink", "c.jsonl"],

@@ -79,6 +79,7 @@ COMMANDS = {
         "--sink",
         "live.csv",
     ],
+    "serve": ["serve", "--port", "0", "--seconds", "2"],
     "demo": ["demo", "--seconds", "2", "--window", "no"],
     "calibrate av": ["calibrate", "av", "--file", "film.mp4"],
     "calibrate baseline": ["calibrate", "baseline", "--profile", "me", "--file", "film.mp4"],
@@ -126,7 +127,7 @@ def test_importing_everything_sends_nothing(folder: Path) -> None:
     """Whoever uses the package from Python."""
     code = (
         "import importlib, pkgutil, liveaffect\n"
-        "for part in ('', '.realtime', '.engines', '.realtime.sinks', '.realtime.faces'):\n"
+        "for part in ('', '.realtime', '.engines', '.realtime.sinks', '.realtime.faces', '.realtime.web'):\n"
         "    package = 'liveaffect' + part\n"
         "    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):\n"
         "        if not found.name.startswith('_') and not found.ispkg:\n"

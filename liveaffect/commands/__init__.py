@@ -52,6 +52,8 @@ _IN_WORDS = {
     "mirror": "no",
     "verbose": "no",
     "require_gpu": "no",
+    "token": "none",
+    "pair": "none",
 }
 """Defaults of settings that say nothing as they stand."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from liveaffect.commands import command
 from liveaffect.progress import LOADING, say, working
+from liveaffect.realtime.errors import MissingLibrary
 from liveaffect.settings import OVERLAY_MODES, Settings
 
 WINDOW_KEYS = "Keys in the window: q quit, f full screen, m mirror, l wait for results or not, h keys."
@@ -24,22 +25,26 @@ def add_watching(commands: Any) -> None:
 
     live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
     live.epilog = WINDOW_KEYS
-    live.add_argument("--camera", action="append", help="index, name, device, file, URL or none; repeatable")
+    live.add_argument(
+        "--camera",
+        action="append",
+        help="index, name, device, file, URL, screen, screen:x,y,w,h, window:NAME or none; repeatable",
+    )
     live.add_argument(
         "--mic",
         action="append",
-        help="default, index, name, file or none; repeatable. Not given: the default one, none with a film",
+        help="default, index, name, file, output (what the loudspeaker plays) or none; repeatable. "
+        "Not given: the default one, none with a film",
     )
+    live.add_argument("--pair", action="append", help="CAMERA=MIC: whom a microphone hears; repeatable")
     live.add_argument("--size", help="picture size to ask for, such as 1280x720")
     live.add_argument("--fps", type=float, help="pictures a second to ask for")
-    live.add_argument(
-        "--sink",
-        action="append",
-        help="window, a .mp4 .jsonl .csv .png file, or - for cues on stdout; repeatable",
-    )
+    _output_flags(live)
     live.add_argument("--seconds", type=float, help="stop after so many seconds")
     _personal_flags(live)
     _overlay_flags(live)
+
+    _add_serve(commands)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
     analyze.add_argument("files", nargs="+", type=_named_path, metavar="PATH", help="films, sounds, folders")
@@ -61,6 +66,35 @@ def add_watching(commands: Any) -> None:
     predict.add_argument("--cropped", action="store_true", help="the pictures are face crops already")
 
 
+def _add_serve(commands: Any) -> None:
+    serve = command(commands, "serve", _serve, "a page for video calls, in the browser on this machine")
+    serve.add_argument("--port", type=int, help="port on this machine; 0 takes any")
+    serve.add_argument("--host", help="address to listen at; anything but loopback wants --token")
+    serve.add_argument("--token", help="secret that pages must know; better: LIVEAFFECT_TOKEN")
+    serve.add_argument("--seconds", type=float, help="stop after so many seconds")
+
+
+def _output_flags(live: argparse.ArgumentParser) -> None:
+    live.add_argument(
+        "--sink",
+        action="append",
+        help="window, a .mp4 .jsonl .csv .png file, - for cues on stdout, camera (a virtual one), "
+        "ws://127.0.0.1:8765, mqtt://HOST, nats://HOST, osc://HOST, lsl; repeatable",
+    )
+    live.add_argument(
+        "--notice",
+        type=_yes_or_no,
+        metavar="yes|no",
+        help="mark pictures that leave the program: emotions are being analysed (default: yes)",
+    )
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither yes nor no")
+    return text == "yes"
+
+
 def _named_path(text: str) -> Path:
     """An empty name, such as that of a variable without a value, would mean the present folder."""
     if not text:
@@ -78,6 +112,17 @@ def _live(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.webcam import run_live
 
     return run_live(settings, say)
+
+
+def _serve(given: argparse.Namespace, settings: Settings) -> int:
+    try:
+        from liveaffect.serve import run_serve
+    except ModuleNotFoundError as error:
+        raise MissingLibrary(
+            f"'liveaffect serve' needs {error.name}, of the extra 'web': uv sync --extra web, "
+            "or pip install 'liveaffect[web]'"
+        ) from error
+    return run_serve(settings, say)
 
 
 def _analyze(given: argparse.Namespace, settings: Settings) -> int:

@@ -19,9 +19,15 @@ from liveaffect.realtime.frame import AudioBlock, VideoFrame
 class Sink(Protocol):
     """One output. Times in frames, cues and sound never go back within a run."""
 
-    wants_pictures: bool
-    """False: `show` would do nothing, so nothing need be drawn for this sink."""
-    wants_sound: bool
+    @property
+    def wants_pictures(self) -> bool:
+        """False: `show` would do nothing now, so nothing need be drawn for this sink."""
+        ...
+
+    @property
+    def wants_sound(self) -> bool:
+        """False: `hear` would do nothing."""
+        ...
 
     def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
         """Take a drawn picture and the frame it shows. The picture may be kept; it is never changed."""

@@ -31,7 +31,9 @@ WORDS: dict[Kind, str] = {
     "sheet": "a contact sheet",
     "timeline": "a timeline",
 }
-STDOUT, WINDOW = "-", "window"
+STDOUT, WINDOW, CAMERA = "-", "window", "camera"
+NETWORK = ("mqtt", "nats", "osc")
+"""Schemes of servers that cues are sent to; 'ws' is a server of our own, 'lsl' has no address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ def by_ending(name: str) -> Named:
     kind: Kind | None = "cues" if name == STDOUT else _kind_of(name)
     if kind is None:
         known = "; ".join(f"{', '.join(ENDINGS[kind])} ({WORDS[kind]})" for kind in ENDINGS)
-        raise SinkError(f"no output is called '{name}'. There are: window; {STDOUT} or {known}")
+        raise SinkError(
+            f"no output is called '{name}'. There are: window; {STDOUT} or {known}; camera (a virtual one); "
+            "ws://127.0.0.1:8765 (cues and overlay for whoever connects); mqtt://, nats://, osc://HOST; lsl"
+        )
     return Named(kind, name)
 
 
@@ -92,12 +97,36 @@ def by_flag(kind: Kind, name: str) -> Named:
     return Named(kind, name)
 
 
-def open_sink(name: str, *, sound: bool = True) -> Sink:
-    """The opened output. Raises SinkError for a name that means nothing or a file that cannot be written."""
+def open_sink(name: str, *, sound: bool = True, notice: bool = True, token: str = "") -> Sink:
+    """The opened output. Raises SinkError for a name that means nothing or a file that cannot be written.
+
+    With `notice`, pictures that leave the process carry the mark; `token` is what a server of ours wants.
+    """
     if name == WINDOW:
         from liveaffect.realtime.sinks.window import WindowSink
 
         return WindowSink()
+    if name == "lsl" or name.partition("://")[0] in NETWORK:
+        from liveaffect.realtime.sinks.links import open_network
+
+        return open_network(name)
+    sink = _showing(name, sound=sound, token=token)
+    if not notice:
+        return sink
+    from liveaffect.realtime.sinks.notice import Noticed
+
+    return Noticed(sink)
+
+
+def _showing(name: str, *, sound: bool, token: str) -> Sink:
+    if name.startswith("ws://"):
+        from liveaffect.realtime.sinks.web import WebSink
+
+        return WebSink(name, token=token)
+    if name == CAMERA:
+        from liveaffect.realtime.sinks.virtual_camera import VirtualCamera
+
+        return VirtualCamera()
     return by_ending(name).open(sound=sound)
 
 

@@ -1,0 +1,1 @@
+"""What browsers and other programs on this machine are served: a guarded server, cues, pages."""

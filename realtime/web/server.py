@@ -1,0 +1,172 @@
+"""The one web server of a run: uvicorn in a thread of its own, so that nothing waits for it.
+
+It is bound before it starts, so a port that is taken is an error at the keyboard and not a line in a log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from liveaffect.realtime import web
+from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.web.guard import LOOPBACK, Access, Guard
+
+PORT = 8765
+MOST_MESSAGE_BYTES = 2_000_000
+MOST_CONNECTIONS = 64
+PING_S = 4.0
+PONG_S = 8.0
+"""A browser whose tab was killed or whose machine sleeps is given up after this long without an answer."""
+REQUEST_S = 5.0
+"""A connection that has asked for nothing by then is closed."""
+_LOG = logging.getLogger(__name__)
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+
+
+class QuietAboutRequests(logging.Filter):
+    """uvicorn names the path of each connection, where a token may stand, and each refusal as an error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Only what went wrong inside."""
+        return record.levelno >= logging.WARNING and "without completing" not in record.msg
+
+
+logging.getLogger("uvicorn.error").addFilter(QuietAboutRequests())
+logging.getLogger("uvicorn.access").disabled = True
+
+
+class PromptRequests(H11Protocol):
+    """HTTP whose first request has to come soon: silent connections would use up those there are."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Look again in a while."""
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST_S, self._give_up_if_silent)
+
+    def _give_up_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing() and self in self.connections:
+            self.transport.abort()
+
+
+class WebServer:
+    """Serves pages and routes until `stop`. Raises SettingsError where it cannot listen."""
+
+    def __init__(self, routes: Sequence[BaseRoute], pages: dict[str, str], access: Access, port: int) -> None:
+        check_access(access)
+        self._socket = _bound(access.host, port)
+        self.port: int = self._socket.getsockname()[1]
+        files = [*pages.items(), *((f"/page/{name}", name) for name in _names() if not name.endswith("html"))]
+        access = replace(access, open_paths=frozenset(path for path, _ in files))
+        app = Starlette(routes=[*routes, *(_page(path, name) for path, name in files)])
+        config = uvicorn.Config(
+            Guard(app, access),
+            http=PromptRequests,
+            ws="websockets-sansio",
+            ws_max_size=MOST_MESSAGE_BYTES,
+            ws_ping_interval=PING_S,
+            ws_ping_timeout=PONG_S,
+            ws_per_message_deflate=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=1,
+            access_log=False,  # a token may stand in a query
+            log_config=None,
+            lifespan="off",
+            server_header=False,
+            date_header=False,
+        )
+        self._server = uvicorn.Server(config)
+        self._failed: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="liveaffect web server", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        """Have the server's loop call it; nothing happens before the start and after the end."""
+        if (loop := self._loop) is not None:
+            try:
+                loop.call_soon_threadsafe(function, *arguments)
+            except RuntimeError:  # closed in this very moment
+                self._loop = None
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What ended it, if it was not `stop`."""
+        return self._failed
+
+    def stop(self) -> None:
+        """End all connections and the thread. Safe to call twice."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the one place where this thread's end is recorded
+            self._failed = error
+            _LOG.error("the web server ended: %s", error)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            self._loop = None
+
+
+def check_access(access: Access) -> None:
+    """Refuse to be reachable from elsewhere without a token."""
+    if access.host not in LOOPBACK and not access.token:
+        raise SettingsError(
+            f"--host {access.host} lets other machines ask for pictures and cues, so it wants a secret: "
+            "--token TEXT, or LIVEAFFECT_TOKEN. Without --host only this machine is answered"
+        )
+    if access.token and len(access.token) < 16:
+        raise SettingsError("a token that short can be guessed: take at least 16 characters")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host} port {port}: {error.strerror}. Another program may hold the port; "
+            "choose one with --port, 0 takes any"
+        ) from error
+
+
+def _names() -> list[str]:
+    return sorted(entry.name for entry in resources.files(web).joinpath("page").iterdir())
+
+
+def _page(path: str, name: str) -> Route:
+    content = resources.files(web).joinpath("page", name).read_bytes()
+    kind = _TYPES[name.rsplit(".", 1)[-1]]
+
+    async def answer(request: object) -> Response:
+        return Response(content, media_type=kind)
+
+    return Route(path, answer, methods=["GET"])
