@@ -38,3 +38,8 @@ def median_ns(
             call()
             list_ns.append(now() - start_ns)
     return [int(median(list_ns)) for list_ns in taken]
+
+
+def all_threads_cpu_ns() -> int:
+    """Processor time of all threads, for libraries that work in threads of their own."""
+    return time.process_time_ns()

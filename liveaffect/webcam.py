@@ -94,6 +94,7 @@ def make_run(
         wiring = Wiring(
             rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces, epoch_ns=epoch_ns
         )
+        wiring.hear_words(tools.spoken)
         wiring.scheduler.adopt(tools.profile)
         return wiring
 

@@ -57,6 +57,7 @@ _IN_WORDS = {
     "mirror": "no",
     "verbose": "no",
     "require_gpu": "no",
+    "transcript": "no",
 }
 """Defaults of settings that say nothing as they stand."""
 
