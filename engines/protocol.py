@@ -252,9 +252,14 @@ class SpeechReader(Protocol):
     multilingual: bool
 
     def hear(
-        self, samples: NDArray[np.float32], given: Sequence[TimedWord] = (), *, language: str | None = None
+        self,
+        samples: NDArray[np.float32],
+        given: Sequence[TimedWord] = (),
+        *,
+        language: str | None = None,
+        cut: bool = False,
     ) -> HeardWords:
-        """What was said."""
+        """What was said; `cut`: the sound ends in the middle of speech."""
         ...
 
     def translate(self, samples: NDArray[np.float32], language: str) -> str:

@@ -30,13 +30,13 @@ TAIL_S = 1.0
 SILENT_VECTORS = 300
 """Vectors of silence behind those of the sound: without them one sentence in two is said again. What is left
 of that takes no time, and `utterance.plausible` drops it."""
+CUT_TAIL_S, CUT_SILENT_VECTORS = 0.3, 100
+"""The same behind sound that ends in the middle of speech, where what comes last is not believed anyway."""
 WINDOW = 1500
 """Vectors of half a minute."""
 TOKENS_A_SECOND = 6.0
 """Nobody says more; what is longer repeats itself."""
 FEWEST_TOKENS = 6
-LANGUAGE_S = 2.0
-"""So much sound is needed to tell a language."""
 CURE = "uv sync --inexact --extra words"
 
 
@@ -80,30 +80,36 @@ class Transcriber:
         self._silence = self._vectors(np.zeros(30 * SAMPLE_RATE, np.float32))
 
     def hear(
-        self, samples: NDArray[np.float32], given: Sequence[TimedWord] = (), *, language: str | None = None
+        self,
+        samples: NDArray[np.float32],
+        given: Sequence[TimedWord] = (),
+        *,
+        language: str | None = None,
+        cut: bool = False,
     ) -> HeardWords:
-        """What was said in at most LONGEST_S of sound; `given` are its first words, as found before."""
-        return self._decode(samples, given, language, "transcribe")
+        """What was said in at most LONGEST_S of sound; `given` are its first words, as found before.
+
+        `cut`: the sound ends in the middle of speech.
+        """
+        samples = samples[: int(LONGEST_S * SAMPLE_RATE)]
+        tail = (CUT_TAIL_S, CUT_SILENT_VECTORS) if cut else (TAIL_S, SILENT_VECTORS)
+        encoded = self._encode(samples, *tail)
+        spoken = language or self._chosen
+        writer = self._writer(self._language_of(encoded) if spoken == "auto" else spoken, "transcribe")
+        return self._decode(encoded, writer, len(samples) / SAMPLE_RATE, given)
 
     def translate(self, samples: NDArray[np.float32], language: str) -> str:
         """The same in English, as text."""
-        heard = self._decode(samples, (), language, "translate")
+        samples = samples[: int(LONGEST_S * SAMPLE_RATE)]
+        encoded = self._encode(samples, TAIL_S, SILENT_VECTORS)
+        heard = self._decode(encoded, self._writer(language, "translate"), len(samples) / SAMPLE_RATE, ())
         return "".join(word.text for word in heard.words).strip()
 
-    def _decode(
-        self, samples: NDArray[np.float32], given: Sequence[TimedWord], language: str | None, task: str
-    ) -> HeardWords:
-        samples = samples[: int(LONGEST_S * SAMPLE_RATE)]
-        encoded = self._encode(samples)
-        spoken = language or self._chosen
-        if spoken == "auto":
-            spoken = self._language_of(encoded)
-        writer = self._writer(spoken, task)
+    def _decode(self, encoded: Any, writer: Any, seconds: float, given: Sequence[TimedWord]) -> HeardWords:
         start = [*writer.sot_sequence, writer.no_timestamps]
         known = [token for word in given for token in word.tokens]
         while known and not any(char.isalnum() for char in writer.decode(known[-1:])):
             known.pop()  # a full stop that was a guess would end the sentence here
-        seconds = len(samples) / SAMPLE_RATE
         most = max(FEWEST_TOKENS, int(TOKENS_A_SECOND * seconds) + 2 - len(known))
         (result,) = self._model.generate(
             encoded,
@@ -114,17 +120,17 @@ class Transcriber:
             return_no_speech_prob=True,
         )
         found = [token for token in result.sequences_ids[0] if token < writer.eot]
-        words = self._timed(encoded, writer, start, known + found, samples) if known or found else ()
+        words = self._timed(encoded, writer, start, known + found, seconds) if known or found else ()
         return HeardWords(
             words=words,
             sureness=float(result.scores[0]) if found else 0.0,
             silence=float(result.no_speech_prob),
-            language=spoken,
+            language=writer.language_code,
         )
 
-    def _encode(self, samples: NDArray[np.float32]) -> Any:
-        vectors = self._vectors(np.pad(samples, (0, int(TAIL_S * SAMPLE_RATE))))
-        steps = np.linspace(min(vectors.shape[1], WINDOW - 1), WINDOW - 1, SILENT_VECTORS).astype(int)
+    def _encode(self, samples: NDArray[np.float32], tail_s: float, silent: int) -> Any:
+        vectors = self._vectors(np.pad(samples, (0, int(tail_s * SAMPLE_RATE))))
+        steps = np.linspace(min(vectors.shape[1], WINDOW - 1), WINDOW - 1, silent).astype(int)
         joined = np.concatenate([vectors, self._silence[:, steps]], axis=1)
         return self._runtime.StorageView.from_array(np.ascontiguousarray(joined))
 
@@ -146,17 +152,17 @@ class Transcriber:
         return self._writers[key]
 
     def _timed(
-        self, encoded: Any, writer: Any, start: list[int], tokens: list[int], samples: NDArray[np.float32]
+        self, encoded: Any, writer: Any, start: list[int], tokens: list[int], last_s: float
     ) -> tuple[TimedWord, ...]:
         """Words with the times that the decoder's attention says."""
-        frames = len(samples) // FRAME
-        (aligned,) = self._model.align(encoded, start[:-1], [tokens], max(frames, 2))
+        frames = max(int(last_s * SAMPLE_RATE) // FRAME, 2)
+        (aligned,) = self._model.align(encoded, start[:-1], [tokens], frames)
         texts, groups = writer.split_to_word_tokens([*tokens, writer.eot])
         first_step: dict[int, int] = {}
         for token, step in aligned.alignments:
             first_step.setdefault(token, step)
         words: list[TimedWord] = []
-        at, last_s = 0, len(samples) / SAMPLE_RATE
+        at = 0
         for text, group in zip(texts[:-1], groups[:-1], strict=True):
             begin = min(first_step.get(at, 0) * STEP_S, last_s)
             sure = aligned.text_token_probs[at : at + len(group)]

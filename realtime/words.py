@@ -32,6 +32,8 @@ END_S = 1.2
 """After so much silence an utterance has ended."""
 HOP_S = 0.7
 """New speech between two passes over an utterance that grows."""
+LONG_S = 4.0
+"""Passes over a longer stretch cost more, and come rarer by as much."""
 RARE_HOP_S = 2.1
 WINDOW_S = 6.0
 """A stretch longer than this loses its first believed words."""
@@ -170,7 +172,8 @@ class WordsAnalyzer:
         if (self._next or 0) - stretch.end >= _samples(PAUSE_S):
             return stretch.passed < stretch.end or not stretch.whole
         new = stretch.end - max(stretch.passed, stretch.begin)
-        return new >= _samples(hop_s)
+        length_s = (stretch.end - stretch.begin) / SAMPLE_RATE
+        return new >= _samples(hop_s * max(1.0, length_s / LONG_S))
 
     def _hear_finished(self, stretch: _Stretch) -> None:
         self._hear(stretch)
@@ -194,7 +197,7 @@ class WordsAnalyzer:
             return
         agreement = stretch.agreement
         given = () if whole else agreement.believed
-        heard = self._tools.ears.hear(sound.samples, given, language=stretch.language)
+        heard = self._tools.ears.hear(sound.samples, given, language=stretch.language, cut=not whole)
         self.passes += 1
         if stretch.speech >= _samples(2.0):
             stretch.language = heard.language

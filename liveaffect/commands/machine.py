@@ -56,7 +56,7 @@ def _fetch(given: argparse.Namespace, settings: Settings) -> int:
         try:
             say(f"the files of Whisper are in {fetch_whisper()}")
         except MissingFile as error:
-            say(f"without Whisper, so the small voice network is used and words are not heard: {error}")
+            say(f"without Whisper, so words are not heard and the small voice network is used: {error}")
     if settings.words not in ("auto", "off"):
         say(f"words are heard with the files in {fetch_words(settings.words)}")
     return 0
