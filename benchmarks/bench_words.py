@@ -4,8 +4,8 @@
 
 DIR holds `clips/jfk.wav`, `clips/demo_grid_10speakers.mp4` with its transcripts, and
 `voice/ravdess_speech.tar`, whose clips become strings of ten with pauses. Live is what the product does:
-sound in tenths of a second, every due pass made at once; a word's delay is from its end to the first form that
-shows it, and to the first that believes it, in time of the sound, without the time of the pass itself.
+sound in tenths of a second, every due pass made at once; a word's delay is from its end to the first form
+that shows it, and to the first that believes it, in time of the sound, without the time of the pass itself.
 Processor time is that of all threads.
 """
 

@@ -89,8 +89,6 @@ class Estimate:
     track: int | None
     face: Opinion | None = None
     voice: Opinion | None = None
-    words: SpokenOpinion | None = None
-    """None where words are not heard, or nothing was said lately."""
     evidence_ns: int = 0
     """How much time the evidence covers, face and voice together."""
     circumstances: Circumstances = Circumstances()
@@ -112,6 +110,8 @@ class Estimate:
     """Probability of the leading label, whether it is shown or not."""
     reason: str | None = None
     """Why the label is 'not sure', else None."""
+    words: SpokenOpinion | None = None
+    """None where words are not heard, or nothing was said lately."""
 
     @property
     def subset(self) -> str:

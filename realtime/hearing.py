@@ -21,8 +21,9 @@ from liveaffect.realtime.words import WordsAnalyzer, WordTools
 _LOG = logging.getLogger(__name__)
 _TURN_NS = 50 * MS
 """How often new sound is listened to."""
-JOIN_S = 2.0
-"""How long `close` waits for a pass that is being made."""
+JOIN_S = 30.0
+"""How long `close` waits for a pass or for loading, which take a second or two where a core is free. A process
+that ended in the middle of either would crash in CTranslate2."""
 POLITE = 10
 """The thread's niceness: pictures and answers go first."""
 

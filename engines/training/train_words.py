@@ -36,7 +36,7 @@ from liveaffect.engines.word_pieces import PIECES, pieces_of, rows_of, words_of
 EKMAN = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 OURS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 BATCH, EPOCHS, RATE = 64, 4, 1.5e-3
-RARE = 0.5
+RARE = 0.4
 """Labels count by their frequency to minus this power."""
 FINE_SHARE = 0.3
 """How much the 28 fine labels count beside the seven."""
