@@ -79,7 +79,8 @@ def cases(data: Path, strings: int) -> Iterator[tuple[str, Sound, list[str]]]:
         rows = list(csv.DictReader(io.StringIO((folder / "manifest.csv").read_text("utf-8"))))
         rng.shuffle(rows)
         for number in range(strings):
-            parts, wanted = [], []
+            parts: list[Sound] = []
+            wanted: list[str] = []
             for row in rows[number * PER_STRING : (number + 1) * PER_STRING]:
                 pause = np.zeros(int(SAMPLE_RATE * rng.uniform(0.2, 1.2)), np.float32)
                 parts += [sound_of(folder / f"{row['id']}.opus"), pause]

@@ -175,7 +175,7 @@ def voices_watched(clips: Sequence[Clip], cast: Engines) -> Iterator[ClipTrace |
     """One for every sound; None where no speech was heard in it, or not for long enough."""
     for clip in clips:
         records = Records()
-        reader = _Sound(np.asarray(clip.content, np.float32))
+        reader = PlayedSound(np.asarray(clip.content, np.float32))
         analyse(Watched(reader, None, SOUND), cast.tools(records), Outputs([]), _ignore)
         yield watch_of(records, clip.name, clip.group, clip.side, clip.truth)
 
@@ -256,7 +256,7 @@ class Remembering:
         return self._known[key]
 
 
-class _Sound:
+class PlayedSound:
     """Samples as a source of blocks."""
 
     def __init__(self, samples: NDArray[np.float32]) -> None:

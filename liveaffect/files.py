@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from liveaffect.progress import ProgressBar
+from liveaffect.progress import ProgressBar, written_out
 from liveaffect.realtime.errors import RealtimeError, SettingsError, SinkError, SourceError
 from liveaffect.realtime.lockstep import Summary, analyse, watched
 from liveaffect.realtime.replay import MediaFile
@@ -66,7 +66,7 @@ class OutputFiles:
             if other is not file:
                 raise SettingsError(
                     f"'{other}' and '{file}' would both be written to "
-                    f"{output.name.replace(STEM, file.stem)}; give each run its own name"
+                    f"{output.name.replace(STEM, file.stem)}; name each in a run of its own"
                 )
 
 
@@ -97,7 +97,7 @@ def analyse_files(
             done.failed[file] = str(error)
             continue
         done.summaries[file] = summary
-        say(f"{file}: {summary.line()}")
+        say(written_out(f"{file}: {summary.line()}"))
         if summary.failures:
             done.failed[file] = "; ".join(summary.failures)
     return done

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TextIO
 
+from liveaffect.progress import ProgressBar
+
 State = Literal["ok", "absent", "broken"]
 VERSION = 1
 _MARKS: dict[State, str] = {"ok": "ok", "absent": "-", "broken": "BROKEN"}
@@ -50,7 +52,12 @@ def cure_of(error: Exception) -> str:
 
 def report_json(out: TextIO, sections: Sequence[Section]) -> int:
     """Everything as one JSON object; 1 if anything is broken."""
-    report = {title: list(examine(look)) for title, look in sections}
+    bar, report = ProgressBar("", len(sections), "sections"), {}
+    for number, (title, look) in enumerate(sections):
+        bar.name = title
+        bar.show(number)
+        report[title] = list(examine(look))
+    bar.clear()
     broken = any(finding.state == "broken" for findings in report.values() for finding in findings)
     content = {
         "v": VERSION,
@@ -66,15 +73,21 @@ def report_json(out: TextIO, sections: Sequence[Section]) -> int:
 
 def report_text(out: TextIO, sections: Sequence[Section]) -> int:
     """A line for each finding as it is found; 1 if anything is broken."""
-    broken = 0
+    bar, broken = ProgressBar("", len(sections), "sections"), 0
     out.write(f"Python {platform.python_version()} on {platform.platform()}\n")
-    for title, look in sections:
+    for number, (title, look) in enumerate(sections):
         out.write(f"\n{title}\n")
+        out.flush()
+        bar.name = title
+        bar.show(number)
         for finding in examine(look):
+            bar.clear()
             broken += finding.state == "broken"
             out.write(f"  {_MARKS[finding.state]:<7} {finding.name}: {finding.detail}\n")
             if finding.cure:
                 out.write(f"          {_ASIDES[finding.state]}: {finding.cure}\n")
             out.flush()
+            bar.show(number)
+        bar.clear()
     out.write("\n" + ("everything needed works\n" if not broken else f"{broken} broken, see above\n"))
     return int(broken > 0)

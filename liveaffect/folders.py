@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from liveaffect.progress import written_out
 from liveaffect.realtime.endings import why_passed_over
 
 
@@ -86,4 +87,4 @@ def table_of_failures(failed: dict[Path, str], total: int) -> list[str]:
         return [f"liveaffect: {why}" for why in failed.values()]
     width = max(len(str(path)) for path in failed)
     heading = f"liveaffect: {len(failed)} of {total} failed:"
-    return [heading, *(f"  {path!s:{width}}  {why}" for path, why in failed.items())]
+    return [heading, *(written_out(f"  {path!s:{width}}  {why}") for path, why in failed.items())]

@@ -28,7 +28,8 @@ class Interrupts:
     """Counts the requests to end of one command."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
+        """How often it was asked to end."""
         self._over = threading.Event()
 
     @contextlib.contextmanager
@@ -47,13 +48,13 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        self._count += 1
+        self.count += 1
         if number == signal.SIGTERM:
             threading.Thread(target=self._insist, name="insists on the end", daemon=True).start()
-        if self._count == 1:
+        if self.count == 1:
             raise KeyboardInterrupt
         open_files = _unfinished()
-        if self._count == 2:
+        if self.count == 2:
             files = f"{', '.join(open_files)} to be finished"
             what = files if open_files else "devices and networks to be freed"
             _write_line(f"liveaffect: still waiting for {what}; once more ends at once")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
-from liveaffect.progress import ProgressBar
+from liveaffect.progress import ProgressBar, clear_line, say, written_out
 from liveaffect.realtime import freshness
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import NOT_SURE, VERSION, Cue, Scores, distribution
@@ -105,11 +105,13 @@ class Prediction:
         rests += ["voice"] if self.voice is not None else []
         why = f" ({self.reason})" if self.reason else ""
         verdict = f"{self.label}{why} {self.confidence:.2f}"
-        return f"{self.path or self.kind}: {verdict} [{', '.join(rests) or 'nothing found'}]"
+        return written_out(f"{self.path or self.kind}: {verdict} [{', '.join(rests) or 'nothing found'}]")
 
 
-def predict_file(path: Path, tools: Tools, *, cropped: bool = False) -> Prediction:
-    """The answer for one file. Raises SourceError if it cannot be read."""
+def predict_file(
+    path: Path, tools: Tools, *, cropped: bool = False, bar: ProgressBar | None = None
+) -> Prediction:
+    """The answer for one file; of a film `bar` shows the seconds. Raises SourceError if it cannot be read."""
     try:
         there = path.exists()
     except OSError as error:
@@ -120,8 +122,10 @@ def predict_file(path: Path, tools: Tools, *, cropped: bool = False) -> Predicti
         return predict_picture(read_picture(path), tools, cropped=cropped, path=str(path))
     media = MediaFile(path)
     media.open()
+    if bar is not None:
+        bar.begin(str(path), media.duration_s)
     try:
-        return _predict_media(watched(media), tools, str(path))
+        return _predict_media(watched(media), tools, str(path), bar)
     finally:
         media.close()
 
@@ -131,21 +135,21 @@ def predict_files(
 ) -> dict[Path, str]:
     """An answer on standard output for each; returns those that failed, with the reason."""
     failed: dict[Path, str] = {}
-    bar = ProgressBar("", len(paths), "files")
+    files, film = ProgressBar("", len(paths), "files"), ProgressBar("", None)
     for number, path in enumerate(paths):
-        bar.name = str(path)
-        bar.show(number)
+        files.name = str(path)
+        files.show(number)
         try:
-            found = predict_file(path, tools, cropped=cropped)
+            found = predict_file(path, tools, cropped=cropped, bar=film)
         except RealtimeError as error:
             failed[path] = str(error)
             continue
         if found.damage is not None:
-            bar.say(f"'{path}': {found.damage}")
-        bar.clear()
+            say(written_out(f"'{path}': {found.damage}"))
+        clear_line()
         sys.stdout.write((json.dumps(found.to_json()) if as_json else str(found)) + "\n")
         sys.stdout.flush()
-    bar.clear()
+    clear_line()
     return failed
 
 
@@ -245,7 +249,9 @@ class _Tally:
         self.cues += 1
 
 
-def _predict_media(watched: Watched, tools: Tools, path: str | None) -> Prediction:
+def _predict_media(
+    watched: Watched, tools: Tools, path: str | None, bar: ProgressBar | None = None
+) -> Prediction:
     tallies: dict[int | None, _Tally] = {}
     everyone = _Tally()
 
@@ -254,7 +260,7 @@ def _predict_media(watched: Watched, tools: Tools, path: str | None) -> Predicti
             tallies.setdefault(cue.track, _Tally()).add(cue)
             everyone.add(cue)
 
-    summary = analyse(watched, tools, Outputs([]), collect)
+    summary = analyse(watched, tools, Outputs([]), collect, bar.show if bar is not None else lambda _: None)
     damage = losses_in_words(summary.losses).removeprefix("; ") or None
     needed, plain = tools.networks.confidence.thresholds, LabelSettings().threshold
     faces = []

@@ -164,7 +164,7 @@ class Settings:
     def load_tools(self, say: Say, *, live: bool = False) -> Tools:
         """Networks, finders and profile as these settings name them, warmed up."""
         from liveaffect.realtime.profile import profile_of
-        from liveaffect.realtime.wiring import load_tools
+        from liveaffect.realtime.wiring import keep_small_voice, load_tools
 
         self.check_profile()
 
@@ -173,14 +173,17 @@ class Settings:
             about_one = _ABOUT_ONE.match(line) is not None and "stand in" not in line
             (_LOG.info if about_one and not self.verbose else say)(line)
 
+        folders = self.folders(say, live=live)
         tools = load_tools(
             report,
             engine=self.engine,
-            folders=self.folders(say, live=live),
+            folders=folders,
             threads=self.threads,
             require_gpu=self.require_gpu,
             face_files=self.face_files,
         )
+        if live and folders["voice"] != self.weights_folder:
+            keep_small_voice(tools, self.weights_folder, report, engine=self.engine, threads=self.threads)
         if not self.verbose:
             say(f"networks: {', '.join(tools.networks.names)} (-v says why)")
         profile = profile_of(self.profile, tools.networks, self.weights_folder)

@@ -135,6 +135,8 @@ class Camera:
             )
         known = self._devices()
         found = by_name(known, spec)
+        if found is None and os.path.isdir(spec):
+            raise SourceNotFound(f"'{spec}' is a folder; name a film in it, or: liveaffect analyze {spec}")
         if found is None:
             raise SourceNotFound(f"no camera matches '{spec}'. {devices_in_words('Cameras', known)}")
         return found.index

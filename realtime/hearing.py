@@ -22,8 +22,8 @@ _LOG = logging.getLogger(__name__)
 _TURN_NS = 50 * MS
 """How often new sound is listened to."""
 JOIN_S = 30.0
-"""How long `close` waits for a pass or for loading, which take a second or two where a core is free. A process
-that ended in the middle of either would crash in CTranslate2."""
+"""How long `close` waits for a pass or for loading, which take a second or two where a core is free. If the
+process ended in the middle of either, CTranslate2 would crash."""
 POLITE = 10
 """The thread's niceness: pictures and answers go first."""
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.protocol import Engine, EngineError, Pending, Tensors
+from liveaffect.engines.recipe import Statistics
 from liveaffect.realtime.confidence import Confidence
 
 GIVE_UP_AFTER = 3
@@ -100,16 +102,56 @@ class _Asked:
         self.message = f"{self.modality} network failed: {message}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LighterVoice:
+    """What takes the place of a heavy voice network while the machine is late. It takes the same pieces."""
+
+    voice: Engine
+    fusion: Engine
+    confidence: Confidence
+    statistics: Statistics
+
+
 class Networks:
     """Face, voice and fusion engine of a run, and how far they are believed. One caller."""
 
     def __init__(
-        self, face: Engine, voice: Engine, fusion: Engine, confidence: Confidence | None = None
+        self,
+        face: Engine,
+        voice: Engine,
+        fusion: Engine,
+        confidence: Confidence | None = None,
     ) -> None:
         self.confidence = confidence or Confidence()
+        self.lighter: LighterVoice | None = None
         self._face = _Asked("face", face)
         self._voice = _Asked("voice", voice)
         self._fusion = _Asked("fusion", fusion)
+        self._resting: tuple[_Asked, _Asked, Confidence] | None = None
+        self._light = False
+
+    def keep_ready(self, lighter: LighterVoice) -> None:
+        """Have a lighter voice at hand, warmed up, before the first step."""
+        for engine in (lighter.voice, lighter.fusion):
+            engine.warm_up()
+        self.lighter = lighter
+        self._resting = (
+            _Asked("voice", lighter.voice),
+            _Asked("fusion", lighter.fusion),
+            lighter.confidence,
+        )
+
+    def listen_lightly(self, on: bool) -> bool:
+        """Let the lighter voice judge, or the usual one again; whether that changed anything.
+
+        The two do not share what they know of a speaker: who listens begins anew.
+        """
+        if self._resting is None or on == self._light:
+            return False
+        usual = (self._voice, self._fusion, self.confidence)
+        self._voice, self._fusion, self.confidence = self._resting
+        self._resting, self._light = usual, on
+        return True
 
     def ask(self, crops: Sequence[Row], pieces: Sequence[Row]) -> tuple[list[Row | None], list[Row | None]]:
         """Faces and sound together: both are submitted before either is waited for."""
@@ -190,7 +232,7 @@ class Networks:
 
     def close(self) -> None:
         """Free everything. Safe to call twice."""
-        for asked in self._all():
+        for asked in (*self._all(), *(self._resting or ())[:2]):
             asked.engine.close()
 
     def _all(self) -> tuple[_Asked, _Asked, _Asked]:

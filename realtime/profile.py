@@ -241,6 +241,11 @@ def _profile_in_words(name: str) -> str:
     return ", ".join(parts.values())
 
 
+def check_profile_name(name: str) -> None:
+    """Raise SettingsError for what cannot be the name of a profile, before anybody is measured for it."""
+    _path(name)
+
+
 def _path(name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise SettingsError(

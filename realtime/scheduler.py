@@ -24,6 +24,7 @@ from liveaffect.realtime.fusion import fuse, spoken_opinion
 from liveaffect.realtime.hearing import SpeechHearing
 from liveaffect.realtime.load_shedder import (
     FACES_HALVED,
+    VOICE_SMALL,
     VOICES_HALVED,
     WORDS_FINISHED,
     WORDS_RARER,
@@ -99,7 +100,11 @@ class Scheduler:
         self._nobody: dict[str, Person] = {}
         self._hearing: SpeechHearing | None = None
         self._spoken: list[SpokenWords] = []
-        self._measures = [VOICES_HALVED] * bool(voice_analyzers) + [FACES_HALVED] * bool(sightings)
+        self._measures = [
+            *[VOICE_SMALL] * bool(voice_analyzers and networks.lighter),
+            *[VOICES_HALVED] * bool(voice_analyzers),
+            *[FACES_HALVED] * bool(sightings),
+        ]
         self.shedder = LoadShedder(self._measures, len(sightings))
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
@@ -135,6 +140,7 @@ class Scheduler:
             self._hear_words(now_ns)
         skipped = due.skipped if due is not None and self._last_index >= 0 else 0
         self.shedder.note(now_ns, late=late or skipped > 0)
+        self._choose_voice()
         people = [*in_view, *self._voices_of_nobody(now_ns)]
         wanted = due is not None or bool(looks) or self._anyone_new(people)
         cues = self._fuse(now_ns, people, skipped) if wanted else self._cues
@@ -155,6 +161,13 @@ class Scheduler:
             notices=self._notices(),
             captions=tuple(captions),
         )
+
+    def _choose_voice(self) -> None:
+        """The full voice network or, while the machine is late, the lighter one."""
+        light, lighter = self.shedder.does(VOICE_SMALL), self._networks.lighter
+        if lighter is not None and self._networks.listen_lightly(light):
+            for voice_analyzer in self._voice_analyzers:
+                voice_analyzer.listen_with(lighter.statistics if light else None)
 
     def _anyone_new(self, people: Sequence[Person]) -> bool:
         """Whether somebody came or left since the last answer."""

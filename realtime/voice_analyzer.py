@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics
+from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics, Statistics
 from liveaffect.realtime.attribution import Attribution, SpeechEnergy, Voice
 from liveaffect.realtime.audio_ring import AudioRing, Stretch
 from liveaffect.realtime.clarity import ClarityMeter
@@ -87,7 +87,7 @@ class VoiceAnalyzer:
         self.voice = Voice("nobody speaks", None, 1.0)
         """Whose voice it is, as of the last decision."""
         self._ring = ring
-        self._grid = grid
+        self._grid = self._usual_grid = grid
         self._believe_speech = believe_speech
         self._next_index = 0
         self._begin: int | None = None
@@ -188,6 +188,15 @@ class VoiceAnalyzer:
         """
         if statistics.kept == self._grid.statistics:
             self._statistics[track] = statistics.copy()
+
+    def listen_with(self, statistics: Statistics | None) -> None:
+        """Another network listens from now on, which keeps other statistics; None: the usual one again.
+
+        What one network knows of a speaker means nothing to the other, so everybody is a stranger again.
+        """
+        usual = self._usual_grid
+        self._grid = usual if statistics is None else replace(usual, statistics=statistics)
+        self._statistics = {track: self._cold() for track in self._statistics}
 
     def _cold(self) -> SpeakerStatistics:
         return SpeakerStatistics.cold(kept=self._grid.statistics)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -29,7 +29,7 @@ from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
 from liveaffect.realtime.health import HealthBook
 from liveaffect.realtime.hearing import SpeechHearing
-from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.networks import LighterVoice, Networks
 from liveaffect.realtime.people import Profile
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Scheduler
@@ -201,6 +201,25 @@ def load_tools(
     }
     pieces = PieceGrid(numbers.piece, numbers.hop, numbers.lead, numbers.statistics)
     return Tools(networks, lambda: make_finder(face_files), pieces, awaiting=awaiting)
+
+
+def keep_small_voice(tools: Tools, weights: Path | None, say: Say, *, engine: str, threads: int = 1) -> None:
+    """Load the small voice beside the full one: it takes over while the machine is late.
+
+    Not where it cuts sound otherwise, since pieces go on as they are.
+    """
+    numbers = recipe_numbers("voice", choice=engine, weights=weights)
+    if replace(tools.pieces, statistics=numbers.statistics) != PieceGrid(
+        numbers.piece, numbers.hop, numbers.lead, numbers.statistics
+    ):
+        return
+    voice, fusion = (
+        load(kind, choice=engine, weights=weights, threads=threads, report=say)
+        for kind in ("voice", "fusion")
+    )
+    trained = [kind for kind in KINDS if tools.networks.trained(kind)]
+    believed = confidence_of(dict.fromkeys(KINDS, weights), trained, say)
+    tools.networks.keep_ready(LighterVoice(voice, fusion, believed, numbers.statistics))
 
 
 NOT_CALIBRATED = "confidence not calibrated"

@@ -198,6 +198,15 @@ def test_without_any_camera_the_list_says_none() -> None:
         camera.open()
 
 
+def test_a_folder_is_called_a_folder_not_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("films").mkdir()
+    with pytest.raises(
+        SourceNotFound, match="'films' is a folder; name a film in it, or: liveaffect analyze films"
+    ):
+        Camera("films", FakeClock(), capture=FakeCamera(), devices=list).open()
+
+
 def test_a_device_that_is_there_and_does_not_open_is_busy_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,14 +241,15 @@ def frames_of(path: Path, limit: int = 10**6) -> Iterator[VideoFrame]:
         yield VideoFrame("file", seq, int(seq / fps * SECOND), rgb)
 
 
-def test_ten_talkers_with_cuts_between_them_never_share_a_track(shared_data: Path, make_sight: Look) -> None:
+def test_talkers_with_cuts_between_them_never_share_a_track(shared_data: Path, make_sight: Look) -> None:
+    """Five of the ten; all of them go through the whole path in tests/scenarios/test_lockstep.py."""
     sight = make_sight("file")
     path = shared_data / "clips" / "demo_grid_10speakers.mp4"
     seen: dict[int, list[int]] = {}
-    for frame in frames_of(path):
+    for frame in frames_of(path, 5 * 75):
         for face in sight.step(frame).faces:
             seen.setdefault(face.track, []).append(frame.seq)
-    assert len(seen) in (10, 11)
+    assert len(seen) == 5
     for pictures in seen.values():
         first, last = pictures[0], pictures[-1]
         assert first % 75 <= 5, "found within a fifth of a second of the cut"

@@ -16,7 +16,6 @@ import pytest
 
 from liveaffect import cli
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.progress import ProgressBar
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingFile, SettingsError
@@ -234,6 +233,17 @@ def test_a_film_that_is_not_there_is_called_a_file_not_a_camera(make: Callable[[
         make()
 
 
+def test_what_a_library_mutters_about_an_address_stays_unsaid() -> None:
+    program = (
+        "import os; from liveaffect.cli import LIBRARIES; os.environ.update(LIBRARIES); import cv2; "
+        "cv2.VideoCapture('http://127.0.0.1:9/x', cv2.CAP_FFMPEG)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -289,6 +299,20 @@ def test_a_name_that_standard_output_cannot_print_is_printed_escaped(tmp_path: P
         done = in_a_process("predict", name, "--engine", "scripted", stdout=subprocess.PIPE, env=surroundings)
         assert done.returncode == 0, done.stderr
         assert "wav: not sure" in done.stdout
+
+
+def test_a_name_that_would_move_the_cursor_is_written_out(tmp_path: Path, capsys: Capture) -> None:
+    """A line of the table stays one line, and no terminal is cleared by a file that was sent."""
+    good, bad = tmp_path / "a\x1b[2J\n.wav", tmp_path / "b\x1b[2J\n.wav"
+    damaged.plain_wav(good)
+    bad.write_bytes(b"no sound")
+    for command in ("analyze", "predict"):
+        assert run(command, good, bad, "--engine", "scripted") == 1
+        out = capsys.readouterr()
+        assert "\x1b" not in out.out + out.err
+        assert r"a\x1b[2J\n.wav: " in out.out + out.err
+        table = out.err.splitlines()
+        assert len(table[table.index("liveaffect: 1 of 2 failed:") :]) == 2
 
 
 def test_a_full_standard_output_and_a_reader_that_left_are_one_line_or_none(tmp_path: Path) -> None:
@@ -347,44 +371,28 @@ def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path, load
     assert done.stdout == ""
 
 
-# Progress.
-
-
-def test_progress_is_shown_where_somebody_sees_it_and_the_bar_ends_at_the_end(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    bar = ProgressBar("films/clip.mp4", 10.0)
-    for step in range(97):
-        bar.show(step / 10)
-    bar.say("something else")
-    bar.done(9.6)
-    bar.finish()
-    lines = capsys.readouterr().err.replace("\r", "").split("\x1b[K")
-    assert sum("clip.mp4 [" in line for line in lines) <= 12, "drawn once a second"
-    assert lines[-1] == "clip.mp4 [" + 30 * "#" + "] 9.6 of 9.6 s\n"
-    assert "something else\n" in lines
-
-
-def test_predict_shows_how_many_files_are_done(
+def test_ctrl_c_that_a_library_takes_for_a_failure_to_load_it_is_still_ctrl_c(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    for name in ("a.wav", "b.wav"):
-        damaged.plain_wav(tmp_path / name)
-    assert run("predict", tmp_path, "--json", "--engine", "scripted") == 0
-    out = capsys.readouterr()
-    assert len(out.out.splitlines()) == 2
-    assert "b.wav [###############...............] 1 of 2 files" in out.err
-    assert out.err.endswith("\x1b[K"), "the line is taken away at the end"
+    def loads(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr("liveaffect.settings.Settings.load_tools", loads)
+    assert run("predict", damaged.plain_wav(tmp_path / "a.wav")) == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
-def test_progress_is_not_shown_in_a_file(capsys: Capture) -> None:
-    bar = ProgressBar("clip.mp4", 2.0)
-    bar.show(1.0)
-    bar.done(2.0)
-    bar.finish()
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize("command", ["analyze", "predict"])
+def test_an_empty_name_does_not_mean_the_present_folder(command: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, ""])
+    assert "an empty name names no file" in capsys.readouterr().err
+
+
+# State.
 
 
 def test_samples_of_one_file_do_not_reach_the_next(tmp_path: Path, capsys: Capture) -> None:

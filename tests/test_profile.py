@@ -141,6 +141,14 @@ def test_devices_give_what_was_asked_of_them(
     assert set(profiles.load_profile("ann").sides) == expected
 
 
+def test_what_cannot_be_a_name_is_refused_before_anybody_is_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wiring, "load_tools", lambda *_, **__: pytest.fail("the networks were loaded"))
+    assert main(["calibrate", "baseline", "--profile", "../ann", "--file", "film.mp4"]) == 1
+    assert "'../ann' is no name for a profile" in capsys.readouterr().err
+
+
 def test_without_any_device_nobody_can_be_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "baseline", "--profile", "ann", "--camera", "none", "--mic", "none"]) == 1
     assert "nobody can be measured" in capsys.readouterr().err

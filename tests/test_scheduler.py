@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liveaffect.engines.recipe import HOP, LABELS, PIECE, SAMPLE_RATE
+from liveaffect.engines.recipe import HOP, LABELS, PIECE, SAMPLE_RATE, Statistics
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.frame import AudioBlock, Face, Sighting
-from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.load_shedder import VOICE_SMALL
+from liveaffect.realtime.networks import LighterVoice, Networks
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Scheduler, Snapshot
 from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine, SchooledEngine
@@ -220,3 +222,39 @@ def test_a_voice_without_a_trained_network_is_not_judged_beside_a_trained_face()
     assert voice_engine.calls == 0
     assert [cue.voice for cue in snapshot.cues] == [None]
     assert snapshot.cues[0].face is not None
+
+
+def test_a_late_machine_hears_with_the_lighter_voice_until_it_is_calm_and_knows_nobody_then() -> None:
+    """The lighter network keeps other statistics of a speaker, so each begins with its own."""
+    bench = Bench()
+    asked: list[int] = []
+
+    class Light(ScriptedVoice):
+        def submit(self, inputs: Any) -> Any:
+            if not asked:  # Statistics of pieces begin at zero, those of frames at a quiet room's spectrum.
+                assert not inputs["mean"].any()
+            asked.append(len(inputs["mean"]))
+            return super().submit(inputs)
+
+    light = LighterVoice(Light(), ScriptedFusion(), Confidence(), Statistics(64, "pieces"))
+    bench.networks.keep_ready(light)
+    bench.scheduler = Scheduler(
+        bench.networks, sightings={}, voice_analyzers=[bench.voice_analyzer], publish=bench.published.append
+    )
+    asked.clear()
+    now_ns = SECOND
+    for late in [True] * 12 + [False] * 200:
+        now_ns += (300 if late else 100) * MS  # Three grid points at once are two skipped.
+        bench.hear(0.3 if late else 0.1)
+        said = bench.scheduler.step(now_ns)
+        if late and asked:
+            assert (
+                f"too much for this machine: {VOICE_SMALL}" in said.notices
+                or bench.scheduler.shedder.level > 1
+            )
+    assert asked, "the lighter voice was never asked"
+    assert bench.scheduler.shedder.level == 0
+    before = bench.voice.calls
+    bench.hear(1.0)
+    bench.scheduler.step(now_ns + SECOND)
+    assert bench.voice.calls > before

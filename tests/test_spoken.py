@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,9 @@ def voice(track: int | None) -> Voice:
     return Voice("nobody in view" if track is None else "track", track, 1.0)
 
 
-def run(spoken: SpokenWords, owners: list[int | None], forms: dict[int, Utterance], begin: int = 0) -> int:
+def run(
+    spoken: SpokenWords, owners: Sequence[int | None], forms: dict[int, Utterance], begin: int = 0
+) -> int:
     """One grid point of 100 ms for each owner; `forms` come at the point of that number."""
     now_ns = 0
     for at, owner in enumerate(owners, start=begin):

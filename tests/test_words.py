@@ -109,7 +109,7 @@ class Loud:
 
     def add(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         chunks = samples.reshape(-1, SPEECH_CHUNK)
-        return (np.abs(chunks).max(axis=1) > 0.1).astype(np.float32)
+        return np.asarray(np.abs(chunks).max(axis=1) > 0.1, np.float32)
 
 
 class Counting:

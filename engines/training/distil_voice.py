@@ -67,6 +67,7 @@ class Teacher:
 
     def __init__(self, network: VoiceWhisper, sample: Tensor) -> None:
         self._network = network.eval()
+        self._last: tuple[Tensor, ...] = ()
         features = self._raw(sample)[1]
         self.width = features.shape[2]
         self._mean, self._std = features.mean((0, 1)), features.std((0, 1)) + 1e-3
@@ -81,8 +82,16 @@ class Teacher:
             with torch.autocast("cpu", enabled=False):
                 log_mel = self._network.front(samples)
             with torch.autocast("cpu", torch.bfloat16):
-                features = self._network.features(log_mel)
-        return log_mel, torch.cat([one.float() for one in features], dim=2)
+                features = tuple(one.float() for one in self._network.features(log_mel))
+        self._last = features
+        return log_mel, torch.cat(features, dim=2)
+
+    def opinion(self, log_mel: Tensor) -> Tensor:
+        """(n, 7): what the full network thinks of the pieces that were asked about last, from cold."""
+        network = self._network
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            logits: Tensor = network.head(network.statistics(log_mel, self._last))[2]
+        return logits
 
 
 class DistilTask:
@@ -92,9 +101,9 @@ class DistilTask:
         self._train, self._piece = train, teacher.sound.piece
         self._chance = _chances(train)
         rng = np.random.default_rng(0)
-        self._watched = torch.stack([self._cut(one, rng) for one in _some(watched, rng)])
-        self._teacher = Teacher(teacher, self._watched)
-        self.told = self._teacher.width
+        self._watched = torch.stack([self.cut(one, rng) for one in _some(watched, rng)])
+        self.teacher = Teacher(teacher, self._watched)
+        self.told = self.teacher.width
         self.name = f"distil-{teacher.preset.whisper}-{teacher.preset.layers}-{len(train)}"
         self.steps = STEPS
 
@@ -107,8 +116,11 @@ class DistilTask:
 
     def loss(self, network: nn.Module, batch: Tensor) -> Tensor:
         """How far the student is from the teacher in single moments, in their mean and in their deviation."""
-        log_mel, wanted = self._teacher.said(batch)
-        told = network(log_mel).float()
+        log_mel, wanted = self.teacher.said(batch)
+        return self.compared(network(log_mel).float(), wanted, log_mel)
+
+    def compared(self, told: Tensor, wanted: Tensor, log_mel: Tensor) -> Tensor:
+        """The same of features that are told already."""
         share = heard_share(log_mel)[:, :, None]
         weight = (1 - _EVERYWHERE) * share + _EVERYWHERE / share.shape[1]
         moments: Tensor = ((told - wanted) ** 2 * weight).sum(1).mean()
@@ -116,7 +128,7 @@ class DistilTask:
 
     def figures(self, network: nn.Module) -> Mapping[str, float]:
         """The shares of the teacher's variance that the student explains on other speakers."""
-        log_mel, wanted = self._teacher.said(self._watched)
+        log_mel, wanted = self.teacher.said(self._watched)
         told = network(log_mel).float()
         share = heard_share(log_mel)[:, :, None]
         mean, mean_told = (wanted * share).sum(1), (told * share).sum(1)
@@ -134,9 +146,9 @@ class DistilTask:
             length = min(len(sound), len(other))
             mixed = sound[:length] + other[:length] * np.float32(rng.uniform(0.05, 0.7))
             sound = np.asarray(mixed, np.float32)
-        return self._cut(heard(sound, rng).astype(np.float16), rng)
+        return self.cut(heard(sound, rng).astype(np.float16), rng)
 
-    def _cut(self, samples: Samples, rng: np.random.Generator) -> Tensor:
+    def cut(self, samples: Samples, rng: np.random.Generator) -> Tensor:
         """A piece of a sound, some of them beginning in the silence before it."""
         lead = int(rng.uniform(0.0, 0.75) * self._piece) if rng.random() < LEADING else 0
         sound = np.pad(samples.astype(np.float32), (lead, max(0, self._piece - lead - len(samples))))

@@ -7,10 +7,8 @@ standard output, everything said to the person at the keyboard to standard error
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,6 @@ from typing import Any
 from liveaffect.settings import ENGINE_CHOICES, VOICE_CHOICES, Settings
 
 Run = Callable[[argparse.Namespace, Settings], int]
-
-
-def say(line: str) -> None:
-    """A line for the person at the keyboard; results go to standard output, everything else here."""
-    with contextlib.suppress(OSError):  # a terminal that is gone must not end a run that could go on
-        sys.stderr.write(line + "\n")
 
 
 class WithDefaults(argparse.HelpFormatter):

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from liveaffect.commands import command, say
+from liveaffect.commands import command
+from liveaffect.progress import LOADING, say, working
 from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
@@ -64,8 +65,9 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
         say(f"erased: {gone} of this pair")
     elif given.file is not None:
         finders = None if given.clap else make_finder(settings.face_files)
-        with opened(MediaFile(given.file)) as media:
-            sys.stdout.write(av.offset_in_words(av.measure_offset(media, finders, clap=given.clap)) + "\n")
+        with opened(MediaFile(given.file)) as media, working("measuring"):
+            offset = av.measure_offset(media, finders, clap=given.clap)
+        sys.stdout.write(av.offset_in_words(offset) + "\n")
     else:
         sys.stdout.write(_measure_devices(settings, clap=given.clap) + "\n")
     return 0
@@ -88,7 +90,7 @@ def _measure_devices(settings: Settings, *, clap: bool) -> str:
     seconds = settings.seconds or av.SECONDS
     doing = "clap about once a second, not evenly" if clap else "speak, with your face in view, alone"
     say(f"for {seconds:.0f} seconds: {doing}")
-    with opened(LiveRecording(feeds, clock, seconds)) as recording:
+    with opened(LiveRecording(feeds, clock, seconds)) as recording, working("measuring", seconds):
         offset = av.measure_offset(recording, finders, clap=clap)
     device_pairs.store_pair(device_pairs.Pair(*names, offset.ns, offset.method, round(offset.confidence, 3)))
     return f"{av.offset_in_words(offset)}; kept for {names[0]} with {names[1]}"
@@ -133,7 +135,7 @@ def _calibrate_int8(given: argparse.Namespace, settings: Settings) -> int:
         from liveaffect.calibration.int8 import KINDS, Int8Options, calibrate_int8
     except ImportError as err:
         raise MissingLibrary(
-            f"calibrating INT8 needs the extra 'train': {err}; pip install 'liveaffect[train]'"
+            f"calibrating INT8 needs the extra 'train' ({err}): uv sync --inexact --extra train"
         ) from err
     limits = {name: getattr(given, f"limit_{name}") for name in INT8_LIMITS}
     options = Int8Options(
@@ -143,7 +145,8 @@ def _calibrate_int8(given: argparse.Namespace, settings: Settings) -> int:
         out=given.out,
         limits={name: limit for name, limit in limits.items() if limit is not None},
     )
-    calibrate_int8(options, say)
+    with working("calibrating"):
+        calibrate_int8(options, say)
     return 0
 
 
@@ -159,21 +162,24 @@ def _baseline_flags(parts: Any) -> None:
 
 def _baseline(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.calibration.baseline import SECONDS, baseline_in_words, measured
-    from liveaffect.realtime.profile import network_names, save_profile
+    from liveaffect.realtime.profile import check_profile_name, network_names, save_profile
     from liveaffect.realtime.replay import MediaFile
 
     if not settings.profile:
         raise SettingsError("a profile has a name: --profile NAME")
-    tools = replace(settings, profile="").load_tools(say)
+    check_profile_name(settings.profile)
+    with working(LOADING):
+        tools = replace(settings, profile="").load_tools(say)
     networks = network_names(tools.networks, settings.weights_folder)
     if given.file is not None:
         film = MediaFile(given.file, video=settings.camera != ("none",), audio=settings.mic != ("none",))
-        with opened(film):
+        with opened(film), working("measuring"):
             wanted = [kind for kind, there in (("face", film.has_video), ("voice", film.has_audio)) if there]
             baseline = measured(film, tools, networks, wanted)
     else:
-        recording, wanted = _one_person(settings, settings.seconds or SECONDS)
-        with opened(recording):
+        seconds = settings.seconds or SECONDS
+        recording, wanted = _one_person(settings, seconds)
+        with opened(recording), working("measuring", seconds):
             baseline = measured(recording, tools, networks, wanted)
     path = save_profile(settings.profile, baseline)
     sys.stdout.write(f"profile '{settings.profile}' is kept in {path}: {baseline_in_words(baseline)}\n")
@@ -225,16 +231,18 @@ def _confidence_flags(parts: Any) -> None:
 
 
 def _confidence(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.fit_confidence import calibrate_confidence, wanted
     from liveaffect.engines.voices import FULL
 
-    return calibrate_confidence(
-        wanted(given.data, settings.weights_folder, given.out, full=settings.voice == FULL),
-        say,
-        engine=settings.engine,
-        threads=settings.threads,
-        face_files=settings.face_files,
-    )
+    with working("calibrating"):
+        from liveaffect.calibration.fit_confidence import calibrate_confidence, wanted
+
+        return calibrate_confidence(
+            wanted(given.data, settings.weights_folder, given.out, full=settings.voice == FULL),
+            say,
+            engine=settings.engine,
+            threads=settings.threads,
+            face_files=settings.face_files,
+        )
 
 
 def _report_flags(parts: Any) -> None:
@@ -244,9 +252,10 @@ def _report_flags(parts: Any) -> None:
 
 
 def _report(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration.report import RESULTS, write_report
+    with working("writing the report"):
+        from liveaffect.calibration.report import RESULTS, write_report
 
-    write_report(given.out, given.results or RESULTS, settings.weights_folder, say)
+        write_report(given.out, given.results or RESULTS, settings.weights_folder, say)
     return 0
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command, say
+from liveaffect.commands import command
+from liveaffect.progress import say, working
 from liveaffect.realtime.errors import MissingFile, MissingLibrary
 from liveaffect.settings import Settings
 
@@ -71,16 +73,19 @@ def _doctor(given: argparse.Namespace, settings: Settings) -> int:
 def _export(given: argparse.Namespace, settings: Settings) -> int:
     if lacking := [name for name in ("torch", "onnx") if importlib.util.find_spec(name) is None]:
         raise MissingLibrary(f"export needs {' and '.join(lacking)}: uv sync --inexact --extra train")
-    from liveaffect.engines.build.export_onnx import export
+    with working(f"writing the {given.kind} network"):
+        from liveaffect.engines.build.export_onnx import export  # with torch, which takes its time
 
-    say(f"written: {export(given.kind, given.preset, given.out, seed=given.seed)}")
+        path = export(given.kind, given.preset, given.out, seed=given.seed)
+    say(f"written: {path}")
     return 0
 
 
 def _build(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.engines.build.forms import build_forms
 
-    build_forms([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
+    with working("building"):
+        build_forms([name.strip() for name in given.precision.split(",")], settings.weights_folder, say)
     return 0
 
 
@@ -88,9 +93,16 @@ def _engines_list(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.engines.overview import engine_lines, plan_lines
 
     weights = settings.weights_folder
-    for line in chain(engine_lines(weights), plan_lines(weights)):
+    lines = chain(engine_lines(weights), plan_lines(weights))
+    while line := _next_of(lines):
         sys.stdout.write(line + "\n")
+        sys.stdout.flush()
     return 0
+
+
+def _next_of(lines: Iterator[str]) -> str | None:
+    with working("trying the engines"):
+        return next(lines, None)
 
 
 def _engines_clean(given: argparse.Namespace, settings: Settings) -> int:
@@ -104,6 +116,9 @@ def _engines_clean(given: argparse.Namespace, settings: Settings) -> int:
 def _engines_compare(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.engines.overview import compare_named
 
-    report = compare_named(given.kind, given.a, given.b, weights=settings.weights_folder, items=given.items)
+    with working("comparing"):
+        report = compare_named(
+            given.kind, given.a, given.b, weights=settings.weights_folder, items=given.items
+        )
     sys.stdout.write("\n".join(report.lines()) + "\n")
     return 0 if report.alike else 1

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command, say
+from liveaffect.commands import command
+from liveaffect.progress import say, working
 from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
@@ -65,7 +66,8 @@ def _train(given: argparse.Namespace, settings: Settings) -> int:
     if given.kind != "face" and (given.as_live or given.after):
         raise SettingsError(f"--as-live and --after are for the face network, not for {given.kind}")
     start = {"face": _train_face, "voice": _train_voice, "fusion": _train_fusion}[given.kind]
-    done = start(given, given.out or Path("trained") / given.kind, settings)
+    with working(f"training the {given.kind} network"):
+        done = start(given, given.out or Path("trained") / given.kind, settings)
     return TIME_IS_UP if done is None else 0
 
 
@@ -116,9 +118,11 @@ def _evaluate(given: argparse.Namespace, settings: Settings) -> int:
     if given.all:
         return _repeat_results(given)
     from liveaffect.engines.manifest import SHIPPED
-    from liveaffect.engines.training.evaluate_face import evaluate_face
-    from liveaffect.engines.training.evaluate_fusion import evaluate_fusion
-    from liveaffect.engines.training.evaluate_voice import evaluate_voice
+
+    with working("loading torch"):
+        from liveaffect.engines.training.evaluate_face import evaluate_face
+        from liveaffect.engines.training.evaluate_fusion import evaluate_fusion
+        from liveaffect.engines.training.evaluate_voice import evaluate_voice
 
     judges: dict[str, Callable[..., object]] = {
         "face": evaluate_face,
@@ -128,7 +132,8 @@ def _evaluate(given: argparse.Namespace, settings: Settings) -> int:
     weights = settings.weights_folder
     for kind in (given.kind,) if given.kind else KINDS:
         if (weights or SHIPPED).joinpath(f"{kind}.json").exists():
-            judges[kind](given.data, weights=weights, out=given.out, report=say)
+            with working(f"judging the {kind} network"):
+                judges[kind](given.data, weights=weights, out=given.out, report=say)
         elif given.kind:
             raise SettingsError(f"there is no {kind} network to judge; train one, or name its folder")
         else:

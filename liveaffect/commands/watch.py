@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command, say
+from liveaffect.commands import command
+from liveaffect.progress import LOADING, say, working
 from liveaffect.settings import OVERLAY_MODES, Settings
 
 WINDOW_KEYS = "Keys in the window: q quit, f full screen, m mirror, l wait for results or not, h keys."
@@ -43,7 +44,7 @@ def add_watching(commands: Any) -> None:
     _overlay_flags(live)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
-    analyze.add_argument("files", nargs="+", type=Path, metavar="PATH", help="films, sounds, folders")
+    analyze.add_argument("files", nargs="+", type=_named_path, metavar="PATH", help="films, sounds, folders")
     analyze.add_argument(
         "--cues", metavar="OUT.jsonl", help="every cue, one JSON object a line; - for stdout"
     )
@@ -58,10 +59,17 @@ def add_watching(commands: Any) -> None:
     _spoken_flags(analyze)
 
     predict = command(commands, "predict", _predict, "pictures, sound, videos, folders: one line per file")
-    predict.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    predict.add_argument("paths", nargs="+", type=_named_path, metavar="PATH")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--cropped", action="store_true", help="the pictures are face crops already")
     _spoken_flags(predict)
+
+
+def _named_path(text: str) -> Path:
+    """An empty name, such as that of a variable without a value, would mean the present folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name names no file")
+    return Path(text)
 
 
 def _demo(given: argparse.Namespace, settings: Settings) -> int:
@@ -96,7 +104,8 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
         say(line)
     failed = dict(found.failed)
     if found.files:
-        tools = settings.load_tools(say)
+        with working(LOADING):
+            tools = settings.load_tools(say)
         done = analyse_files(found.files, wanted, tools, later_ns=settings.av_offset_ns or 0, say=say)
         failed |= done.failed
     for line in table_of_failures(failed, len(found.files) + len(found.failed)):
@@ -114,7 +123,8 @@ def _predict(given: argparse.Namespace, settings: Settings) -> int:
         say(line)
     failed = dict(found.failed)
     if found.files:
-        tools = settings.load_tools(say)
+        with working(LOADING):
+            tools = settings.load_tools(say)
         failed |= predict_files(found.files, tools, cropped=given.cropped, as_json=given.json)
     for line in table_of_failures(failed, len(found.files) + len(found.failed)):
         say(line)

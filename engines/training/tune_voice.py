@@ -1,0 +1,285 @@
+"""Teaches the small voice network what emotions sound like, with the full one's ears and opinion beside it.
+
+Labelled recordings are few and their speakers fewer, so labels alone would be learnt by heart. Every batch therefore
+asks three things of the same pieces: what Whisper's layers say moment by moment, what the full voice
+thinks and, where there is one, what the label is, with the speaker's statistics known to some degree.
+
+    python -m liveaffect.engines.training.tune_voice --data DIR --whisper DIR --student DIR --out OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from liveaffect.engines import whisper
+from liveaffect.engines.manifest import SHIPPED
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.voice_student import VoiceStudent
+from liveaffect.engines.model.voice_whisper import VoiceWhisper
+from liveaffect.engines.recipe import LABELS, Statistics
+from liveaffect.engines.training import corpora_voices, distil_voice, loop, sound_store, splits
+from liveaffect.engines.training.augment_samples import heard
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.distil_voice import DistilTask, Pupil, Samples
+from liveaffect.engines.training.scores import unweighted_recall
+
+ANYTHING, LABELLED = 8, 24
+"""Pieces of a batch: of everything that sounds, and of labelled recordings."""
+STEPS = 100
+ELSEWHERE = 0.7
+"""Share of labelled pieces that are heard in another room."""
+COLD = 0.4
+"""Share of labelled pieces whose speaker nobody has heard yet."""
+MOST_KNOWN = 100
+"""Pieces that a speaker is known by at most."""
+SMOOTHING = 0.05
+_FAR = -1e4
+_NEW_SPEAKER, _NEW_PRIOR = 0.1, 0.01
+"""How much one piece, or one batch, moves what is known of a speaker, or of all."""
+_FIRST = 40
+"""Batches that the first statistics are of."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Pieces of sound; the last of them with labels."""
+
+    samples: Tensor
+    label: Tensor
+    possible: Tensor
+    """(labelled, 7): the labels that the recording's corpus has."""
+    speaker: Tensor
+    known: Tensor
+    """(labelled,): by how many pieces the speaker is known."""
+
+
+class Labelled:
+    """Recordings with labels, drawn by corpus and label evenly."""
+
+    def __init__(self, takes: Sequence[Take], sounds: Sequence[Samples]) -> None:
+        self.sounds = sounds
+        self.label = np.array([LABELS.index(take.label) for take in takes])
+        corpus = np.array([take.corpus for take in takes])
+        self.corpus = corpus
+        names = sorted({take.speaker for take in takes})
+        self.speaker = np.array([names.index(take.speaker) for take in takes])
+        self.speakers = len(names)
+        chance, possible = np.zeros(len(takes)), np.zeros((len(takes), len(LABELS)), np.bool_)
+        for name in set(corpus):
+            labels = np.unique(self.label[corpus == name])
+            possible[np.ix_(corpus == name, labels)] = True
+            for one in labels:
+                these = (corpus == name) & (self.label == one)
+                chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
+        self.chance, self.possible = chance / chance.sum(), possible
+
+
+class Memory:
+    """What the speakers' statistics have been of late: the network changes, and they with it."""
+
+    def __init__(self, speakers: int, width: int) -> None:
+        self.mean, self.square = torch.zeros(width), torch.ones(width)
+        self.of_speaker, self.square_of = torch.zeros(speakers, width), torch.ones(speakers, width)
+
+    def begin(self, raw: Tensor, speaker: Tensor) -> None:
+        """Take over the statistics of many pieces."""
+        self.mean, self.square = raw.mean(0), (raw**2).mean(0)
+        z = self.scaled(raw)
+        for one in torch.unique(speaker):
+            self.of_speaker[one] = z[speaker == one].mean(0)
+            self.square_of[one] = (z[speaker == one] ** 2).mean(0)
+
+    def scaled(self, raw: Tensor) -> Tensor:
+        """In the measure of all."""
+        return (raw - self.mean) / (self.square - self.mean**2).clamp(min=1e-6).sqrt()
+
+    def normalised(self, raw: Tensor, speaker: Tensor, known: Tensor) -> Tensor:
+        """In the measure of a speaker who is known by so many pieces, as running statistics would have it."""
+        live = Statistics(1, "pieces")
+        share = (known / (known + live.prior_weight))[:, None]
+        mean = share * self.of_speaker[speaker]
+        variance = share * self.square_of[speaker] + (1 - share) - mean**2
+        return (self.scaled(raw) - mean) / variance.clamp(min=live.least_variance).sqrt()
+
+    @torch.no_grad()
+    def heed(self, raw: Tensor, speaker: Tensor) -> None:
+        """Remember one batch."""
+        self.mean.lerp_(raw.mean(0), _NEW_PRIOR)
+        self.square.lerp_((raw**2).mean(0), _NEW_PRIOR)
+        z = self.scaled(raw)
+        for row, one in zip(z, speaker, strict=True):
+            self.of_speaker[one].lerp_(row, _NEW_SPEAKER)
+            self.square_of[one].lerp_(row**2, _NEW_SPEAKER)
+
+
+class TuneTask:
+    """For `loop.train`: a `Pupil` that learned to hear now learns to judge."""
+
+    def __init__(
+        self,
+        distil: DistilTask,
+        train: Labelled,
+        watched: Labelled,
+        name: str,
+    ) -> None:
+        self._distil, self._train = distil, train
+        self._memory: Memory | None = None
+        rng = np.random.default_rng(1)
+        self._watched = watched
+        self._pieces = torch.stack([distil.cut(one, rng) for one in watched.sounds])
+        self.name, self.steps = name, STEPS
+
+    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """Pieces that were never heard like this before."""
+        anything = self._distil.batches(epoch, rng)
+        for _ in range(self.steps):
+            yield self._batch(next(anything)[:ANYTHING], rng)
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Features, opinion and label together."""
+        assert isinstance(network, Pupil)
+        student, labelled = network.student, len(batch.label)
+        if self._memory is None:
+            self._memory = self._first_memory(student)
+        log_mel, wanted = self._distil.teacher.said(batch.samples)
+        features = student.trunk(log_mel)
+        hearing = self._distil.compared(network.tell(features).float(), wanted, log_mel)
+        raw = student.raw_statistics(log_mel, (features.float(),))
+        cold = student.head(self._memory.scaled(raw))[2].float()
+        opinion = self._distil.teacher.opinion(log_mel)
+        agreed = functional.kl_div(cold.log_softmax(1), opinion.softmax(1), reduction="batchmean")
+        told = raw[-labelled:]
+        given = self._memory.normalised(told, batch.speaker, batch.known)
+        logits = student.head(given)[2].float().masked_fill(~batch.possible, _FAR)
+        even = batch.possible.float() / batch.possible.sum(1, keepdim=True)
+        target = functional.one_hot(batch.label, len(LABELS)) * (1 - SMOOTHING) + even * SMOOTHING
+        right = -(target * logits.log_softmax(1)).sum(1).mean()
+        self._memory.heed(told.detach(), batch.speaker)
+        loss: Tensor = hearing + agreed + right
+        return loss
+
+    def figures(self, network: nn.Module) -> Mapping[str, float]:
+        """Single pieces of people nothing is learnt from, cold: unweighted recall by corpus."""
+        assert isinstance(network, Pupil)
+        found = dict(self._distil.figures(network))
+        assert self._memory is not None
+        said = []
+        for at in range(0, len(self._pieces), 128):
+            log_mel = network.student.front(self._pieces[at : at + 128])
+            raw = network.student.raw_statistics(log_mel, (network.student.trunk(log_mel),))
+            said.append(network.student.head(self._memory.scaled(raw))[2])
+        logits = torch.cat(said).masked_fill(~torch.from_numpy(self._watched.possible), _FAR)
+        called = logits.argmax(1).numpy()
+        for corpus in sorted(set(self._watched.corpus)):
+            rows = self._watched.corpus == corpus
+            among = np.unique(self._watched.label[rows])
+            truth, call = (np.searchsorted(among, x[rows]) for x in (self._watched.label, called))
+            found[str(corpus)] = unweighted_recall(truth, call, len(among))
+        return found
+
+    def _batch(self, anything: Tensor, rng: np.random.Generator, *, elsewhere: float = ELSEWHERE) -> Batch:
+        train = self._train
+        rows = rng.choice(len(train.label), LABELLED, p=train.chance)
+        pieces = []
+        for row in rows:
+            sound = train.sounds[row]
+            if rng.random() < elsewhere:
+                sound = heard(sound.astype(np.float32), rng).astype(np.float16)
+            pieces.append(self._distil.cut(sound, rng))
+        known = np.exp(rng.uniform(0.0, math.log(MOST_KNOWN), LABELLED)) * (rng.random(LABELLED) >= COLD)
+        return Batch(
+            torch.cat([anything, torch.stack(pieces)]),
+            torch.from_numpy(train.label[rows]),
+            torch.from_numpy(train.possible[rows]),
+            torch.from_numpy(train.speaker[rows]),
+            torch.from_numpy(known.astype(np.float32)),
+        )
+
+    @torch.no_grad()
+    def _first_memory(self, student: VoiceStudent) -> Memory:
+        rng = np.random.default_rng(2)
+        memory = Memory(self._train.speakers, student.width)
+        raw, speakers = [], []
+        nothing = torch.zeros(0, student.sound.piece)
+        for _ in range(_FIRST):
+            batch = self._batch(nothing, rng)
+            log_mel = student.front(batch.samples)
+            raw.append(student.raw_statistics(log_mel, (student.trunk(log_mel).float(),)))
+            speakers.append(batch.speaker)
+        memory.begin(torch.cat(raw), torch.cat(speakers))
+        return memory
+
+
+def with_head(network: VoiceWhisper, file: Path) -> None:
+    """Give the full network the head that is shipped, by the names in its file."""
+    shipped = onnx.load(str(file), load_external_data=False)
+    found = {
+        one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy())
+        for one in shipped.graph.initializer
+        if one.data_location != onnx.TensorProto.EXTERNAL
+    }
+    state = network.state_dict()
+    network.load_state_dict(state | {name: found[name] for name in state if name in found})
+
+
+def sounds_by_side(data: Path, cache: Path) -> dict[str, Labelled]:
+    """The labelled recordings of each side."""
+    takes: dict[str, list[Take]] = {side: [] for side in splits.SIDES}
+    sounds: dict[str, list[Samples]] = {side: [] for side in splits.SIDES}
+    for corpus, path in corpora_voices.find(data).items():
+        found = corpora_voices.read_corpus(corpus, path)
+        for take, sound in zip(found, sound_store.load_takes(found, cache, _log.info), strict=True):
+            side = splits.side_of(take.speaker, calibrate=0.15, test=0.15)
+            takes[side].append(take)
+            sounds[side].append(sound)
+    return {side: Labelled(takes[side], sounds[side]) for side in splits.SIDES}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m liveaffect.engines.training.tune_voice", description=__doc__
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--whisper", type=Path, required=True, help="a folder with tiny.en's model.bin")
+    parser.add_argument("--student", type=Path, required=True, help="the folder of the distilled network")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--limit-s", type=float, default=math.inf)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    cache = sound_store.default_folder()
+    everything, watched = distil_voice.sounds_of(given.data, cache)
+    full, student = presets.build("voice", "whisper"), presets.build("voice", "student")
+    assert isinstance(full, VoiceWhisper)
+    assert isinstance(student, VoiceStudent)
+    full.ears.take(whisper.read(given.whisper, whisper.TINY_EN))
+    with_head(full.eval(), SHIPPED / "full" / "voice.onnx")
+    distil = DistilTask(everything, watched, full)
+    pupil = Pupil(student, distil.told)
+    pupil.load_state_dict(loop.read_checkpoint(given.student / loop.CHECKPOINT)["averaged"])
+    sides = sounds_by_side(given.data, cache)
+    task = TuneTask(distil, sides["train"], sides["calibrate"], f"tune-{given.seed}")
+    schedule = loop.Schedule(
+        epochs=given.epochs, rate=1e-3, average=0.995, seed=given.seed, threads=1, limit_s=given.limit_s
+    )
+    outcome = loop.train(pupil, task, schedule, given.out)
+    return 0 if outcome.finished else 75
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
