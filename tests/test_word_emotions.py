@@ -77,8 +77,8 @@ def test_a_sentence_takes_less_than_a_millisecond(judge: Judge) -> None:
 
 def test_the_manifest_keeps_the_figures_that_were_asked_for() -> None:
     told = json.loads((SHIPPED / MANIFEST).read_text("utf-8"))
-    assert told["figures"]["macro_f1"] >= 0.605
-    assert told["figures"]["recall"] >= 0.615
+    assert told["figures"]["macro_f1"] >= 0.61
+    assert told["figures"]["recall"] >= 0.61
     assert (SHIPPED / FILE).stat().st_size < 3_000_000
 
 
