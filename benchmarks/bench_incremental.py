@@ -20,14 +20,14 @@ from harness import compare_calls
 from liveaffect.engines import probe
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import Engine, Tensors
-from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE
+from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime import expression
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.expression import Dynamics, Memory
 from liveaffect.realtime.pooling import Evidence, pool
 
 FACE_STEP_NS = SECOND // 30
-VOICE_STEP_NS = HOP * SECOND // SAMPLE_RATE
+VOICE_STEP_NS = 6_400 * SECOND // SAMPLE_RATE
 
 
 def evidence(answer: Tensors, row: int, at_ns: int) -> Evidence:
@@ -38,7 +38,7 @@ def evidence(answer: Tensors, row: int, at_ns: int) -> Evidence:
 def compare(kind: str, engine: Engine, dynamics: Dynamics, window_ns: int, step_ns: int) -> None:
     """One modality both ways."""
     count = window_ns // step_ns
-    inputs = probe.inputs(kind, count, piece=PIECE)
+    inputs = probe.for_tensors(kind, count, engine.spec.inputs)
     one = {name: array[:1] for name, array in inputs.items()}
     parts = probe.split(inputs, (16,))
     memory = Memory(dynamics)
@@ -70,14 +70,14 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.weights or Path(scratch)
-        for kind, dynamics, window_ns, step_ns in (
-            ("face", expression.FACE, 2 * SECOND, FACE_STEP_NS),
-            ("voice", expression.VOICE, 4 * SECOND, VOICE_STEP_NS),
+        for kind, preset, dynamics, window_ns, step_ns in (
+            ("face", "live", expression.FACE, 2 * SECOND, FACE_STEP_NS),
+            ("voice", "student", expression.VOICE, 4 * SECOND, VOICE_STEP_NS),
         ):
             if given.weights is None:
                 from liveaffect.engines.build.export_onnx import export
 
-                export(kind, "live", folder)
+                export(kind, preset, folder)
             compare(kind, load(kind, choice="onnx", weights=folder), dynamics, window_ns, step_ns)
 
 

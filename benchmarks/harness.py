@@ -12,30 +12,19 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from liveaffect.bench.measure import machine as measured_machine
+
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = (
-    "numpy",
-    "opencv-contrib-python",
-    "onnxruntime",
-    "mediapipe",
-    "av",
-    "torch",
-    "tensorrt",
-    "tensorrt-rtx",
-)
 AGREEMENT = 0.10
 _WINDOWS = 3
 _MOST_WINDOWS = 12
@@ -235,55 +224,10 @@ def _spread(values: list[float]) -> float:
 @cache
 def machine() -> dict[str, Any]:
     """What the figures depend on and that does not change during a run."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "governor": _line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": versions,
-        "commit": _commit(),
-    }
+    here = measured_machine()
+    return {"cpu": here.pop("processor"), **{name: value for name, value in here.items() if name != "load"}}
 
 
 def load() -> float | None:
     """How many processes wanted a processor in the last minute; a busy machine explains a bad figure."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-
-
-def _line(path: str) -> str | None:
-    try:
-        return Path(path).read_text("utf-8").strip()
-    except OSError:
-        return None
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with a plus sign if files differ from it; None outside a checkout."""
-    try:
-        ran = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=RESULTS.parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return ran.stdout.strip()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from liveaffect.calibration.samples import Exam, Places, Samples, draw_picks, freeze_picks, in_turn, left_over
@@ -19,7 +18,7 @@ from liveaffect.engines.protocol import Engine, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.training import sound_store, splits, synthetic_sounds
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.listen import Heard, listen
+from liveaffect.engines.training.listen import Heard, listen, pieces_of
 from liveaffect.engines.training.sided_voices import found_in, sided
 
 EACH = 12
@@ -95,10 +94,8 @@ def _pieces_heard(
     engine: Engine, sounds: Sequence[Sound], recipe: RecipeNumbers
 ) -> tuple[dict[str, NDArray[np.float32]], Places, list[Heard]]:
     """The inputs of all pieces, the recording each belongs to, and what was heard in each recording."""
-    piece, lead = recipe.piece, recipe.lead
-    whole = [np.pad(s, (lead, max(0, piece - lead - len(s)))) for s in sounds]
-    pieces = [sliding_window_view(s, piece)[:: recipe.hop] for s in whole]
-    answers = listen(engine.infer, pieces, recipe.hop)
+    pieces = [pieces_of(s, recipe.piece, recipe.hop, recipe.lead) for s in sounds]
+    answers = listen(engine.infer, recipe, sounds)
     owner = np.repeat(np.arange(len(pieces)), [len(one) for one in pieces])
     inputs = {
         "samples": np.concatenate(pieces),
@@ -129,12 +126,9 @@ def _pooled_pieces(answers: Tensors, ends: Places, hop_s: float) -> NDArray[np.f
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         part = {name: array[start:end] for name, array in answers.items()}
         one = Heard(
-            vector=part["vector"],
             logits=part["logits"],
             score=part["score"][:, 0],
             speech=part["speech"][:, 0],
-            mean=part["stat_sum"],
-            istd=part["stat_sumsq"],
             hop_s=hop_s,
         ).pooled()
         rows.append(np.full(len(LABELS), np.nan, np.float32) if one is None else one)

@@ -23,14 +23,14 @@ from liveaffect.engines import gpu_driver
 from liveaffect.engines.protocol import EngineUnavailable
 
 _MODULES = {
-    "pycuda": ("liveaffect.engines.device.pycuda", "PycudaMemory"),
-    "cuda-python": ("liveaffect.engines.device.cuda_python", "CudaPythonMemory"),
+    "pycuda": ("liveaffect.engines.device.packages", "PycudaMemory"),
+    "cuda-python": ("liveaffect.engines.device.packages", "CudaPythonMemory"),
     "host": ("liveaffect.engines.device.host", "HostMemory"),
 }
 NAMES = tuple(_MODULES)
 _PACKAGES = {"pycuda": "pycuda.driver", "cuda-python": "cuda.bindings.driver"}
 _INSTALL = {
-    "pycuda": "it is published as source only: benchmarks/gpu/build_pycuda.sh makes a wheel of it",
+    "pycuda": "it is published as source only: pip install pycuda, with nvcc and the CUDA headers",
     "cuda-python": "pip install cuda-python",
 }
 
@@ -47,101 +47,56 @@ class DeviceError(Exception):
 
 
 class DeviceMemory(Protocol):
-    """One device. Every method may raise DeviceError."""
+    """One device. Every method may raise DeviceError; those that make something are counted."""
 
     @property
-    def name(self) -> str:
-        """One of NAMES."""
-        ...
+    def name(self) -> str: ...
 
     @property
-    def allocations(self) -> int:
-        """How many things were made so far: memory, streams, events, graphs. Steady work makes none."""
-        ...
+    def allocations(self) -> int: ...
 
-    def active(self) -> AbstractContextManager[None]:
-        """Inside, the device is the one that this thread works on. Cheap, and may be nested."""
-        ...
+    # Inside, the device is the one that this thread works on. Cheap, and may be nested.
+    def active(self) -> AbstractContextManager[None]: ...
 
-    def allocate(self, size: int) -> int:
-        """This many bytes on the device; their address."""
-        ...
+    # Bytes on the device, by their address; page-locked ones on the host, by the array that was given.
+    def allocate(self, size: int) -> int: ...
+    def free(self, address: int) -> None: ...
+    def pinned(self, size: int) -> NDArray[np.uint8]: ...
+    def free_pinned(self, array: NDArray[np.uint8]) -> None: ...
 
-    def free(self, address: int) -> None:
-        """Give them back."""
-        ...
+    # A stream works on its own beside others; a contiguous array is copied when its turn comes.
+    def stream(self) -> int: ...
+    def close_stream(self, stream: int) -> None: ...
+    def synchronise(self, stream: int) -> None: ...
+    def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None: ...
+    def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None: ...
 
-    def pinned(self, size: int) -> NDArray[np.uint8]:
-        """This many page-locked bytes on the host."""
-        ...
+    # A mark is put into a stream again and again; waiting for one that was never put anywhere takes no time.
+    def event(self) -> int: ...
+    def close_event(self, event: int) -> None: ...
+    def record(self, event: int, stream: int) -> None: ...
+    def wait(self, event: int) -> None: ...
+    def elapsed_ms(self, first: int, second: int) -> float: ...
 
-    def free_pinned(self, array: NDArray[np.uint8]) -> None:
-        """Give them back; the very array that `pinned` gave, and no view of it is used any more."""
-        ...
+    # From `begin_capture` on work is noted down instead of done; `launch` does all of it at once,
+    # with the addresses it was noted with. If anything noted was an error `end_capture` raises it.
+    def begin_capture(self, stream: int) -> None: ...
+    def end_capture(self, stream: int) -> int: ...
+    def launch(self, graph: int, stream: int) -> None: ...
+    def close_graph(self, graph: int) -> None: ...
 
-    def stream(self) -> int:
-        """A stream, which works on its own beside the others."""
-        ...
+    def free_bytes(self) -> int: ...
 
-    def close_stream(self, stream: int) -> None:
-        """End it; its work is done or abandoned."""
-        ...
+    # Everything that was made on it was given back before. Safe to call twice.
+    def close(self) -> None: ...
 
-    def synchronise(self, stream: int) -> None:
-        """Wait for everything in it."""
-        ...
 
-    def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """Copy a whole contiguous array to the device, when its turn comes."""
-        ...
-
-    def copy_out(self, array: NDArray[Any], address: int, stream: int) -> None:
-        """Fill a whole contiguous array from the device, when its turn comes."""
-        ...
-
-    def event(self) -> int:
-        """A mark that can be put into a stream, again and again."""
-        ...
-
-    def close_event(self, event: int) -> None:
-        """Give it back."""
-        ...
-
-    def record(self, event: int, stream: int) -> None:
-        """Put the mark after what the stream holds now."""
-        ...
-
-    def wait(self, event: int) -> None:
-        """Wait until the stream has passed the mark; at once if it was never recorded."""
-        ...
-
-    def elapsed_ms(self, first: int, second: int) -> float:
-        """Time of the device between two marks that were both passed."""
-        ...
-
-    def begin_capture(self, stream: int) -> None:
-        """From here on the stream's work is noted down instead of done."""
-        ...
-
-    def end_capture(self, stream: int) -> int:
-        """A graph of what was noted. If anything noted was an error this raises; the stream works again."""
-        ...
-
-    def launch(self, graph: int, stream: int) -> None:
-        """Do all of it at once, with the addresses it was noted with."""
-        ...
-
-    def close_graph(self, graph: int) -> None:
-        """Give it back."""
-        ...
-
-    def free_bytes(self) -> int:
-        """How much memory of the device nobody uses."""
-        ...
-
-    def close(self) -> None:
-        """Give the device back. Safe to call twice; everything made on it was given back before."""
-        ...
+def index_of(uuid: str | None) -> int:
+    """The number under which the driver knows a card in this process. Raises DeviceError if it is gone."""
+    found = [gpu.index for gpu in gpu_driver.gpus() if uuid in (None, gpu.uuid)]
+    if not found:
+        raise DeviceError(f"looking for {uuid or 'a GPU'}", "CUDA_ERROR_NO_DEVICE")
+    return found[0]
 
 
 def why_no_memory(name: str) -> str | None:
@@ -163,17 +118,17 @@ def why_no_memory(name: str) -> str | None:
     return None
 
 
-def open_memory(name: str = "auto", device: int = 0) -> DeviceMemory:
-    """The memory of one device. 'auto' takes pycuda where somebody built it, else cuda-python.
+def open_memory(name: str = "auto", uuid: str | None = None) -> DeviceMemory:
+    """The memory of the card with this UUID, or of the first. 'auto' takes cuda-python, else pycuda.
 
     Raises EngineUnavailable with what is missing for each that was tried.
     """
     tried = []
-    for one in ("pycuda", "cuda-python") if name == "auto" else (name,):
+    for one in ("cuda-python", "pycuda") if name == "auto" else (name,):
         why = why_no_memory(one)
         if why is None:
             module, kind = _MODULES[one]
-            memory: DeviceMemory = getattr(import_module(module), kind)(device)
+            memory: DeviceMemory = getattr(import_module(module), kind)(uuid)
             return memory
         tried.append(why)
     raise EngineUnavailable(f"no way to the memory of a GPU: {'; '.join(dict.fromkeys(tried))}")

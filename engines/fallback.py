@@ -1,17 +1,28 @@
 """An engine that can be exchanged while it is used: from the CPU to the GPU when that is ready, and back.
 
 A GPU that is lost costs one batch nothing: what was handed in is asked of the engine behind it at once. The
-exchange happens in `submit`, on the thread that uses the engine and with nothing in between, because
-whoever uses a GPU also opens it.
+engine on offer was opened and warmed by whoever offers it, so that `submit` only exchanges one for the other.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from liveaffect.engines.protocol import Engine, EngineError, EngineLost, EngineSpec, Pending, Tensors
+from numpy.typing import NDArray
+
+from liveaffect.engines.protocol import (
+    Engine,
+    EngineError,
+    EngineLost,
+    EngineSpec,
+    Pending,
+    Staged,
+    Staging,
+    Tensors,
+)
 
 Make = Callable[[], Engine]
 Report = Callable[[str], None]
@@ -40,7 +51,9 @@ class FallbackEngine:
         self._spare: Engine | None = None
         self._report = report
         self._offers = threading.Lock()
-        self._offered: Make | None = None
+        self._offered: Engine | None = None
+        self._gone: list[Engine] = []
+        """Engines that lost what they ran on. They are ended last: batches may still lie in their memory."""
         self._closed = False
 
     @property
@@ -48,21 +61,31 @@ class FallbackEngine:
         """Of the engine in use."""
         return self._engine.spec
 
-    def offer(self, make: Make) -> None:
-        """From the next `submit` on use what this makes; the engine in use stays behind it."""
+    def offer(self, engine: Engine) -> None:
+        """From the next batch on use this one, which is warm; the engine in use stays behind it."""
         with self._offers:
-            self._offered = make
+            late = engine if self._closed else self._offered
+            self._offered = None if self._closed else engine
+        if late is not None:
+            late.close()
 
     def submit(self, inputs: Tensors) -> Pending:
         """Hand in one batch, to the engine on offer if there is one."""
-        if self._closed:
-            raise EngineError(f"engine '{self.spec.name}' is closed")
-        self._take_offer()
-        engine = self._engine
+        engine = self._current()
         try:
             return _Guarded(self, engine, engine.submit(inputs), inputs)
         except EngineLost as err:
             return self.after_loss(engine, err).submit(inputs)
+
+    def stage(self, count: int) -> Staged | None:
+        """Room for one batch, if the engine in use has such."""
+        engine = self._current()
+        try:
+            room = engine.stage(count) if isinstance(engine, Staging) else None
+        except EngineLost as err:
+            self.after_loss(engine, err)
+            return None
+        return None if room is None else _GuardedRoom(self, engine, room)
 
     def infer(self, inputs: Tensors) -> Tensors:
         """`submit` and wait."""
@@ -73,11 +96,13 @@ class FallbackEngine:
         self._engine.warm_up()
 
     def close(self) -> None:
-        """End both. Safe to call twice."""
-        self._closed = True
-        self._engine.close()
-        if self._spare is not None:
-            self._spare.close()
+        """End all of them. Safe to call twice."""
+        with self._offers:
+            self._closed = True
+            offered, self._offered = self._offered, None
+        for engine in (offered, self._engine, self._spare, *self._gone):
+            if engine is not None:
+                engine.close()
 
     def after_loss(self, lost: Engine, why: EngineLost) -> Engine:
         """The engine to use now that one is gone: the one behind it. Raises `why` if there is none."""
@@ -86,7 +111,7 @@ class FallbackEngine:
         if self._spare is None and self._behind is None:
             raise why
         self._report(f"{why}; going on without it")
-        lost.close()
+        self._gone.append(lost)
         if self._spare is None and self._behind is not None:
             self._spare = self._behind()
         assert self._spare is not None
@@ -94,21 +119,17 @@ class FallbackEngine:
         self.notice = LOST
         return self._engine
 
-    def _take_offer(self) -> None:
-        with self._offers:
-            make, self._offered = self._offered, None
-        if make is None:
-            return
-        before = self._engine
-        try:
-            self._engine = make()
-        except EngineError as err:
-            self.notice = None
-            self._report(f"'{before.spec.name}' stays in use: {err}")
-            return
-        self._spare = before
-        self.notice = None
-        self._report(f"'{self._engine.spec.name}' takes over from '{before.spec.name}'")
+    def _current(self) -> Engine:
+        """The engine to use now, after taking the one on offer."""
+        if self._closed:
+            raise EngineError(f"engine '{self.spec.name}' is closed")
+        if self._offered is not None:
+            with self._offers:
+                taken, self._offered = self._offered, None
+            if taken is not None:
+                self._report(f"'{taken.spec.name}' takes over from '{self._engine.spec.name}'")
+                self._engine, self._spare, self.notice = taken, self._engine, None
+        return self._engine
 
 
 class _Guarded:
@@ -127,3 +148,20 @@ class _Guarded:
         except EngineLost as err:
             self._pending = self._owner.after_loss(self._engine, err).submit(self._inputs)
             return self._pending.result()
+
+
+class _GuardedRoom:
+    """Room for a batch of an engine that may be lost."""
+
+    def __init__(self, owner: FallbackEngine, engine: Engine, room: Staged) -> None:
+        self._owner = owner
+        self._engine = engine
+        self._room = room
+        self.inputs: Mapping[str, NDArray[Any]] = room.inputs
+
+    def submit(self) -> Pending:
+        """Hand it in, or ask the engine behind."""
+        try:
+            return _Guarded(self._owner, self._engine, self._room.submit(), self.inputs)
+        except EngineLost as err:
+            return self._owner.after_loss(self._engine, err).submit(self.inputs)

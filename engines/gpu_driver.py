@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from uuid import UUID
 
 TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
 FLAVOURS = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
@@ -22,6 +23,11 @@ OLDEST_DRIVER = {12: ((12, 2), "535"), 13: ((13, 0), "580")}
 """By the CUDA that a TensorRT package was built for: the CUDA its driver must offer, and the first release
 on Linux that does. TensorRT and TensorRT-RTX ask for the same."""
 NEWEST_CUDA = max(OLDEST_DRIVER)
+
+RTX_RUNS = "8.0, 8.6, 8.9, 12.0 and above"
+"""The compute capabilities on which TensorRT-RTX 1.7 runs a plan, as the library says. It refuses 8.7, 9.0
+(Hopper) and 10.0, also with a plan in hand; a plan for Turing (7.5) would have to be built for it alone."""
+TORCH_INSTEAD = "torch runs there: pip install 'liveaffect[torch-gpu]'"
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76
@@ -41,11 +47,23 @@ class Gpu:
     """The newest CUDA that the driver offers, such as (13, 0)."""
     memory: int
     """Bytes."""
+    uuid: str = ""
+    """Such as 'GPU-4c4a1f6e-...': the one name of a card that does not depend on who counts."""
 
     @property
     def sm(self) -> str:
         """The compute capability as it is written, such as '8.9'."""
         return f"{self.capability[0]}.{self.capability[1]}"
+
+
+def why_refused(flavour: str, gpu: Gpu) -> str | None:
+    """Why this flavour of TensorRT runs nothing on this card; None if it does."""
+    if flavour != "tensorrt-rtx" or gpu.capability in ((8, 0), (8, 6), (8, 9)) or gpu.capability >= (12, 0):
+        return None
+    return (
+        f"TensorRT-RTX does not run on {gpu.name}, which has compute capability {gpu.sm}; it supports "
+        f"{RTX_RUNS}; {TORCH_INSTEAD}, or TensorRT itself from NVIDIA's own package index"
+    )
 
 
 def gpus(library: str = LIBRARY) -> tuple[Gpu, ...]:
@@ -146,5 +164,7 @@ def _described(driver: ctypes.CDLL, index: int, version: tuple[int, int]) -> Gpu
     ]
     if any(statuses):
         return None
+    mark = (ctypes.c_ubyte * 16)()
+    parted = "" if driver.cuDeviceGetUuid_v2(mark, device) else f"GPU-{UUID(bytes=bytes(mark))}"
     capability = (parts[0].value, parts[1].value)
-    return Gpu(index, name.value.decode("utf-8", "replace"), capability, version, memory.value)
+    return Gpu(index, name.value.decode("utf-8", "replace"), capability, version, memory.value, parted)

@@ -1,11 +1,12 @@
-"""Builds the plans a GPU lacks while the CPU works, and hands each network over when its plan is ready.
+"""Makes a GPU ready while the CPU works, and hands each network over when it is.
 
-Building happens in a process of its own at low priority: it takes every core it gets, and what goes wrong in
-it costs the live picture nothing. The process also tries the plans and finds the best, so that the thread of
-the scheduler, which owns the GPU, only has to open that one. It writes a line of JSON for every step:
+Plans are built in a process of their own at low priority: it takes every core it gets, and what goes wrong
+in it costs the live picture nothing. The process also finds out which way is best. The one that won is then
+opened and warmed on the thread that follows the process, so that the scheduler only exchanges one engine for
+the other. The process writes a line of JSON for every step:
 
     {"kind": "face", "say": "face fp16: building a plan for TensorRT-RTX 1.7, once"}
-    {"kind": "face", "ready": "fp16"}        or        {"kind": "face", "failed": "why"}
+    {"kind": "face", "ready": "fp16"}, or "torch-fp16"        or        {"kind": "face", "failed": "why"}
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from typing import TextIO
 
 from liveaffect.engines import gpu_load, manifest
 from liveaffect.engines.fallback import FallbackEngine
-from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.load import load
-from liveaffect.engines.protocol import EngineError
-from liveaffect.engines.tensorrt_engine import TensorRTEngine
+from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.protocol import Engine, EngineError
 
 Say = Callable[[str], None]
 COMMAND = (sys.executable, "-m", "liveaffect.engines.gpu_start")
@@ -44,11 +44,11 @@ class GpuStart:
         say: Say,
         *,
         command: Sequence[str] = COMMAND,
-        find_tools: Callable[[], GpuTools] = gpu_load.find_tools,
+        open_way: Callable[[Manifest, Path, str], Engine] = gpu_load.open_way,
     ) -> None:
         self._say = say
         self._command = command
-        self._find_tools = find_tools
+        self._open_way = open_way
         self._waiting: dict[str, tuple[Path, FallbackEngine]] = {}
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
@@ -108,20 +108,18 @@ class GpuStart:
             self._say(str(told["say"]))
             return
         del self._waiting[kind]
+        failed = told.get("failed")
         if "ready" in told:
-            engine.offer(partial(self._open, path, str(told["ready"])))
-        else:
-            engine.notice = None
-            self._say(f"{kind}: stays on the CPU; {told.get('failed')}")
+            try:
+                engine.offer(self._open_way(manifest.read(path), path.parent, str(told["ready"])))
+                return
+            except EngineError as err:
+                failed = err
+        engine.notice = None
+        self._say(f"{kind}: stays on the CPU; {failed}")
 
-    def _open(self, path: Path, precision: str) -> TensorRTEngine:
-        """On the thread that will use it."""
-        return gpu_load.open_plan(manifest.read(path), precision, self._find_tools())
 
-
-def build_all(
-    paths: Sequence[Path], out: TextIO, find_tools: Callable[[], GpuTools] = gpu_load.find_tools
-) -> None:
+def build_all(paths: Sequence[Path], out: TextIO) -> None:
     """What the process does: build, try and choose for each manifest, and tell every step."""
 
     def tell(kind: str, **what: str) -> None:
@@ -131,17 +129,21 @@ def build_all(
     for path in paths:
         kind = path.stem
         try:
-            found, tools = manifest.read(path), find_tools()
-            report = partial(_say_for, tell, kind)
-            gpu_load.build_plans(found, path.parent, tools, report)
-            reference = load(kind, choice="onnx", weights=path, report=report)
-            engine, _ = gpu_load.open_best(found, reference, tools, report)
+            tell(kind, ready=_best_way(path, partial(_say_for, tell, kind)))
         except EngineError as err:
             tell(kind, failed=str(err))
-            continue
+
+
+def _best_way(path: Path, report: Say) -> str:
+    """A precision whose plan is there and answers right, or torch. Raises EngineError if there is neither."""
+    found = manifest.read(path)
+    reference = load(path.stem, choice="onnx", weights=path, report=report)
+    try:
+        engine, _, way = gpu_load.open_any(found, path.parent, reference, report)
         engine.close()
+        return way
+    finally:
         reference.close()
-        tell(kind, ready=engine.precision)
 
 
 def _say_for(tell: Callable[..., None], kind: str, line: str) -> None:

@@ -1,9 +1,9 @@
 """The only module that knows which back ends there are, and which of them is used here.
 
-`auto` takes the best one that really works: it opens the file, runs it, compares it with fp32 in answers and
-in time on this very machine, and says in one line what it took and why nothing better. On a machine with a
-GPU that is a plan of TensorRT, or the CPU as long as there is none. It never hides damage: a weight file that
-is there and does not fit is refused, not stepped over.
+`auto` takes the best one that really works, in the order TensorRT, TensorRT-RTX, torch on a GPU, ONNX
+Runtime: it opens the file, runs it, compares it with fp32 in answers on this very machine, and says in one
+line what it took and why nothing better. It never hides damage: a weight file that is there and does not fit
+is refused.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.manifest import SHIPPED, Manifest, RecipeNumbers
 from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
 
-CHOICES = ("auto", "tensorrt", "onnx-int8", "onnx", "torch", "scripted")
+CHOICES = ("auto", "tensorrt", "torch-gpu", "onnx-int8", "onnx", "torch", "scripted")
 ON_THE_GPU = ("face", "voice")
 """Fusion is too small to be worth the way there."""
+GPU_CHOICES = ("tensorrt", "torch-gpu")
 ITEMS = 16
 """Made-up inputs on which INT8 is compared with fp32."""
 ROUNDS = 5
@@ -40,16 +41,16 @@ def load(
     """An engine for 'face', 'voice' or 'fusion', warm and ready.
 
     `weights` is a folder with `<kind>.json` or that file; None means the weights of the package. Fusion
-    is tiny and runs in fp32 on the CPU whatever is asked for. 'tensorrt' and `require_gpu` build what plans
-    are missing before anything else, and a required GPU is never replaced, not even when it is lost. `report`
-    gets one line about what was taken.
+    is tiny and runs in fp32 on the CPU whatever is asked for. 'tensorrt', 'torch-gpu' and `require_gpu` build
+    what is missing before anything else, and a required GPU is never replaced, not even when it is lost.
+    `report` gets one line about what was taken.
     Raises EngineFileError for missing or damaged files, EngineUnavailable for a back end that cannot work.
     """
     _refuse_unknown(kind, choice)
-    wants_gpu = kind in ON_THE_GPU and (require_gpu or choice == "tensorrt")
+    wants_gpu = kind in ON_THE_GPU and (require_gpu or choice in GPU_CHOICES)
     if kind not in ON_THE_GPU:
-        choice = "onnx" if choice in ("tensorrt", "onnx-int8") else choice
-    elif wants_gpu and (why := why_not_tensorrt()) is not None:
+        choice = "onnx" if choice in (*GPU_CHOICES, "onnx-int8") else choice
+    elif wants_gpu and (why := why_not_on_gpu(choice)) is not None:
         raise EngineUnavailable(f"the {kind} network cannot run on a GPU here: {why}")
     if choice == "scripted":
         report(f"{kind}: scripted rules, as asked for; no network was trained for this")
@@ -62,7 +63,7 @@ def load(
     if found.kind != kind:
         raise EngineFileError(f"{path} describes a {found.kind} network, wanted is a {kind} network")
     if wants_gpu:
-        engine, why = _on_gpu(found, path.parent, threads, report)
+        engine, why = _on_gpu(found, path.parent, choice, threads, report)
         engine = (
             engine
             if require_gpu
@@ -92,13 +93,17 @@ def manifest_path(kind: str, weights: Path | None = None) -> Path:
     return (weights or SHIPPED) / f"{kind}.json"
 
 
-def why_not_tensorrt() -> str | None:
-    """Why TensorRT cannot be taken, in a few words; None if it can."""
-    if why := gpu_driver.why_driver_refuses():
+def why_not_on_gpu(choice: str = "auto") -> str | None:
+    """Why a GPU cannot be used here by TensorRT, by torch or, for 'auto', by either; None if it can."""
+    if why := gpu_driver.why_no_gpu():
         return why
     from liveaffect.engines import gpu_load
 
-    return gpu_load.why_no_card()
+    tensorrt = None if choice == "torch-gpu" else gpu_load.why_no_tensorrt()
+    torch = None if choice == "tensorrt" else gpu_load.why_no_torch()
+    if choice in GPU_CHOICES:
+        return tensorrt or torch
+    return f"{tensorrt}; {torch}" if tensorrt and torch else None
 
 
 def _refuse_unknown(kind: str, choice: str) -> None:
@@ -121,38 +126,47 @@ def _opened_engine(found: Manifest, folder: Path, choice: str, threads: int) -> 
 
 
 def _best_backend(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[Engine, str]:
-    """The GPU where it has a plan that answers right, else the CPU; the other one stands behind it."""
-    # A plan is built from a file that holds all its tensors.
-    why_not = "its first layers are Whisper's" if found.foreign else why_not_tensorrt()
-    if why_not is not None:
+    """The GPU where it has a plan that answers right, else the CPU; the other one stands behind it.
+
+    What a GPU lacks, a plan or torch with its graphs, takes seconds to make ready: the engine then says that
+    it wants the GPU, and a live run makes it ready meanwhile.
+    """
+    if why_not := why_not_on_gpu():
         engine, why = _best_on_cpu(found, folder, threads)
-        return engine, f"{why}; not TensorRT: {why_not}"
+        return engine, f"{why}; not on a GPU: {why_not}"
     from liveaffect.engines import gpu_load
     from liveaffect.engines.plans import PlanMissing
 
-    wants_gpu = False
     reference = _warm_fp32(found, folder, threads)
     try:
+        if found.foreign:
+            raise PlanMissing("its first layers are Whisper's, so torch is made ready for it")
         on_gpu, why = gpu_load.open_best(found, reference, gpu_load.find_tools(), report)
     except EngineError as err:
-        why_not, wants_gpu = str(err), isinstance(err, PlanMissing)
+        why_not = str(err)
+        wants_gpu = isinstance(err, PlanMissing) or gpu_load.why_no_torch() is None
     else:
         return FallbackEngine(on_gpu, lambda: _best_on_cpu(found, folder, threads)[0], report=report), why
     finally:
         reference.close()
     engine, why = _best_on_cpu(found, folder, threads)
-    return FallbackEngine(engine, wants_gpu=wants_gpu, report=report), f"{why}; not TensorRT: {why_not}"
+    return FallbackEngine(engine, wants_gpu=wants_gpu, report=report), f"{why}; not TensorRT yet: {why_not}"
 
 
-def _on_gpu(found: Manifest, folder: Path, threads: int, report: Report) -> tuple[Engine, str]:
-    """The best plan, after building those that are missing."""
+def _on_gpu(found: Manifest, folder: Path, choice: str, threads: int, report: Report) -> tuple[Engine, str]:
+    """The way that was chosen, or the best one, after building what is missing."""
     from liveaffect.engines import gpu_load
 
-    tools = gpu_load.find_tools()
-    gpu_load.build_plans(found, folder, tools, report)
     reference = _warm_fp32(found, folder, threads)
     try:
-        return gpu_load.open_best(found, reference, tools, report)
+        if choice == "torch-gpu":
+            return gpu_load.best_torch(found, folder, reference)[:2]
+        if choice == "tensorrt":
+            tools = gpu_load.find_tools()
+            gpu_load.build_plans(found, folder, tools, report)
+            return gpu_load.open_best(found, reference, tools, report)
+        engine, why, _ = gpu_load.open_any(found, folder, reference, report)
+        return engine, why
     finally:
         reference.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from liveaffect.engines import gpu_driver, manifest, plans, probe
 from liveaffect.engines.build.plan import PORTABLE
-from liveaffect.engines.load import CHOICES, ON_THE_GPU, load, manifest_path
+from liveaffect.engines.load import CHOICES, GPU_CHOICES, ON_THE_GPU, load, manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.parity import EXACT, ITEMS, QUANTISED, Report, Tolerance, compare
 from liveaffect.engines.plans import PlanKey, StoredPlan
@@ -25,7 +25,7 @@ def engine_lines(weights: Path | None) -> Iterator[str]:
     """One line for every network and back end; each engine is really opened and run once."""
     for kind in KINDS:
         for choice in CHOICES:
-            if kind not in ON_THE_GPU and choice in ("tensorrt", "onnx-int8"):
+            if kind not in ON_THE_GPU and choice in (*GPU_CHOICES, "onnx-int8"):
                 yield f"{kind:<7} {choice:<10} no   it is tiny and always runs in fp32 on the CPU"
                 continue
             said: list[str] = []
@@ -86,6 +86,9 @@ def _why_stale(key: PlanKey, weights: Path | None) -> str | None:
     cards = {(gpu.name, gpu.sm) for gpu in gpu_driver.gpus()}
     if key.gpu != PORTABLE and (key.gpu, key.capability) not in cards:
         return f"it is for {key.gpu}, which is not here"
+    refusals = [gpu_driver.why_refused(key.flavour, gpu) for gpu in gpu_driver.gpus()]
+    if refusals and all(refusals):
+        return refusals[0]
     path = manifest_path(key.network, weights)
     try:
         found = manifest.read(path)

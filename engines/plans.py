@@ -1,9 +1,9 @@
 """Plans that were built, kept in the user's cache; none is loaded unless every part of its key fits.
 
     face-fp16-3f2a91c0d4e5.plan     the plan
-    face-fp16-3f2a91c0d4e5.json     its whole key, its SHA-256 and how it was built
-    face-fp16-3f2a91c0d4e5.log      what TensorRT said meanwhile
+    face-fp16-3f2a91c0d4e5.json     its whole key, its SHA-256 and what TensorRT said while it was built
     face-fp16-3f2a91c0d4e5-91ab03cd.runtime   kernels that TensorRT-RTX made for it on one card
+    face-7d01c4be55a2.choice         which precision was the fastest on one card
 
 The file name holds the hash of the key, so that a change of any part, such as a new driver of another card,
 simply finds nothing; the sidecar is compared all the same, because files can be copied and renamed.
@@ -19,20 +19,20 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from liveaffect.engines.build.plan import PORTABLE, SIZES, BuiltPlan, Report, build_plan, source_of
+from liveaffect.engines import gpu_driver
+from liveaffect.engines.build.plan import PORTABLE, SIZES, BuiltPlan, build_plan, source_of
 from liveaffect.engines.gpu_driver import Gpu
 from liveaffect.engines.manifest import Manifest, file_name, write_whole
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.engines.tensorrt_backend import Backend
 from liveaffect.engines.user_folders import cache_dir
 
-FORMAT = 1
+FORMAT = 2
 """Of the sidecar and of how plans are built: a change of either makes all plans anew."""
-PORTABLE_FROM = (8, 0)
-"""TensorRT-RTX makes plans for older cards only when it is told so."""
 CLEAN = "liveaffect engines clean"
+Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
-_SUFFIXES = frozenset((".plan", ".json", ".log", ".runtime"))
+_SUFFIXES = frozenset((".plan", ".json", ".log", ".runtime", ".choice"))
 
 
 class PlanMissing(EngineFileError):
@@ -62,8 +62,7 @@ class PlanKey:
     @property
     def stem(self) -> str:
         """The file name without its ending."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.network}-{self.precision}-{digest[:12]}"
+        return f"{self.network}-{self.precision}-{_hashed(asdict(self))[:12]}"
 
     @property
     def mend(self) -> str:
@@ -82,8 +81,6 @@ class StoredPlan:
     """Bytes of all its files."""
     built: float
     """When, in seconds since 1970."""
-    seconds: float
-    """How long it took to build."""
 
 
 def key_of(
@@ -95,8 +92,9 @@ def key_of(
 ) -> PlanKey:
     """The key of the plan for one network of a manifest on one GPU; None where there is no GPU.
 
-    Plans of TensorRT-RTX are portable from compute capability 8.0 on: the card's own part is the run-time
-    cache. TensorRT builds for the one card that is there, and not without one.
+    Plans of TensorRT-RTX are portable among the cards it supports: the card's own part is the run-time cache.
+    TensorRT builds for the one card that is there, and not without one. Raises EngineUnavailable for a card
+    that would refuse the plan, before anything is built.
     """
     source = file_name(manifest.kind, source_of(precision))
     if source not in manifest.files:
@@ -105,7 +103,9 @@ def key_of(
         raise EngineUnavailable(
             f"{backend} builds plans only on the GPU that will run them, and there is none"
         )
-    portable = gpu is None or (backend.is_rtx and gpu.capability >= PORTABLE_FROM)
+    if gpu is not None and (why := gpu_driver.why_refused(backend.flavour, gpu)):
+        raise EngineUnavailable(why)
+    is_portable = backend.is_rtx or gpu is None
     return PlanKey(
         network=manifest.kind,
         onnx=manifest.files[source],
@@ -113,8 +113,8 @@ def key_of(
         sizes=tuple(sizes),
         flavour=backend.flavour,
         version=backend.version,
-        gpu=PORTABLE if portable or gpu is None else gpu.name,
-        capability=PORTABLE if portable or gpu is None else gpu.sm,
+        gpu=PORTABLE if is_portable or gpu is None else gpu.name,
+        capability=PORTABLE if is_portable or gpu is None else gpu.sm,
     )
 
 
@@ -130,8 +130,13 @@ def plan_path(key: PlanKey, cache: Path | None = None) -> Path:
 
 def runtime_cache_path(key: PlanKey, gpu: Gpu, cache: Path | None = None) -> Path:
     """Where the kernels are kept that TensorRT-RTX made for this plan on this card with this driver."""
-    card = hashlib.sha256(json.dumps([gpu.name, gpu.sm, gpu.driver]).encode()).hexdigest()
-    return plans_dir(cache) / f"{key.stem}-{card[:8]}.runtime"
+    return plans_dir(cache) / f"{key.stem}-{_hashed([gpu.name, gpu.sm, gpu.driver])[:8]}.runtime"
+
+
+def choice_path(key: PlanKey, gpu: Gpu, cache: Path | None = None) -> Path:
+    """Where it is kept which precision was the fastest for this network on this card with this driver."""
+    whole = [key.onnx, key.flavour, key.version, gpu.name, gpu.sm, gpu.driver, key.format]
+    return plans_dir(cache) / f"{key.network}-{_hashed(whole)[:12]}.choice"
 
 
 def write_plan(key: PlanKey, built: BuiltPlan, cache: Path | None = None) -> Path:
@@ -141,13 +146,8 @@ def write_plan(key: PlanKey, built: BuiltPlan, cache: Path | None = None) -> Pat
     sidecar = path.with_suffix(".json")
     sidecar.unlink(missing_ok=True)
     write_whole(path, built.plan)
-    write_whole(path.with_suffix(".log"), "".join(f"{line}\n" for line in built.log).encode())
-    about = {
-        "key": asdict(key),
-        "sha256": hashlib.sha256(built.plan).hexdigest(),
-        "size": len(built.plan),
-        "seconds": round(built.seconds, 3),
-    }
+    digest = hashlib.sha256(built.plan).hexdigest()
+    about = {"key": asdict(key), "sha256": digest, "size": len(built.plan), "log": built.log}
     write_whole(sidecar, (json.dumps(about, indent=1) + "\n").encode())
     return path
 
@@ -160,18 +160,18 @@ def read_plan(key: PlanKey, cache: Path | None = None) -> bytes:
     path = plan_path(key, cache)
     if not path.exists() or not path.with_suffix(".json").exists():
         raise PlanMissing(f"there is no {key.precision} plan for the {key.network} network yet; {key.mend}")
-    about = _sidecar(path, key.mend)
-    if about["key"] != key:
-        raise EngineFileError(f"the plan {path} is for {_differs(about['key'], key)}; {key.mend}")
+    found, digest, size = _sidecar(path, key.mend)
+    if found != key:
+        pairs = ((name, getattr(found, name), getattr(key, name)) for name in asdict(key))
+        differs = ", ".join(f"{name} {has} (wanted {wants})" for name, has, wants in pairs if has != wants)
+        raise EngineFileError(f"the plan {path} is for {differs}; {key.mend}")
     try:
         plan = path.read_bytes()
     except OSError as err:
         raise EngineFileError(f"cannot read the plan {path}: {err}; {key.mend}") from err
-    digest = hashlib.sha256(plan).hexdigest()
-    if digest != about["sha256"]:
+    if hashlib.sha256(plan).hexdigest() != digest:
         raise EngineFileError(
-            f"the plan {path} is truncated or altered: its {len(plan)} bytes have SHA-256 {digest[:12]}..., "
-            f"wanted {about['sha256'][:12]}... and {about['size']} bytes; {key.mend}"
+            f"the plan {path} is truncated or altered: {len(plan)} bytes, wanted {size}; {key.mend}"
         )
     return plan
 
@@ -203,14 +203,7 @@ def obtain(
             f"the plan wanted is for {key.onnx[:12]}... on {key.flavour} {key.version}; "
             f"given are {digest[:12]}... and {backend}"
         )
-    built = build_plan(
-        onnx,
-        precision=key.precision,
-        backend=backend,
-        sizes=key.sizes,
-        capability=key.capability,
-        report=lambda line: report(f"{name}: {line}"),
-    )
+    built = build_plan(onnx, precision=key.precision, backend=backend, sizes=key.sizes)
     path = write_plan(key, built, cache)
     report(f"{name}: {path} ({len(built.plan) / 1e6:.1f} MB in {built.seconds:.1f} s; log beside it)")
     return built.plan
@@ -221,11 +214,12 @@ def listed(cache: Path | None = None) -> tuple[StoredPlan, ...]:
     found = []
     for path in sorted(plans_dir(cache).glob("*.plan")):
         try:
-            about = _sidecar(path, CLEAN)
+            key = _sidecar(path, CLEAN)[0]
         except EngineFileError:
-            about = {"key": None, "seconds": 0.0}
-        size = sum(part.stat().st_size for part in _parts(path))
-        found.append(StoredPlan(path, about["key"], size, path.stat().st_mtime, about["seconds"]))
+            key = None
+        parts = [part for part in path.parent.glob(f"{path.stem}*") if part.suffix in _SUFFIXES]
+        size = sum(part.stat().st_size for part in parts)
+        found.append(StoredPlan(path, key, size, path.stat().st_mtime))
     return tuple(found)
 
 
@@ -238,28 +232,20 @@ def clean(cache: Path | None = None) -> tuple[int, int]:
     return len(files), freed
 
 
-def _parts(plan: Path) -> list[Path]:
-    return [path for path in plan.parent.glob(f"{plan.stem}*") if path.suffix in _SUFFIXES]
-
-
-def _sidecar(plan: Path, mend: str) -> dict[str, Any]:
-    """What the file beside a plan says about it, the key as a PlanKey."""
+def _sidecar(plan: Path, mend: str) -> tuple[PlanKey, str, int]:
+    """What the file beside a plan says: its key, its SHA-256, its bytes."""
     path = plan.with_suffix(".json")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         key = about["key"]
-        wanted = {field.name for field in fields(PlanKey)}
-        if key.keys() != wanted or not isinstance(about["sha256"], str):
+        if key.keys() != {field.name for field in fields(PlanKey)}:
             raise ValueError(f"its key has the fields {', '.join(key)}")
-        known = PlanKey(**{**key, "sizes": tuple(key["sizes"])})
-        return {**about, "key": known, "size": int(about["size"]), "seconds": float(about["seconds"])}
+        return PlanKey(**{**key, "sizes": tuple(key["sizes"])}), str(about["sha256"]), int(about["size"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
         raise EngineFileError(
             f"the description {path} of a plan is missing or damaged ({err}); {mend}"
         ) from err
 
 
-def _differs(found: PlanKey, wanted: PlanKey) -> str:
-    """Each part of the key that is another, as 'version 1.6 (wanted 1.7)'."""
-    pairs = ((name, getattr(found, name), getattr(wanted, name)) for name in asdict(wanted))
-    return ", ".join(f"{name} {has} (wanted {wants})" for name, has, wants in pairs if has != wants)
+def _hashed(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +111,28 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free everything. Safe to call twice; `submit` afterwards raises EngineError."""
+        ...
+
+
+class Staged(Protocol):
+    """Room for one batch where the device will fetch it."""
+
+    @property
+    def inputs(self) -> Mapping[str, NDArray[Any]]:
+        """Arrays to be filled, every row of them; nobody checks what is laid there."""
+        ...
+
+    def submit(self) -> Pending:
+        """Hand it in. Raises EngineLost if the device is gone."""
+        ...
+
+
+@runtime_checkable
+class Staging(Protocol):
+    """An engine whose caller may lay rows that were checked before straight into page-locked memory."""
+
+    def stage(self, count: int) -> Staged | None:
+        """Room for so many items; None where the engine in use has none, so that `submit` must be asked."""
         ...
 
 

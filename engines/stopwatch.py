@@ -7,6 +7,7 @@ and not the ratio. Training asks for wall time, because that is what a person wa
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -43,3 +44,8 @@ def median_ns(
 def all_threads_cpu_ns() -> int:
     """Processor time of all threads, for libraries that work in threads of their own."""
     return time.process_time_ns()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from liveaffect.commands import Run
+from liveaffect.commands.bench import add_bench
 from liveaffect.commands.calibrate import add_calibration
 from liveaffect.commands.machine import add_machine
 from liveaffect.commands.train import add_training
@@ -35,7 +36,7 @@ LIBRARIES = {
 }
 """What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
 _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-GROUPS = (add_watching, add_machine, add_training, add_calibration)
+GROUPS = (add_watching, add_machine, add_training, add_calibration, add_bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

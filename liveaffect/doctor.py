@@ -363,7 +363,7 @@ def all_sections(settings: Settings) -> tuple[Section, ...]:
 
 DRIVER = "install NVIDIA's driver for the card; the CPU needs nothing"
 PACKAGE = "uv sync --inexact --extra rtx"
-PYCUDA = "sh benchmarks/gpu/build_pycuda.sh"
+PYCUDA = "pip install pycuda, with nvcc and the CUDA headers on the path"
 GIB = 1 << 30
 
 

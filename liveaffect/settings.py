@@ -34,7 +34,7 @@ _MOST_CONFIG_BYTES = 1_000_000
 _KINDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 OVERLAY_MODES = ("auto", "locked", "late")
 VOICE_CHOICES = ("auto", "small", "full")
-ENGINE_CHOICES = ("auto", "tensorrt", "onnx", "onnx-int8", "torch", "scripted")
+ENGINE_CHOICES = ("auto", "tensorrt", "torch-gpu", "onnx", "onnx-int8", "torch", "scripted")
 
 
 @dataclass(frozen=True, slots=True)

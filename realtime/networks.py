@@ -1,6 +1,6 @@
 """The three engines of a run, asked in one go: submit everything, wait once, survive a failing one.
 
-An engine that raises, or answers with something that is not a number, costs its modality for this step
+An engine that raises, as it does for an answer that is not a number, costs its modality for this step
 and is counted; after three failures in a row it is left alone and the overlay says so. The rest of the
 path goes on.
 """
@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.protocol import Engine, EngineError, Pending, Tensors
+from liveaffect.engines.protocol import Engine, EngineError, Pending, Staging, Tensors
 from liveaffect.engines.recipe import Statistics
 from liveaffect.realtime.confidence import Confidence
 
@@ -46,6 +46,7 @@ class _Asked:
         self.in_a_row = 0
         self.message: str | None = None
         self._noticing = engine if isinstance(engine, Noticing) else None
+        self._staging = engine if isinstance(engine, Staging) else None
 
     @property
     def given_up(self) -> bool:
@@ -77,7 +78,15 @@ class _Asked:
         if self.given_up:
             return None
         try:
-            return self.engine.submit({name: np.stack([row[name] for row in part]) for name in part[0]})
+            # Crops and samples were checked where they were captured, so they go straight to where they
+            # are fetched from.
+            room = self._staging.stage(len(part)) if self._staging is not None else None
+            if room is None:
+                return self.engine.submit({name: np.stack([row[name] for row in part]) for name in part[0]})
+            for name, rows in room.inputs.items():
+                for at, row in enumerate(part):
+                    rows[at] = row[name]
+            return room.submit()
         except EngineError as error:
             self._failed(str(error))
             return None
@@ -87,10 +96,6 @@ class _Asked:
             outputs = work.result()
         except EngineError as error:
             self._failed(str(error))
-            return None
-        bad = [name for name, array in outputs.items() if not np.isfinite(array).all()]
-        if bad:
-            self._failed(f"'{self.engine.spec.name}' answered {', '.join(bad)} that are not finite")
             return None
         self.in_a_row = 0
         self.message = None
@@ -164,6 +169,10 @@ class Networks:
         count = len(next(iter(people.values())))
         rows = [{name: array[i] for name, array in people.items()} for i in range(count)]
         return self._fusion.collect(self._fusion.submit(rows))
+
+    def engine(self, modality: str) -> Engine:
+        """What runs that network, for measuring it."""
+        return next(asked.engine for asked in self._all() if asked.modality == modality)
 
     @property
     def model(self) -> str:

@@ -35,8 +35,8 @@ NETWORKS = [
 ]
 LIGHT = [
     ("face", "live"),
-    ("voice", "live"),
-    ("voice", "live-fcn"),
+    ("voice", "student"),
+    ("voice", "amfbp"),
     ("fusion", "late"),
     ("fusion", "amfbp"),
 ]
@@ -89,7 +89,7 @@ def test_onnx_runtime_answers_like_the_unfolded_module_at_batch_1_3_and_16(
     module = with_random_norms(kind, preset)
     path = export_onnx.export(kind, preset, tmp_path, state=module.state_dict())
     found = manifests.read(path)
-    reference = TorchEngine(module, found.spec("fp32", "torch"))
+    reference = TorchEngine(module, found.spec("fp32", "torch"), found.kind)
     count = 64 if (kind, preset) in LIGHT else EACH_BATCH_ONCE
     inputs = probe.for_tensors(kind, count, found.inputs, seed=1)
     report = parity.compare(reference, OnnxEngine(found, tmp_path), inputs, tolerance=parity.EXACT)
@@ -103,8 +103,8 @@ def test_the_reference_finds_its_weights_in_the_exported_file(tmp_path: Path, ki
     module = with_random_norms(kind, preset)
     found = manifests.read(export_onnx.export(kind, preset, tmp_path, state=module.state_dict()))
     again = open_weights(found, tmp_path)
-    one = TorchEngine(presets.deploy(module), again.spec)
-    batch = probe.inputs(kind, 3, piece=found.recipe.piece)
+    one = TorchEngine(presets.deploy(module), again.spec, found.kind)
+    batch = probe.for_tensors(kind, 3, found.inputs)
     wanted, given = one.infer(batch), again.infer(batch)
     for name, array in wanted.items():
         np.testing.assert_array_equal(given[name], array)
@@ -118,7 +118,7 @@ def test_weights_of_another_preset_are_not_taken_for_the_reference(tmp_path: Pat
 
 
 def test_names_batch_axis_and_shapes_are_those_of_the_protocol(tmp_path: Path) -> None:
-    path = export_onnx.export("voice", "live", tmp_path)
+    path = export_onnx.export("voice", "student", tmp_path)
     found = manifests.read(path)
     graph = onnx.load(tmp_path / "voice.onnx")
     assert [opset.version for opset in graph.opset_import] == [export_onnx.OPSET]
@@ -193,7 +193,7 @@ def test_a_network_with_outputs_of_another_size_is_refused_and_nothing_is_writte
 
 def test_answers_that_are_views_of_one_another_become_the_callers_own(tmp_path: Path) -> None:
     path = export_onnx.write_network(Flat().eval(), manifests.describe("face", "flat"), tmp_path)
-    engine = TorchEngine(Flat(), manifests.read(path).spec("fp32", "torch"))
+    engine = TorchEngine(Flat(), manifests.read(path).spec("fp32", "torch"), "face")
     answer = engine.infer({"crop": np.zeros((2, CROP_SIZE, CROP_SIZE, 3), np.uint8)})
     kept = answer["logits"].copy()
     answer["vector"][:] = 7

@@ -1,167 +1,107 @@
-"""What the kit for GPU machines measures with: figures that their samples carry, clocks, a chart."""
+"""The kit for GPUs: one command, one record, one page; its dry run walks all of it and measures nothing."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import struct
+import json
+import subprocess
 import sys
-import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+from liveaffect.bench import gpu
+from liveaffect.bench.card import Watch
+from liveaffect.engines import gpu_driver, gpu_load
+from liveaffect.engines.protocol import EngineUnavailable
 
-card, chart, samples, streams = (
-    importlib.import_module(f"gpu.{name}") for name in ("card", "chart", "samples", "streams")
-)
-
-
-class Machine:
-    """Time that only work moves."""
-
-    def __init__(self, costs_ms: Iterator[float]) -> None:
-        self.now_ns = 0
-        self._costs_ms = costs_ms
-
-    def now(self) -> int:
-        return self.now_ns
-
-    def call(self) -> None:
-        self.now_ns += int(next(self._costs_ms) * 1e6)
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = [sys.executable, str(ROOT / "benchmarks/gpu/run.py")]
 
 
-def costs(*levels_ms: float, calls: int) -> Iterator[float]:
-    """So many calls at each level, the last for ever; every hundredth takes twice as long."""
-    number = 0
-    while True:
-        level = levels_ms[min(number // calls, len(levels_ms) - 1)]
-        number += 1
-        yield level * (2.0 if number % 100 == 0 else 1.0)
+def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *arguments, "--out", str(out)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=out)
 
 
-EFFORT = samples.Effort(window_s=1.0, warm_up_s=0.0, most_windows=6)
+@pytest.mark.slow
+def test_the_dry_run_walks_every_part_and_says_on_the_page_that_it_is_one(tmp_path: Path) -> None:
+    ran = run(tmp_path, "--dry-run")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    assert record["dry_run"].startswith("DRY RUN")
+    assert len(record["parts"]) == 7, "latency, parity, ticks of two ways, streams of the first"
+    assert not [part for part in record["parts"].values() if "why_not" in part], record["parts"]
+    rows = record["parts"]["latency, scripted, graph"]["rows"]
+    assert [(row["network"], row["batch"]) for row in rows] == [
+        (kind, size) for kind in gpu.KINDS for size in gpu.SIZES
+    ]
+    assert all(row["graph"] for row in rows)
+    assert "whole_p99_ms" not in rows[0], "three samples carry no p99"
+    page = (tmp_path / "gpu.html").read_text()
+    assert "DRY RUN" in page
+    assert "budgets" not in record, "what measures nothing judges nothing"
+    assert page.count("data:image/png") == 2
+    assert "http" not in page, "the page needs nothing else"
+    late = run(tmp_path, "--dry-run", "--minutes", "0")
+    assert late.returncode == 0
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"].values()
+    assert {part["why_not"] for part in parts} == {"the time given was up"}
 
 
-def test_a_steady_call_settles_in_three_windows_with_the_percentiles_it_has() -> None:
-    machine = Machine(costs(1.0, calls=10_000_000))
-    found = samples.settle(machine.call, EFFORT, now=machine.now)
-    assert (found.settled, found.windows) == (True, 3)
-    assert found.figures["p50"] == pytest.approx(1.0)
-    assert found.figures["p99"] <= found.figures["worst"] == pytest.approx(2.0)
+def test_without_a_card_the_command_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:
+    if gpu_driver.why_no_gpu() is None:
+        pytest.skip("an NVIDIA GPU is here")
+    ran = run(tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("run: there is no GPU to measure: ")
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_call_that_gets_slower_at_first_is_judged_by_its_last_windows_only() -> None:
-    machine = Machine(costs(1.0, 2.0, calls=2_000))
-    found = samples.settle(machine.call, EFFORT, now=machine.now)
-    assert found.settled
-    assert found.windows > 3
-    assert found.figures["p50"] == pytest.approx(2.0)
+def test_a_percentile_needs_the_samples_that_carry_it() -> None:
+    assert gpu.percentiles("x", [1.0] * 999) == {"x_p50_ms": 1.0, "x_p90_ms": 1.0}
+    assert gpu.percentiles("x", [1.0] * 1000)["x_p99_ms"] == 1.0
 
 
-def test_a_call_that_never_settles_is_said_not_to() -> None:
-    machine = Machine(level for _ in range(10**6) for level in [1.0] * 700 + [3.0] * 700)
-    found = samples.settle(machine.call, EFFORT, now=machine.now)
-    assert not found.settled
-    assert found.windows == EFFORT.most_windows
-    assert found.spread > EFFORT.agreement
-
-
-@pytest.mark.parametrize(("count", "carried"), [(499, "p90"), (500, "p99"), (4_999, "p99"), (5_000, "p99.9")])
-def test_a_percentile_needs_five_samples_beyond_it(count: int, carried: str) -> None:
-    figures, left_out = samples.percentiles(np.arange(count, dtype=np.float64))
-    order = list(samples.SHARES)
-    assert [name for name in order if name in figures] == order[: order.index(carried) + 1]
-    assert list(left_out) == order[order.index(carried) + 1 :]
-
-
-@pytest.mark.parametrize("able", [0, 1, 2, 7, 100, 4_000])
-def test_the_number_of_streams_is_found_to_a_twentieth(able: int) -> None:
+@pytest.mark.parametrize(("most", "found"), [(0, 0), (1, 1), (37, 36), (5000, 4096)])
+def test_the_number_of_streams_is_found_to_a_tenth_and_never_too_high(most: int, found: int) -> None:
     asked: list[int] = []
 
     def keeps_up(count: int) -> bool:
         asked.append(count)
-        return count <= able
+        return count <= most
 
-    found = streams.largest(keeps_up, 16_384, lambda: True)
-    assert found <= able <= found + max(1, found // 20)
-    assert len(asked) < 25
-
-
-def test_the_search_ends_at_the_most_that_is_tried_and_when_the_time_is_up() -> None:
-    assert streams.largest(lambda _: True, 64, lambda: True) == 64
-    times = iter([True, True, True, False])
-    assert streams.largest(lambda _: True, 64, lambda: next(times, False)) == 4
+    assert gpu.largest(keeps_up, 4096, lambda: True) == found
+    assert len(asked) < 20
+    assert gpu.largest(keeps_up, 4096, lambda: False) == 0
 
 
-class Library:
-    """NVML whose answers are known."""
-
-    def __init__(self, answers: dict[str, int], failing: str = "") -> None:
-        self._answers, self._failing = answers, failing
-        self.asked: list[str] = []
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        def answer(*given: Any) -> int:
-            selector = f"{name}/{given[1].value}" if len(given) > 2 else name
-            self.asked.append(selector)
-            if given and hasattr(given[-1], "_obj") and not isinstance(given[-1]._obj, ctypes.c_void_p):
-                given[-1]._obj.value = self._answers.get(selector, 0)
-            return 3 if name == self._failing else 0
-
-        return answer
+def test_budgets_are_judged_on_the_first_way_and_what_is_missing_is_not_passed() -> None:
+    rows = [{"network": "face", "batch": 1, "whole_p50_ms": 0.09, "whole_p99_ms": 0.2}]
+    record: dict[str, Any] = {"ways": ["a", "b"], "parts": {"latency, a": {"rows": rows}}}
+    assert [one["verdict"] for one in gpu.budgets(record)] == ["PASS", "FAIL", "not measured"]
+    record["ways"] = ["b", "a"]
+    assert {one["verdict"] for one in gpu.budgets(record)} == {"not measured"}
 
 
-def test_a_look_at_the_card_has_every_figure_in_its_unit_and_what_holds_the_clocks_down() -> None:
-    library = Library(
-        {
-            "nvmlDeviceGetClockInfo/1": 1500,
-            "nvmlDeviceGetClockInfo/2": 2600,
-            "nvmlDeviceGetPowerUsage": 250_500,
-            "nvmlDeviceGetEnforcedPowerLimit": 300_000,
-            "nvmlDeviceGetTemperature/0": 61,
-            "nvmlDeviceGetCurrentClocksThrottleReasons": 0x1 | 0x4 | 0x40,
-        }
-    )
-    nvml = card.Nvml(library=library)
-    assert nvml.read() == card.Reading(
-        1500, 2600, 250.5, 300.0, 61, ("idle", "power limit", "temperature, by the hardware")
-    )
-    watch = card.Watch(nvml)
+def test_a_machine_without_a_card_or_a_way_is_refused_with_every_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda *_: "no driver")
+    with pytest.raises(EngineUnavailable, match="no GPU to measure: no driver"):
+        gpu.real_ways()
+    monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda *_: None)
+    monkeypatch.setattr(gpu_load, "why_no_tensorrt", lambda: "compute capability 9.0")
+    monkeypatch.setattr(gpu_load, "why_no_torch", lambda: "not installed")
+    with pytest.raises(EngineUnavailable, match=r"TensorRT: compute capability 9\.0; torch: not installed"):
+        gpu.real_ways()
+    monkeypatch.setattr(gpu_load, "why_no_torch", lambda: None)
+    ways, missing = gpu.real_ways()
+    assert [way.name for way in ways] == ["torch, graph", "torch, eager", "torch, compiled"]
+    assert missing == ["TensorRT: compute capability 9.0"]
+
+
+def test_clocks_that_cannot_be_read_are_said_so() -> None:
+    watch = Watch("GPU-none", library=object())
     watch.look()
-    told = watch.to_json()
-    assert told["power_w"] == [250.5, 250.5]
-    assert told["held_down_by"] == ["power limit", "temperature, by the hardware"]
-    assert not [name for name in library.asked if "Set" in name.removeprefix("nvmlDeviceGet")]
-
-
-def test_a_card_that_does_not_tell_leaves_the_figure_empty_and_a_missing_library_says_so() -> None:
-    nvml = card.Nvml(library=Library({}, failing="nvmlDeviceGetPowerUsage"))
-    assert nvml.read().power_w is None
-    watch = card.Watch(nvml)
-    watch.look()
-    assert watch.to_json()["power_w"] is None
-    missing = card.Nvml(library=Library({}, failing="nvmlInit_v2"))
-    assert missing.read() == card.Reading()
-    assert "error 3" in missing.fixed()["why_not"]
-
-
-def test_a_chart_is_a_png_that_shows_what_it_was_given() -> None:
-    panel = chart.Panel("a title", "batch", "ms", {"one": [(1, 0.5), (64, 2.0)], "other": [(4, 1.0)]})
-    picture = chart.draw([panel, chart.Panel("empty", "x", "y", {})])
-    content = chart.png(picture)
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    columns, rows = struct.unpack(">II", content[16:24])
-    assert (rows, columns) == (2 * chart.SIZE[0], chart.SIZE[1])
-    start = content.index(b"IDAT")
-    (length,) = struct.unpack(">I", content[start - 4 : start])
-    lines = np.frombuffer(zlib.decompress(content[start + 4 : start + 4 + length]), np.uint8)
-    assert np.array_equal(lines.reshape(rows, -1)[:, 1:], picture.reshape(rows, -1))
-    for colour in chart.COLOURS[:2]:
-        assert (picture[: chart.SIZE[0]] == colour).all(2).any()
-        assert not (picture[chart.SIZE[0] :] == colour).all(2).any()
+    assert "clocks and power were not read" in watch.taken()["clocks"]

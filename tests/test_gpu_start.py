@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from liveaffect.engines import gpu_driver, gpu_load, gpu_start, manifest, plans, probe
+from liveaffect.engines import gpu_driver, gpu_load, manifest, plans, probe
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.gpu_start import NOTICE, GpuStart, build_all
 from liveaffect.engines.load import load
-from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.engines.protocol import Engine, EngineUnavailable
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedVoice
 from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
 from liveaffect.realtime.testing import tiny_networks
@@ -26,7 +26,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Weights beside an empty cache, on a machine with a GPU that is not there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(plans, "build_plan", scripted_gpu.build_scripted)
-    monkeypatch.setattr(gpu_driver, "why_driver_refuses", lambda: None)
+    monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda *_, **__: None)
     monkeypatch.setattr(gpu_load, "find_tools", scripted_gpu.tools)
     for kind in ("face", "voice"):
         tiny_networks.write_tiny(tmp_path, kind)
@@ -45,29 +45,32 @@ def saying(*lines: dict[str, str], end: str = "") -> list[str]:
 
 def test_the_process_builds_tries_and_chooses(weights: Path) -> None:
     out = io.StringIO()
-    build_all([weights / "face.json", weights / "voice.json"], out, scripted_gpu.tools)
+    build_all([weights / "face.json", weights / "voice.json"], out)
     ends = [line for line in told(out) if "say" not in line]
     assert [line["kind"] for line in ends] == ["face", "voice"]
-    assert {line["ready"] for line in ends} <= {"fp16", "fp32"}
+    assert {line["ready"] for line in ends} == {"fp16"}
     assert any("face fp16: building a plan" in line.get("say", "") for line in told(out))
 
 
 def test_a_network_that_cannot_be_built_does_not_keep_the_others_from_it(weights: Path) -> None:
     (weights / "face.onnx").write_bytes(b"damaged")
     out = io.StringIO()
-    build_all([weights / "face.json", weights / "voice.json"], out, scripted_gpu.tools)
+    build_all([weights / "face.json", weights / "voice.json"], out)
     ends = [line for line in told(out) if "say" not in line]
     assert "truncated or altered" in ends[0]["failed"]
     assert "ready" in ends[1]
 
 
-def test_without_a_gpu_the_process_says_so(weights: Path) -> None:
+def test_without_a_gpu_the_process_says_so(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> Any:
-        raise EngineUnavailable("no NVIDIA driver is installed")
+        raise EngineUnavailable("TensorRT-RTX does not run here")
 
+    monkeypatch.setattr(gpu_load, "find_tools", none)
+    monkeypatch.setattr(gpu_load, "why_no_torch", lambda: "torch is not installed")
     out = io.StringIO()
-    build_all([weights / "face.json"], out, none)
-    assert told(out) == [{"kind": "face", "failed": "no NVIDIA driver is installed"}]
+    build_all([weights / "face.json"], out)
+    why = "TensorRT-RTX does not run here; nor on torch: torch is not installed"
+    assert told(out)[-1] == {"kind": "face", "failed": why}
 
 
 def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(weights: Path) -> None:
@@ -77,10 +80,17 @@ def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(w
     gpu_load.build_plans(manifest.read(weights / "face.json"), weights, scripted_gpu.tools())
     said: list[str] = []
     lines = ({"kind": "face", "say": "face fp16: building"}, {"kind": "face", "ready": "fp16"})
-    start = GpuStart(said.append, command=saying(*lines), find_tools=scripted_gpu.tools)
+    opened_by: list[str] = []
+
+    def open_way(found: manifest.Manifest, folder: Path, way: str) -> Engine:
+        opened_by.append(threading.current_thread().name)
+        return gpu_load.open_way(found, folder, way)
+
+    start = GpuStart(said.append, command=saying(*lines), open_way=open_way)
     start.start({weights / "face.json": engine})
     assert engine.notice == NOTICE
     join("builds plans")
+    assert opened_by == ["builds plans"], "the thread that uses the engine only exchanges it"
     assert "/onnx" in engine.spec.name
     given = engine.infer(probe.inputs("face", 2))
     assert engine.spec.name == "face-tiny/tensorrt-rtx-fp16"
@@ -91,10 +101,16 @@ def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(w
     engine.close()
 
 
-def test_what_cannot_be_built_stays_on_the_cpu_with_the_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [{"failed": "TensorRT refuses it"}, {"ready": "fp16"}])
+def test_what_cannot_be_had_stays_on_the_cpu_with_the_reason(weights: Path, line: dict[str, str]) -> None:
     engine = FallbackEngine(ScriptedFace(), wants_gpu=True)
     said: list[str] = []
-    start = GpuStart(said.append, command=saying({"kind": "face", "failed": "TensorRT refuses it"}))
+
+    def refuse(*_: object) -> Engine:
+        raise EngineUnavailable("TensorRT refuses it")
+
+    tmp_path = weights
+    start = GpuStart(said.append, command=saying({"kind": "face", **line}), open_way=refuse)
     start.start({tmp_path / "face.json": engine})
     join("builds plans")
     assert said == ["face: stays on the CPU; TensorRT refuses it"]
@@ -107,7 +123,8 @@ def test_a_process_that_breaks_down_is_reported_with_its_last_words(tmp_path: Pa
     }
     said: list[str] = []
     command = saying({"kind": "face", "ready": "fp16"}, end="raise SystemExit('out of memory')")
-    start = GpuStart(said.append, command=command)
+    tiny_networks.write_tiny(tmp_path, "face")
+    start = GpuStart(said.append, command=command, open_way=lambda *_: ScriptedFace())
     start.start({tmp_path / f"{kind}.json": engine for kind, engine in engines.items()})
     join("builds plans")
     assert said == ["voice: stays on the CPU; building its plans ended early (out of memory)"]
@@ -129,10 +146,6 @@ def test_where_nothing_waits_nothing_is_started() -> None:
     start = GpuStart(print, command=["/no/such/program"])
     start.start({})
     start.stop()
-
-
-def test_the_command_is_this_very_module() -> None:
-    assert gpu_start.COMMAND[-1] == gpu_start.__name__
 
 
 def join(name: str) -> None:

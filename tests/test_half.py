@@ -42,7 +42,7 @@ def compared(path: Path, folder: Path) -> parity.Report:
     content = to_half(manifests.load_bytes(found, path.parent, "fp32"))
     (folder / f"{found.kind}.onnx").write_bytes(content)
     half = OnnxEngine(manifests.record_file(found, "fp32", content), folder)
-    inputs = probe.inputs(found.kind, 64, seed=3, piece=found.recipe.piece)
+    inputs = probe.for_tensors(found.kind, 64, found.inputs, seed=3)
     return parity.compare(OnnxEngine(found, path.parent), half, inputs, tolerance=parity.HALF)
 
 

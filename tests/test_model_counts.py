@@ -80,13 +80,10 @@ def test_the_live_face_network_keeps_its_budget() -> None:
     assert macs(face, *meta_inputs(face)).total < 100 * MILLION
 
 
-@pytest.mark.parametrize("preset", ["live", "live-fcn", "live-wide"])
-def test_the_live_voice_networks_keep_their_budget_with_spectrum_and_attention(preset: str) -> None:
-    voice = presets.deploy(meta("voice", preset))
-    counted = macs(voice, *meta_inputs(voice))
-    assert parameters(voice) < 2.0 * MILLION
-    assert counted.front > 5 * MILLION
-    assert counted.total < 170 * MILLION
+def test_the_small_voice_keeps_its_budget() -> None:
+    voice = presets.deploy(meta("voice", "student"))
+    assert parameters(voice) < 2.5 * MILLION
+    assert macs(voice, *meta_inputs(voice)).total < 200 * MILLION
 
 
 @pytest.mark.parametrize("preset", presets.preset_names("fusion"))

@@ -26,7 +26,8 @@ from liveaffect.engines.model.frontend import CropFront
 from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.reparam import deploy
 from liveaffect.engines.model.temporal import ClsTransformer, attention_pool
-from liveaffect.engines.recipe import LABELS, PRIOR_MEAN, SpeakerStatistics
+from liveaffect.engines.model.voice_student import VoiceStudent
+from liveaffect.engines.recipe import LABELS, SpeakerStatistics, Statistics
 from liveaffect.engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
 from liveaffect.engines.training.corpora_faces import Faces, FaceSplit
 from liveaffect.realtime.testing import tiny_networks
@@ -180,14 +181,13 @@ def test_07_no_figure_decides_which_weights_are_kept(tmp_path: Path) -> None:
 
 
 def test_08_ten_times_the_loudness_is_not_another_picture() -> None:
-    """Power without logarithm would change a hundredfold, without normalisation by a level."""
-    front = presets.build("voice", "live").get_submodule("front")
-    samples = torch.from_numpy(probe.inputs("voice", 32, seed=7)["samples"])
-    mean, istd = (torch.from_numpy(one).expand(32, -1) for one in SpeakerStatistics.cold().normaliser())
-    quiet, loud = (front(gain * samples, mean, istd) for gain in (0.1, 1.0))
-    assert loud.picture.abs().max() < 20
-    assert (loud.picture - quiet.picture).abs().mean() < 0.25 * loud.picture.std()
-    assert abs(float(loud.mean().mean()) - PRIOR_MEAN.mean()) < 10
+    """Power without logarithm would change a hundredfold; its logarithm, in Whisper's measure, by a half."""
+    front = presets.build("voice", "student").get_submodule("front")
+    samples = torch.from_numpy(probe.inputs("voice", 4, seed=7, piece=25_600)["samples"])
+    quiet, loud = (front(gain * samples) for gain in (0.1, 1.0))
+    assert loud.abs().max() < 5
+    assert (loud - quiet).max() <= 0.5 + 1e-4
+    assert (loud - quiet).min() >= -1e-4
 
 
 def test_09_positions_in_time_come_from_stamps_not_from_counting_frames() -> None:
@@ -218,18 +218,22 @@ def test_11_swapped_colour_channels_are_another_picture() -> None:
 
 def test_12_a_network_asks_for_nothing_that_a_microphone_or_camera_cannot_give() -> None:
     """No transcript, no utterance boundary, no label: sound in fixed pieces, judged from a cold start."""
-    network = presets.build("voice", "live").eval()
+    network = presets.build("voice", "student").eval()
     assert [spec.name for spec in network.inputs] == ["samples", "mean", "istd"]
-    mean, istd = (torch.from_numpy(one)[None] for one in SpeakerStatistics.cold().normaliser())
+    assert isinstance(network, VoiceStudent)
+    cold = SpeakerStatistics.cold(kept=Statistics(network.width, "pieces"))
+    mean, istd = (torch.from_numpy(one)[None] for one in cold.normaliser())
     sound = torch.cat([torch.zeros(1, 9_000), inputs(network, 1)[0], torch.zeros(1, 9_000)], dim=1)
-    pieces = sound.unfold(1, 6_600, 3_200)[0]
+    pieces = sound.unfold(1, network.sound.piece, network.sound.hop)[0]
     with torch.no_grad():
         answer = network(pieces, mean.expand(len(pieces), -1), istd.expand(len(pieces), -1))
     assert all(torch.isfinite(out).all() for out in answer)
 
 
-@pytest.mark.parametrize(("kind", "preset"), [("face", "live"), ("voice", "live"), ("voice", "live-fcn")])
-def test_13_evidence_is_pooled_before_it_is_judged(kind: str, preset: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "preset", "decides"), [("face", "live", "to_logits"), ("voice", "student", "head.decide")]
+)
+def test_13_evidence_is_pooled_before_it_is_judged(kind: str, preset: str, decides: str) -> None:
     """The verdict on a stretch is the verdict on its pooled evidence, not a mean of verdicts."""
     network = presets.build(kind, preset).eval()
     with torch.no_grad():
@@ -237,7 +241,7 @@ def test_13_evidence_is_pooled_before_it_is_judged(kind: str, preset: str) -> No
         ages_s = torch.arange(5)[None] * 0.2
         both = (answer.vector, answer.logits)
         vector, logits = (attention_pool(x[None], answer.score.T, ages_s, 2.0) for x in both)
-        torch.testing.assert_close(network.get_submodule("to_logits")(vector), logits)
+        torch.testing.assert_close(network.get_submodule(decides)(vector), logits)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "engines" / "model").glob("*.py")), ids=lambda p: p.stem)
@@ -261,17 +265,17 @@ def test_15_no_source_knows_anybodys_home() -> None:
     assert not [str(p) for p in sources if home.search(p.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize(("kind", "preset"), [("face", "live"), ("voice", "live"), ("voice", "live-fcn")])
+@pytest.mark.parametrize(("kind", "preset"), [("face", "live"), ("voice", "student")])
 def test_16_live_networks_pool_their_map_and_stay_small(kind: str, preset: str) -> None:
     network = presets.build(kind, preset)
     total = sum(p.numel() for p in network.parameters())
-    head = sum(p.numel() for name, p in network.named_parameters() if name.startswith("to_"))
-    assert total < 2_000_000
+    head = sum(p.numel() for name, p in network.named_parameters() if name.startswith(("to_", "head.")))
+    assert total < 2_500_000
     assert head < 0.05 * total
     assert not any(isinstance(part, nn.Flatten) for part in network.modules())
 
 
-@pytest.mark.parametrize(("kind", "preset"), [("face", "live"), ("face", "fv2es"), ("voice", "live-fcn")])
+@pytest.mark.parametrize(("kind", "preset"), [("face", "live"), ("face", "fv2es"), ("voice", "student")])
 def test_17_an_answer_does_not_depend_on_who_else_is_in_the_batch(kind: str, preset: str) -> None:
     """BatchNorm works with its running statistics, so one face among strangers is judged as if alone."""
     network = deploy(presets.build(kind, preset))
@@ -282,7 +286,7 @@ def test_17_an_answer_does_not_depend_on_who_else_is_in_the_batch(kind: str, pre
             torch.testing.assert_close(among[:1], alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("preset", ["VOICE_LIVE", "VOICE_LIVE_FCN", "VOICE_FV2ES", "VOICE_AMFBP"])
+@pytest.mark.parametrize("preset", ["VOICE_FV2ES", "VOICE_AMFBP"])
 def test_18_a_piece_of_sound_holds_no_padding(preset: str) -> None:
     sound = getattr(presets, preset).sound
     assert sound.window + (sound.frames - 1) * sound.step == sound.piece

@@ -23,8 +23,6 @@ FOLDABLE = [
     ("face", "live"),
     ("face", "live-vgg"),
     ("face", "fv2es"),
-    ("voice", "live-fcn"),
-    ("voice", "live-wide"),
     ("voice", "student"),
 ]
 
@@ -96,7 +94,7 @@ def test_a_folded_network_gives_the_same_answer(kind: str, preset: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "preset"),
-    [("voice", "live"), ("voice", "amfbp"), *(("fusion", name) for name in presets.preset_names("fusion"))],
+    [("voice", "amfbp"), *(("fusion", name) for name in presets.preset_names("fusion"))],
 )
 def test_networks_without_branches_are_copied_as_they_are(kind: str, preset: str) -> None:
     network = presets.build(kind, preset)

@@ -5,19 +5,16 @@ TensorRT-RTX parses and builds without a GPU, so all of this is real; only loadi
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
 from liveaffect.engines.build import plan as planning
 from liveaffect.engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare_plan
 from liveaffect.engines.manifest import SHIPPED, Manifest
@@ -49,26 +46,9 @@ def backend() -> Backend:
 
 
 @pytest.fixture(scope="session")
-def shelves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shelf]:
-    """The shipped networks by kind; a voice network with random weights while none is shipped."""
-    found = {}
-    for kind in ("face", "voice"):
-        path = SHIPPED / f"{kind}.json"
-        if not path.exists():
-            path = exported(kind, "live", tmp_path_factory.mktemp(kind))
-        found[kind] = Shelf(manifests.read(path), path.parent)
-    return found
-
-
-def exported(kind: str, preset: str, folder: Path) -> Path:
-    pytest.importorskip("torch", reason="exports a live preset and needs torch for it")
-    from liveaffect.engines.build.export_onnx import export
-    from liveaffect.engines.build.quantize import quantize
-
-    path = export(kind, preset, folder)
-    inputs = manifests.read(path).inputs
-    quantize(path, probe.split(probe.for_tensors(kind, 8, inputs), (8,)))
-    return path
+def shelves() -> dict[str, Shelf]:
+    """The shipped networks by kind."""
+    return {kind: Shelf(manifests.read(SHIPPED / f"{kind}.json"), SHIPPED) for kind in ("face", "voice")}
 
 
 @pytest.mark.slow
@@ -83,16 +63,13 @@ def test_every_default_network_is_parsed_and_built(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     shelf = shelves[kind]
-    said: list[str] = []
     content = shelf.content(precision)
-    built = build_plan(content, precision=precision, backend=backend, sizes=sizes, report=said.append)
+    built = build_plan(content, precision=precision, backend=backend, sizes=sizes)
     assert len(built.plan) > 100_000
     assert all(tensor.name.encode() in built.plan for tensor in shelf.manifest.inputs)
     assert any(line.startswith("INFO ") for line in built.log)
     assert not any(line.startswith(("ERROR", "INTERNAL_ERROR")) for line in built.log)
-    assert said[0] == "Building engine", "no progress was reported"
-    parts = [line for line in said if ", part " in line]
-    assert [line.rpartition(" ")[2] for line in parts] == [str(at + 1) for at in range(len(sizes))]
+
     assert capfd.readouterr() == ("", "")
 
 
@@ -148,18 +125,6 @@ def test_in_int8_products_are_fed_by_explicit_marks(shelves: dict[str, Shelf], b
         assert types["DEQUANTIZE", "FLOAT"] >= types["QUANTIZE", "INT8"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["live-fcn", "live-wide", "student"])
-def test_the_other_voice_presets_are_parsed_in_every_precision(
-    backend: Backend, tmp_path: Path, preset: str
-) -> None:
-    path = exported("voice", preset, tmp_path)
-    shelf = Shelf(manifests.read(path), tmp_path)
-    for precision in ("fp32", "fp16", "int8"):
-        prepared = prepare_plan(shelf.content(precision), precision=precision, backend=backend)
-        assert prepared.network.num_outputs == len(shelf.manifest.outputs)
-
-
 @pytest.fixture(scope="module")
 def tiny() -> bytes:
     content: bytes = tiny_networks.network("face").SerializeToString()
@@ -170,11 +135,6 @@ def tiny() -> bytes:
 def test_tf32_is_off_unless_it_is_asked_for(tiny: bytes, backend: Backend, precision: str, on: bool) -> None:
     prepared = prepare_plan(tiny, precision=precision, backend=backend)
     assert prepared.config.get_flag(backend.module.BuilderFlag.TF32) is on
-
-
-def test_profiles_meet_without_a_gap() -> None:
-    assert batch_ranges((1, 4, 16, 64)) == ((1, 1), (2, 4), (5, 16), (17, 64))
-    assert batch_ranges((8,)) == ((1, 8),)
 
 
 @pytest.mark.parametrize("sizes", [(), (4, 1), (0, 4), (4, 4)])
@@ -208,17 +168,6 @@ def test_a_fixed_batch_axis_is_refused(backend: Backend) -> None:
         build_plan(model.SerializeToString(), precision="fp32", backend=backend)
 
 
-def test_an_output_of_another_type_is_refused(backend: Backend) -> None:
-    model = tiny_networks.network("face")
-    gemm = next(node for node in model.graph.node if "score" in node.output)
-    gemm.output[0] = "wide"
-    model.graph.node.append(helper.make_node("Cast", ["wide"], ["score"], to=TensorProto.FLOAT16))
-    model.graph.output[1].type.tensor_type.elem_type = TensorProto.FLOAT16
-    onnx.checker.check_model(model, full_check=True)
-    with pytest.raises(EngineFileError, match="'score' is of type HALF; plans take float32 and uint8"):
-        build_plan(model.SerializeToString(), precision="fp32", backend=backend)
-
-
 def test_a_precision_wants_its_own_file(shelves: dict[str, Shelf], backend: Backend, tiny: bytes) -> None:
     with pytest.raises(EngineFileError, match="an int8 plan is built from the INT8 file"):
         build_plan(tiny, precision="int8", backend=backend)
@@ -248,22 +197,3 @@ def test_an_asymmetric_int8_file_is_refused_by_name(backend: Backend) -> None:
         model.graph.node.insert(1 + at, node)
     with pytest.raises(EngineFileError, match=r"'uneven.*zero point"):
         build_plan(model.SerializeToString(), precision="int8", backend=backend)
-
-
-def test_a_card_that_cannot_do_it_is_refused_in_words(tiny: bytes, backend: Backend) -> None:
-    if not backend.is_rtx:
-        pytest.skip("TensorRT builds for the GPU that is there")
-    with pytest.raises(EngineFileError, match=r"cannot build this network in fp32: .*Turing"):
-        build_plan(tiny, precision="fp32", backend=backend, sizes=ONE_SIZE, capability="7.5")
-    with pytest.raises(EngineUnavailable, match=r"cannot build for compute capability 6\.1"):
-        build_plan(tiny, precision="fp32", backend=backend, sizes=ONE_SIZE, capability="6.1")
-    plan = build_plan(tiny, precision="fp16", backend=backend, sizes=ONE_SIZE, capability="7.5").plan
-    assert len(plan) > 10_000
-
-
-def test_half_precision_without_onnx_says_what_to_install(
-    tiny: bytes, backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "liveaffect.engines.build.half", None)
-    with pytest.raises(EngineUnavailable, match="pip install onnx"):
-        build_plan(tiny, precision="fp16", backend=backend)

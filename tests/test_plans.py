@@ -46,9 +46,8 @@ class Builder:
     def __init__(self) -> None:
         self.built: list[dict[str, Any]] = []
 
-    def __call__(self, content: bytes, *, report: Callable[[str], None], **asked: Any) -> BuiltPlan:
+    def __call__(self, content: bytes, **asked: Any) -> BuiltPlan:
         self.built.append(asked)
-        report("Building engine")
         return BuiltPlan(f"plan {len(self.built)} of {content!r}".encode(), ("INFO one", "WARNING two"), 1.25)
 
 
@@ -101,27 +100,15 @@ def test_a_plan_is_built_as_its_key_says_and_kept_with_its_log(tmp_path: Path, b
     said: list[str] = []
     plan = obtained(KEY, tmp_path, said)
     (asked,) = builder.built
-    assert (asked["precision"], asked["sizes"], asked["capability"]) == ("fp16", SIZES, "8.9")
+    assert (asked["precision"], asked["sizes"]) == ("fp16", SIZES)
     path = plans.plan_path(KEY, tmp_path)
     assert path.read_bytes() == plan
-    assert path.with_suffix(".log").read_text() == "INFO one\nWARNING two\n"
     about = json.loads(path.with_suffix(".json").read_text())
     assert about["key"] == {**asdict(KEY), "sizes": list(SIZES)}
+    assert about["log"] == ["INFO one", "WARNING two"]
     assert "building a plan for TensorRT 10.16.1.11, once" in said[0]
-    assert said[1] == "face fp16: Building engine"
     assert str(path) in said[-1]
     assert "in 1.2 s" in said[-1]
-
-
-def test_a_plan_is_not_built_from_another_file_or_by_another_version(
-    tmp_path: Path, builder: Builder
-) -> None:
-    with pytest.raises(EngineFileError, match="the plan wanted is for"):
-        obtained(KEY, tmp_path, content=b"something else")
-    with pytest.raises(EngineFileError, match=r"on tensorrt 10\.16\.1\.11; given are .* TensorRT-RTX 1\.7"):
-        plans.obtain(KEY, lambda: CONTENT, RTX, cache=tmp_path)
-    assert builder.built == []
-    assert plans.listed(tmp_path) == ()
 
 
 @pytest.fixture
@@ -131,25 +118,11 @@ def kept(tmp_path: Path, builder: Builder) -> Path:
     return plans.plan_path(KEY, tmp_path)
 
 
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-def turn_one_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[5] ^= 1
-    path.write_bytes(content)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("harm", [cut_short, turn_one_bit, empty])
+@pytest.mark.parametrize("harm", [lambda plan: plan[:-3], lambda plan: b"x" + plan[1:], lambda plan: b""])
 def test_a_damaged_plan_is_refused_by_name_with_what_mends_it(
-    kept: Path, harm: Callable[[Path], None], builder: Builder
+    kept: Path, harm: Callable[[bytes], bytes], builder: Builder
 ) -> None:
-    harm(kept)
+    kept.write_bytes(harm(kept.read_bytes()))
     with pytest.raises(EngineFileError) as refused:
         plans.read_plan(KEY, kept.parent)
     assert f"the plan {kept} is truncated or altered" in str(refused.value)
@@ -159,22 +132,19 @@ def test_a_damaged_plan_is_refused_by_name_with_what_mends_it(
     assert "building anew, because" in said[0]
     assert plans.read_plan(KEY, kept.parent) == mended
     assert len(builder.built) == 2
+    kept.unlink()
+    with pytest.raises(PlanMissing, match=r"no fp16 plan for the face network yet; build it with"):
+        plans.read_plan(KEY, kept.parent)
 
 
-def rewrite(path: Path, **changes: Any) -> None:
-    about = json.loads(path.with_suffix(".json").read_text())
-    about["key"] |= changes
-    path.with_suffix(".json").write_text(json.dumps(about))
-
-
-@pytest.mark.parametrize("part", [field.name for field in fields(PlanKey)])
-def test_a_plan_of_another_key_under_this_name_is_refused(kept: Path, part: str) -> None:
+def test_a_plan_of_another_key_under_this_name_is_refused(kept: Path) -> None:
     """Somebody copied a cache from elsewhere and renamed the files."""
-    there = asdict(other(KEY, part)[0])[part]
-    rewrite(kept, **{part: there})
+    about = json.loads(kept.with_suffix(".json").read_text())
+    about["key"]["version"] = "9.9"
+    kept.with_suffix(".json").write_text(json.dumps(about))
     with pytest.raises(EngineFileError) as refused:
         plans.read_plan(KEY, kept.parent)
-    assert f"the plan {kept} is for {part} {there} (wanted {getattr(KEY, part)}); build" in str(refused.value)
+    assert f"the plan {kept} is for version 9.9 (wanted {KEY.version}); build" in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"key": {}}', '{"key": 3, "sha256": ""}'])
@@ -186,17 +156,10 @@ def test_a_damaged_description_is_refused_and_still_listed(kept: Path, text: str
     assert (found.path, found.key) == (kept, None)
 
 
-@pytest.mark.parametrize("suffix", [".plan", ".json"])
-def test_without_plan_or_description_there_is_no_plan(kept: Path, suffix: str) -> None:
-    kept.with_suffix(suffix).unlink()
-    with pytest.raises(PlanMissing, match=r"no fp16 plan for the face network yet; build it with"):
-        plans.read_plan(KEY, kept.parent)
-
-
 def test_half_written_plans_are_never_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine goes down after every possible number of files."""
     whole = manifests.write_whole
-    for last in range(3):
+    for last in range(2):
         written: list[Path] = []
 
         def dies(path: Path, content: bytes, left: int = last, done: list[Path] = written) -> None:
@@ -218,11 +181,11 @@ def test_what_is_kept_is_listed_and_cleaned_with_all_that_belongs_to_it(kept: Pa
     foreign = kept.parent / "notes.txt"
     foreign.write_text("mine")
     (found,) = plans.listed(kept.parent)
-    assert (found.path, found.key, found.seconds) == (kept, KEY, 1.25)
+    assert (found.path, found.key) == (kept, KEY)
     assert found.size > 1000 + len(kept.read_bytes())
     assert found.built == kept.stat().st_mtime
     count, freed = plans.clean(kept.parent)
-    assert count == 5
+    assert count == 4
     assert freed > found.size
     assert list(kept.parent.iterdir()) == [foreign]
     assert plans.listed(kept.parent) == ()
@@ -241,12 +204,21 @@ def manifest(tmp_path: Path) -> Manifest:
     return manifests.read(tiny_networks.write_tiny(tmp_path, "face"))
 
 
-def test_rtx_plans_are_portable_and_those_for_older_cards_are_not(manifest: Manifest) -> None:
-    for gpu in (None, CARD, replace(CARD, capability=(9, 0))):
+def test_rtx_plans_are_portable_and_refused_for_a_card_that_would_refuse_them(manifest: Manifest) -> None:
+    for gpu in (None, CARD):
         key = plans.key_of(manifest, "fp16", RTX, gpu)
         assert (key.gpu, key.capability) == (PORTABLE, PORTABLE)
-    key = plans.key_of(manifest, "fp16", RTX, TURING)
-    assert (key.gpu, key.capability) == (TURING.name, "7.5")
+    for capability in ((7, 5), (9, 0)):
+        with pytest.raises(EngineUnavailable, match="TensorRT-RTX does not run on NVIDIA Made Up 4090"):
+            plans.key_of(manifest, "fp16", RTX, replace(CARD, capability=capability))
+
+
+def test_what_was_the_fastest_is_kept_for_each_card_driver_and_network(manifest: Manifest) -> None:
+    key = plans.key_of(manifest, "fp16", RTX, CARD)
+    changes = [(key, CARD), (key, replace(CARD, driver=(13, 1))), (key, TURING)]
+    paths = {plans.choice_path(*one) for one in [*changes, (replace(key, onnx="0"), CARD)]}
+    assert len(paths) == 4
+    assert plans.choice_path(replace(key, precision="int8"), CARD) in paths
 
 
 def test_tensorrt_builds_for_the_card_that_is_there_and_for_no_other(manifest: Manifest) -> None:
@@ -262,11 +234,6 @@ def test_an_int8_plan_wants_an_int8_file(manifest: Manifest) -> None:
         plans.key_of(manifest, "int8", RTX)
 
 
-def test_plans_lie_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert plans.plans_dir() == tmp_path / "liveaffect" / "plans"
-
-
 def test_a_real_plan_goes_through_the_cache(tmp_path: Path) -> None:
     try:
         backend = find_backend()
@@ -279,7 +246,7 @@ def test_a_real_plan_goes_through_the_cache(tmp_path: Path) -> None:
     built = plans.obtain(key, lambda: manifests.load_bytes(found, tmp_path, "fp32"), backend, cache=cache)
     assert plans.read_plan(key, cache) == built
     assert len(built) > 10_000
-    assert plans.plan_path(key, cache).with_suffix(".log").read_text().startswith("INFO ")
+    assert "INFO " in plans.plan_path(key, cache).with_suffix(".json").read_text()
 
 
 def test_reading_plans_needs_neither_onnx_nor_tensorrt() -> None:

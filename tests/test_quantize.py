@@ -24,8 +24,8 @@ from liveaffect.engines.protocol import EngineFileError
 from liveaffect.realtime.testing import tiny_networks
 
 
-def calibration(kind: str, count: int = 32, *, piece: int = 6600) -> list[probe.Batch]:
-    return probe.split(probe.inputs(kind, count, piece=piece), (8,))
+def calibration(kind: str, count: int = 32) -> list[probe.Batch]:
+    return probe.split(probe.inputs(kind, count), (8,))
 
 
 @pytest.fixture(params=["face", "voice"])
@@ -40,9 +40,15 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     from liveaffect.engines.build import export_onnx
 
     torch.set_num_threads(1)  # More of them spin while they wait for one another.
-    made = export_onnx.export(request.param, "live", tmp_path_factory.mktemp("live"))
-    quantize(made, calibration(request.param, 16))
+    preset = {"face": "live", "voice": "student"}[request.param]
+    made = export_onnx.export(request.param, preset, tmp_path_factory.mktemp("live"))
+    quantize(made, calibration_of(made, 16))
     return made
+
+
+def calibration_of(path: Path, count: int) -> list[probe.Batch]:
+    found = manifests.read(path)
+    return probe.split(probe.for_tensors(found.kind, count, found.inputs), (8,))
 
 
 def both(path: Path) -> tuple[OnnxEngine, OnnxEngine]:
@@ -64,24 +70,17 @@ def test_every_method_answers_like_fp32(path: Path, method: str) -> None:
 
 def test_a_live_preset_answers_like_fp32(live: Path) -> None:
     fp32, int8 = both(live)
-    inputs = probe.inputs(manifests.read(live).kind, 64, seed=9)
+    found = manifests.read(live)
+    inputs = probe.for_tensors(found.kind, 64, found.inputs, seed=9)
     report = parity.compare(fp32, int8, inputs, tolerance=parity.QUANTISED)
     assert report.alike, "\n".join(report.lines())
     assert {one.output for one in report.differences} == {tensor.name for tensor in fp32.spec.outputs}
 
 
-def test_statistics_of_features_are_behind_layers_that_are_quantised(tmp_path: Path) -> None:
+def test_statistics_of_features_are_behind_layers_that_are_quantised(live: Path) -> None:
     """Sums of log-mel belong to the front end; those of learnt features must not keep all layers in fp32."""
-    pytest.importorskip("torch", reason="exports the student and needs torch for it")
-    from liveaffect.engines.build.export_onnx import export
-
-    path = export("voice", "student", tmp_path)
-    inputs = manifests.read(path).inputs
-    quantize(path, probe.split(probe.for_tensors("voice", 8, inputs), (8,)))
-    assert manifests.read(path).quantisation["quantised"]["Conv"] == 12
-    batch = probe.for_tensors("voice", 16, inputs, seed=9)
-    report = parity.compare(*both(path), batch, tolerance=parity.QUANTISED)
-    assert report.alike, "\n".join(report.lines())
+    found = manifests.read(live)
+    assert found.quantisation["quantised"]["Conv"] == {"face": 9, "voice": 12}[found.kind]
 
 
 def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
@@ -246,7 +245,7 @@ def test_tensorrt_parses_and_builds_the_very_same_file(live: Path, tensorrt: Any
 
 def test_tensorrt_parses_a_file_with_layers_put_back_to_fp32(live: Path, tensorrt: Any) -> None:
     prepared = prepare_network(live)
-    observed = prepared.observe(calibration(prepared.manifest.kind, 8, piece=prepared.manifest.recipe.piece))
+    observed = prepared.observe(calibration_of(live, 8))
     content = prepared.quantised(observed.cuts("mse"), prepared.layers[:1])
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
     builder = tensorrt.Builder(logger)

@@ -18,6 +18,7 @@ from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import evaluate_face, splits
 from liveaffect.engines.training.archive import change_tables, read_tables, write_tables
 from liveaffect.engines.training.scores import score
+from liveaffect.engines.training.voice_answers import FOLDS_OF, VoiceAnswer, read_answers, write_answers
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 sys.path.insert(0, str(DOCS.parent / "benchmarks"))
@@ -131,58 +132,50 @@ def test_answers_that_moved_too_far_are_named_with_what_is_allowed(page: object)
     assert found[0].now == "4.29% called otherwise"
 
 
-def voice_table(path: Path, name: str, rows: list[tuple[str, int, int, int]], how: str = "") -> None:
-    """Rows of speaker, truth, what the whole recording was called and its newest window; -1 is unheard."""
-    lines = [
-        f"# live, run 0, seed 0, 8 epochs{how}",
-        ",".join(("name,speaker,truth", *LABELS, "window,after_1s,after_2s")),
-    ]
-    for at, (speaker, truth, called, window) in enumerate(rows):
-        scores = ["1.000" if label == called else "0.000" for label in range(7)]
-        lines.append(",".join([f"take{at}", speaker, str(truth), *scores, *[str(window)] * 3]))
-    change_tables(path, {name: "\n".join(lines) + "\n"})
+def said(who: str, truth: int, called: int, how: str = "cold", early: int = 0) -> VoiceAnswer:
+    """An answer that calls the whole recording something; -1 is unheard."""
+    logits = tuple(float("nan") if called < 0 else float(label == called) for label in range(7))
+    early_calls = (("after_1s", early), ("after_2s", truth))
+    return VoiceAnswer(who.partition("/")[0], who, f"take{truth}", how, truth, logits, early_calls)
 
 
 def test_what_a_voice_network_did_not_hear_is_wrong_and_corpora_are_judged_apart(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
     from accuracy import voice_tables
 
-    right = [("ravdess/01", label, label, label) for label in range(7)]
-    deaf = [("ravdess/02", label, -1, 0) for label in range(7)]
-    voice_table(tmp_path / voice_tables.VOICE, "fold-0-seed0.csv", [*right, *deaf, ("nemo/A", 1, 1, 2)])
-    voice_table(tmp_path / voice_tables.VOICE, "fold-nemo-to-others-seed0.csv", right)
-    made = voice_tables.folds(tmp_path)
-    assert "| ravdess, fold 0 | 14 | 0.500 | 0.571 |" in made
-    assert "| nemo, fold 0 | 1 | 1.000 | 0.000 |" in made
-    assert "01 1.00, 02 0.00" in made
-    assert "| nemo to ravdess | 7 | 1.000 |" in voice_tables.across(tmp_path)
-    assert "| neutral | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 0.500" in voice_tables.labels_of("ravdess")(tmp_path)
+    right = [said("ravdess/01", label, label) for label in range(7)]
+    deaf = [said("ravdess/02", label, -1) for label in range(7)]
+    known = [said("ravdess/01", label, label, "known") for label in range(7)]
+    tables = {
+        FOLDS_OF.format(preset="whisper", run="0"): write_answers([*right, *deaf, *known]),
+        FOLDS_OF.format(preset="whisper", run="1"): write_answers([*right, said("nemo/A", 1, 2)]),
+        FOLDS_OF.format(preset="whisper", run="nemo"): write_answers([said("nemo/A", 1, 1)]),
+        "test/small-fp32.csv": write_answers([*right, *deaf, *known]),
+    }
+    write_tables(tmp_path / voice_tables.VOICE, tables)
+    made = voice_tables.folds_of("whisper")(tmp_path)
+    assert "| ravdess, folds by speaker: mean | 0.750 / 0.143 / 1.000 | 1.000 / 0.143 / 1.000 |" in made
+    assert "| ravdess, each fold, whole | 0.500, 1.000 | 1.000 |" in made
+    assert "| nemo, folds by speaker: mean | 0.000 / 0.000 / 1.000 | - |" in made
+    assert "| nemo from the two others | 1.000 / 0.000 / 1.000 | - |" in made
+    assert "| small-fp32 | ravdess | 2 | 14 | 0.500 / " in voice_tables.test_side(tmp_path)
+    assert "| neutral | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 0.500" in voice_tables.labels(tmp_path)
 
 
-def test_networks_with_a_seed_each_stand_beside_the_one_that_learnt_from_them(tmp_path: Path) -> None:
+def test_answers_of_voices_come_back_from_their_table() -> None:
+    answers = [said("nemo/A", 1, 2), said("nemo/B", 0, -1, "known", early=-1)]
+    again = read_answers(write_answers(answers))
+    assert [(one.called, one.early, one.known) for one in again] == [
+        (2, (("after_1s", 0), ("after_2s", 1)), "cold"),
+        (-1, (("after_1s", -1), ("after_2s", 0)), "known"),
+    ]
+    with pytest.raises(ValueError, match="no table of voices"):
+        read_answers("name,truth\na,1\n")
+
+
+def test_face_designs_are_compared_over_the_epochs_that_all_had(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from accuracy import voice_tables
-
-    right = [(f"{corpus}/01", label, label, label) for corpus in ("ravdess", "nemo") for label in range(7)]
-    wrong = [(who, truth, 0, truth) for who, truth, _, _ in right]
-    for fold in range(2):
-        voice_table(tmp_path / voice_tables.VOICE, f"fold-{fold}-seed0.csv", right)
-        voice_table(tmp_path / voice_tables.VOICE, f"fold-{fold}-seed1.csv", wrong)
-    voice_table(tmp_path / voice_tables.VOICE, "fold-0-seed2.csv", wrong)  # its other folds are still to come
-    made = voice_tables.seeds(tmp_path)
-    assert "| folds | seed 1, alone | 0.143 | 1.000 | 0.143 | 1.000 |" in made
-    assert "| folds | **seed 0, taught by them** | 1.000 | 1.000 | 1.000 | 1.000 |" in made
-    assert "seed 2" not in made
-    assert "mean opinion" not in made  # of one there is none
-    for fold in range(2):
-        voice_table(tmp_path / voice_tables.VOICE, f"fold-{fold}-seed2.csv", right)
-    assert "| folds | the mean opinion of these | 0.143 | - | 0.143 | - |" in voice_tables.seeds(tmp_path)
-    assert len(voice_tables.source(tmp_path).splitlines()) == 2
-
-
-def test_designs_are_compared_over_the_epochs_that_all_had_and_without_teachers(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="the tables are made with torch installed")
-    from accuracy import face_tables, voice_tables
+    from accuracy import face_tables
 
     designs = tmp_path / "designs"
     designs.mkdir()
@@ -193,17 +186,6 @@ def test_designs_are_compared_over_the_epochs_that_all_had_and_without_teachers(
     assert "| live, RepVGG: three branches, folded into one for use | 0.500 / 0.250 | 0.600 / 0.250 |\n" in (
         face_tables.design_faces(tmp_path)
     )
-    right = [(f"{corpus}/01", label, label, label) for corpus in ("ravdess", "nemo") for label in range(7)]
-    voice_table(tmp_path / voice_tables.VOICE, "fold-0-seed1.csv", right)
-    voice_table(tmp_path / voice_tables.VOICE, "fold-0-seed0.csv", right, ", taught by 3")
-    other = [(who, truth, 0, 0) for who, truth, _, _ in right]
-    voice_table(tmp_path / voice_tables.DESIGN_VOICE, "live/fold-0-seed0.csv", other)
-    lines = voice_tables.design_voices(tmp_path).splitlines()[2:]
-    assert [line.split(" | ")[0] for line in lines] == [
-        "| live-wide, convolutions over 2.4 s, seed 1",
-        "| live, hierarchical attention over 0.4 s, seed 0",
-    ]
-    assert lines[1].endswith("| 0.143 | 0.143 | 0.143 | 0.143 |")
 
 
 def test_packed_tables_come_back_and_always_take_the_same_bytes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,28 @@ import numpy as np
 import pytest
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe, stopwatch
+from liveaffect.engines import probe
 from liveaffect.engines.device.host import HostMemory
 from liveaffect.engines.device_memory import DeviceError
 from liveaffect.engines.load import load
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.protocol import EngineError, EngineFailed
-from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine, flexible_below
+from liveaffect.engines.protocol import (
+    EngineError,
+    EngineFailed,
+    EngineFileError,
+    EngineInputError,
+    EngineLost,
+    EngineUnavailable,
+)
+from liveaffect.engines.slots import PLACES
+from liveaffect.engines.tensorrt_backend import find_backend
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
-from liveaffect.realtime.testing.scripted_tensorrt import SIZES, plan_of
+from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory, plan_of
 
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
+SIZES = [1, 2, 4, 8]
+"""What runs as it is, of a plan with the profiles 1, 2 to 4, and 5 to 8."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +59,7 @@ def opened(request: pytest.FixtureRequest, face: tuple[Manifest, bytes]) -> Iter
     def open_one(memory: HostMemory | None = None, **options: Any) -> TensorRTEngine:
         memory = memory or HostMemory()
         backend = scripted_tensorrt.backend(request.param)
-        run = RunOptions(**{"measure": False, **options})
+        run = RunOptions(**options)
         engine = TensorRTEngine(face[0], "fp16", face[1], backend=backend, memory=memory, options=run)
         engines.append((engine, memory))
         return engine
@@ -62,13 +74,17 @@ def faces(count: int, seed: int = 0) -> probe.Batch:
     return probe.inputs("face", count, seed=seed)
 
 
+def graphed(engine: TensorRTEngine) -> list[int]:
+    return [size for size, slots in engine.slots.items() if all(slot.graphed for slot in slots)]
+
+
 @pytest.mark.parametrize("graphs", [True, False])
 def test_answers_are_those_of_the_network_for_every_batch(opened: Open, tiny: Path, graphs: bool) -> None:
     engine = opened(graphs=graphs)
     engine.warm_up()
     assert engine.spec.name in ("face-tiny/tensorrt-fp16", "face-tiny/tensorrt-rtx-fp16")
-    assert (engine.spec.max_batch, engine.notes) == (8, ())
-    assert all(lane.graphed is graphs for lane in engine.run.lanes)
+    assert (engine.spec.max_batch, engine.notes) == (8, [])
+    assert graphed(engine) == (SIZES if graphs else [])
     wanted = load("face", choice="onnx", weights=tiny)
     for count in range(1, 9):
         batch = faces(count, seed=count)
@@ -108,11 +124,40 @@ def test_steady_work_allocates_nothing(opened: Open, graphs: bool) -> None:
     assert (memory.allocations, memory.free_bytes()) == (made, free)
 
 
-def test_a_batch_that_comes_before_the_last_was_fetched_does_not_spoil_it(opened: Open) -> None:
+def test_only_the_rows_of_a_batch_are_copied_where_no_graph_has_fixed_their_number(opened: Open) -> None:
+    copied: list[int] = []
+
+    class Counting(HostMemory):
+        def copy_in(self, address: int, array: Any, stream: int) -> None:
+            copied.append(array.nbytes)
+            super().copy_in(address, array, stream)
+
+    engine = opened(Counting(), graphs=False)
+    engine.warm_up()
+    copied.clear()
+    engine.infer(faces(5))
+    assert copied == [5 * 64 * 64 * 3]
+
+
+def test_a_crop_that_is_laid_into_its_room_is_answered_like_one_that_is_handed_in(opened: Open) -> None:
     engine = opened()
     engine.warm_up()
-    alone = [engine.infer(faces(2, seed)) for seed in range(3)]
-    waiting = [engine.submit(faces(2, seed)) for seed in range(3)]
+    batch = faces(3)
+    room = engine.stage(3)
+    assert room.inputs["crop"].shape == (3, 64, 64, 3)
+    room.inputs["crop"][:] = batch["crop"]
+    np.testing.assert_array_equal(room.submit().result()["logits"], engine.infer(batch)["logits"])
+    for count in (0, 9):
+        with pytest.raises(EngineInputError, match=f"takes 1 to 8 items, got {count}"):
+            engine.stage(count)
+
+
+def test_more_batches_than_places_keep_their_own_answers(opened: Open) -> None:
+    engine = opened()
+    engine.warm_up()
+    counts = [2, 7, 1, 4, 2][: PLACES + 3]
+    alone = [engine.infer(faces(count, seed)) for seed, count in enumerate(counts)]
+    waiting = [engine.submit(faces(count, seed)) for seed, count in enumerate(counts)]
     for wanted, pending in reversed(list(zip(alone, waiting, strict=True))):
         np.testing.assert_array_equal(pending.result()["logits"], wanted["logits"])
 
@@ -124,18 +169,9 @@ def test_answers_that_were_waited_for_outlive_the_engine_and_later_work_is_refus
     engine.close()
     engine.close()
     assert np.isfinite(pending.result()["logits"]).all()
-    with pytest.raises(EngineError, match="is closed"):
-        engine.submit(faces(1))
-    with pytest.raises(EngineError, match="is closed"):
-        _ = engine.run
-
-
-def test_an_engine_that_owns_its_memory_ends_it_too(opened: Open) -> None:
-    memory = HostMemory()
-    engine = opened(memory, owns_memory=True)
-    engine.close()
-    with pytest.raises(DeviceError, match="INVALID_CONTEXT"), memory.active():
-        memory.allocate(1)
+    for late in (partial(engine.submit, faces(1)), partial(engine.stage, 1), engine.warm_up):
+        with pytest.raises(EngineError, match="is closed"):
+            late()
 
 
 class Fickle(HostMemory):
@@ -146,9 +182,8 @@ class Fickle(HostMemory):
         self._fault = fault
 
     def launch(self, graph: int, stream: int) -> None:
-        if self._fault == "does nothing":
-            return
-        super().launch(graph, stream)
+        if self._fault != "does nothing":
+            super().launch(graph, stream)
 
     def end_capture(self, stream: int) -> int:
         graph = super().end_capture(stream)
@@ -165,94 +200,38 @@ class Fickle(HostMemory):
     [
         ("does nothing", "answers 'vector'"),
         ("keeps its inputs", "answers 'vector'"),
-        (
-            "cannot be made",
-            "cannot be made (cuGraphInstantiateWithFlags failed with CUDA_ERROR_NOT_SUPPORTED)",
-        ),
+        ("cannot be made", "cannot be made (cuGraphInstantiateWithFlags failed with CUDA_ERROR_NOT_SUPP"),
     ],
 )
 def test_a_graph_that_is_wrong_is_noticed_once_and_work_goes_on_without_it(
-    face: tuple[Manifest, bytes], fault: str, words: str
+    opened: Open, fault: str, words: str
 ) -> None:
-    memory = Fickle(fault)
-    with_graphs = TensorRTEngine(
-        face[0], "fp32", face[1], backend=scripted_tensorrt.backend("tensorrt"), memory=memory
-    )
-    with_graphs.warm_up()
-    assert not any(lane.graphed for lane in with_graphs.run.lanes)
-    told = [note for note in with_graphs.notes if words in note]
-    assert len(told) == len(SIZES), with_graphs.notes
-    assert np.isfinite(with_graphs.infer(faces(4))["logits"]).all()
-    with_graphs.close()
-    memory.close()
-
-
-def test_a_runtime_that_makes_wrong_graphs_of_its_own_is_noticed_too(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    strategy = scripted_tensorrt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    real = scripted_tensorrt.IExecutionContext.execute_async_v3
-
-    def nothing_by_graph(context: Any, stream_handle: int) -> bool:
-        if context._config is not None and context._config.cuda_graph_strategy is strategy:
-            return True
-        return real(context, stream_handle)
-
-    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", nothing_by_graph)
-    engine = opened()
+    engine = opened(Fickle(fault))
     engine.warm_up()
-    is_rtx = "rtx" in engine.spec.name
-    assert [lane.graphed for lane in engine.run.lanes] == [not is_rtx] * len(SIZES)
-    assert len(engine.notes) == (len(SIZES) if is_rtx else 0)
+    assert graphed(engine) == []
+    assert len([note for note in engine.notes if words in note]) == PLACES * len(SIZES), engine.notes
     assert np.isfinite(engine.infer(faces(4))["logits"]).all()
 
 
-def times(monkeypatch: pytest.MonkeyPatch, *costs_ns: int) -> None:
-    monkeypatch.setattr(stopwatch, "median_ns", lambda calls, rounds, now: list(costs_ns))
-
-
-def test_batches_are_filled_up_only_from_where_it_was_measured_to_pay(
+def test_what_rtx_says_cannot_be_captured_is_never_called_a_graph(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times(
-        monkeypatch, 30, 10, 40
-    )  # Of 5 to 8: full batch 30, a batch of 5 as it is 10, one of 8 as it is 40.
-    engine = opened(measure=True)
+    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "is_stream_capturable", lambda *_: False)
+    engine = opened()
     engine.warm_up()
-    assert any("fills batches up to 8 from 7 on" in note for note in engine.notes)
-    made = {}
-    for count in (5, 6, 7, 8):
-        engine.infer(faces(count))
-        made[count] = engine.run.flexible(count).rows
-    assert made == {5: 5, 6: 6, 7: 6, 8: 6}
-
-
-def test_a_flexible_batch_that_comes_before_the_last_was_fetched_does_not_spoil_it(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    times(monkeypatch, 100, 10, 40)
-    engine = opened(measure=True)
-    engine.warm_up()
-    alone = [engine.infer(faces(count)) for count in (5, 7, 6)]
-    waiting = [engine.submit(faces(count)) for count in (5, 7, 6)]
-    for wanted, pending in reversed(list(zip(alone, waiting, strict=True))):
-        np.testing.assert_array_equal(pending.result()["logits"], wanted["logits"])
-
-
-@pytest.mark.parametrize(
-    ("full_ns", "wanted"), [(5, 17), (10, 17), (11, 18), (33, 40), (57, 64), (58, 64), (90, 64)]
-)
-def test_where_filling_up_begins_to_pay(full_ns: int, wanted: int) -> None:
-    assert flexible_below((17, 10), (64, 57), full_ns) == wanted
+    is_rtx = "rtx" in engine.spec.name
+    assert graphed(engine) == ([] if is_rtx else SIZES)
+    assert len(engine.notes) == (PLACES * len(SIZES) if is_rtx else 0)
 
 
 def test_answers_that_are_not_finite_are_an_error(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = opened()
     engine.warm_up()
-    pending = engine.submit(faces(2))
-    lane = engine.run.padded(2)
-    real = lane.answers
-    monkeypatch.setattr(lane, "answers", lambda count: {k: v * np.nan for k, v in real(count).items()})
+    pending: Any = engine.submit(faces(2))
+    real = pending._slot.answers
+    monkeypatch.setattr(
+        pending._slot, "answers", lambda count: {k: v * np.nan for k, v in real(count).items()}
+    )
     with pytest.raises(EngineFailed, match=r"'face-tiny/.*not finite \(items \[0, 1\]\)"):
         pending.result()
 
@@ -262,9 +241,98 @@ def test_kernels_of_an_earlier_start_are_handed_on_with_tensorrt_rtx_only(opened
     engine.warm_up()
     kept = engine.runtime_cache()
     assert bool(kept) is ("rtx" in engine.spec.name)
-    # A kernel for each profile, as 'profile:rows'; without the cache in every context there would be none.
-    assert not kept or kept.split()[-len(SIZES) :] == [b"0:1", b"1:4", b"2:8"]
+    # A kernel for each size, as 'profile:rows'; without the cache in every context there would be none.
+    assert not kept or kept.split()[-len(SIZES) :] == [b"0:1", b"1:2", b"1:4", b"2:8"]
     later = opened(runtime_cache=kept)
     assert later.runtime_cache() == kept
     if kept:
         assert opened(runtime_cache=b"of another card").runtime_cache() != kept
+
+
+@pytest.mark.parametrize("moment", ["before submit", "before result"])
+def test_a_lost_gpu_is_said_so_at_once_and_for_good(face: tuple[Manifest, bytes], moment: str) -> None:
+    memory, options = LosableMemory(), RunOptions(owns_memory=True)
+    engine = TensorRTEngine(
+        face[0], "fp16", face[1], backend=scripted_tensorrt.backend(), memory=memory, options=options
+    )
+    engine.warm_up()
+    pending = engine.submit(faces(1))
+    memory.lost = True
+    ask = pending.result if moment == "before result" else partial(engine.submit, faces(1))
+    with pytest.raises(EngineLost, match=r"lost its GPU while .*CUDA_ERROR_DEVICE_UNAVAILABLE"):
+        ask()
+    with pytest.raises(EngineLost, match="lost its GPU"):
+        engine.submit(faces(1))
+    engine.close()
+    engine.close()
+
+
+def test_a_gpu_whose_loss_tensorrt_only_answers_with_no_is_known_to_be_lost(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = LosableMemory()
+    engine = opened(memory, graphs=False)
+    engine.warm_up()
+    real = scripted_tensorrt.IExecutionContext.execute_async_v3
+    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", lambda *_: False)
+    with pytest.raises(EngineFailed, match="a batch of 1 was refused: TensorRT does not say why") as err:
+        engine.submit(faces(1))
+    assert not isinstance(err.value, EngineLost)
+
+    def refuse(_context: object, _stream: int) -> bool:
+        memory.lost = True
+        return False
+
+    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", real)
+    engine.infer(faces(1))
+    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", refuse)
+    with pytest.raises(EngineLost, match="CUDA_ERROR_DEVICE_UNAVAILABLE"):
+        engine.submit(faces(1))
+    memory.lost = False
+
+
+def test_a_gpu_without_enough_memory_is_not_called_lost(face: tuple[Manifest, bytes]) -> None:
+    class Small(HostMemory):
+        def free_bytes(self) -> int:
+            return 100_000 - sum(map(len, self._memory.values()))
+
+    memory = Small()
+    with pytest.raises(
+        EngineFailed, match="opening the plan: cuMemAlloc failed with CUDA_ERROR_OUT_OF"
+    ) as err:
+        TensorRTEngine(face[0], "fp16", face[1], backend=scripted_tensorrt.backend(), memory=memory)
+    assert not isinstance(err.value, EngineLost)
+    memory.close()  # Refuses if anything was left behind.
+
+
+@pytest.mark.parametrize("spoil", [lambda p: b"x" + p, lambda p: p[: len(p) // 2], lambda p: b""])
+def test_a_plan_that_tensorrt_refuses_is_an_error_with_its_words(
+    face: tuple[Manifest, bytes], spoil: Callable[[bytes], bytes]
+) -> None:
+    memory = HostMemory()
+    with pytest.raises(EngineFileError, match=r"cannot open the plan of 'face-tiny/.*serialized engine"):
+        TensorRTEngine(face[0], "fp16", spoil(face[1]), backend=scripted_tensorrt.backend(), memory=memory)
+    memory.close()
+
+
+def test_a_plan_of_another_network_is_refused(tiny: Path, face: tuple[Manifest, bytes]) -> None:
+    _, plan = plan_of(tiny, "voice")
+    memory = HostMemory()
+    with pytest.raises(EngineFileError, match="of another network: its inputs are samples"):
+        TensorRTEngine(face[0], "fp16", plan, backend=scripted_tensorrt.backend(), memory=memory)
+    memory.close()
+
+
+def test_the_real_runtime_refuses_a_real_plan_without_a_gpu_in_its_own_words(
+    face: tuple[Manifest, bytes],
+) -> None:
+    try:
+        backend = find_backend()
+    except EngineUnavailable as err:
+        pytest.skip(f"needs tensorrt_rtx: {err}")
+    if not backend.is_rtx:
+        pytest.skip("tensorrt proper makes no runtime without a GPU")
+    memory = HostMemory()
+    with pytest.raises(EngineFileError, match=r"TensorRT-RTX .* cannot open the plan of 'face-tiny/"):
+        TensorRTEngine(face[0], "fp16", b"no plan", backend=backend, memory=memory)
+    memory.close()

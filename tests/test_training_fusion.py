@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,20 @@ pytest.importorskip("torch", reason="fusions are learnt with torch: pip install 
 import torch
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
-from accuracy import ablate_fusion
-from accuracy.ablate_fusion import FusionFit, as_fused, fit_method
-
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import fit_fusion, pairs, voice_answers
+from liveaffect.engines.training import fit_fusion, pairs, train_fusion
+from liveaffect.engines.training.archive import write_tables
 from liveaffect.engines.training.corpora_voices import CorpusError
 from liveaffect.engines.training.fit_fusion import (
     BOTH,
     FACE,
     VOICE,
-    Opinions,
     evidence_of,
     fit_late_masked,
     probabilities,
 )
-from liveaffect.engines.training.pairs import FoldAnswers
 from liveaffect.engines.training.scores import accuracy
+from liveaffect.engines.training.voice_answers import FOLDS_OF, VoiceAnswer, write_answers
 
 torch.set_num_threads(1)
 ACTORS, EACH = 20, 7
@@ -75,11 +69,6 @@ def opinions(
     own = rng.normal(0, sureness, (len(truth), 7))
     own[np.arange(len(truth)), truth] += sureness**2
     return (own * honest).astype(np.float32)
-
-
-def said(logits: NDArray[np.float32]) -> Opinions:
-    vectors = np.zeros((len(logits), 64), np.float32)
-    return Opinions(vectors, logits)
 
 
 def test_pairs_are_read_in_the_order_of_names_with_folds_of_four_actors(tmp_path: Path) -> None:
@@ -136,124 +125,70 @@ def test_the_temperature_undoes_what_a_network_exaggerates() -> None:
 @pytest.mark.parametrize("exaggerated", [0.3, 4.0])
 def test_late_masked_learns_the_same_gains_whatever_the_scale_of_the_logits(exaggerated: float) -> None:
     truth = np.random.default_rng(3).integers(0, 7, 700)
-    at = np.ones(len(truth), np.bool_)
     learnt = []
     for honest in (1.0, exaggerated):
-        face, voice = said(opinions(truth, 1.5, 4, honest)), said(opinions(truth, 1.0, 5))
-        found = fit_late_masked(evidence_of(face, voice, at, BOTH), truth)
-        learnt.append(found)
+        face, voice = opinions(truth, 1.5, 4, honest), opinions(truth, 1.0, 5)
+        learnt.append(fit_late_masked(evidence_of(face, voice, BOTH), truth))
     torch.testing.assert_close(learnt[0].company, learnt[1].company, atol=0.02, rtol=0)
     assert float(learnt[1].temperature[0] / learnt[0].temperature[0]) == pytest.approx(exaggerated, rel=0.03)
 
 
 def test_two_honest_opinions_beat_each_and_one_alone_is_itself() -> None:
     truth = np.random.default_rng(6).integers(0, 7, 1400)
-    at = np.ones(len(truth), np.bool_)
-    face, voice = said(opinions(truth, 1.4, 7)), said(opinions(truth, 1.2, 8, 5.0))
-    found = fit_late_masked(evidence_of(face, voice, at, BOTH), truth)
+    face, voice = opinions(truth, 1.4, 7), opinions(truth, 1.2, 8, 5.0)
+    found = fit_late_masked(evidence_of(face, voice, BOTH), truth)
     both, alone, other = (
-        probabilities(found, evidence_of(face, voice, at, mask)).argmax(1) for mask in (BOTH, FACE, VOICE)
+        probabilities(found, evidence_of(face, voice, mask)).argmax(1) for mask in (BOTH, FACE, VOICE)
     )
-    np.testing.assert_array_equal(alone, face.logits.argmax(1))
-    np.testing.assert_array_equal(other, voice.logits.argmax(1))
+    np.testing.assert_array_equal(alone, face.argmax(1))
+    np.testing.assert_array_equal(other, voice.argmax(1))
     best = max(accuracy(truth, alone), accuracy(truth, other))
     assert accuracy(truth, both) > best + 0.1
 
 
-def test_a_fusion_never_learns_from_what_a_network_says_about_its_own_actors(tmp_path: Path) -> None:
-    folds = np.repeat(np.arange(5), 20)
-    rng = np.random.default_rng(9)
-    base = rng.normal(size=(100, 64)).astype(np.float32)
-    turns = [np.linalg.qr(rng.normal(size=(64, 64)))[0] for _ in range(5)]
-    vectors = np.stack([base @ turn for turn in turns]).astype(np.float32)
-    logits = np.stack([np.full((100, 7), fold, np.float32) for fold in range(5)])
-    answers = FoldAnswers(vectors, logits)
-    held = as_fused(answers, folds, 2, held_out=True)
-    np.testing.assert_array_equal(held.logits[:, 0], folds)
-    trained_on = as_fused(answers, folds, 2, held_out=False)
-    np.testing.assert_array_equal(trained_on.logits, np.full((100, 7), 2))
+def fold_tables(real: pairs.Pairs, preset: str = "student") -> dict[str, str]:
+    """What the head of each fold says of the actors it left out: the row of the take."""
+    tables = {}
+    for fold in range(pairs.FOLDS):
+        rows = [
+            VoiceAnswer("ravdess", real.actors[at], f"03-{real.names[at]}", how, 0, (float(at),) * 7, ())
+            for at in np.flatnonzero(real.folds == fold)[::-1]
+            for how in ("cold", "known")
+        ]
+        tables[FOLDS_OF.format(preset=preset, run=fold)] = write_answers(rows)
+    return tables
 
 
-def test_vectors_of_another_network_come_in_the_coordinates_of_the_folds_own() -> None:
-    rng = np.random.default_rng(10)
-    base = rng.normal(size=(1000, 64)).astype(np.float32)
-    turn = np.linalg.qr(rng.normal(size=(64, 64)))[0]
-    folds = np.repeat(np.arange(5), 200)
-    vectors = np.stack([base, *[(base @ turn).astype(np.float32)] * 4])
-    found = as_fused(FoldAnswers(vectors, np.zeros((5, 1000, 7), np.float32)), folds, 0, held_out=True)
-    np.testing.assert_allclose(found.vectors, base, atol=0.2)
-
-
-def test_the_comparison_writes_every_take_and_reads_it_again(tmp_path: Path) -> None:
-    write_pairs(tmp_path)
-    out = tmp_path / "out"
-    ablate_fusion.compare_fusions(tmp_path, out, seeds=(0,), methods=("late-masked",))
-    takes = ablate_fusion.read_takes((out / ablate_fusion.TAKES).read_text("utf-8"))
-    runs = ablate_fusion.read_called((out / ablate_fusion.CALLED).read_text("utf-8"))
-    real = pairs.read_pairs(tmp_path)
-    assert takes.names == real.names
-    np.testing.assert_array_equal(takes.truth, real.truth)
-    right = {
-        (run.method, run.given): accuracy(takes.truth, run.called)
-        for run in runs
-        if run.how == ablate_fusion.USUAL
-    }
-    assert (
-        right["late-masked", "both"]
-        > max(right["face alone", "itself"], right["voice alone", "itself"]) + 0.1
-    )
-    for given, alone in (("voice blanked", "face alone"), ("face blanked", "voice alone")):
-        assert right["late-masked", given] == right[alone, "itself"]
-    usual = [run for run in runs if (run.method, run.given, run.how) == ("late-masked", "both", "as used")]
-    np.testing.assert_array_equal(usual[0].called, takes.scores["fused"].argmax(1))
-    assert {run.voices for run in runs} == {"stand-in"}
-
-
-def test_answers_of_voice_networks_are_matched_by_name_and_refused_for_other_folds(tmp_path: Path) -> None:
+def test_a_fusion_learns_from_heads_that_left_the_actor_out_matched_by_name(
+    tmp_path: Path,
+) -> None:
     write_pairs(tmp_path)
     real = pairs.read_pairs(tmp_path)
-    order = np.random.default_rng(0).permutation(len(real))
-    content: dict[str, Any] = {
-        "names": np.array([f"03-{real.names[at]}" for at in order]),
-        "folds": real.folds[order],
-        "vectors": np.zeros((5, len(real), 64)),
-        "logits": np.tile(order[None, :, None], (5, 1, 7)),
-    }
-    path = tmp_path / "answers.npz"
-    write(path, content)
-    np.testing.assert_array_equal(voice_answers.read_folds(path, real).logits[3, :, 0], np.arange(len(real)))
-    write(path, {**content, "folds": (content["folds"] + 1) % 5})
-    with pytest.raises(CorpusError, match="other folds"):
-        voice_answers.read_folds(path, real)
-    write(path, {**content, "vectors": content["vectors"][:4]})
-    with pytest.raises(CorpusError, match="'vectors' must hold"):
-        voice_answers.read_folds(path, real)
-    write(
-        path,
-        {key: value[1:] if key in ("names", "folds") else value[:, 1:] for key, value in content.items()},
-    )
-    with pytest.raises(CorpusError, match="lacks 1 of"):
-        voice_answers.read_folds(path, real)
-    path.write_bytes(b"no archive")
-    with pytest.raises(CorpusError, match="cannot read"):
-        voice_answers.read_folds(path, real)
+    path, tables = tmp_path / "voice.tar.xz", fold_tables(real)
+    write_tables(path, tables)
+    found = train_fusion.of_folds(real, path, "student", 0)
+    np.testing.assert_array_equal(found[:, 3], np.arange(len(real)))
+    with pytest.raises(CorpusError, match="no answers of five folds of 'whisper'"):
+        train_fusion.of_folds(real, path, "whisper", 0)
+    (first, second), rest = list(tables)[:2], list(tables)[2:]
+    swapped = {first: tables[second], second: tables[first], **{name: tables[name] for name in rest}}
+    write_tables(tmp_path / "swapped.tar.xz", swapped)
+    with pytest.raises(CorpusError, match="lacks 56 of 140 takes"):
+        train_fusion.of_folds(real, tmp_path / "swapped.tar.xz", "student", 0)
 
 
-def test_a_method_without_learning_needs_none() -> None:
-    truth = np.arange(14) % 7
-    at = np.ones(14, np.bool_)
-    face, voice = said(opinions(truth, 1.0, 1)), said(opinions(truth, 1.0, 2))
-    found = fit_method("mean of logits", evidence_of(face, voice, at, BOTH), truth, FusionFit())
-    mean = (face.logits + voice.logits) / 2
-    np.testing.assert_array_equal(
-        probabilities(found, evidence_of(face, voice, at, BOTH)).argmax(1), mean.argmax(1)
-    )
+def test_without_voices_of_folds_a_stand_in_speaks_of_actors_that_it_never_saw(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    real = pairs.read_pairs(tmp_path)
+    said = train_fusion.of_folds(real, None, "student", 0)
+    assert said.shape == (len(real), len(LABELS))
+    assert accuracy(real.truth, said.argmax(1)) > 0.3
 
 
 def test_stand_ins_are_the_same_for_the_same_seed() -> None:
     rng = np.random.default_rng(0)
     numbers, truth = rng.normal(size=(140, 5)).astype(np.float32), np.arange(140) % 7
     train = np.arange(140) < 100
-    one, other, third = (pairs.stand_in_answers(numbers, truth, train, seed=seed)[1] for seed in (1, 1, 2))
+    one, other, third = (pairs.stand_in_answers(numbers, truth, train, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, other)
     assert not np.array_equal(one, third)

@@ -1,234 +1,141 @@
-"""Voice networks that each leave some speakers out: every speaker is judged by one that never heard them.
+"""Heads on frozen layers that each leave speakers or a whole corpus out, and what they say of those.
 
-A fold leaves out a fifth of every corpus's speakers, in the order of their names: four actors of RAVDESS
-together with two speakers of nEMO. `CORPUS>` trains on one corpus alone and judges the others. What each
-network said about each recording it never heard is kept as a table, from which all figures can be made again.
+A run `K` leaves out four actors of RAVDESS (the first five runs), one speaker of nEMO and one of EmoDB, in
+the order of their names; a run named after a corpus leaves that out. The layers must not have learnt a label
+of any of them: Whisper's have none, and of the small voice those are taken that were distilled, not tuned.
 
-    python benchmarks/accuracy/folds_voice.py --data DIR --out OUT [--runs 0 1 'nemo>'] [--seed 0]
-
-A run that was stopped goes on where it was; one that is finished is not repeated.
+    python benchmarks/accuracy/folds_voice.py PRESET --data DIR --out OUT [--whisper DIR | --layers DIR]
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from liveaffect.engines.foreign import whisper_folder
 from liveaffect.engines.manifest import write_whole
-from liveaffect.engines.model import presets
-from liveaffect.engines.model.heads import VoiceNetwork
-from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import loop, sound_store
+from liveaffect.engines.model.voice_statistics import StatisticsVoice
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.engines.training import loop, piece_bank, splits, synthetic_sounds, train_voice
+from liveaffect.engines.training.archive import change_tables
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.listen import Heard
-from liveaffect.engines.training.replay_statistics import Replay
-from liveaffect.engines.training.ship import source_commit
-from liveaffect.engines.training.sided_voices import UNHEARD, found_in, pooled_scores
-from liveaffect.engines.training.taught_voice import TEACHERS, ready_taught, taught, teacher_seed
-from liveaffect.engines.training.train_voice import (
-    AVERAGE,
-    EPOCHS,
-    RATE,
-    WARM_UP,
-    VoiceTask,
-    heard_from_cold,
-    recipe_for,
+from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
+from liveaffect.engines.training.voice_answers import (
+    COLD,
+    FOLDS_OF,
+    KNOWN,
+    VoiceAnswer,
+    answer_of,
+    read_answers,
+    recalls,
+    write_answers,
 )
-from liveaffect.engines.training.voice_batches import Recording, recorded
+from liveaffect.engines.training.voice_heads import HeadSchedule, Voices, asked, fit, measure_of
 
-FOLDS = 5
+RUNS = (*map(str, range(9)), "ravdess", "nemo", "emodb")
+ACTORS = 4
+"""Of RAVDESS in one run, so that five runs judge all twenty."""
 AFTER_S = (1.0, 2.0)
-"""Seconds of speech after which it is noted what was called."""
-CORPUS_RUN = ">"
+DECIMALS = 1
 _log = logging.getLogger(__name__)
-COLUMNS = ("name", "speaker", "truth", *LABELS, "window", *(f"after_{s:g}s" for s in AFTER_S))
 
 
-@dataclass(frozen=True, slots=True)
-class FoldsPlan:
-    """What is run."""
-
-    data: Path
-    out: Path
-    runs: tuple[str, ...]
-    preset: str
-    seed: int
-    epochs: int
-    teachers: int
-    rate: float
-
-
-def fold_of(speakers: Sequence[str]) -> dict[str, int]:
-    """The fold of every speaker, in the order of their names within one corpus."""
-    names = sorted(set(speakers))
-    size = -(-len(names) // FOLDS)
-    return {name: at // size for at, name in enumerate(names)}
+def left_out(bank: PieceBank, run: str) -> NDArray[np.bool_]:
+    """(recordings,): what a run is judged by and never hears."""
+    corpus = bank.corpus
+    if not run.isdecimal():
+        return np.asarray(corpus == run)
+    number, held = int(run), np.zeros(len(corpus), np.bool_)
+    for name in set(corpus) - {""}:
+        speakers = sorted(set(bank.speaker[corpus == name]))
+        each = ACTORS if name == "ravdess" else 1
+        held |= np.isin(bank.speaker, speakers[number * each : (number + 1) * each])
+    return held
 
 
-def divided(takes: Sequence[Take], run: str) -> NDArray[np.bool_]:
-    """Which recordings a run leaves out and is judged by."""
-    if run.endswith(CORPUS_RUN):
-        return np.array([take.corpus != run[: -len(CORPUS_RUN)] for take in takes])
-    folds: dict[str, int] = {}
-    for corpus in {take.corpus for take in takes}:
-        folds |= fold_of([take.speaker for take in takes if take.corpus == corpus])
-    return np.array([folds[take.speaker] == int(run) for take in takes])
+def judged(
+    bank: PieceBank, takes: Sequence[Take | None], run: str, network: StatisticsVoice, schedule: HeadSchedule
+) -> list[VoiceAnswer]:
+    """Train a head on the others; what it says of each recording left out, from cold and known."""
+    held = left_out(bank, run)
+    train = ~held & (bank.label != NOTHING)
+    voices = Voices(bank, measure_of(bank, train))
+    head = fit(voices, train, network.head_preset, schedule)
+    rows = np.flatnonzero(held & (bank.copy == 0))
+    hop_s, found = network.sound.hop / SAMPLE_RATE, list[VoiceAnswer]()
+    for known in (False, True):
+        for row, said in sorted(asked(voices, head, rows, hop_s, known=known, seed=schedule.seed).items()):
+            among, take = _among(bank, train, row), takes[row]
+            if take is not None and bank.label[row] in among:  # What nobody could learn is not asked for.
+                found.append(answer_of(take, said, among, known, AFTER_S))
+    return found
 
 
-def train_folds(plan: FoldsPlan) -> list[Path]:
-    """Train and judge every run that is not finished; the tables of all."""
-    torch.set_num_threads(1)  # Pieces are too small to be shared out among threads.
-    replay = Replay(ready_taught(plan.preset, plan.seed).sound)
-    recordings: list[Recording] = []
-    for takes in found_in(plan.data).values():
-        recordings += recorded(takes, sound_store.load_takes(takes, sound_store.default_folder()), replay)
-    tables = []
-    for run in plan.runs:
-        table = plan.out / f"{_named(run, plan.seed)}.csv"
-        if not table.exists():
-            _one(plan, run, table, recordings, replay)
-        tables.append(table)
-    answers = [plan.out / f"{fold}-seed{plan.seed}" / "answers.npz" for fold in range(FOLDS)]
-    if all(path.exists() for path in answers):
-        _together(answers, plan.out / "answers.npz")
-    return tables
+def _among(bank: PieceBank, train: NDArray[np.bool_], row: int) -> NDArray[np.int64]:
+    """The labels that the recording's corpus has and that could be learnt."""
+    own = np.unique(bank.label[bank.corpus == bank.corpus[row]])
+    return np.intersect1d(own, np.unique(bank.label[train]))
 
 
-def _named(run: str, seed: int) -> str:
-    return f"fold-{run.replace(CORPUS_RUN, '-to-others')}-seed{seed}"
-
-
-def _one(plan: FoldsPlan, run: str, table: Path, recordings: Sequence[Recording], replay: Replay) -> None:
-    """Teachers are judged as well: they show what another seed does, and what learning from them brings."""
-    folder = plan.out / table.stem.removeprefix("fold-")
-    held = divided([one.take for one in recordings if one.take], run)
-    train = [one for one, out in zip(recordings, held, strict=True) if not out]
-    learnt = {one.label for one in train}  # What a corpus does not have cannot be asked of its pupil.
-    judged = [one for one, out in zip(recordings, held, strict=True) if out and one.label in learnt]
-    task = VoiceTask(train, [], replay, recipe_for(replay), f"voice-{plan.preset}-{run}")
-    schedule = loop.Schedule(
-        epochs=_epochs(plan.epochs, len(train), len(recordings)),
-        rate=plan.rate,
-        warm_up=WARM_UP,
-        seed=plan.seed,
-        average=AVERAGE,
-        threads=1,
-    )
-    outcome, before = taught(plan.preset, task, schedule, folder, teachers=plan.teachers, report=_log.info)
-    head = f"# {plan.preset}, run {run}, {schedule.epochs} epochs, rate {plan.rate:g}, "
-    for number, alone in enumerate(before, start=1):
-        seed = teacher_seed(plan.seed, number)
-        _judge(alone, f"{head}seed {seed}, alone", judged, replay, plan.out / f"{_named(run, seed)}.csv")
-    if not run.endswith(CORPUS_RUN):
-        assert isinstance(outcome.network, VoiceNetwork)
-        _keep_answers(outcome.network, recordings, replay, int(run), folder / "answers.npz")
-    _judge(outcome, f"{head}seed {plan.seed}, taught by {len(before)}", judged, replay, table)
-
-
-def _epochs(wanted: int, trained: int, all_there_are: int) -> int:
-    """A run on a small corpus alone gets as many steps as half of everything would."""
-    return max(wanted, round(wanted * all_there_are / (2 * trained)))
-
-
-def _judge(
-    outcome: loop.TrainingOutcome, head: str, judged: Sequence[Recording], replay: Replay, table: Path
-) -> None:
-    state = b"".join(tensor.numpy().tobytes() for tensor in outcome.state.values())
-    assert isinstance(outcome.network, VoiceNetwork)
-    said = heard_from_cold(outcome.network, judged, replay)
-    head += f", source {source_commit()}, weights {hashlib.sha256(state).hexdigest()[:12]}\n"
-    write_whole(table, (head + _rows(judged, said)).encode())
-
-
-def _rows(recordings: Sequence[Recording], said: Sequence[Heard]) -> str:
-    """One line a recording."""
-    truth = np.array([one.label for one in recordings])
-    corpora = np.array([one.take.corpus if one.take else "" for one in recordings])
-    among = {corpus: np.unique(truth[corpora == corpus]) for corpus in set(corpora)}
-    lines = [",".join(COLUMNS)]
-    for one, answer, corpus in zip(recordings, said, corpora, strict=True):
-        assert one.take is not None
-        labels = among[corpus]
-        whole = pooled_scores([answer], labels)[0]
-        parts = [answer.newest_within(), *(answer.until(s) for s in AFTER_S)]
-        calls = [int(pooled_scores([part], labels)[0].argmax()) for part in parts]
-        numbers = [f"{p:.3f}" for p in whole[:UNHEARD]]
-        lines.append(",".join([one.take.name, one.take.speaker, str(one.label), *numbers, *map(str, calls)]))
-    return "\n".join(lines) + "\n"
-
-
-def _keep_answers(
-    network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay, fold: int, path: Path
-) -> None:
-    """What the fold's network says of every RAVDESS take, those it learnt from too: for a fusion."""
-    chosen = [one for one in recordings if one.take and one.take.corpus == "ravdess"]
-    folds = fold_of([one.take.speaker for one in chosen if one.take])
-    vectors, logits, scores, speech = [], [], [], []
-    for answer in heard_from_cold(network, chosen, replay):
-        weight, total = answer.weights()
-        vectors.append(weight @ answer.vector)
-        logits.append(weight @ answer.logits)
-        scores.append(total)
-        speech.append(float(answer.speech.sum() * answer.hop_s))
-    np.savez(
-        path,
-        names=np.array([one.take.name for one in chosen if one.take]),
-        folds=np.array([folds[one.take.speaker] for one in chosen if one.take]),
-        fold=fold,
-        vector=np.array(vectors, np.float32),
-        logits=np.array(logits, np.float32),
-        score=np.array(scores, np.float32),
-        speech_s=np.array(speech, np.float32),
-    )
-
-
-def _together(paths: Sequence[Path], out: Path) -> None:
-    parts: list[Mapping[str, NDArray[np.generic]]] = [dict(np.load(path)) for path in paths]
-    np.savez(
-        out,
-        names=parts[0]["names"],
-        folds=parts[0]["folds"],
-        vectors=np.stack([part["vector"] for part in parts]),
-        logits=np.stack([part["logits"] for part in parts]),
-        scores=np.stack([part["score"] for part in parts]),
-        speech_s=parts[0]["speech_s"],
-    )
+def layers_of(preset: str, whisper: Path, layers: Path | None) -> StatisticsVoice:
+    """A network whose layers learnt no label. Raises EngineFileError for those that did."""
+    if preset == "whisper":
+        return train_voice.full_network(whisper)
+    if layers is None:
+        raise EngineFileError("folds of the student need --layers, a folder in which it was distilled")
+    task = str(loop.read_checkpoint(layers / loop.CHECKPOINT).get("task"))
+    if not task.startswith("distil"):
+        raise EngineFileError(
+            f"the layers in {layers} learnt '{task}', labels of people left out here among it; "
+            "take the folder 'distilled' of the same training"
+        )
+    return train_voice.learnt_layers(layers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("preset", choices=train_voice.TRAINED_PRESETS)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--runs", nargs="+", default=[str(fold) for fold in range(FOLDS)])
-    parser.add_argument("--preset", default="live-wide", choices=presets.preset_names("voice"))
+    parser.add_argument("--out", type=Path, required=True, help="bank, and a table a run")
+    parser.add_argument("--whisper", type=Path, default=whisper_folder("tiny.en"))
+    parser.add_argument("--layers", type=Path, help="student: the folder in which it was distilled")
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--teachers", type=int, default=TEACHERS)
-    parser.add_argument("--rate", type=float, default=RATE, help="attention wants a lower one")
+    parser.add_argument("--archive", type=Path, help="put the tables into this one as well")
     given = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
-    plan = FoldsPlan(
-        given.data,
-        given.out,
-        tuple(given.runs),
-        given.preset,
-        given.seed,
-        given.epochs,
-        given.teachers,
-        given.rate,
-    )
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for table in train_folds(plan):
-        _log.info("%s", table)
+    network = layers_of(given.preset, given.whisper, given.layers)
+    corpora = train_voice.read_corpora(given.data, given.out / splits.FROZEN.name, report=_log.info)
+    noises = synthetic_sounds.bank(train_voice.NOISES_EACH, train_voice.NOISES_SEED)
+    sounds = [*corpora.sounds, *(Sound(one) for kind in noises.values() for one in kind)]
+    bank = piece_bank.filled(network, sounds, train_voice.COPIES, given.out / "bank", report=_log.info)
+    assert bank is not None
+    takes = [one.take for one in sounds] * train_voice.COPIES
+    for run in given.runs:
+        path = given.out / f"{run}-seed{given.seed}.csv"
+        if not path.exists():
+            schedule = HeadSchedule(seed=given.seed)
+            said = judged(bank, takes, run, network, schedule)
+            write_whole(path, write_answers(said, DECIMALS).encode())
+        answers = read_answers(path.read_text("utf-8"))
+        for corpus in sorted({one.corpus for one in answers}):
+            for how in (COLD, KNOWN):
+                these = [one for one in answers if (one.corpus, one.known) == (corpus, how)]
+                _log.info("%s %s %s %s", run, corpus, how, " ".join(f"{x:.3f}" for x in recalls(these)))
+        if given.archive is not None:
+            name = FOLDS_OF.format(preset=given.preset, run=run)
+            change_tables(given.archive, {name: path.read_text("utf-8")})
     return 0
 
 

@@ -71,7 +71,7 @@ def _describe(kind: str, preset: str, module: nn.Module) -> Manifest:
     for part in module.modules():
         if isinstance(part, SoundFront):
             sound = part.preset
-            return manifests.describe(kind, preset, piece=sound.piece, hop=sound.hop, lead=sound.lead)
+            return manifests.describe(kind, preset, piece=sound.piece, hop=sound.hop)
     return manifests.describe(kind, preset)
 
 

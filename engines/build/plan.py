@@ -9,9 +9,8 @@ TensorRT-RTX builds without a GPU, and its plans are finished by the card that l
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +20,10 @@ from liveaffect.engines.tensorrt_backend import Backend
 
 PRECISIONS = ("fp32", "fp32-tf32", "fp16", "int8")
 PORTABLE = "portable"
+_REMEMBERED = 1_000
+"""Lines of TensorRT's log."""
 SIZES = (1, 4, 16, 64)
 """Batches that plans are made for: one face, a few, a room, as many as one tick may bring."""
-
-Report = Callable[[str], None]
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +43,15 @@ def build_plan(
     precision: str,
     backend: Backend,
     sizes: Sequence[int] = SIZES,
-    capability: str = PORTABLE,
-    report: Report = _log.info,
 ) -> BuiltPlan:
     """Build one network. `content` is the ONNX file as its manifest lists it: the INT8 file for 'int8',
     the fp32 file for everything else; half precision is made from it here.
 
-    `capability` is that of the key: 'portable', or such as '7.5' to have TensorRT-RTX build for that alone;
-    TensorRT builds for the card that is there. `report` gets a line for each phase. Raises EngineFileError
-    for a file that TensorRT or the precision refuses, with the nodes at fault, and ValueError for sizes or a
-    precision that there are not.
+    Raises EngineFileError for a file that TensorRT or the precision refuses, with the nodes at fault, and
+    ValueError for sizes or a precision that there are not.
     """
     started_ns = stopwatch.wall_ns()
-    prepared = prepare_plan(content, precision=precision, backend=backend, sizes=sizes, capability=capability)
-    prepared.config.progress_monitor = monitor(backend.module, report)
+    prepared = prepare_plan(content, precision=precision, backend=backend, sizes=sizes)
     built = prepared.builder.build_serialized_network(prepared.network, prepared.config)
     said = prepared.said
     if built is None:
@@ -86,7 +79,6 @@ def prepare_plan(
     precision: str,
     backend: Backend,
     sizes: Sequence[int] = SIZES,
-    capability: str = PORTABLE,
 ) -> Prepared:
     """Everything that `build_plan` does before the build itself, and refuses."""
     _check_wanted(precision, sizes)
@@ -104,8 +96,6 @@ def prepare_plan(
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
     profiles = tuple(_profile(builder, config, network, *batches) for batches in batch_ranges(sizes))
-    if backend.is_rtx and capability != PORTABLE:
-        _target(trt, config, capability, backend)
     return Prepared(said, builder, network, config, profiles)
 
 
@@ -197,70 +187,23 @@ def _profile(builder: Any, config: Any, network: Any, low: int, high: int) -> An
     return profile
 
 
-def _target(trt: Any, config: Any, capability: str, backend: Backend) -> None:
-    """Build for one generation of cards, such as Turing, for which TensorRT-RTX makes nothing unasked."""
-    target = getattr(trt.ComputeCapability, "SM" + capability.replace(".", ""), None)
-    if target is None:
-        raise EngineUnavailable(f"{backend} cannot build for compute capability {capability}")
-    config.num_compute_capabilities = 1
-    if not config.set_compute_capability(target, 0):
-        raise EngineUnavailable(f"{backend} refuses to build for compute capability {capability}")
-
-
-_PARTS = 3
-"""How deep the phase lies that is gone through once for every profile."""
-
-
 def listener(trt: Any) -> Any:
-    """A logger with `lines`, everything from the information level up, and `complaint()`."""
+    """A logger with `lines`, the newest from the information level up, and `complaint()`; prints nothing."""
 
     class Listener(trt.ILogger):  # type: ignore[misc]
-        """Keeps what is said; prints nothing."""
+        """Its class derives from the module's."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.lines: list[str] = []
-            self._errors: list[str] = []
+            self.lines: deque[str] = deque(maxlen=_REMEMBERED)
 
         def log(self, severity: Any, msg: str) -> None:
-            level = severity.name
-            if level == "VERBOSE":
-                return
-            self.lines.append(f"{level} {msg}")
-            if level in ("ERROR", "INTERNAL_ERROR"):
-                self._errors.append(msg)
+            if severity.name != "VERBOSE":
+                self.lines.append(f"{severity.name} {msg}")
 
         def complaint(self) -> str:
             """The errors, or that there were none."""
-            return "; ".join(self._errors) or "it does not say why"
+            said = (line.partition("ERROR ")[2] for line in self.lines if "ERROR" in line.split(" ")[0])
+            return "; ".join(said) or "TensorRT does not say why"
 
     return Listener()
-
-
-def monitor(trt: Any, report: Callable[[str], None]) -> Any:
-    """A progress monitor that reports each of the outer phases once, and the long one part by part."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Phases nest and repeat; what repeats under one parent is done once for every profile."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self._depth: dict[str | None, int] = {None: -1}
-            self._first: dict[str | None, str] = {}
-            self._parts: Counter[str | None] = Counter()
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            depth = self._depth[phase_name] = self._depth.get(parent_phase, -1) + 1
-            if depth < _PARTS:
-                report(phase_name)
-            elif depth == _PARTS and self._first.setdefault(parent_phase, phase_name) == phase_name:
-                self._parts[parent_phase] += 1
-                report(f"{parent_phase}, part {self._parts[parent_phase]}")
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            return True  # False would stop the build.
-
-        def phase_finish(self, phase_name: str) -> None:
-            pass
-
-    return Monitor()

@@ -30,12 +30,6 @@ from liveaffect.engines.recipe import (
 )
 
 LUMA = (0.299, 0.587, 0.114)
-VOICE_DEPTH = 3.0
-"""Cells this many of the speaker's deviations below the loud ones still count as voice."""
-
-
-_DEEPEST, _LEAST_FRAMES = -2.5, 8.0
-"""A cell counts no deeper than this in a piece's colour, and fewer frames than these make a paler one."""
 
 
 class CropFront(nn.Module):
@@ -76,25 +70,11 @@ class SoundPreset:
     bands: int = MEL_BANDS
     scale: str = "mel"
     """'mel': triangles of the HTK scale up to half the sample rate; 'linear': the lowest bins as they are."""
-    level: bool = False
-    """Subtract the piece's own level, so that how loud somebody is recorded says nothing."""
-    floor: float | None = None
-    """Cut the normalised picture here from below: what lies deeper is room, not voice."""
-    even: float = 0.0
-    """This share of the piece's own colour, what its loud spectra have in common, is removed."""
-    newest: int | None = None
-    """The sums for the speaker's statistics are over so many of the last spectra: a piece that reaches far
-    back would else count everything several times. None: over all of them."""
 
     @property
     def frames(self) -> int:
         """Spectra in one piece; uncentred, so each uses only samples that are there."""
         return 1 + (self.piece - self.window) // self.step
-
-    @property
-    def lead(self) -> int:
-        """Samples of a piece that were heard before its newest part; silence where a stream begins."""
-        return 0 if self.newest is None else (self.frames - self.newest) * self.step
 
 
 class Sound(NamedTuple):
@@ -103,7 +83,7 @@ class Sound(NamedTuple):
     picture: Tensor
     """(n, bands, frames), normalised with the speaker's statistics."""
     stat_sum: Tensor
-    """(n, 64): log-mel before normalisation, summed over the newest frames, scaled to 32 of them."""
+    """(n, 64): log-mel before normalisation, its mean over the piece times 32 frames."""
     stat_sumsq: Tensor
 
     def mean(self) -> Tensor:
@@ -152,10 +132,8 @@ class SoundFront(nn.Module):
             if grouped:
                 mean, istd = mean[:, self.group], istd[:, self.group]
             picture = (log_power - mean[:, :, None]) * istd[:, :, None]
-            if self.preset.newest is not None:
-                log_mel = log_mel[:, :, -self.preset.newest :]
             square = (log_mel * log_mel).mean(2)
-            return Sound(self.cut(picture), log_mel.mean(2) * STFT_FRAMES, square * STFT_FRAMES)
+            return Sound(picture, log_mel.mean(2) * STFT_FRAMES, square * STFT_FRAMES)
 
     def log_power(self, samples: Tensor) -> Tensor:
         """(n, bands, frames): natural logarithm of band power plus 1e-6."""
@@ -164,44 +142,11 @@ class SoundFront(nn.Module):
         power = parts[:, :half] ** 2 + parts[:, half:] ** 2
         return torch.log(functional.conv1d(power, self.filters) + LOG_FLOOR)
 
-    def cut(self, picture: Tensor) -> Tensor:
-        """Remove the piece's level and what lies under the floor, as the preset says."""
-        if self.preset.level:
-            picture = picture - voice_level(picture)
-        if self.preset.even:
-            picture = picture - self.preset.even * voice_colour(picture)
-        return picture if self.preset.floor is None else picture.clamp(min=self.preset.floor)
-
     def products(self, samples: Tensor) -> int:
         """Multiply-accumulates of the spectrum and the bands."""
         shared = self.share.numel() if self.preset.bands != MEL_BANDS else 0
         per_frame = self.basis.numel() + self.filters.numel() + shared
         return samples.shape[0] * self.preset.frames * per_frame
-
-
-def voice_level(picture: Tensor) -> Tensor:
-    """(n, 1, 1): the mean of the cells that hold voice, those not far below the loud ones.
-
-    Everything is relative to the piece itself. A threshold in absolute terms would cut a quiet piece away
-    whole, and its speaker with it, until the statistics have caught up.
-    """
-    loud = _mean_above(picture, picture.mean((1, 2), keepdim=True))
-    return _mean_above(picture, loud - VOICE_DEPTH)
-
-
-def voice_colour(picture: Tensor) -> Tensor:
-    """(n, bands, 1): the mean spectrum of the loud frames, those near the loudest one."""
-    level = picture.mean(1, keepdim=True)
-    weight = torch.sigmoid(2.0 * (level - level.amax(2, keepdim=True) + 2.0))
-    heard = picture.clamp(min=_DEEPEST)
-    return (heard * weight).sum(2, keepdim=True) / weight.sum(2, keepdim=True).clamp(min=_LEAST_FRAMES)
-
-
-def _mean_above(picture: Tensor, threshold: Tensor) -> Tensor:
-    # A ramp, not a step: one cell that crosses by rounding must not move the whole picture.
-    weight = (picture - threshold).clamp(0.0, 1.0)
-    total = weight.sum((1, 2), keepdim=True)
-    return ((weight * (picture - threshold)).sum((1, 2), keepdim=True) / total.clamp(min=1e-3)) + threshold
 
 
 def _full_precision(device: str) -> AbstractContextManager[object]:

@@ -19,7 +19,6 @@ from liveaffect.engines.model.voice_fcn import FcnPreset, VoiceFcn
 from liveaffect.engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
 from liveaffect.engines.model.voice_student import StudentPreset, VoiceStudent
 from liveaffect.engines.model.voice_whisper import VoiceWhisper, WhisperPreset
-from liveaffect.engines.model.voice_wide import VoiceWide, WidePreset, WideStage
 from liveaffect.engines.model.whisper_front import WhisperSound
 
 FACE_LIVE = FacePreset(
@@ -56,13 +55,6 @@ FACE_FV2ES = FacePreset(
     ),
     flatten=1024,
 )
-VOICE_LIVE = NestPreset(
-    name="live",
-    sound=SoundPreset(level=True, floor=-2.0),
-    stem=(StemConv(32, (2, 2)), StemConv(64, (2, 1))),
-    block=4,
-    levels=(Level(64, 2, 2), Level(128, 4, 2), Level(192, 6, 2)),
-)
 VOICE_FV2ES = NestPreset(
     name="fv2es",
     # As published 128 bands in pieces of 32 spectra one after the other; n_fft 1024, because with 400 four
@@ -92,22 +84,6 @@ VOICE_AMFBP = FcnPreset(
     ),
     widths=(96, 256, 384, 384, 256),
 )
-VOICE_LIVE_FCN = FcnPreset(
-    name="live-fcn",
-    # 64 spectra: with 32 the last pool would leave a single column.
-    sound=SoundPreset(piece=13_000, level=True, floor=-2.0),
-    widths=(48, 96, 160, 160, 128),
-    first=(7, 2, 3),
-    batch_norm=True,
-)
-VOICE_LIVE_WIDE = WidePreset(
-    name="live-wide",
-    # 192 spectra of which 32 are new: 2.4 s every 0.4 s.
-    sound=SoundPreset(piece=38_600, hop=6_400, level=True, floor=-2.0, even=0.5, newest=32),
-    stem=WideStage(32, (4, 4)),
-    stages=(WideStage(64, (2, 1)), WideStage(64), WideStage(128, (2, 2)), WideStage(128)),
-    moments=128,
-)
 _WHISPER_SOUND = WhisperSound(piece=25_600, hop=6_400)
 """1.6 s every 0.4 s."""
 VOICE_WHISPER = WhisperPreset(name="whisper", sound=_WHISPER_SOUND, whisper="tiny.en", layers=3)
@@ -124,9 +100,6 @@ _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("face", "live"): lambda: FaceNet(FACE_LIVE),
     ("face", "live-vgg"): lambda: FaceNet(FACE_LIVE_VGG),
     ("face", "fv2es"): lambda: FaceNet(FACE_FV2ES),
-    ("voice", "live"): lambda: VoiceNest(VOICE_LIVE),
-    ("voice", "live-fcn"): lambda: VoiceFcn(VOICE_LIVE_FCN),
-    ("voice", "live-wide"): lambda: VoiceWide(VOICE_LIVE_WIDE),
     ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),
     ("voice", "amfbp"): lambda: VoiceFcn(VOICE_AMFBP),
     ("voice", "whisper"): lambda: VoiceWhisper(VOICE_WHISPER),

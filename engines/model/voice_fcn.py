@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from liveaffect.engines.model.blocks import ConvNorm
 from liveaffect.engines.model.frontend import SoundFront, SoundPreset
-from liveaffect.engines.model.heads import Classifier, PooledVector, SpeechHead
-from liveaffect.engines.model.voice_attending import AttendingVoice
+from liveaffect.engines.model.heads import Classifier, PooledVector, SpeechHead, VoiceAnswer, VoiceNetwork
 
 SOFTENING = 0.3
 """Scores are scaled by this before the exponential: flatter weights."""
@@ -29,10 +27,6 @@ class FcnPreset:
     name: str
     sound: SoundPreset
     widths: tuple[int, int, int, int, int]
-    first: tuple[int, int, int] = (11, 4, 0)
-    """Kernel, stride and padding of the first convolution."""
-    batch_norm: bool = False
-    """BatchNorm behind the last three convolutions; folded for use."""
     attend: str = "grid"
     """'grid': every cell of frequency and time has its weight; 'time': every column, frequency averaged."""
     dropout: float = 0.3
@@ -71,7 +65,7 @@ class CellAttention(nn.Module):
         return attended, asked.logsumexp(1)
 
 
-class VoiceFcn(AttendingVoice):
+class VoiceFcn(VoiceNetwork):
     """Samples and speaker statistics in; vector, score, logits, speech and the piece's sums out."""
 
     def __init__(self, preset: FcnPreset) -> None:
@@ -84,9 +78,18 @@ class VoiceFcn(AttendingVoice):
         self.to_logits = Classifier()
         self.to_speech = SpeechHead()
 
-    def attend(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        attended, score = self.attention(self.cells(picture))
-        return attended, score
+    def forward(self, samples: Tensor, mean: Tensor, istd: Tensor) -> VoiceAnswer:
+        sound = self.front(samples, mean, istd)
+        attended, score = self.attention(self.cells(sound.picture))
+        vector = self.to_vector(attended)
+        return VoiceAnswer(
+            vector=vector,
+            score=score,
+            logits=self.to_logits(vector),
+            speech=self.to_speech(vector, sound.mean(), sound.spread()),
+            stat_sum=sound.stat_sum,
+            stat_sumsq=sound.stat_sumsq,
+        )
 
     def cells(self, picture: Tensor) -> Tensor:
         """(n, cells, width): what attention chooses from."""
@@ -98,11 +101,10 @@ class VoiceFcn(AttendingVoice):
 
 def _convolutions(preset: FcnPreset) -> nn.Sequential:
     one, two, three, four, five = preset.widths
-    kernel, stride, padding = preset.first
     if preset.attend not in ("grid", "time"):
         raise ValueError(f"{preset.name}: attention is over 'grid' or 'time', not {preset.attend!r}")
     return nn.Sequential(
-        nn.Conv2d(1, one, kernel, stride, padding),
+        nn.Conv2d(1, one, 11, 4),
         nn.ReLU(),
         LocalNorm(),
         nn.MaxPool2d(3, 2),
@@ -110,13 +112,11 @@ def _convolutions(preset: FcnPreset) -> nn.Sequential:
         nn.ReLU(),
         LocalNorm(),
         nn.MaxPool2d(3, 2),
-        _conv(two, three, norm=preset.batch_norm),
-        _conv(three, four, norm=preset.batch_norm),
-        _conv(four, five, norm=preset.batch_norm),
+        nn.Conv2d(two, three, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(three, four, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(four, five, 3, padding=1),
+        nn.ReLU(),
         nn.MaxPool2d(3, 2),
     )
-
-
-def _conv(inputs: int, outputs: int, *, norm: bool) -> nn.Module:
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-    return ConvNorm(conv) if norm else nn.Sequential(conv, nn.ReLU())

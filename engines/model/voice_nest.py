@@ -1,8 +1,8 @@
 """Voice by hierarchical attention: blocks of a spectrogram attend inside, then merge, level by level.
 
 The nested transformer of the published system, its sizes a table. `fv2es` folds 128 bands into four
-sub-band channels and flattens 33.6 M parameters' worth; `live` keeps the picture as it is, starts with two
-small convolutions and averages at the end.
+sub-band channels and flattens 33.6 M parameters' worth; a smaller table may keep the picture as it is, start
+with two small convolutions and average at the end.
 """
 
 from __future__ import annotations

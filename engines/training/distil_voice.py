@@ -1,37 +1,23 @@
 """Teaches the small voice network what Whisper's first layers say, moment by moment and over time.
 
-No label is used and so nothing is learnt of what emotions sound like: the head comes later. The speakers that
-figures are measured on are left out all the same. A training that was stopped goes on where it was.
-
-    python -m liveaffect.engines.training.distil_voice --data DIR --whisper DIR --out OUT [--epochs 100]
+No label is used and so nothing is learnt of what emotions sound like: that comes later. The speakers that
+figures are measured on are left out all the same.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from liveaffect.engines import whisper
-from liveaffect.engines.model import presets
 from liveaffect.engines.model.voice_student import VoiceStudent
 from liveaffect.engines.model.voice_whisper import VoiceWhisper
 from liveaffect.engines.model.whisper_front import heard_share
-from liveaffect.engines.training import (
-    corpora_voices,
-    loop,
-    sound_store,
-    splits,
-    spoken_sounds,
-    synthetic_sounds,
-)
+from liveaffect.engines.training import spoken_sounds, synthetic_sounds
 from liveaffect.engines.training.augment_samples import heard
 
 BATCH, STEPS = 16, 100
@@ -44,9 +30,23 @@ OVER_TIME = 3.0
 """How much mean and deviation over time count against single moments."""
 _EVERYWHERE = 0.2
 """Weight of moments that are hardly heard."""
-_log = logging.getLogger(__name__)
 
-Samples = NDArray[np.float16]
+Samples = NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sounds:
+    """Everything that sounds: to learn from, and of speakers that nothing is learnt from."""
+
+    train: Sequence[Samples]
+    watched: Sequence[Samples]
+
+    @classmethod
+    def of(cls, train: Sequence[Samples], watched: Sequence[Samples], *, smoke: bool = False) -> Sounds:
+        """Recordings of people, and beside those to learn from made voices and made noises."""
+        made = [] if smoke else list(spoken_sounds.made(SPOKEN, seed=1))
+        noises = synthetic_sounds.bank(1 if smoke else NOISES_EACH, seed=1)
+        return cls([*train, *made, *(one for kind in noises.values() for one in kind)], watched)
 
 
 class Pupil(nn.Module):
@@ -97,21 +97,23 @@ class Teacher:
 class DistilTask:
     """For `loop.train`: pieces of anything that sounds."""
 
-    def __init__(self, train: Sequence[Samples], watched: Sequence[Samples], teacher: VoiceWhisper) -> None:
-        self._train, self._piece = train, teacher.sound.piece
-        self._chance = _chances(train)
+    def __init__(
+        self, sounds: Sounds, teacher: VoiceWhisper, *, steps: int = STEPS, batch: int = BATCH
+    ) -> None:
+        self._train, self._piece = sounds.train, teacher.sound.piece
+        self._chance = _chances(sounds.train)
         rng = np.random.default_rng(0)
-        self._watched = torch.stack([self.cut(one, rng) for one in _some(watched, rng)])
+        self._watched = torch.stack([self.cut(one, rng) for one in _some(sounds.watched, rng)])
         self.teacher = Teacher(teacher, self._watched)
         self.told = self.teacher.width
-        self.name = f"distil-{teacher.preset.whisper}-{teacher.preset.layers}-{len(train)}"
-        self.steps = STEPS
+        self.name = f"distil-{teacher.preset.whisper}-{teacher.preset.layers}-{len(sounds.train)}"
+        self.steps, self.batch = steps, batch
 
     def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[Tensor]:
         """Pieces that were never heard like this before."""
         del epoch
         for _ in range(self.steps):
-            chosen = rng.choice(len(self._train), BATCH, p=self._chance)
+            chosen = rng.choice(len(self._train), self.batch, p=self._chance)
             yield torch.stack([self._elsewhere(self._train[i], rng) for i in chosen])
 
     def loss(self, network: nn.Module, batch: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ class DistilTask:
             length = min(len(sound), len(other))
             mixed = sound[:length] + other[:length] * np.float32(rng.uniform(0.05, 0.7))
             sound = np.asarray(mixed, np.float32)
-        return self.cut(heard(sound, rng).astype(np.float16), rng)
+        return self.cut(heard(sound, rng), rng)
 
     def cut(self, samples: Samples, rng: np.random.Generator) -> Tensor:
         """A piece of a sound, some of them beginning in the silence before it."""
@@ -178,50 +180,3 @@ def _chances(sounds: Sequence[Samples]) -> NDArray[np.float64]:
 
 def _some(sounds: Sequence[Samples], rng: np.random.Generator) -> list[Samples]:
     return [sounds[i] for i in rng.choice(len(sounds), WATCHED, replace=len(sounds) < WATCHED)]
-
-
-def sounds_of(data: Path, cache: Path) -> tuple[list[Samples], list[Samples]]:
-    """Everything that may be learnt from, and what is only watched: by the frozen sides of the speakers."""
-    parts: dict[str, list[Samples]] = {side: [] for side in splits.SIDES}
-    for corpus, path in corpora_voices.find(data).items():
-        takes = corpora_voices.read_corpus(corpus, path)
-        for take, sound in zip(takes, sound_store.load_takes(takes, cache, _log.info), strict=True):
-            parts[splits.side_of(take.speaker, calibrate=0.15, test=0.15)].append(sound)
-    made = list(spoken_sounds.made(SPOKEN, seed=1))
-    noises = [
-        s.astype(np.float16) for kind in synthetic_sounds.bank(NOISES_EACH, seed=1).values() for s in kind
-    ]
-    return [*parts["train"], *made, *noises], parts["calibrate"]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m liveaffect.engines.training.distil_voice", description=__doc__
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--whisper", type=Path, required=True, help="a folder with tiny.en's model.bin")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--limit-s", type=float, default=math.inf)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
-    train, watched = sounds_of(given.data, sound_store.default_folder())
-    _log.info("%d sounds to learn from, %d to watch", len(train), len(watched))
-    teacher = presets.build("voice", "whisper")
-    student = presets.build("voice", "student", seed=given.seed)
-    assert isinstance(teacher, VoiceWhisper)
-    assert isinstance(student, VoiceStudent)
-    teacher.ears.take(whisper.read(given.whisper, whisper.TINY_EN))
-    task = DistilTask(train, watched, teacher)
-    schedule = loop.Schedule(
-        epochs=given.epochs, rate=2e-3, average=0.995, seed=given.seed, threads=1, limit_s=given.limit_s
-    )
-    outcome = loop.train(Pupil(student, task.told), task, schedule, given.out)
-    return 0 if outcome.finished else 75
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -23,8 +23,9 @@ from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import FUSION_INPUTS
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import corpora_voices, pairs, splits, voice_answers
+from liveaffect.engines.training import corpora_voices, pairs, splits
 from liveaffect.engines.training.fit_fusion import CONDITIONS, fusion_temperature
+from liveaffect.engines.training.listen import ask_about
 from liveaffect.engines.training.pairs import Pairs
 from liveaffect.engines.training.pictures import write_pictures
 from liveaffect.engines.training.scores import Scores, score, to_markdown
@@ -136,7 +137,7 @@ def gather(found: Manifest, folder: Path, data: Path, frozen: Path, report: Repo
     test = real.sides == "test"
     if (folder / "voice.json").exists():
         takes = {"ravdess": corpora_voices.read_corpus("ravdess", corpora_voices.find(data)["ravdess"])}
-        asked = voice_answers.ask(folder, takes, "test", frozen, report)
+        asked = ask_about(folder, takes, "test", frozen, report)
         said = {name[3:]: logits for name, logits in zip(asked.names, asked.logits, strict=True)}
         silent = np.full(len(LABELS), np.nan, np.float32)
         voice = np.stack([said.get(name, silent) for name in real.names])
@@ -159,7 +160,7 @@ def gather(found: Manifest, folder: Path, data: Path, frozen: Path, report: Repo
 
 def at_scale(numbers: NDArray[np.float32], real: Pairs, temperature: float) -> Logits:
     """A stand-in's logits about all takes, as sure of themselves as a network of that temperature."""
-    _, logits = pairs.stand_in_answers(numbers, real.truth, real.sides == "train", seed=0)
+    logits = pairs.stand_in_answers(numbers, real.truth, real.sides == "train", seed=0)
     kept = real.sides == "calibrate"
     own = fusion_temperature(torch.from_numpy(logits[kept]), torch.from_numpy(real.truth[kept]))
     return np.asarray(logits * (temperature / own), np.float32)

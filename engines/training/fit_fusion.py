@@ -7,8 +7,6 @@ away, so that a missing one is nothing new in use.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from torch.nn import functional
 
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.fusion import Fusion, FusionEvidence, LateMaskedFusion
+from liveaffect.engines.protocol import VECTOR
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training.pairs import balanced_weights
 
@@ -29,33 +28,19 @@ _SMALL = 1e-3
 """What a learnt number costs by its square, so that one that changes nothing stays zero."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Opinions:
-    """One modality as a fusion is given it, for all takes.
-
-    A take is shorter than the short trunk of live use, so that the short and the long trunk are the same.
-    """
-
-    vectors: NDArray[np.float32]
-    logits: NDArray[np.float32]
-
-
 def evidence_of(
-    face: Opinions, voice: Opinions, at: NDArray[np.bool_], mask: tuple[float, float, float]
+    face: NDArray[np.float32], voice: NDArray[np.float32], mask: tuple[float, float, float]
 ) -> FusionEvidence:
-    """The fusion's inputs for some takes."""
-    count = int(at.sum())
-
-    def tensor(array: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array[at]))
-
+    """The fusion's inputs for takes by the logits of both; a fusion of opinions looks at no vector."""
+    count = len(face)
+    nothing = torch.zeros(count, VECTOR)
     return FusionEvidence(
-        tensor(face.vectors),
-        tensor(face.vectors),
-        tensor(voice.vectors),
-        tensor(voice.vectors),
-        tensor(face.logits),
-        tensor(voice.logits),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        torch.from_numpy(np.ascontiguousarray(face)),
+        torch.from_numpy(np.ascontiguousarray(voice)),
         torch.zeros(count, len(LABELS)),
         torch.tensor([mask]).expand(count, -1),
     )

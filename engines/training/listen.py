@@ -8,124 +8,124 @@ exported file, its quantised form.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from liveaffect.engines.model.heads import VoiceNetwork
-from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics
-from liveaffect.engines.training.replay_statistics import Picture
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines.manifest import RecipeNumbers
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
+from liveaffect.engines.training import sound_store
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.sided_voices import on_side
 
 Ask = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """A batch of voice inputs to the voice outputs."""
 SPEECH = 0.5
 """As live: a piece that is less speech than this is no evidence."""
 MOST_AT_ONCE = 64
-ONE_WINDOW_S = 2.8
-"""Seconds of speech at the end of which one window is judged by itself."""
+_ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heard:
     """What a network said about the pieces of one recording, in their order."""
 
-    vector: NDArray[np.float32]
-    """(n, 64)."""
     logits: NDArray[np.float32]
+    """(n, 7)."""
     score: NDArray[np.float32]
     speech: NDArray[np.float32]
-    mean: NDArray[np.float32]
-    """(n, 64): the statistics that each piece was normalised with."""
-    istd: NDArray[np.float32]
     hop_s: float
+    mean: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(n, statistics): what each piece was normalised with, if a network with inputs for it was asked."""
+    istd: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
-    def until(self, speech_s: float) -> Heard:
-        """Only what was heard until so much speech had been heard."""
-        before = np.cumsum(self.speech * self.hop_s) - self.speech * self.hop_s
-        return self._part(before < speech_s)
-
-    def newest_within(self, most_s: float = ONE_WINDOW_S) -> Heard:
-        """Only the last piece of speech that ended before so much speech had been heard."""
-        after = np.cumsum(self.speech * self.hop_s)
-        counts = np.flatnonzero((self.speech >= SPEECH) & (after <= most_s))
-        keep = np.zeros(len(self.speech), np.bool_)
-        keep[counts[-1:]] = True
-        return self._part(keep)
-
-    def _part(self, keep: NDArray[np.bool_]) -> Heard:
+    def part(self, start: int, end: int) -> Heard:
+        """Some of its pieces."""
         return Heard(
-            vector=self.vector[keep],
-            logits=self.logits[keep],
-            score=self.score[keep],
-            speech=self.speech[keep],
-            mean=self.mean[keep],
-            istd=self.istd[keep],
+            logits=self.logits[start:end],
+            score=self.score[start:end],
+            speech=self.speech[start:end],
             hop_s=self.hop_s,
+            mean=self.mean[start:end],
+            istd=self.istd[start:end],
         )
 
-    def pooled(self) -> NDArray[np.float32] | None:
-        """Logits under the same weights as live; None when nothing in it was taken for speech."""
-        if not (self.speech >= SPEECH).any():
-            return None
-        found: NDArray[np.float32] = self.weights()[0] @ self.logits
-        return found
+    def pooled(self, speech_s: float = float("inf")) -> NDArray[np.float32] | None:
+        """(7,): logits under the same weights as live, of pieces that ended within so much speech.
 
-    def weights(self) -> tuple[NDArray[np.float32], float]:
-        """(n,): how much each piece counts, none when nothing was speech; and the log of their sum before."""
-        counts = self.speech >= SPEECH
+        None when nothing of that was taken for speech.
+        """
+        counts = (self.speech >= SPEECH) & (np.cumsum(self.speech) * self.hop_s <= speech_s + _ROUNDING_S)
         if not counts.any():
-            return np.zeros(len(counts), np.float32), float("-inf")
+            return None
         height = np.where(counts, self.score + np.log(np.maximum(self.speech, SPEECH)), -np.inf)
         weight = np.exp(height - height.max())
-        return (weight / weight.sum()).astype(np.float32), float(np.log(weight.sum()) + height.max())
+        found: NDArray[np.float32] = ((weight / weight.sum()) @ self.logits).astype(np.float32)
+        return found
+
+
+def pieces_of(samples: NDArray[np.floating], piece: int, hop: int, lead: int) -> NDArray[np.float32]:
+    """(pieces, piece): on the live grid, with silence before the first sound and behind a short one."""
+    sound = np.pad(np.asarray(samples, np.float32), (lead, max(0, piece - lead - len(samples))))
+    return sliding_window_view(sound, piece)[::hop]
 
 
 def listen(
     ask: Ask,
-    recordings: Sequence[Picture],
-    hop: int,
-    known: Sequence[SpeakerStatistics] | None = None,
+    recipe: RecipeNumbers,
+    recordings: Sequence[NDArray[np.floating]],
+    speakers: Sequence[str] | None = None,
 ) -> list[Heard]:
-    """Hear recordings, each an array of its pieces, from cold or in statistics that are `known` and go on."""
-    running = list(known) if known else [SpeakerStatistics.cold() for _ in recordings]
-    rows: list[list[dict[str, NDArray[Any]]]] = [[] for _ in recordings]
+    """Hear recordings, each from cold; or those of one speaker one after another, in chance order."""
+    groups = [[at] for at in range(len(recordings))]
+    if speakers is not None:
+        order = np.random.default_rng(0).permutation(len(recordings))
+        groups = [[int(at) for at in order if speakers[at] == who] for who in sorted(set(speakers))]
+    pieces = [pieces_of(one, recipe.piece, recipe.hop, recipe.lead) for one in recordings]
+    streams = [[piece for at in group for piece in pieces[at]] for group in groups]
+    found: dict[int, Heard] = {}
+    for group, heard in zip(groups, _streams_heard(ask, recipe, streams), strict=True):
+        ends = np.cumsum([len(pieces[at]) for at in group])
+        for at, start, end in zip(group, [0, *ends[:-1]], ends, strict=True):
+            found[at] = heard.part(int(start), int(end))
+    return [found[at] for at in range(len(recordings))]
+
+
+def _streams_heard(
+    ask: Ask, recipe: RecipeNumbers, streams: Sequence[Sequence[NDArray[np.float32]]]
+) -> list[Heard]:
+    running = [SpeakerStatistics.cold(kept=recipe.statistics) for _ in streams]
+    rows: list[list[dict[str, NDArray[Any]]]] = [[] for _ in streams]
     # By length, so that the batches of late pieces are full as well.
-    order = sorted(range(len(recordings)), key=lambda i: len(recordings[i]))
+    order = sorted(range(len(streams)), key=lambda i: len(streams[i]))
     for start in range(0, len(order), MOST_AT_ONCE):
         group = order[start : start + MOST_AT_ONCE]
-        for piece in range(max(len(recordings[i]) for i in group)):
-            here = [i for i in group if piece < len(recordings[i])]
+        for piece in range(max(len(streams[i]) for i in group)):
+            here = [i for i in group if piece < len(streams[i])]
             means, istds = zip(*(running[i].normaliser() for i in here), strict=True)
             given = {
-                "samples": np.stack([recordings[i][piece] for i in here]),
+                "samples": np.stack([streams[i][piece] for i in here]),
                 "mean": np.stack(means),
                 "istd": np.stack(istds),
             }
             answer = {**ask(given), "mean": given["mean"], "istd": given["istd"]}
             for row, i in enumerate(here):
                 said = {name: array[row] for name, array in answer.items()}
-                rows[i].append(said)
-                speech = float(said["speech"][0])
                 running[i].add(
-                    said["stat_sum"], said["stat_sumsq"], speech=speech, new=running[i].kept.new(hop)
+                    said.pop("stat_sum"),
+                    said.pop("stat_sumsq"),
+                    speech=float(said["speech"][0]),
+                    new=recipe.statistics.new(recipe.hop),
                 )
-    return [_heard(one, hop / SAMPLE_RATE) for one in rows]
-
-
-def asking(network: VoiceNetwork) -> Ask:
-    """A module as something to ask, with its front end as it is now."""
-
-    def ask(given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        device = next(network.parameters()).device
-        tensors = [torch.from_numpy(given[tensor.name]).to(device) for tensor in network.inputs]
-        with torch.inference_mode():
-            answer = network(*tensors)
-        return {name: value.float().cpu().numpy() for name, value in answer._asdict().items()}
-
-    return ask
+                rows[i].append(said)
+    return [_heard(one, recipe.hop / SAMPLE_RATE) for one in rows]
 
 
 def _heard(rows: Sequence[Mapping[str, NDArray[Any]]], hop_s: float) -> Heard:
@@ -133,11 +133,46 @@ def _heard(rows: Sequence[Mapping[str, NDArray[Any]]], hop_s: float) -> Heard:
         return np.stack([row[name] for row in rows]).astype(np.float32)
 
     return Heard(
-        vector=column("vector"),
         logits=column("logits"),
         score=column("score")[:, 0],
         speech=column("speech")[:, 0],
+        hop_s=hop_s,
         mean=column("mean"),
         istd=column("istd"),
-        hop_s=hop_s,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What one voice network says about whole takes in which it hears speech."""
+
+    names: tuple[str, ...]
+    truth: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    """(n, 7)."""
+
+
+def ask_about(
+    folder: Path,
+    takes: Mapping[str, Sequence[Take]],
+    side: str,
+    frozen: Path,
+    report: Callable[[str], None],
+) -> Asked:
+    """Let the voice network of a folder hear one side as live, from cold, in fp32."""
+    found = manifests.read(folder / "voice.json")
+    held = on_side(takes, side, frozen)
+    sounds = [
+        sound
+        for these in held.values()
+        for sound in sound_store.load_takes(these, sound_store.default_folder(), report)
+    ]
+    with closing(OnnxEngine(found, folder)) as engine:
+        pooled = [heard.pooled() for heard in listen(engine.infer, found.recipe, sounds)]
+    every = [take for these in held.values() for take in these]
+    kept = [(take, said) for take, said in zip(every, pooled, strict=True) if said is not None]
+    return Asked(
+        names=tuple(take.name for take, _ in kept),
+        truth=np.array([LABELS.index(take.label) for take, _ in kept]),
+        logits=np.array([said for _, said in kept], np.float32).reshape(-1, len(LABELS)),
     )

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import math
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -160,7 +161,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a training left behind its last epoch. Raises EngineFileError if that cannot be read."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as err:
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as err:
         raise EngineFileError(f"the checkpoint {path} is damaged ({err}); remove it to begin anew") from err
     if not isinstance(found, dict) or found.get("format") != CHECKPOINT_FORMAT:
         raise EngineFileError(f"the checkpoint {path} is of another version; remove it to begin anew")

@@ -93,52 +93,38 @@ def read_pairs(data: Path) -> Pairs:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FoldAnswers:
-    """What each fold's network says about every take, trained on or not."""
-
-    vectors: NDArray[np.float32]
-    """(folds, n, 64)."""
-    logits: NDArray[np.float32]
-    """(folds, n, 7)."""
-
-    def held_out(self, folds: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n, 7): logits of each take by the network that never saw its actor."""
-        return self.logits[folds, np.arange(len(folds))]
-
-
 class StandIn(nn.Module):
-    """Numbers to a vector and logits."""
+    """Numbers to logits."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__()
-        self.to_vector = nn.Sequential(
+        self.layers = nn.Sequential(
             nn.Dropout(0.1),
             nn.Linear(numbers, _HIDDEN),
             nn.ReLU(),
             nn.Dropout(0.3),
             nn.Linear(_HIDDEN, VECTOR),
             nn.ReLU(),
+            nn.Linear(VECTOR, len(LABELS)),
         )
-        self.to_logits = nn.Linear(VECTOR, len(LABELS))
 
-    def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        vector = self.to_vector(numbers)
-        return vector, self.to_logits(vector)
+    def forward(self, numbers: Tensor) -> Tensor:
+        logits: Tensor = self.layers(numbers)
+        return logits
 
 
-def answers_by_fold(
+def held_out_answers(
     numbers: NDArray[np.float32], truth: NDArray[np.int64], folds: NDArray[np.int64], *, seed: int
-) -> FoldAnswers:
-    """Train one stand-in per fold on the other folds' actors; ask each about every take."""
-    parts = [stand_in_answers(numbers, truth, folds != fold, seed=seed) for fold in range(FOLDS)]
-    return FoldAnswers(np.stack([vector for vector, _ in parts]), np.stack([logits for _, logits in parts]))
+) -> NDArray[np.float32]:
+    """(n, 7): train one stand-in per fold on the other folds' actors, and ask it about those of its own."""
+    said = [stand_in_answers(numbers, truth, folds != fold, seed=seed) for fold in range(FOLDS)]
+    return np.stack(said)[folds, np.arange(len(folds))]
 
 
 def stand_in_answers(
     numbers: NDArray[np.float32], truth: NDArray[np.int64], train: NDArray[np.bool_], *, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Vectors and logits of all takes by a stand-in trained on some.
+) -> NDArray[np.float32]:
+    """(n, 7): logits of all takes by a stand-in trained on some.
 
     Numbers are standardised by the takes that are trained on: nothing is known of an actor beforehand.
     """
@@ -149,8 +135,8 @@ def stand_in_answers(
         network = StandIn(numbers.shape[1])
         _learn_stand_in(network, scaled[torch.from_numpy(train)], torch.from_numpy(truth[train]))
     with torch.inference_mode():
-        vector, logits = network.eval()(scaled)
-    return vector.numpy(), logits.numpy()
+        found: NDArray[np.float32] = network.eval()(scaled).numpy()
+    return found
 
 
 def _learn_stand_in(network: StandIn, numbers: Tensor, truth: Tensor, noise: float = 0.2) -> None:
@@ -161,9 +147,7 @@ def _learn_stand_in(network: StandIn, numbers: Tensor, truth: Tensor, noise: flo
     for _ in range(_EPOCHS):
         for at in torch.randperm(len(truth)).split(_BATCH):  # type: ignore[no-untyped-call]
             blurred = numbers[at] + noise * torch.randn(len(at), numbers.shape[1])
-            loss = functional.cross_entropy(
-                network(blurred)[1], truth[at], weight=weight, label_smoothing=0.1
-            )
+            loss = functional.cross_entropy(network(blurred), truth[at], weight=weight, label_smoothing=0.1)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -21,6 +21,7 @@ from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.stopwatch import wall_ns
 from liveaffect.engines.training.augment_samples import heard
 from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.listen import pieces_of
 
 GROUP = 128
 """Recordings in one file of the bank."""
@@ -100,12 +101,6 @@ def filled(
     return _read(sounds, parts)
 
 
-def cut(samples: NDArray[np.floating], piece: int, hop: int) -> NDArray[np.float32]:
-    """(pieces, piece): on the live grid, silence before the first sound."""
-    sound = np.pad(np.asarray(samples, np.float32), (piece - hop, max(0, hop - len(samples))))
-    return np.lib.stride_tricks.sliding_window_view(sound, piece)[::hop].copy()
-
-
 def spoken(samples: NDArray[np.floating], hop: int, pieces: int) -> NDArray[np.float32]:
     """(pieces,): which share of the newest part of each piece is speech, by its loudness."""
     step = round(LEVEL_STEP_S * SAMPLE_RATE)
@@ -123,7 +118,7 @@ def _write(path: Path, network: StatisticsVoice, sounds: Sequence[Sound], copy: 
         samples = np.asarray(one.samples, np.float32)[: round(LONGEST_S * SAMPLE_RATE)]
         if copy:
             samples = heard(samples, rng)
-        pieces = cut(samples, sound.piece, sound.hop)
+        pieces = pieces_of(samples, sound.piece, sound.hop, sound.lead)
         hiss = np.asarray(rng.normal(0, 10 ** rng.uniform(-5.5, -3.5), pieces.shape[1]), np.float32)
         shares = spoken(samples, sound.hop, len(pieces)) * (one.take is not None)
         found.append((*_asked(network, pieces + hiss), shares))
@@ -183,4 +178,4 @@ def _fingerprint(network: StatisticsVoice, sounds: Sequence[Sound]) -> str:
     return f"{network.name}-{digest.hexdigest()[:12]}"
 
 
-__all__ = ["NOTHING", "PieceBank", "Sound", "cut", "filled", "spoken"]
+__all__ = ["NOTHING", "PieceBank", "Sound", "filled", "spoken"]

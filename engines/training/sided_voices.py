@@ -7,36 +7,20 @@ small corpus are far from what was asked for; that is the price of sides that no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import corpora_voices, sound_store, splits
+from liveaffect.engines.training import corpora_voices, splits
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.listen import Heard
-from liveaffect.engines.training.replay_statistics import Replay
-from liveaffect.engines.training.scores import unweighted_recall
-from liveaffect.engines.training.voice_batches import Recording, recorded
 
 CALIBRATE_SHARE, TEST_SHARE = 0.15, 0.15
 SMOKE_SPEAKERS, SMOKE_TAKES = 2, 24
 """Of each side and corpus, and of each of those speakers."""
-UNHEARD = len(LABELS)
-"""The column of `pooled_scores` for recordings in which no speech was heard."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RecordedVoices:
-    """All recordings, as one network's front end hears them."""
-
-    sides: Mapping[str, list[Recording]]
-    corpora: tuple[str, ...]
-    digest: str
-    """Of all sides, as frozen."""
+def voice_side(speaker: str) -> str:
+    """The side of a speaker, for ever the same."""
+    return splits.side_of(speaker, calibrate=CALIBRATE_SHARE, test=TEST_SHARE)
 
 
 def sided(
@@ -46,29 +30,20 @@ def sided(
 
     `add` freezes a corpus that the file does not know yet.
     """
-    sides, digests = {}, []
+    sides: dict[str, str] = {}
+    digests = []
     for corpus, these in takes.items():
-        for take in these:
-            sides[take.speaker] = splits.side_of(take.speaker, calibrate=CALIBRATE_SHARE, test=TEST_SHARE)
+        sides |= {take.speaker: voice_side(take.speaker) for take in these}
         members = [splits.Member(take.name, take.speaker, sides[take.speaker]) for take in these]
         digests.append(splits.freeze(frozen, corpus, members, add=add))
     return sides, hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def voices(
-    takes: Mapping[str, Sequence[Take]],
-    sides: tuple[dict[str, str], str],
-    replay: Replay,
-    cache: Path,
-    report: Callable[[str], None],
-) -> RecordedVoices:
-    """Decode takes, or find them decoded, and compute their log spectra."""
-    parts: dict[str, list[Recording]] = {side: [] for side in splits.SIDES}
-    for these in takes.values():
-        for recording in recorded(these, sound_store.load_takes(these, cache, report), replay):
-            if recording.take is not None:
-                parts[sides[0][recording.take.speaker]].append(recording)
-    return RecordedVoices(parts, tuple(takes), sides[1])
+def on_side(takes: Mapping[str, Sequence[Take]], side: str, frozen: Path) -> dict[str, list[Take]]:
+    """The takes of one side, corpora without any left out; the sides must be those frozen."""
+    sides, _ = sided(takes, frozen, add=False)
+    held = {corpus: [t for t in these if sides[t.speaker] == side] for corpus, these in takes.items()}
+    return {corpus: these for corpus, these in held.items() if these}
 
 
 def found_in(data: Path) -> dict[str, list[Take]]:
@@ -87,35 +62,3 @@ def few(takes: Sequence[Take], sides: Mapping[str, str]) -> list[Take]:
             mine = [take for take in takes if take.speaker == speaker]
             chosen += mine[:: max(1, len(mine) // SMOKE_TAKES)][:SMOKE_TAKES]
     return chosen
-
-
-def of_corpora(recordings: Sequence[Recording]) -> dict[str, list[int]]:
-    """Which recordings belong to which corpus."""
-    found: dict[str, list[int]] = {}
-    for index, one in enumerate(recordings):
-        if one.take is not None:
-            found.setdefault(one.take.corpus, []).append(index)
-    return found
-
-
-def recalls(recordings: Sequence[Recording], answers: Sequence[Heard]) -> dict[str, float]:
-    """Unweighted recall of each corpus, among the labels that it has."""
-    found = {}
-    for corpus, at in of_corpora(recordings).items():
-        truth = np.array([recordings[i].label for i in at])
-        scores = pooled_scores([answers[i] for i in at], np.unique(truth))
-        found[f"recall_{corpus}"] = unweighted_recall(truth, scores.argmax(1), scores.shape[1])
-    return found
-
-
-def pooled_scores(answers: Sequence[Heard], among: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n, 8): probabilities of the labels that a corpus has, and of having heard no speech at all."""
-    scores = np.zeros((len(answers), UNHEARD + 1))
-    for row, answer in zip(scores, answers, strict=True):
-        pooled = answer.pooled()
-        if pooled is None:
-            row[UNHEARD] = 1.0
-            continue
-        raised = np.exp(pooled[among] - pooled[among].max())
-        row[among] = raised / raised.sum()
-    return scores

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build.export_onnx import export
@@ -31,21 +32,21 @@ from liveaffect.engines.training import (
     evaluate_fusion,
     pairs,
     splits,
-    voice_answers,
 )
+from liveaffect.engines.training.archive import read_tables
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.fit_fusion import (
     BOTH,
     PRESET,
-    Opinions,
     evidence_of,
     fit_late_masked,
     fusion_temperature,
 )
-from liveaffect.engines.training.pairs import FoldAnswers
+from liveaffect.engines.training.listen import ask_about
 from liveaffect.engines.training.ship import source_commit
 from liveaffect.engines.training.sided_voices import found_in, sided
+from liveaffect.engines.training.voice_answers import COLD, FOLDS_OF, read_answers
 
 EPOCHS, SMOKE_EPOCHS = 40, 5
 Report = Callable[[str], None]
@@ -60,7 +61,7 @@ class FusionOptions:
     seed: int = 0
     epochs: int = EPOCHS
     voices: Path | None = None
-    """The answers of fold-wise voice networks; without it a stand-in over statistics of the sound."""
+    """The archive with what fold-wise heads said; without it a stand-in over statistics of the sound."""
     networks: Path = manifests.SHIPPED
     """The folder with the face and the voice network that will be joined."""
 
@@ -79,7 +80,8 @@ def train_fusion(
     digest = splits.read_splits(frozen)["ravdess"]["sha256"]
     train = real.sides == "train"
     report(f"{int(train.sum())} pairs of {len(set(np.array(real.actors)[train]))} actors to learn from")
-    learnt = learnt_gains(real, voice_answers.of_folds(real, options.voices, seed), seed, epochs)
+    voice = manifests.read(networks / "voice.json").preset if (networks / "voice.json").exists() else ""
+    learnt = learnt_gains(real, of_folds(real, options.voices, voice, seed), seed, epochs)
     temperature = temperatures(networks, data, learnt, report)
     learnt.temperature[:2] = torch.tensor([temperature["face"], temperature["voice"]])
     training = {
@@ -89,7 +91,7 @@ def train_fusion(
         "seed": seed,
         "commit": source_commit(),
         "epochs": epochs,
-        "voices": _voices_told(options.voices),
+        "voices": voices_told(options.voices, voice),
         "networks": _networks_joined(networks),
         "temperature": {name: round(value, 4) for name, value in temperature.items()},
     }
@@ -103,19 +105,65 @@ def train_fusion(
 
 
 def _refuse_vectors(preset: str) -> None:
-    if preset not in (PRESET, "live"):
+    if preset != PRESET:
         raise EngineFileError(
             f"a fusion '{preset}' is learnt from the vectors of the networks it joins, and no pairs of "
-            f"those are at hand; train '{PRESET}', or compare all with benchmarks/accuracy/ablate_fusion.py"
+            f"those are at hand; train '{PRESET}'"
         )
 
 
-def learnt_gains(real: pairs.Pairs, voices: FoldAnswers, seed: int, epochs: int) -> LateMaskedFusion:
+def fold_tables(voices: Path, preset: str) -> list[str]:
+    """What heads of one preset said, fold by fold; those of the full voice where nobody ran its own.
+
+    Raises CorpusError if the archive lacks a fold.
+    """
+    try:
+        tables = read_tables(voices)
+        if FOLDS_OF.format(preset=preset, run=0) not in tables:
+            preset = "whisper"
+        return [tables[FOLDS_OF.format(preset=preset, run=run)] for run in range(pairs.FOLDS)]
+    except (OSError, ValueError, KeyError) as err:
+        raise corpora_voices.CorpusError(
+            f"{voices} has no answers of five folds of '{preset}': {err}"
+        ) from err
+
+
+def of_folds(real: pairs.Pairs, voices: Path | None, preset: str, seed: int) -> NDArray[np.float32]:
+    """(n, 7): what a voice network says of each pair that never heard its actor; without any a stand-in.
+
+    Raises CorpusError if the archive `voices` lacks a fold or a take.
+    """
+    if voices is None:
+        return pairs.held_out_answers(real.sound, real.truth, real.folds, seed=seed)
+    said = [read_answers(text) for text in fold_tables(voices, preset)]
+    logits = {
+        (run, one.name[3:]): one.logits
+        for run, these in enumerate(said)
+        for one in these
+        if (one.corpus, one.known) == ("ravdess", COLD)
+    }
+    wanted = list(zip(real.folds.tolist(), real.names, strict=True))
+    if missing := [name for fold, name in wanted if (fold, name) not in logits]:
+        raise corpora_voices.CorpusError(
+            f"{voices} lacks {len(missing)} of {len(real)} takes in the folds that leave them out, "
+            f"the first is '{missing[0]}'"
+        )
+    return np.nan_to_num(np.array([logits[key] for key in wanted], np.float32))
+
+
+def voices_told(voices: Path | None, preset: str) -> str:
+    """Which answers of voice networks were used."""
+    if voices is None:
+        return "a stand-in over statistics of the sound"
+    digest = hashlib.sha256("".join(fold_tables(voices, preset)).encode()).hexdigest()
+    return f"heads of folds, SHA-256 of their answers {digest}"
+
+
+def learnt_gains(real: pairs.Pairs, voices: NDArray[np.float32], seed: int, epochs: int) -> LateMaskedFusion:
     """The fusion learnt from what networks say about train-side actors whom they never saw."""
-    folds, train = real.folds, real.sides == "train"
-    faces = pairs.answers_by_fold(real.face, real.truth, folds, seed=seed)
-    held_out = [Opinions(said.vectors[0], said.held_out(folds)) for said in (faces, voices)]
-    given = evidence_of(held_out[0], held_out[1], train, BOTH)
+    train = real.sides == "train"
+    faces = pairs.held_out_answers(real.face, real.truth, real.folds, seed=seed)
+    given = evidence_of(faces[train], voices[train], BOTH)
     return fit_late_masked(given, real.truth[train], seed=seed, epochs=epochs)
 
 
@@ -136,7 +184,7 @@ def temperatures(folder: Path, data: Path, learnt: LateMaskedFusion, report: Rep
         )
         report(f"temperature of '{network.name}' on {len(known)} pictures: {found['face']:.3f}")
     if (folder / "voice.json").exists():
-        asked = voice_answers.ask(folder, found_in(data), "calibrate", _sides_of(folder), report)
+        asked = ask_about(folder, found_in(data), "calibrate", _sides_of(folder), report)
         found["voice"] = fusion_temperature(
             torch.from_numpy(asked.logits), torch.from_numpy(asked.truth), balanced=False
         )
@@ -146,12 +194,6 @@ def temperatures(folder: Path, data: Path, learnt: LateMaskedFusion, report: Rep
 
 def _sides_of(folder: Path) -> Path:
     return splits.FROZEN if folder == manifests.SHIPPED else folder / splits.FROZEN.name
-
-
-def _voices_told(voices: Path | None) -> str:
-    if voices is None:
-        return "a stand-in over statistics of the sound"
-    return f"fold-wise networks, SHA-256 of their answers {hashlib.sha256(voices.read_bytes()).hexdigest()}"
 
 
 def _networks_joined(folder: Path) -> dict[str, Any]:

@@ -1,226 +1,294 @@
-"""Trains a voice network on acted speech so that it knows people it never heard, from their first second on.
+"""Makes the voice networks: layers that hear, and behind them a head that judges.
 
-What it learns from is what it will be given live: pieces on the live grid, normalised by running statistics
-that start cold, pooled under its own weights. What it is judged by is the live procedure itself, with the
-network deciding what is speech.
+The small network first learns what Whisper's layers say (`distil_voice`), then what people call it
+(`tune_voice`); the full one has Whisper's own. Then the layers stand still and everything behind them is
+fitted: prior, head, judge of speech, and the temperature that makes a probability mean what it says. Nothing
+is learnt from speakers of the sides calibrate and test; on the first the temperature is fitted.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch.nn import functional
 
+from liveaffect.engines import manifest as manifests
+from liveaffect.engines import whisper
 from liveaffect.engines.build.export_onnx import export
+from liveaffect.engines.build.fusion_beside import write_beside
 from liveaffect.engines.build.quantize import quantize
-from liveaffect.engines.model.heads import VoiceNetwork
-from liveaffect.engines.protocol import Tensors
-from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import loop, sound_store, splits, synthetic_sounds
-from liveaffect.engines.training.augment_sound import Strength
-from liveaffect.engines.training.corpora_voices import LICENCES
-from liveaffect.engines.training.listen import Heard, asking, listen
-from liveaffect.engines.training.replay_statistics import Replay
+from liveaffect.engines.manifest import SHIPPED
+from liveaffect.engines.model import presets
+from liveaffect.engines.model.voice_statistics import StatisticsHead, StatisticsVoice
+from liveaffect.engines.model.voice_student import VoiceStudent
+from liveaffect.engines.model.voice_whisper import VoiceWhisper
+from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.engines.protocol import EngineError, Tensors
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.stopwatch import wall_ns
+from liveaffect.engines.training import (
+    loop,
+    piece_bank,
+    sound_store,
+    speech_judge,
+    splits,
+    synthetic_sounds,
+    voice_heads,
+)
+from liveaffect.engines.training.corpora_voices import LICENCES, Take
+from liveaffect.engines.training.distil_voice import DistilTask, Pupil, Sounds
+from liveaffect.engines.training.listen import listen, pieces_of
+from liveaffect.engines.training.piece_bank import PieceBank, Sound
 from liveaffect.engines.training.ship import source_commit
-from liveaffect.engines.training.sided_voices import RecordedVoices, few, found_in, recalls, sided, voices
-from liveaffect.engines.training.taught_voice import TEACHERS, Teachers, ready_taught, taught
-from liveaffect.engines.training.voice_batches import Batches, Drawing, Recording, VoiceBatch, unspoken
-from liveaffect.engines.training.voice_loss import class_weights, loss
-from liveaffect.engines.training.voice_windows import WideBatches, Windows
+from liveaffect.engines.training.sided_voices import few, found_in, sided
+from liveaffect.engines.training.tune_voice import Labelled, TuneTask, with_head
+from liveaffect.engines.training.voice_heads import HeadSchedule, Voices
 
-NOISES_EACH = 12
-"""Made sounds without speech, of every kind."""
-WATCH_EVERY = 5
-"""Epochs between two looks at people who are not trained on."""
+TRAINED_PRESETS = ("student", "whisper")
+DISTIL_EPOCHS, TUNE_EPOCHS = 50, 30
+DISTIL_RATE, TUNE_RATE, AVERAGE = 2e-3, 1e-3, 0.995
+COPIES = 2
+"""Each recording as it is, and once somewhere else."""
+NOISES_EACH, NOISES_SEED = 12, 1
 QUANTISE_EACH = 8
 """Recordings of each label that INT8 is calibrated on."""
-EPOCHS, SMOKE_EPOCHS = 12, 2
-"""Of every teacher and of the network that learns from them."""
-SMOKE_TEACHERS = 1
-RATE, AVERAGE = 2e-3, 0.995
-WARM_UP = 0.1
-"""Share of the steps in which the rate rises. When it is up after a few dozen, wide networks start badly."""
+SMOKE_STEPS, SMOKE_BATCH = 2, 4
+TEMPERATURES = np.geomspace(0.4, 4.0, 60)
+_FAR = -1e4
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """What is special about learning voices."""
+class VoiceOptions:
+    """What is made, and for how long."""
 
-    batch: int = 24
-    strength: Strength = field(default_factory=Strength)
-    drawing: Drawing = field(default_factory=Drawing)
-
-
-@dataclass(frozen=True, slots=True)
-class WideRecipe:
-    """The same for networks whose pieces hold their own past."""
-
-    batch: int = 64
-    """Pieces, not recordings."""
-    windows: Windows = field(default_factory=Windows)
-
-
-def recipe_for(replay: Replay) -> Recipe | WideRecipe:
-    """The one that fits a network's pieces."""
-    return Recipe() if replay.preset.newest is None else WideRecipe()
+    whisper: Path
+    """The folder with the `model.bin` that the layers, or what they learn from, are taken from."""
+    preset: str = "student"
+    smoke: bool = False
+    """A small part of everything, to see that it works."""
+    seed: int = 0
+    epochs: int | None = None
+    """Of both trainings of the small network, where they are not the usual ones."""
+    limit_s: float = math.inf
+    """Ends after it; the same call goes on."""
+    threads: int = 1
 
 
-class VoiceTask:
-    """For `loop.train`: batches of pieces whose recordings have labels."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Corpora:
+    """All recordings with the side of each speaker, and what that was hashed to."""
 
-    def __init__(
-        self,
-        train: Sequence[Recording],
-        watched: Sequence[Recording],
-        replay: Replay,
-        recipe: Recipe | WideRecipe,
-        name: str,
-    ) -> None:
-        sounds = [s for kind in synthetic_sounds.bank(NOISES_EACH, seed=1).values() for s in kind]
-        noises = unspoken(sounds, replay)
-        self._batches: Batches | WideBatches
-        if isinstance(recipe, WideRecipe):
-            self._batches = WideBatches(train, noises, replay, recipe.windows)
-            self._weights = torch.ones(len(LABELS))  # Rare labels are drawn more often instead.
-        else:
-            self._batches = Batches(train, noises, replay, recipe.strength, recipe.drawing)
-            self._weights = class_weights([recording.label for recording in train])
-        self._watched, self._replay, self._recipe = watched, replay, recipe
-        self._epoch = 0
-        self._teachers: Teachers | None = None
-        self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
-        self.steps = self._batches.steps(recipe.batch)
+    takes: Mapping[str, Sequence[Take]]
+    sounds: tuple[Sound, ...]
+    sides: Mapping[str, str]
+    digest: str
 
-    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[VoiceBatch]:
-        """Every recording once, never heard twice in the same room."""
-        self._epoch = epoch
-        for indices in self._batches.order(rng, self._recipe.batch):
-            yield self._batches.make(indices, rng)
-
-    def learn_from(self, teachers: Teachers) -> None:
-        """Ask them about every batch from now on."""
-        self._teachers = teachers
-        self.name = f"{self.name}/{teachers.digest}"
-
-    def loss(self, network: nn.Module, batch: VoiceBatch) -> Tensor:
-        """Whole recordings, single pieces, and what is speech."""
-        batch = batch.to(str(next(network.parameters()).device))
-        told = self._teachers.said(batch) if self._teachers else None
-        return loss(
-            network(batch.power, batch.mean, batch.istd), batch, self._weights.to(batch.power.device), told
-        )
-
-    def figures(self, network: nn.Module) -> Mapping[str, float]:
-        """Recall on people not trained on, heard as live; every few epochs, because it takes a while."""
-        if not self._watched or (self._epoch + 1) % WATCH_EVERY:
-            return {}
-        assert isinstance(network, VoiceNetwork)
-        return recalls(self._watched, heard_from_cold(network, self._watched, self._replay))
+    def on(self, side: str) -> list[Sound]:
+        """The recordings of one side."""
+        return [one for one in self.sounds if one.take is not None and self.sides[one.take.speaker] == side]
 
 
-def heard_from_cold(network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay) -> list[Heard]:
-    """Each recording from cold, by a network in the form `replaying` gave it."""
-    return listen(asking(network), [replay.cut(one.picture) for one in recordings], replay.preset.hop)
+def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report = _log.info) -> Path | None:
+    """Make a voice network from the corpora in `data`, or go on; network, manifest and a fusion beside it.
 
-
-def voice_schedule(
-    *,
-    smoke: bool = False,
-    seed: int = 0,
-    epochs: int | None = None,
-    limit_s: float = math.inf,
-    threads: int = 0,
-) -> loop.Schedule:
-    """How long and where to train: on a GPU if there is one."""
-    return loop.Schedule(
-        epochs=epochs or (SMOKE_EPOCHS if smoke else EPOCHS),
-        rate=RATE,
-        warm_up=WARM_UP,
-        average=AVERAGE,
-        seed=seed,
-        device=loop.best_device(),
-        limit_s=limit_s,
-        threads=threads,
-    )
-
-
-def train_voice(
-    data: Path,
-    out: Path,
-    *,
-    preset: str = "live-wide",
-    smoke: bool = False,
-    schedule: loop.Schedule | None = None,
-    report: Report = _log.info,
-) -> Path | None:
-    """Train on the corpora in `data`, or go on; then write network and manifest into `out`.
-
-    The manifest's path, or None when the schedule's time limit came first: the same call goes on then.
-    `smoke` is a small part of everything, to see that it works.
+    The manifest's path, or None when the time limit came first: the same call goes on then. Raises
+    EngineError for a preset that is not trained here.
     """
-    schedule = schedule or voice_schedule(smoke=smoke)
+    if options.preset not in TRAINED_PRESETS:
+        raise EngineError(
+            f"the voice preset '{options.preset}' is not trained here; {' and '.join(TRAINED_PRESETS)} are"
+        )
+    torch.set_num_threads(options.threads)
+    start_ns = wall_ns()
+
+    def left_s() -> float:
+        return options.limit_s - (wall_ns() - start_ns) * 1e-9
+
     out.mkdir(parents=True, exist_ok=True)
-    replay = Replay(ready_taught(preset, schedule.seed).sound)
-    report(f"reading the voices in {data}")
-    takes = found_in(data)
-    sides = sided(takes, out / splits.FROZEN.name)
-    if smoke:
-        takes = {corpus: few(these, sides[0]) for corpus, these in takes.items()}
-    found = voices(takes, sides, replay, sound_store.default_folder(), report)
-    train, watched = found.sides["train"], found.sides["calibrate"]
-    report(f"{len(train)} recordings to train on, {len(watched)} to watch")
-    recipe = recipe_for(replay)
-    task = VoiceTask(train, watched, replay, recipe, f"voice-{preset}-{found.digest[:12]}")
-    teachers = SMOKE_TEACHERS if smoke else TEACHERS
-    outcome, before = taught(preset, task, schedule, out, teachers=teachers, report=report)
-    if not outcome.finished:
-        report("the time is up; the same command goes on from here")
+    corpora = read_corpora(data, out / splits.FROZEN.name, smoke=options.smoke, report=report)
+    network = with_layers(options, corpora, out, left_s, report)
+    if network is None:
         return None
-    training = {
-        **described_voice(found, train),
-        "seed": schedule.seed,
+    noises = synthetic_sounds.bank(1 if options.smoke else NOISES_EACH, NOISES_SEED)
+    sounds = [*corpora.sounds, *(Sound(samples) for kind in noises.values() for samples in kind)]
+    copies = 1 if options.smoke else COPIES
+    bank = piece_bank.filled(network, sounds, copies, out / "bank", limit_s=left_s(), report=report)
+    if bank is None:
+        return None
+    schedule = HeadSchedule(seed=options.seed)
+    schedule = replace(schedule, steps=20, batch=8) if options.smoke else schedule
+    training: dict[str, Any] = {
+        "corpora": list(corpora.takes),
+        "licence": "; ".join(dict.fromkeys(LICENCES[corpus] for corpus in corpora.takes)),
+        "splits": corpora.digest,
+        **fit_behind_layers(network, bank, corpora.sides, schedule),
+        "seed": options.seed,
         "commit": source_commit(),
-        "epochs": schedule.epochs,
-        "recipe": asdict(recipe),
-        "teachers": len(before),
+        "recipe": asdict(schedule),
     }
-    path = export("voice", preset, out, state=outcome.state, training=training)
-    assert isinstance(outcome.network, VoiceNetwork)
-    quantize(path, voice_batches(outcome.network, watched or train, replay))
-    report(f"wrote {path} and its networks")
+    small = isinstance(network, VoiceStudent)
+    if small:
+        distilled, tuned = (epochs_of(options, usual) for usual in (DISTIL_EPOCHS, TUNE_EPOCHS))
+        training |= {"distilled_epochs": distilled, "tuned_epochs": tuned}
+    path = export("voice", options.preset, out, state=network.state_dict(), training=training)
+    if small:
+        quantize(path, int8_batches(path, corpora.on("calibrate") or corpora.on("train")))
+    write_beside(SHIPPED, out)
+    report(f"wrote {path}, its networks and a fusion beside them")
     return path
 
 
-def described_voice(found: RecordedVoices, train: Sequence[Recording]) -> dict[str, Any]:
-    """What the manifest says of the voices behind the weights."""
+def read_corpora(data: Path, frozen: Path, *, smoke: bool = False, report: Report = _log.info) -> Corpora:
+    """Every corpus in a data folder, decoded."""
+    takes = found_in(data)
+    sides, digest = sided(takes, frozen)
+    if smoke:
+        takes = {corpus: few(these, sides) for corpus, these in takes.items()}
+    cache = sound_store.default_folder()
+    sounds = [
+        Sound(samples, take)
+        for these in takes.values()
+        for take, samples in zip(these, sound_store.load_takes(these, cache, report), strict=True)
+    ]
+    return Corpora(takes, tuple(sounds), sides, digest)
+
+
+def full_network(folder: Path) -> VoiceWhisper:
+    """A network on Whisper's layers, nothing behind them."""
+    network = presets.build("voice", "whisper")
+    assert isinstance(network, VoiceWhisper)
+    network.ears.take(whisper.read(folder, whisper.KNOWN[network.preset.whisper]))
+    return network.eval()
+
+
+def learnt_layers(folder: Path, seed: int = 0) -> VoiceStudent:
+    """The small network with the layers that a training in `folder` stopped at, nothing behind them."""
+    state = loop.read_checkpoint(folder / loop.CHECKPOINT)["averaged"]
+    pupil = Pupil(new_student(seed), state["tell.weight"].shape[0])
+    pupil.load_state_dict(state)
+    return pupil.student.eval()
+
+
+def new_student(seed: int) -> VoiceStudent:
+    """A small network that knows nothing."""
+    student = presets.build("voice", "student", seed=seed)
+    assert isinstance(student, VoiceStudent)
+    return student
+
+
+def with_layers(
+    options: VoiceOptions, corpora: Corpora, out: Path, left_s: Callable[[], float], report: Report
+) -> StatisticsVoice | None:
+    """The network with its layers in place; the small one's are learnt. None when the time was up."""
+    teacher = full_network(options.whisper)
+    if options.preset == "whisper":
+        return teacher
+    with_head(teacher, SHIPPED / "full" / "voice.onnx")
+    everything = Sounds.of(
+        [one.samples for one in corpora.on("train")],
+        [one.samples for one in corpora.on("calibrate") or corpora.on("train")],
+        smoke=options.smoke,
+    )
+    steps = {"steps": SMOKE_STEPS, "batch": SMOKE_BATCH} if options.smoke else {}
+    distil = DistilTask(everything, teacher, **steps)
+    pupil = Pupil(new_student(options.seed), distil.told)
+
+    def plan(rate: float, epochs: int) -> loop.Schedule:
+        return loop.Schedule(
+            epochs=epochs_of(options, epochs),
+            rate=rate,
+            average=AVERAGE,
+            seed=options.seed,
+            threads=options.threads,
+            limit_s=left_s(),
+        )
+
+    report("the small network learns what Whisper's layers say")
+    heard = loop.train(pupil, distil, plan(DISTIL_RATE, DISTIL_EPOCHS), out / "distilled", report=report)
+    if not heard.finished:
+        return None
+    report("the small network learns what people call it")
+    task = TuneTask(
+        distil,
+        Labelled(corpora.on("train")),
+        Labelled(corpora.on("calibrate") or corpora.on("train")),
+        f"tune-{options.seed}",
+    )
+    pupil.load_state_dict(heard.state)
+    tuned = loop.train(pupil, task, plan(TUNE_RATE, TUNE_EPOCHS), out / "tuned", report=report)
+    return learnt_layers(out / "tuned", options.seed) if tuned.finished else None
+
+
+def epochs_of(options: VoiceOptions, usual: int) -> int:
+    """How many epochs one training of the small network has."""
+    return options.epochs or (1 if options.smoke else usual)
+
+
+def fit_behind_layers(
+    network: StatisticsVoice, bank: PieceBank, sides: Mapping[str, str], schedule: HeadSchedule
+) -> dict[str, Any]:
+    """Fit prior, head, judge of speech and temperature on the train side; what the manifest says of it."""
+    side = np.array([sides.get(speaker, "") for speaker in bank.speaker])
+    chosen = side == "train"
+    measure = voice_heads.measure_of(bank, chosen)
+    voices = Voices(bank, measure)
+    head = voice_heads.fit(voices, chosen, network.head_preset, schedule)
+    network.head.load_state_dict(head.state_dict())
+    network.believe(measure.mean, measure.deviation)
+    speech_judge.fit(bank, chosen, network.speech, seed=schedule.seed)
+    hop_s = network.sound.hop / SAMPLE_RATE
+    watched = np.flatnonzero((side == "calibrate") & (bank.copy == 0))
+    temperature = fitted_temperature(voices, head, watched, hop_s) if len(watched) else 1.0
+    with torch.no_grad():
+        network.head.decide.weight.div_(temperature)
+        network.head.decide.bias.div_(temperature)
+    network.eval()
     return {
-        "corpora": list(found.corpora),
-        "licence": "; ".join(dict.fromkeys(LICENCES[corpus] for corpus in found.corpora)),
-        "splits": found.digest,
-        "recordings": len(train),
-        "speakers": sorted({one.take.speaker for one in train if one.take}),
+        "speakers": sorted(set(bank.speaker[chosen])),
+        "recordings": int((chosen & (bank.copy == 0)).sum()),
+        "temperature": temperature,
     }
 
 
-def voice_batches(
-    network: VoiceNetwork, recordings: Sequence[Recording], replay: Replay, seed: int = 0
-) -> Iterator[Tensors]:
+def fitted_temperature(voices: Voices, head: StatisticsHead, rows: NDArray[np.int64], hop_s: float) -> float:
+    """By which pooled logits are divided so that they mean what they say, every corpus counting alike."""
+    bank, possible = voices.bank, voices.possible()
+    corpus, logits, asked = bank.corpus, list[NDArray[np.float32]](), list[int]()
+    for known in (False, True):
+        for row, said in voice_heads.asked(voices, head, rows, hop_s, known=known).items():
+            if (pooled := said.pooled()) is not None:
+                logits.append(pooled)
+                asked.append(row)
+    stacked = torch.from_numpy(np.stack(logits)).masked_fill(~possible[asked], _FAR)
+    truth = torch.from_numpy(bank.label[asked])
+    share = torch.tensor([1.0 / (corpus[rows] == corpus[row]).sum() for row in asked])
+    losses = [
+        float((functional.cross_entropy(stacked / t, truth, reduction="none") * share).sum())
+        for t in TEMPERATURES
+    ]
+    return float(TEMPERATURES[int(np.argmin(losses))])
+
+
+def int8_batches(path: Path, sounds: Sequence[Sound], seed: int = 0) -> Iterator[Tensors]:
     """Pieces for INT8 as they come live: real voices in their running statistics, label by label."""
-    rng = np.random.default_rng(seed)
-    for label in range(len(LABELS)):
-        at = [i for i, one in enumerate(recordings) if one.label == label]
-        if not at:
-            continue
-        chosen = [recordings[i] for i in rng.choice(at, min(len(at), QUANTISE_EACH), replace=False)]
-        for one, answer in zip(chosen, heard_from_cold(network, chosen, replay), strict=True):
-            yield {"samples": replay.samples(one.samples), "mean": answer.mean, "istd": answer.istd}
+    found, rng = manifests.read(path), np.random.default_rng(seed)
+    recipe = found.recipe
+    with closing(OnnxEngine(found, path.parent)) as engine:
+        for label in range(len(LABELS)):
+            mine = [one for one in sounds if one.label == label]
+            chosen = rng.permutation(len(mine))[:QUANTISE_EACH]
+            recordings = [np.asarray(mine[at].samples, np.float32) for at in chosen]
+            for sound, heard in zip(recordings, listen(engine.infer, recipe, recordings), strict=True):
+                pieces = pieces_of(sound, recipe.piece, recipe.hop, recipe.lead)
+                yield {"samples": pieces.copy(), "mean": heard.mean, "istd": heard.istd}

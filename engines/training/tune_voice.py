@@ -1,16 +1,12 @@
 """Teaches the small voice network what emotions sound like, with the full one's ears and opinion beside it.
 
-Labelled recordings are few and their speakers fewer, so labels alone would be learnt by heart. Every batch therefore
-asks three things of the same pieces: what Whisper's layers say moment by moment, what the full voice
-thinks and, where there is one, what the label is, with the speaker's statistics known to some degree.
-
-    python -m liveaffect.engines.training.tune_voice --data DIR --whisper DIR --student DIR --out OUT
+Labelled recordings are few and their speakers fewer, so labels alone would be learnt by heart. Every batch
+therefore asks three things of the same pieces: what Whisper's layers say moment by moment, what the full
+voice thinks and, where there is one, what the label is, with the speaker's statistics known to some degree.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,21 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from liveaffect.engines import whisper
-from liveaffect.engines.manifest import SHIPPED
-from liveaffect.engines.model import presets
 from liveaffect.engines.model.voice_student import VoiceStudent
 from liveaffect.engines.model.voice_whisper import VoiceWhisper
 from liveaffect.engines.recipe import LABELS, Statistics
-from liveaffect.engines.training import corpora_voices, distil_voice, loop, sound_store, splits
 from liveaffect.engines.training.augment_samples import heard
-from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.distil_voice import DistilTask, Pupil, Samples
+from liveaffect.engines.training.distil_voice import DistilTask, Pupil
+from liveaffect.engines.training.piece_bank import Sound
 from liveaffect.engines.training.scores import unweighted_recall
 
 ANYTHING, LABELLED = 8, 24
 """Pieces of a batch: of everything that sounds, and of labelled recordings."""
-STEPS = 100
 ELSEWHERE = 0.7
 """Share of labelled pieces that are heard in another room."""
 COLD = 0.4
@@ -49,7 +40,6 @@ _NEW_SPEAKER, _NEW_PRIOR = 0.1, 0.01
 """How much one piece, or one batch, moves what is known of a speaker, or of all."""
 _FIRST = 40
 """Batches that the first statistics are of."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,9 +58,10 @@ class Batch:
 class Labelled:
     """Recordings with labels, drawn by corpus and label evenly."""
 
-    def __init__(self, takes: Sequence[Take], sounds: Sequence[Samples]) -> None:
-        self.sounds = sounds
-        self.label = np.array([LABELS.index(take.label) for take in takes])
+    def __init__(self, recordings: Sequence[Sound]) -> None:
+        takes = [one.take for one in recordings if one.take is not None]
+        self.sounds = [one.samples for one in recordings]
+        self.label = np.array([one.label for one in recordings])
         corpus = np.array([take.corpus for take in takes])
         self.corpus = corpus
         names = sorted({take.speaker for take in takes})
@@ -139,13 +130,16 @@ class TuneTask:
         rng = np.random.default_rng(1)
         self._watched = watched
         self._pieces = torch.stack([distil.cut(one, rng) for one in watched.sounds])
-        self.name, self.steps = name, STEPS
+        self.name, self.steps = name, distil.steps
+        # A short batch of the distilling is a short one here.
+        self._anything = min(ANYTHING, distil.batch)
+        self._labelled = LABELLED * self._anything // ANYTHING
 
     def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Pieces that were never heard like this before."""
         anything = self._distil.batches(epoch, rng)
         for _ in range(self.steps):
-            yield self._batch(next(anything)[:ANYTHING], rng)
+            yield self._batch(next(anything)[: self._anything], rng)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Features, opinion and label together."""
@@ -182,7 +176,7 @@ class TuneTask:
             said.append(network.student.head(self._memory.scaled(raw))[2])
         logits = torch.cat(said).masked_fill(~torch.from_numpy(self._watched.possible), _FAR)
         called = logits.argmax(1).numpy()
-        for corpus in sorted(set(self._watched.corpus)):
+        for corpus in sorted(set(self._watched.corpus.tolist())):
             rows = self._watched.corpus == corpus
             among = np.unique(self._watched.label[rows])
             truth, call = (np.searchsorted(among, x[rows]) for x in (self._watched.label, called))
@@ -191,14 +185,14 @@ class TuneTask:
 
     def _batch(self, anything: Tensor, rng: np.random.Generator, *, elsewhere: float = ELSEWHERE) -> Batch:
         train = self._train
-        rows = rng.choice(len(train.label), LABELLED, p=train.chance)
+        rows = rng.choice(len(train.label), self._labelled, p=train.chance)
         pieces = []
         for row in rows:
             sound = train.sounds[row]
             if rng.random() < elsewhere:
-                sound = heard(sound.astype(np.float32), rng).astype(np.float16)
+                sound = heard(sound.astype(np.float32), rng)
             pieces.append(self._distil.cut(sound, rng))
-        known = np.exp(rng.uniform(0.0, math.log(MOST_KNOWN), LABELLED)) * (rng.random(LABELLED) >= COLD)
+        known = np.exp(rng.uniform(0.0, math.log(MOST_KNOWN), len(rows))) * (rng.random(len(rows)) >= COLD)
         return Batch(
             torch.cat([anything, torch.stack(pieces)]),
             torch.from_numpy(train.label[rows]),
@@ -213,7 +207,7 @@ class TuneTask:
         memory = Memory(self._train.speakers, student.width)
         raw, speakers = [], []
         nothing = torch.zeros(0, student.sound.piece)
-        for _ in range(_FIRST):
+        for _ in range(min(_FIRST, 4 * self.steps)):
             batch = self._batch(nothing, rng)
             log_mel = student.front(batch.samples)
             raw.append(student.raw_statistics(log_mel, (student.trunk(log_mel).float(),)))
@@ -232,54 +226,3 @@ def with_head(network: VoiceWhisper, file: Path) -> None:
     }
     state = network.state_dict()
     network.load_state_dict(state | {name: found[name] for name in state if name in found})
-
-
-def sounds_by_side(data: Path, cache: Path) -> dict[str, Labelled]:
-    """The labelled recordings of each side."""
-    takes: dict[str, list[Take]] = {side: [] for side in splits.SIDES}
-    sounds: dict[str, list[Samples]] = {side: [] for side in splits.SIDES}
-    for corpus, path in corpora_voices.find(data).items():
-        found = corpora_voices.read_corpus(corpus, path)
-        for take, sound in zip(found, sound_store.load_takes(found, cache, _log.info), strict=True):
-            side = splits.side_of(take.speaker, calibrate=0.15, test=0.15)
-            takes[side].append(take)
-            sounds[side].append(sound)
-    return {side: Labelled(takes[side], sounds[side]) for side in splits.SIDES}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m liveaffect.engines.training.tune_voice", description=__doc__
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--whisper", type=Path, required=True, help="a folder with tiny.en's model.bin")
-    parser.add_argument("--student", type=Path, required=True, help="the folder of the distilled network")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--limit-s", type=float, default=math.inf)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
-    cache = sound_store.default_folder()
-    everything, watched = distil_voice.sounds_of(given.data, cache)
-    full, student = presets.build("voice", "whisper"), presets.build("voice", "student")
-    assert isinstance(full, VoiceWhisper)
-    assert isinstance(student, VoiceStudent)
-    full.ears.take(whisper.read(given.whisper, whisper.TINY_EN))
-    with_head(full.eval(), SHIPPED / "full" / "voice.onnx")
-    distil = DistilTask(everything, watched, full)
-    pupil = Pupil(student, distil.told)
-    pupil.load_state_dict(loop.read_checkpoint(given.student / loop.CHECKPOINT)["averaged"])
-    sides = sounds_by_side(given.data, cache)
-    task = TuneTask(distil, sides["train"], sides["calibrate"], f"tune-{given.seed}")
-    schedule = loop.Schedule(
-        epochs=given.epochs, rate=1e-3, average=0.995, seed=given.seed, threads=1, limit_s=given.limit_s
-    )
-    outcome = loop.train(pupil, task, schedule, given.out)
-    return 0 if outcome.finished else 75
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,97 +1,120 @@
-"""What voice networks say about whole takes: those of the folds, read from a file, or one network, asked.
+"""What voice networks said about recordings of people they never heard, as tables that figures are made from.
 
-The networks of the folds are trained elsewhere and for hours; what they said about every take is kept in one
-file, and a fusion is learnt from that.
+One line a recording, once heard from cold and once after others of its speaker: logits of the whole, and the
+label it was called after so much speech. Empty logits are of labels that were not asked for; a line without
+any is a recording in which no speech was heard, which counts as wrong.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from contextlib import closing
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines import manifest as manifests
-from liveaffect.engines.model import presets
-from liveaffect.engines.model.heads import VoiceNetwork
-from liveaffect.engines.onnx_engine import OnnxEngine
-from liveaffect.engines.protocol import VECTOR
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import sound_store
-from liveaffect.engines.training.corpora_voices import CorpusError, Take
-from liveaffect.engines.training.listen import listen
-from liveaffect.engines.training.pairs import FOLDS, FoldAnswers, Pairs, answers_by_fold
-from liveaffect.engines.training.replay_statistics import Replay
-from liveaffect.engines.training.sided_voices import sided, voices
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.listen import Heard
+from liveaffect.engines.training.scores import unweighted_recall
+
+COLD, KNOWN = "cold", "known"
+DECIMALS = 2
+UNHEARD = -1
+"""The label of a recording in which no speech was heard."""
+FOLDS_OF = "folds/{preset}/{run}-seed0.csv"
+"""What the answers of one run of folds are called in an archive."""
+_KEYS = ("corpus", "speaker", "name", "known", "truth")
+_EARLY = "after_"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """One network's pooled logits about takes; takes in which it heard no speech are left out."""
+@dataclass(frozen=True, slots=True)
+class VoiceAnswer:
+    """One recording, heard once."""
 
-    names: tuple[str, ...]
-    truth: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    corpus: str
+    speaker: str
+    name: str
+    known: str
+    """'cold' or 'known'."""
+    truth: int
+    logits: tuple[float, ...]
+    """NaN where the label was not asked for; all NaN where no speech was heard."""
+    early: tuple[tuple[str, int], ...]
+    """Such as 'after_1s', and the label it was called then."""
 
-
-def of_folds(real: Pairs, voices: Path | None, seed: int) -> FoldAnswers:
-    """The answers of fold-wise voice networks, or of stand-ins over statistics of the sound."""
-    if voices is not None:
-        return read_folds(voices, real)
-    return answers_by_fold(real.sound, real.truth, real.folds, seed=seed)
-
-
-def fingerprint(voices: Path | None) -> str:
-    """Which answers of voice networks were used."""
-    return "stand-in" if voices is None else hashlib.sha256(voices.read_bytes()).hexdigest()[:12]
-
-
-def read_folds(path: Path, pairs: Pairs) -> FoldAnswers:
-    """The answers of the folds' networks about exactly these pairs, in their order.
-
-    The file is what `folds_voice` writes: `names`, `folds`, and by fold `vectors` and `logits`, pooled over
-    whole takes. Raises CorpusError if it is damaged, lacks a take or has other folds.
-    """
-    try:
-        with np.load(path) as kept:
-            row = {str(name)[3:]: at for at, name in enumerate(kept["names"])}
-            folds, vectors, logits = (kept[part] for part in ("folds", "vectors", "logits"))
-    except (OSError, ValueError, KeyError) as err:
-        raise CorpusError(f"cannot read the answers of voice networks in {path}: {err}") from err
-    if missing := [name for name in pairs.names if name not in row]:
-        raise CorpusError(f"{path} lacks {len(missing)} of {len(pairs)} takes, the first is '{missing[0]}'")
-    at = np.array([row[name] for name in pairs.names])
-    for part, array, width in (("vectors", vectors, VECTOR), ("logits", logits, len(LABELS))):
-        wanted = (FOLDS, len(row), width)
-        if array.shape != wanted or not np.isfinite(array).all():
-            raise CorpusError(f"{path}: '{part}' must hold numbers of shape {wanted}")
-    if (folds[at] != pairs.folds).any():
-        raise CorpusError(f"{path} was made with other folds than one for every four actors in order")
-    return FoldAnswers(vectors=vectors[:, at].astype(np.float32), logits=logits[:, at].astype(np.float32))
+    @property
+    def called(self) -> int:
+        """The label of the whole recording."""
+        return UNHEARD if np.isnan(self.logits).all() else int(np.nanargmax(self.logits))
 
 
-def ask(
-    folder: Path, takes: dict[str, list[Take]], side: str, frozen: Path, report: Callable[[str], None]
-) -> Asked:
-    """Let the voice network of a folder hear one side as live, from cold, in fp32."""
-    found = manifests.read(folder / "voice.json")
-    network = presets.build("voice", found.preset)
-    assert isinstance(network, VoiceNetwork)
-    replay = Replay(network.sound)
-    sides = sided(takes, frozen, add=False)
-    held = {corpus: [t for t in these if sides[0][t.speaker] == side] for corpus, these in takes.items()}
-    held = {corpus: these for corpus, these in held.items() if these}
-    recordings = voices(held, sides, replay, sound_store.default_folder(), report).sides[side]
-    with closing(OnnxEngine(found, folder)) as engine:
-        pieces = [replay.samples(one.samples) for one in recordings]
-        pooled = [heard.pooled() for heard in listen(engine.infer, pieces, found.recipe.hop)]
-    kept = [(one, said) for one, said in zip(recordings, pooled, strict=True) if said is not None]
-    return Asked(
-        names=tuple(one.take.name for one, _ in kept if one.take),
-        truth=np.array([one.label for one, _ in kept]),
-        logits=np.array([said for _, said in kept], np.float32).reshape(-1, len(LABELS)),
+def answer_of(
+    take: Take, heard: Heard, among: NDArray[np.int64], known: bool, early_s: Sequence[float]
+) -> VoiceAnswer:
+    """What was said of a recording whose corpus has some of the labels."""
+    logits = np.full(len(LABELS), np.nan)
+    if (whole := heard.pooled()) is not None:
+        # Rounded as in the table, so that the table gives exactly these figures again.
+        logits[among] = np.round(whole[among], DECIMALS)
+    early = tuple((f"{_EARLY}{s:g}s", called_among(heard, among, s)) for s in early_s)
+    truth = LABELS.index(take.label)
+    return VoiceAnswer(
+        take.corpus,
+        take.speaker,
+        take.name,
+        KNOWN if known else COLD,
+        truth,
+        tuple(logits.tolist()),
+        early,
+    )
+
+
+def called_among(heard: Heard, among: NDArray[np.int64], speech_s: float = float("inf")) -> int:
+    """The highest of some labels after so much speech."""
+    pooled = heard.pooled(speech_s)
+    return UNHEARD if pooled is None else int(among[pooled[among].argmax()])
+
+
+def write_answers(answers: Sequence[VoiceAnswer], decimals: int = DECIMALS) -> str:
+    """A table. One decimal of the logits is enough for what is called."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow([*_KEYS, *LABELS, *(name for name, _ in answers[0].early)])
+    for one in answers:
+        numbers = ["" if np.isnan(x) else f"{x:.{decimals}f}" for x in one.logits]
+        who = [one.corpus, one.speaker, one.name, one.known, one.truth]
+        table.writerow([*who, *numbers, *(label for _, label in one.early)])
+    return out.getvalue()
+
+
+def read_answers(text: str) -> list[VoiceAnswer]:
+    """A table. Raises ValueError if it is none."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows or tuple(rows[0])[: len(_KEYS)] != _KEYS:
+        raise ValueError(f"no table of voices: it must begin with the columns {', '.join(_KEYS)}")
+    early = [name for name in rows[0] if name.startswith(_EARLY)]
+    return [
+        VoiceAnswer(
+            **{key: row[key] for key in _KEYS[:-1]},
+            truth=int(row["truth"]),
+            logits=tuple(float(row[label] or "nan") for label in LABELS),
+            early=tuple((name, int(row[name])) for name in early),
+        )
+        for row in rows
+    ]
+
+
+def recalls(answers: Iterable[VoiceAnswer]) -> tuple[float, ...]:
+    """Unweighted recall of whole recordings, and after each amount of speech."""
+    these = list(answers)
+    truth = np.array([one.truth for one in these])
+    calls = [[one.called for one in these]]
+    calls += [[one.early[at][1] for one in these] for at in range(len(these[0].early))]
+    wrong = len(LABELS)
+    return tuple(
+        unweighted_recall(truth, np.where(np.array(call) == UNHEARD, wrong, call), wrong + 1)
+        for call in calls
     )

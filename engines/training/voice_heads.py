@@ -17,13 +17,12 @@ from torch.nn import functional
 
 from liveaffect.engines.model.voice_statistics import HeadPreset, StatisticsHead
 from liveaffect.engines.recipe import LABELS, Statistics
+from liveaffect.engines.training.listen import SPEECH, Heard
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank
-from liveaffect.engines.training.scores import unweighted_recall
 
 _LIVE = Statistics(1, "pieces")
 PRIOR_PIECES, LEAST_VARIANCE = _LIVE.prior_weight, _LIVE.least_variance
 """As live: the corpora's measure counts as much as this many pieces, and a mood is not normalised away."""
-SPEECH = 0.5
 _LEAST_DEVIATION = 1e-3
 _FAR = -1e4
 
@@ -206,30 +205,17 @@ def normalised(z: Tensor, count: Tensor, sums: Tensor, squares: Tensor) -> Tenso
     return (z - mean) / variance.sqrt()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Said:
-    """What a head says of one recording, piece by piece."""
-
-    logits: NDArray[np.float32]
-    score: NDArray[np.float32]
-    speech: NDArray[np.float32]
-
-    def pooled(self, hop_s: float, speech_s: float = float("inf")) -> NDArray[np.float32]:
-        """(7,): logits of what was heard until so much speech; of the most spoken piece if none counts."""
-        counts = (self.speech >= SPEECH) & (np.cumsum(self.speech) * hop_s <= speech_s + 1e-6)
-        if not counts.any():
-            counts[int(self.speech.argmax())] = True
-        height = np.where(counts, self.score + np.log(np.maximum(self.speech, SPEECH)), -np.inf)
-        weight = np.exp(height - height.max())
-        found: NDArray[np.float32] = (weight / weight.sum()) @ self.logits
-        return found
-
-
 def asked(
-    voices: Voices, head: StatisticsHead, rows: NDArray[np.int64], *, known: bool, seed: int = 0
-) -> dict[int, Said]:
+    voices: Voices,
+    head: StatisticsHead,
+    rows: NDArray[np.int64],
+    hop_s: float,
+    *,
+    known: bool,
+    seed: int = 0,
+) -> dict[int, Heard]:
     """What a head says of recordings, each from cold or, `known`, a speaker's one after another."""
-    rng, found = np.random.default_rng(seed), dict[int, Said]()
+    rng, found = np.random.default_rng(seed), dict[int, Heard]()
     bank, width = voices.bank, voices.z.shape[1]
     for speaker in sorted(set(bank.speaker[rows])):
         count, sums, squares = torch.zeros(()), torch.zeros(width), torch.zeros(width)
@@ -240,22 +226,15 @@ def asked(
             given = normalised(z, count + before[0], sums + before[1], squares + before[2])
             with torch.inference_mode():
                 _, score, logits = head(given)
-            found[int(row)] = Said(logits.numpy(), score[:, 0].numpy(), bank.speech[start:end])
+            found[int(row)] = Heard(logits.numpy(), score[:, 0].numpy(), _told(bank.speech[start:end]), hop_s)
             if known:
                 count, sums = count + voices.count[row], sums + voices.sums[row]
                 squares = squares + voices.squares[row]
     return found
 
 
-def recall(
-    bank: PieceBank,
-    said: dict[int, Said],
-    among: NDArray[np.int64],
-    hop_s: float,
-    speech_s: float = float("inf"),
-) -> float:
-    """Unweighted recall of recordings among some labels."""
-    rows = np.array([row for row in said if bank.label[row] in among])
-    truth = np.searchsorted(among, bank.label[rows])
-    called = np.array([said[int(row)].pooled(hop_s, speech_s)[among].argmax() for row in rows])
-    return unweighted_recall(truth, called, len(among))
+def _told(speech: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What loudness says is speech; a recording without any has its most spoken piece."""
+    if (speech >= SPEECH).any():
+        return speech
+    return np.where(np.arange(len(speech)) == speech.argmax(), np.float32(SPEECH), speech)

@@ -15,6 +15,9 @@ from typing import Any
 
 from liveaffect.settings import ENGINE_CHOICES, VOICE_CHOICES, Settings
 
+USUAL_PRESETS = {"face": "live", "voice": "student", "fusion": "late-masked"}
+"""The networks of the package."""
+
 Run = Callable[[argparse.Namespace, Settings], int]
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command
+from liveaffect.commands import USUAL_PRESETS, command
 from liveaffect.progress import say, working
 from liveaffect.realtime.errors import MissingFile, MissingLibrary
 from liveaffect.settings import Settings
@@ -28,7 +28,7 @@ def add_machine(commands: Any) -> None:
 
     export = command(commands, "export", _export, "write a network as ONNX with its manifest")
     export.add_argument("kind", choices=("face", "voice", "fusion"))
-    export.add_argument("--preset", default="live")
+    export.add_argument("--preset", help="which network; face live, voice student, fusion late-masked")
     export.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR")
     export.add_argument("--seed", type=int, default=0, help="of the random weights")
 
@@ -76,7 +76,8 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
     with working(f"writing the {given.kind} network"):
         from liveaffect.engines.build.export_onnx import export  # with torch, which takes its time
 
-        path = export(given.kind, given.preset, given.out, seed=given.seed)
+        preset = given.preset or USUAL_PRESETS[given.kind]
+        path = export(given.kind, preset, given.out, seed=given.seed)
     say(f"written: {path}")
     return 0
 

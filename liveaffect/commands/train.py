@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import command
+from liveaffect.commands import USUAL_PRESETS, command
 from liveaffect.progress import say, working
 from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
@@ -29,7 +29,10 @@ def add_training(commands: Any) -> None:
     train.add_argument("kind", choices=KINDS)
     train.add_argument("--data", type=Path, required=True, help="folder with the corpora")
     train.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and results; trained/KIND")
-    train.add_argument("--preset", default="live")
+    train.add_argument(
+        "--preset", help="which network; face live, voice student or whisper, fusion late-masked"
+    )
+    train.add_argument("--whisper", type=Path, metavar="DIR", help="voice: the folder of Whisper's model.bin")
     train.add_argument("--smoke", action="store_true", help="a small part of all, to see that it works")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--epochs", type=int)
@@ -44,7 +47,7 @@ def add_training(commands: Any) -> None:
         help="face: begin with this one's network, and learn from it",
     )
     train.add_argument(
-        "--voices", type=Path, metavar="FILE", help="fusion: what fold-wise voice networks said"
+        "--voices", type=Path, metavar="FILE", help="fusion: the archive of what voices of folds said"
     )
 
     evaluate = command(commands, "evaluate", _evaluate, "judge networks on people they never saw")
@@ -76,23 +79,37 @@ def _train_face(given: argparse.Namespace, out: Path, settings: Settings) -> Pat
     from liveaffect.placing import placed_live
 
     place = placed_live() if given.as_live else None
-    options = FaceOptions(given.preset, given.smoke, place, given.after)
+    options = FaceOptions(given.preset or USUAL_PRESETS[given.kind], given.smoke, place, given.after)
     return train_face(given.data, out, options, schedule=face_schedule(**_schedule_flags(given)), report=say)
 
 
 def _train_voice(given: argparse.Namespace, out: Path, settings: Settings) -> Path | None:
-    from liveaffect.engines.training.train_voice import train_voice, voice_schedule
+    from liveaffect.engines.foreign import whisper_folder
+    from liveaffect.engines.training.train_voice import VoiceOptions, train_voice
 
-    schedule = voice_schedule(**_schedule_flags(given))
-    return train_voice(given.data, out, preset=given.preset, smoke=given.smoke, schedule=schedule, report=say)
+    options = VoiceOptions(
+        whisper=given.whisper or whisper_folder("tiny.en"),
+        preset=given.preset or USUAL_PRESETS[given.kind],
+        smoke=given.smoke,
+        seed=given.seed,
+        epochs=given.epochs,
+        limit_s=given.hours * 3600,
+        threads=given.threads or 1,
+    )
+    return train_voice(given.data, out, options, report=say)
 
 
 def _train_fusion(given: argparse.Namespace, out: Path, settings: Settings) -> Path:
     from liveaffect.engines.manifest import SHIPPED
-    from liveaffect.engines.training.train_fusion import EPOCHS, SMOKE_EPOCHS, FusionOptions, train_fusion
+    from liveaffect.engines.training.train_fusion import (
+        EPOCHS,
+        SMOKE_EPOCHS,
+        FusionOptions,
+        train_fusion,
+    )
 
     options = FusionOptions(
-        given.preset,
+        given.preset or USUAL_PRESETS[given.kind],
         given.seed,
         given.epochs or (SMOKE_EPOCHS if given.smoke else EPOCHS),
         given.voices,

@@ -37,11 +37,9 @@ def check_memory(make: Make) -> None:
     try:
         with memory.active():
             check_copies(memory)
-            check_events(memory)
             check_streams_stand_apart(memory)
             check_graphs(memory)
-            check_memory_refusals(memory)
-            check_free_bytes(memory)
+            check_limits(memory)
         check_another_thread(memory)
     finally:
         memory.close()
@@ -73,24 +71,10 @@ def check_copies(memory: DeviceMemory) -> None:
     _require(memory, memory.allocations > 0, "nothing was counted")
 
 
-def check_events(memory: DeviceMemory) -> None:
-    """A mark that nobody recorded holds nobody up, and time between marks does not run backwards."""
-    with _desk(memory) as desk:
-        second = memory.event()
-        memory.wait(second)
-        memory.record(desk.event, desk.stream)
-        memory.copy_in(desk.device, desk.there, desk.stream)
-        memory.record(second, desk.stream)
-        memory.wait(second)
-        _require(memory, memory.elapsed_ms(desk.event, second) >= 0, "time between two marks is negative")
-        memory.record(desk.event, desk.stream)
-        memory.wait(desk.event)
-        memory.close_event(second)
-
-
 def check_streams_stand_apart(memory: DeviceMemory) -> None:
-    """Two streams carry their own work, whichever is waited for first."""
+    """Two streams carry their own work, whichever is waited for first; time between marks runs forwards."""
     with _desk(memory) as one, _desk(memory) as two:
+        memory.wait(one.event)  # A mark that nobody recorded holds nobody up.
         one.there[:], two.there[:] = 1, 2
         for desk in (one, two):
             memory.copy_in(desk.device, desk.there, desk.stream)
@@ -99,6 +83,9 @@ def check_streams_stand_apart(memory: DeviceMemory) -> None:
         for desk in (two, one):
             memory.wait(desk.event)
         _require(memory, bool((one.back == 1).all() and (two.back == 2).all()), "streams mixed up their work")
+        memory.record(two.event, one.stream)
+        memory.wait(two.event)
+        _require(memory, memory.elapsed_ms(one.event, two.event) >= 0, "time between two marks is negative")
 
 
 def check_graphs(memory: DeviceMemory) -> None:
@@ -123,8 +110,13 @@ def check_graphs(memory: DeviceMemory) -> None:
         memory.close_graph(graph)
 
 
-def check_memory_refusals(memory: DeviceMemory) -> None:
-    """More memory than there is: an error with the driver's own word for it, and work goes on."""
+def check_limits(memory: DeviceMemory) -> None:
+    """Memory that is taken is missing from what is free; more than there is is an error, and work goes on."""
+    before = memory.free_bytes()
+    address = memory.allocate(64 << 20)
+    during = memory.free_bytes()
+    memory.free(address)
+    _require(memory, during < before, f"{before} bytes were free, and {during} beside 64 MiB")
     try:
         memory.allocate(_FAR_TOO_MUCH)
     except DeviceError as err:
@@ -132,15 +124,6 @@ def check_memory_refusals(memory: DeviceMemory) -> None:
     else:
         raise AssertionError(f"'{memory.name}' gave {_FAR_TOO_MUCH} bytes")
     check_copies(memory)
-
-
-def check_free_bytes(memory: DeviceMemory) -> None:
-    """A large piece is missing from what is free as long as it is taken."""
-    before = memory.free_bytes()
-    address = memory.allocate(64 << 20)
-    during = memory.free_bytes()
-    memory.free(address)
-    _require(memory, during < before, f"{before} bytes were free, and {during} beside 64 MiB")
 
 
 def check_another_thread(memory: DeviceMemory) -> None:

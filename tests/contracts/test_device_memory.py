@@ -58,7 +58,7 @@ def test_a_package_keeps_the_contract_through_a_stand_in_driver(name: str, tmp_p
     assert not ran.stderr
 
 
-def test_on_the_host_nothing_is_done_before_somebody_waits() -> None:
+def test_on_the_host_nothing_is_done_before_somebody_waits_and_a_stray_address_is_an_error() -> None:
     memory = HostMemory()
     with memory.active():
         array, address, stream = memory.pinned(8), memory.allocate(8), memory.stream()
@@ -68,89 +68,22 @@ def test_on_the_host_nothing_is_done_before_somebody_waits() -> None:
         array[:] = 8  # As on a GPU: whoever overwrites what is still being copied, copies that.
         memory.synchronise(stream)
         assert (memory.view(address, 8) == 8).all()
-
-
-def test_a_wait_for_a_mark_does_what_stands_before_it_and_no_more() -> None:
-    memory = HostMemory()
-    with memory.active():
-        one, two = memory.pinned(8), memory.pinned(8)
-        one[:], two[:] = 1, 2
-        address, stream, mark = memory.allocate(8), memory.stream(), memory.event()
-        memory.copy_in(address, one, stream)
-        memory.record(mark, stream)
-        memory.copy_in(address, two, stream)
-        memory.wait(mark)
-        assert (memory.view(address, 8) == 1).all()
-
-
-@pytest.mark.parametrize("offset", [-1, 1, 4096])
-def test_a_stray_address_is_an_error_on_the_host(offset: int) -> None:
-    memory = HostMemory()
-    with memory.active():
-        address, stream = memory.allocate(64), memory.stream()
         with pytest.raises(DeviceError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
-            memory.copy_in(address + offset, np.zeros(64, np.uint8), stream)
-
-
-def test_waiting_in_the_middle_of_a_capture_spoils_it() -> None:
-    memory = HostMemory()
-    with memory.active():
-        stream = memory.stream()
-        memory.begin_capture(stream)
-        with pytest.raises(DeviceError, match="CAPTURE_UNSUPPORTED"):
-            memory.synchronise(stream)
-        with pytest.raises(DeviceError, match="CAPTURE_INVALIDATED"):
-            memory.end_capture(stream)
-        memory.synchronise(stream)
-
-
-def test_outside_of_active_nothing_works_on_the_host() -> None:
-    with pytest.raises(DeviceError, match="CUDA_ERROR_INVALID_CONTEXT"):
-        HostMemory().allocate(1)
-
-
-def test_what_was_not_given_back_is_named_when_the_host_device_ends() -> None:
-    memory = HostMemory()
-    with memory.active():
-        memory.stream()
-        memory.pinned(3)
-    with pytest.raises(DeviceError, match="1 pinned memory, 1 streams"):
+            memory.copy_in(address + 1, np.zeros(8, np.uint8), stream)
+    with pytest.raises(DeviceError, match="1 memory, 1 pinned memory, 1 streams"):
         memory.close()
 
 
 def test_each_missing_piece_is_named_with_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_no_memory("host") is None
+    with pytest.raises(EngineUnavailable, match=f"no device memory 'core'; known are {', '.join(NAMES)}"):
+        why_no_memory("core")
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda: None)
     monkeypatch.setattr(
         device_memory, "_PACKAGES", {"pycuda": "no_such.thing", "cuda-python": "json.nothing"}
     )
-    assert "build_pycuda.sh" in str(why_no_memory("pycuda"))
-    assert "cuda-python cannot be imported" in str(why_no_memory("cuda-python"))
-    with pytest.raises(EngineUnavailable, match=r"pycuda is not installed.*; cuda-python cannot"):
+    assert "published as source only" in str(why_no_memory("pycuda"))
+    with pytest.raises(EngineUnavailable, match=r"cuda-python cannot be.*; pycuda is not installed"):
         open_memory()
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda: "no NVIDIA driver is installed")
     assert why_no_memory("cuda-python") == "no NVIDIA driver is installed"
-
-
-def test_an_unknown_kind_of_memory_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(EngineUnavailable, match=f"no device memory 'core'; known are {', '.join(NAMES)}"):
-        why_no_memory("core")
-
-
-@pytest.mark.parametrize(
-    ("words", "advice"),
-    [
-        ("undefined symbol: cuCtxCreate_v4", "install a newer driver"),
-        ("libcurand.so.10: cannot open shared object file", "pip install nvidia-curand"),
-    ],
-)
-def test_what_pycuda_says_when_it_cannot_be_imported_is_put_into_words(
-    monkeypatch: pytest.MonkeyPatch, words: str, advice: str
-) -> None:
-    def refuse(_name: str) -> None:
-        raise ImportError(words)
-
-    monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda: None)
-    monkeypatch.setattr(device_memory, "_installed", lambda package: True)
-    monkeypatch.setattr(device_memory, "import_module", refuse)
-    assert advice in str(why_no_memory("pycuda"))

