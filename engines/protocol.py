@@ -14,7 +14,7 @@ done; the scheduler submits everything that is due and then waits once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -237,3 +237,61 @@ def _check_tensor(spec: EngineSpec, tensor: TensorSpec, given: NDArray[Any]) -> 
             "that are not finite; the sample or picture before it is damaged"
         )
     return int(array.shape[0])
+
+
+SPEECH_CHUNK = 512
+"""Samples for which there is one probability of speech: 32 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """One word as Whisper writes it, with the space before it."""
+
+    text: str
+    begin_s: float
+    """From the first sample that was handed in."""
+    end_s: float
+    tokens: tuple[int, ...]
+    probability: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeardWords:
+    """What one pass made of a piece of sound."""
+
+    words: tuple[TimedWord, ...]
+    """Those that were given first, then the new ones."""
+    sureness: float
+    """Mean logarithm of the probability of the new tokens; 0 without any."""
+    silence: float
+    """How likely it is that nobody speaks in it."""
+    language: str
+
+
+class SpeechReader(Protocol):
+    """Hears words: `transcriber.Transcriber`."""
+
+    multilingual: bool
+
+    def hear(
+        self,
+        samples: NDArray[np.float32],
+        given: Sequence[TimedWord] = (),
+        *,
+        language: str | None = None,
+        cut: bool = False,
+    ) -> HeardWords:
+        """What was said; `cut`: the sound ends in the middle of speech."""
+        ...
+
+    def translate(self, samples: NDArray[np.float32], language: str) -> str:
+        """The same in English."""
+        ...
+
+
+class Activity(Protocol):
+    """What finds speech: `voice_activity.VoiceActivity`."""
+
+    def add(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability of speech of each chunk."""
+        ...

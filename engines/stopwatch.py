@@ -41,6 +41,11 @@ def median_ns(
     return [int(median(list_ns)) for list_ns in taken]
 
 
+def all_threads_cpu_ns() -> int:
+    """Processor time of all threads, for libraries that work in threads of their own."""
+    return time.process_time_ns()
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -266,6 +266,28 @@ def voice_choice(settings: Settings) -> Iterator[Finding]:
         yield Finding("voice", "ok", "small")
 
 
+def words_choice(settings: Settings) -> Iterator[Finding]:
+    """Which Whisper would hear words, and what it costs here."""
+    from liveaffect.engines.protocol import EngineError
+    from liveaffect.spoken_choice import OFF, try_to_load, why_no_words
+
+    if settings.words == OFF:
+        yield Finding("words", "absent", "switched off", "--words auto")
+        return
+    if why := why_no_words(settings.spoken_wish.name):
+        state: State = "absent" if settings.words == "auto" else "broken"
+        yield Finding("words", state, why.partition("; `")[0], _words_cure(why))
+        return
+    try:
+        yield Finding("words", "ok", try_to_load(settings.spoken_wish))
+    except EngineError as error:
+        yield Finding("words", "broken", str(error), "liveaffect fetch")
+
+
+def _words_cure(why: str) -> str:
+    return why.split("`")[1] if "`" in why else why.rpartition(": ")[2]
+
+
 def disk() -> Iterator[Finding]:
     """What the installation takes."""
     from liveaffect.engines.manifest import SHIPPED
@@ -332,6 +354,7 @@ def all_sections(settings: Settings) -> tuple[Section, ...]:
         ("GPU", gpu),
         ("engines", partial(engines, settings)),
         ("voice network", partial(voice_choice, settings)),
+        ("words", partial(words_choice, settings)),
         ("self-test: face", partial(known_face, settings)),
         ("self-test: voice", partial(known_voice, settings)),
         ("size on disk", disk),

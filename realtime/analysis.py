@@ -210,12 +210,16 @@ class Analysis:
         try:
             for name in wiring.rings.frames:
                 self._begin(_LOOKING + name, wiring=wiring)
+            if wiring.hearing is not None:
+                wiring.hearing.start(self._clock)
             while not (self._stop.is_set() or worker.replaced):
                 self._wait_for_work()
                 self._come_round(worker)
                 self.think(wiring)
                 worker.loading = False
         finally:
+            if wiring.hearing is not None:
+                wiring.hearing.close()
             if self._stop.is_set() or worker.replaced:
                 wiring.networks.close()
 

@@ -58,6 +58,8 @@ class Cue:
     """Wall-clock time, when live."""
     strength: float | None = None
     """How far the face has come from rest to the full expression of the label, 0..1; None without either."""
+    transcript: str | None = None
+    """What this person said last; only where it was asked for."""
 
     @property
     def t(self) -> float:
@@ -88,9 +90,24 @@ class Cue:
             "skipped": self.skipped,
             "model": self.model,
         }
+        if self.transcript is not None:
+            out["transcript"] = self.transcript
         if self.epoch_ns is not None:
             out["epoch_ns"] = self.epoch_ns
         return out
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What one person, or nobody in view, said last."""
+
+    source: str
+    """The microphone."""
+    track: int | None
+    text: str
+    """What is believed."""
+    guess: str
+    """What follows and may change."""
 
 
 def distribution(scores: Sequence[float] | None) -> dict[str, float] | None:

@@ -43,6 +43,33 @@ class Opinion:
         return softmax(self.short.logits, temperature)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SpokenEvidence:
+    """What somebody's last words tell of them."""
+
+    captured_ns: int
+    """When the last of them ended."""
+    logits: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenOpinion:
+    """What somebody's last words say, and how far it counts beside face and voice."""
+
+    scores: Scores
+    """As probabilities: what a cue has under `words`."""
+    weight: float
+    """0..1: small for words that tell of no emotion, and falling to nothing after the last of them."""
+
+    def joined(self, others: Scores) -> Scores:
+        """Face and voice together with these words. That they are neutral says nothing about a person."""
+        told = sum(self.scores[1:])
+        if self.weight <= 0.0 or told <= 0.0:
+            return others
+        pairs = zip(others, (0.0, *self.scores[1:]), strict=True)
+        return tuple((1.0 - self.weight) * other + self.weight * own / told for other, own in pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """What is known beside the evidence about one person."""
@@ -83,6 +110,8 @@ class Estimate:
     """Probability of the leading label, whether it is shown or not."""
     reason: str | None = None
     """Why the label is 'not sure', else None."""
+    words: SpokenOpinion | None = None
+    """None where words are not heard, or nothing was said lately."""
 
     @property
     def subset(self) -> str:
@@ -113,7 +142,8 @@ class Estimate:
             for row, share in enumerate(self.shares)
             if share
         ]
-        return tuple(sum(share * scores[k] for share, scores in parts) for k in range(len(LABELS)))
+        joint = tuple(sum(share * scores[k] for share, scores in parts) for k in range(len(LABELS)))
+        return joint if self.words is None else self.words.joined(joint)
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Scores:

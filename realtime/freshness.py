@@ -40,6 +40,8 @@ class Lifetime:
 
 FACE = Lifetime(300 * MS, 500 * MS)
 VOICE = Lifetime(1_500 * MS, 2 * SECOND)
+WORDS = Lifetime(2 * SECOND, 6 * SECOND)
+"""What was said still counts while the next sentence is on its way."""
 
 
 def age_ns(now_ns: int, captured_ns: int | None) -> int | None:

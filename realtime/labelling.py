@@ -57,6 +57,10 @@ class LabelSettings:
     """A voice alone heard for less than this is too little."""
     poor_quality_price: float = 0.20
     """A worthless face or voice with nothing beside it must be this much more certain; a good one nothing."""
+    heard_words: float = 0.15
+    """Words that count less than this are not asked whether they disagree."""
+    words_apart: float = 0.75
+    """They disagree with face and voice when more than this share of what they say is news."""
     overlap: float = 0.35
     """Face and voice disagree when they share less of their probability than this."""
     disagreement_price: float = 0.10
@@ -128,6 +132,12 @@ class Labeller:
         if len(opinions) == 1:
             needed += (1.0 - min(max(opinions[0].quality, 0.0), 1.0)) * s.poor_quality_price
         disagree = self._disagree(estimate.face, estimate.voice)
+        said = estimate.words
+        if said is not None and said.weight >= s.heard_words:
+            without = replace(estimate, words=None).joint(self._joint)
+            disagree = (
+                disagree or sum(map(min, without, said.joined(without))) < 1.0 - s.words_apart * said.weight
+            )
         if disagree:
             needed += s.disagreement_price
         lead = scores[leading] - max(score for k, score in enumerate(scores) if k != leading)

@@ -1,11 +1,12 @@
 """What is done less often when the machine cannot keep up, in a fixed and visible order. Pure.
 
-The small voice network takes the full one's place first; then voices are judged half as often, then faces.
-With several cameras each is then looked at less and less often, and when even the lowest rate is too much,
-the cameras named last are shown without being analysed: some that are answered for are worth more than all
-that are not. Capture and display are never touched. A run has only the measures for what it analyses, so what
-is announced is what is done. A second with many late steps goes one level up, five calm ones go one level
-down, so the answer to a short hiccup is nothing and the answer to a busy machine is not a flicker.
+Words come less often first; then the small voice network takes the full one's place, then voices are judged
+half as often, then faces. With several cameras each is then looked at less and less often, and when even the
+lowest rate is too much, the cameras named last are shown without being analysed: some that are answered for
+are worth more than all that are not. Capture and display are never touched. A run has only the measures for
+what it analyses, so what is announced is what is done. A second with many late steps goes one level up, five
+calm ones go one level down, so the answer to a short hiccup is nothing and the answer to a busy machine is
+not a flicker.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 
 from liveaffect.realtime.clock import SECOND
 
+WORDS_RARER = "words come less often"
+WORDS_FINISHED = "words come when a sentence has ended"
 VOICE_SMALL = "the small voice network judges in the place of the full one"
 VOICES_HALVED = "voices are judged half as often"
 """Every second piece of sound is left out."""

@@ -104,6 +104,7 @@ class LockStep:
         tools.networks.forgive()
         rings = Rings.plain([camera] if camera else [], [microphone] if microphone else [])
         wiring = Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
+        wiring.hear_words(tools.spoken)
         wiring.scheduler.adopt(tools.profile)
         return cls(wiring, Screen(camera, tools.networks.name) if camera else None, outputs)
 
@@ -141,6 +142,8 @@ class LockStep:
         """Step all that is left; returns the media time in seconds."""
         end_ns = max([self._clock.now_ns(), *(_end_ns(block) for block in self._early)])
         self.catch_up(end_ns + 1)
+        if self._wiring.hearing is not None:
+            self._wiring.hearing.finish()
         # The end seldom lies on a grid point, and what was said after the last one counts too.
         self._step(end_ns)
         return end_ns / SECOND
@@ -177,6 +180,8 @@ class LockStep:
         while self._early and _end_ns(self._early[0]) <= now_ns:
             self._wiring.rings.take(self._early.popleft())
         self._next_point = max(self._next_point, now_ns // FUSION_STEP_NS + 1)
+        if self._wiring.hearing is not None:
+            self._wiring.hearing.catch_up()
         return self._wiring.scheduler.step(now_ns)
 
     def lost_sound(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from liveaffect.realtime import freshness
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawing.canvas import FULL, Colour, Sprite, label_colour, paste
+from liveaffect.realtime.drawing.captions import caption_panel
 from liveaffect.realtime.drawing.panels import (
     Measures,
     PanelText,
@@ -60,7 +61,7 @@ class PlacedSprite:
     """One sprite and where it goes."""
 
     what: str
-    """'panel', 'readings', 'meter', 'health', 'notices', 'timeline', 'nobody'."""
+    """'panel', 'readings', 'meter', 'health', 'notices', 'timeline', 'nobody', 'caption'."""
     rect: Rect
     sprite: Sprite
 
@@ -122,6 +123,7 @@ def lay_out(view: View, before: tuple[PanelPlace, ...] = (), *, text_scale: floa
             below = readings_panel(readings[place.track], m)
             under = (rect[0], rect[1] + rect[3] - below.size[1], *below.size)
             sprites.append(PlacedSprite("readings", under, below))
+    sprites.extend(_captions(view, boxes, room, m))
     sprites.extend(_timeline(view, room, m))
     faces = tuple(
         FaceBox(boxes[mark.track], _box_colour(texts.get(mark.track)))
@@ -267,6 +269,28 @@ def _meter(view: View, boxes: dict[int, Rect], room: PanelPlacer, m: Measures) -
         if (place := room.first_free([beside, above])) is not None:
             pieces.append(PlacedSprite("nobody", place, note))
     return pieces
+
+
+def _captions(view: View, boxes: dict[int, Rect], room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
+    """Under the face of whoever said it, else over it, else at the edge with who it was."""
+    found = []
+    for caption in view.captions:
+        box = boxes.get(caption.track) if caption.track is not None else None
+        for share in (2, 3, 1):
+            sprite = caption_panel(caption.text, caption.guess, room.size[0] // share - 2 * m.gap, m)
+            wide, high = sprite.size
+            spots = room.corners(sprite.size, ("bc", "tc", "bl", "br"))
+            spots.insert(1, (spots[0][0], spots[0][1] - high - m.gap, wide, high))
+            if box is not None:
+                left = min(max(m.gap, box[0] + (box[2] - wide) // 2), room.size[0] - wide - m.gap)
+                under = box[1] + box[3] + clearance(box, m.gap)[1]
+                over = face_room(box)[1] - m.gap - high
+                low = room.size[1] - high - m.gap
+                spots = [(left, under, wide, high), (left, low, wide, high), (left, over, wide, high), *spots]
+            if (rect := room.first_free(spots)) is not None:
+                found.append(PlacedSprite("caption", rect, sprite))
+                break
+    return found
 
 
 def _above_health(room: PanelPlacer, size: tuple[int, int], m: Measures) -> list[Rect]:

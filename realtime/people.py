@@ -19,7 +19,7 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.crop import Quality
 from liveaffect.realtime.cue import Cue, age_ms
-from liveaffect.realtime.estimate import Circumstances, Estimate, Opinion
+from liveaffect.realtime.estimate import Circumstances, Estimate, Opinion, SpokenOpinion
 from liveaffect.realtime.expression import Memory
 from liveaffect.realtime.frame import Box, Face, Sighting
 from liveaffect.realtime.labelling import Labeller
@@ -86,7 +86,9 @@ class Person:
         """Evidence of this voice."""
         self.voice.add(_shifted(item, self.profile.voice), covers_ns)
 
-    def estimate(self, now_ns: int, circumstances: Circumstances) -> Estimate:
+    def estimate(
+        self, now_ns: int, circumstances: Circumstances, words: SpokenOpinion | None = None
+    ) -> Estimate:
         """What is known at `now_ns`: all evidence that has not expired."""
         quality = self.quality or Quality(1.0, None)
         face = voice = strength = None
@@ -101,6 +103,7 @@ class Person:
             track=self.track,
             face=face,
             voice=voice,
+            words=words,
             evidence_ns=self.face.evidence_ns + self.voice.evidence_ns,
             circumstances=circumstances,
             strength=strength,
@@ -172,7 +175,7 @@ class Moment:
     confidence: Confidence
 
 
-def make_cue(person: Person, estimate: Estimate, moment: Moment) -> Cue:
+def make_cue(person: Person, estimate: Estimate, moment: Moment, transcript: str | None = None) -> Cue:
     """The cue of one person, of an estimate that was labelled."""
     face, voice = estimate.face, estimate.voice
     confidence = moment.confidence
@@ -188,7 +191,7 @@ def make_cue(person: Person, estimate: Estimate, moment: Moment) -> Cue:
         speaking=person.speaking,
         face=None if face is None else face.scores(confidence.of_reading("face")),
         voice=None if voice is None else voice.scores(confidence.of_reading("voice")),
-        words=None,
+        words=None if estimate.words is None else estimate.words.scores,
         raw=estimate.raw,
         fused=estimate.scores,
         weights=estimate.weights,
@@ -203,6 +206,7 @@ def make_cue(person: Person, estimate: Estimate, moment: Moment) -> Cue:
         model=moment.model,
         epoch_ns=moment.epoch_ns,
         strength=strength,
+        transcript=transcript,
     )
 
 

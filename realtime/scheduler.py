@@ -17,15 +17,24 @@ from liveaffect.realtime import freshness
 from liveaffect.realtime.attribution import mouth_motion
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.crop import Quality, quality
-from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.estimate import Circumstances
+from liveaffect.realtime.cue import Caption, Cue
+from liveaffect.realtime.estimate import Circumstances, SpokenOpinion
 from liveaffect.realtime.frame import Face, Sighting
-from liveaffect.realtime.fusion import fuse
-from liveaffect.realtime.load_shedder import FACES_HALVED, VOICE_SMALL, VOICES_HALVED, LoadShedder
+from liveaffect.realtime.fusion import fuse, spoken_opinion
+from liveaffect.realtime.hearing import SpeechHearing
+from liveaffect.realtime.load_shedder import (
+    FACES_HALVED,
+    VOICE_SMALL,
+    VOICES_HALVED,
+    WORDS_FINISHED,
+    WORDS_RARER,
+    LoadShedder,
+)
 from liveaffect.realtime.networks import Networks, Row
 from liveaffect.realtime.people import Moment, Person, Profile, ProfileOwner, make_cue
 from liveaffect.realtime.pooling import Evidence, weighted_score
 from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.spoken import SpokenWords
 from liveaffect.realtime.voice_analyzer import NOBODY, OwnedEvidence, SoundPiece, VoiceAnalyzer
 from liveaffect.realtime.window import FUSION_STEP_NS, grid_due
 
@@ -51,6 +60,8 @@ class Snapshot:
     level: float = 0.0
     """Loudness of the newest sound, 0..1."""
     notices: tuple[str, ...] = ()
+    captions: tuple[Caption, ...] = ()
+    """What was said lately, and by whom."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,12 +98,14 @@ class Scheduler:
         self._epoch_ns = epoch_ns
         self._people: dict[int, Person] = {}
         self._nobody: dict[str, Person] = {}
-        self.shedder = LoadShedder(
-            [VOICE_SMALL] * bool(voice_analyzers and networks.lighter)
-            + [VOICES_HALVED] * bool(voice_analyzers)
-            + [FACES_HALVED] * bool(sightings),
-            len(sightings),
-        )
+        self._hearing: SpeechHearing | None = None
+        self._spoken: list[SpokenWords] = []
+        self._measures = [
+            *[VOICE_SMALL] * bool(voice_analyzers and networks.lighter),
+            *[VOICES_HALVED] * bool(voice_analyzers),
+            *[FACES_HALVED] * bool(sightings),
+        ]
+        self.shedder = LoadShedder(self._measures, len(sightings))
         self._seen: dict[str, int] = {}
         self._cues: tuple[Cue, ...] = ()
         self._last_index = -1
@@ -103,6 +116,12 @@ class Scheduler:
         self._profile_owner = ProfileOwner(profile, of_voice=not self._sightings)
         if not self._sightings:
             self._profile_owner.tell(None, self._voice_analyzers)
+
+    def hear_words(self, hearing: SpeechHearing) -> None:
+        """Before the first step: words are heard as well, and are the first to be left out."""
+        self._hearing = hearing
+        self._spoken = [SpokenWords(name, hearing.judge) for name in hearing.sources]
+        self.shedder = LoadShedder([WORDS_RARER, WORDS_FINISHED, *self._measures], len(self._sightings))
 
     def retire(self) -> None:
         """Publish nothing more, whatever a step that hangs may still come to: another took its place."""
@@ -118,6 +137,7 @@ class Scheduler:
         if due is not None:
             # Whose voice it is changes over tenths of a second; asking with every picture would be waste.
             self._hand_out_voices(now_ns, in_view)
+            self._hear_words(now_ns)
         skipped = due.skipped if due is not None and self._last_index >= 0 else 0
         self.shedder.note(now_ns, late=late or skipped > 0)
         self._choose_voice()
@@ -132,7 +152,15 @@ class Scheduler:
                 t_ns = due.index * FUSION_STEP_NS
                 self._publish(tuple(dataclasses.replace(cue, t_ns=t_ns) for cue in cues))
         level = max((voice_analyzer.level for voice_analyzer in self._voice_analyzers), default=0.0)
-        return Snapshot(at_ns=now_ns, cues=cues, seen=dict(self._seen), level=level, notices=self._notices())
+        captions = [caption for spoken in self._spoken for caption in spoken.captions(now_ns)]
+        return Snapshot(
+            at_ns=now_ns,
+            cues=cues,
+            seen=dict(self._seen),
+            level=level,
+            notices=self._notices(),
+            captions=tuple(captions),
+        )
 
     def _choose_voice(self) -> None:
         """The full voice network or, while the machine is late, the lighter one."""
@@ -192,6 +220,8 @@ class Scheduler:
         self._profile_owner.left(self._people.pop(track, None))
         for voice_analyzer in self._voice_analyzers:
             voice_analyzer.forget(track)
+        for spoken in self._spoken:
+            spoken.forget(track)
 
     def _forget_the_unseen(self, now_ns: int) -> None:
         """The end of a track may have stood in a sighting that was overwritten before it was read."""
@@ -208,7 +238,7 @@ class Scheduler:
         """Pieces of sound that say nothing about anybody, by cause."""
         lost = sum((heard.lost for heard in self._voice_analyzers), Counter[str]())
         lost[NOBODY] += self._ownerless
-        return lost
+        return lost if self._hearing is None else lost + self._hearing.lost()
 
     def unheard(self) -> int:
         """Complete pieces of sound that no step has taken yet."""
@@ -258,6 +288,28 @@ class Scheduler:
             elif voice_analyzer.source in self._nobody:
                 self._nobody[voice_analyzer.source].speaking = voice_analyzer.voice.state == "nobody in view"
 
+    def _hear_words(self, now_ns: int) -> None:
+        """Let every microphone's words find their owners."""
+        if self._hearing is None:
+            return
+        self._hearing.rarer = self.shedder.does(WORDS_RARER)
+        self._hearing.finished_only = self.shedder.does(WORDS_FINISHED)
+        voices = {analyzer.source: analyzer.voice for analyzer in self._voice_analyzers}
+        for spoken in self._spoken:
+            spoken.hear(now_ns, voices[spoken.source], self._hearing.news(spoken.source))
+
+    def _words_of(self, person: Person, now_ns: int) -> tuple[SpokenOpinion | None, str | None]:
+        """What that person said lately, and its text where that is wanted."""
+        for spoken in self._spoken:
+            if person.track is None and spoken.source != person.source:
+                continue
+            if (heard := spoken.evidence(person.track, now_ns)) is not None:
+                text = (
+                    spoken.text(person.track, now_ns) if self._hearing and self._hearing.transcript else None
+                )
+                return spoken_opinion(heard, now_ns), text
+        return None, None
+
     def _owner(self, voice_analyzer: VoiceAnalyzer, heard: OwnedEvidence) -> Person | None:
         """Whose evidence it is; None for a voice that was there before the person came, or has left."""
         if heard.track is None:
@@ -281,12 +333,20 @@ class Scheduler:
             confidence=self._networks.confidence,
         )
         around = self._circumstances()
-        fused = fuse([person.estimate(now_ns, around) for person in people], self._networks.fuse)
+        words = [self._words_of(person, now_ns) for person in people]
+        estimates = [
+            person.estimate(now_ns, around, opinion)
+            for person, (opinion, _) in zip(people, words, strict=True)
+        ]
+        fused = fuse(estimates, self._networks.fuse)
         said = [person.labeller.label(one) for person, one in zip(people, fused, strict=True)]
         if (watch := moment.confidence.watch) is not None:
             for one in said:
                 watch(one)
-        return tuple(make_cue(person, one, moment) for person, one in zip(people, said, strict=True))
+        return tuple(
+            make_cue(person, one, moment, text)
+            for person, one, (_, text) in zip(people, said, words, strict=True)
+        )
 
     def _circumstances(self) -> Circumstances:
         speakers = {h.voice.track for h in self._voice_analyzers if h.voice.track is not None}
@@ -305,7 +365,8 @@ class Scheduler:
         shed = (f"too much for this machine: {self.shedder.says()}",) if self.shedder.level else ()
         caveat = self._networks.confidence.caveat
         networks = self._networks
-        return (*networks.failing.values(), *networks.notices, *shed, *([caveat] if caveat else []))
+        words = () if self._hearing is None else self._hearing.notices
+        return (*networks.failing.values(), *networks.notices, *words, *shed, *([caveat] if caveat else []))
 
 
 def _in_view(person: Person, now_ns: int) -> bool:

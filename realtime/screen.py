@@ -127,6 +127,7 @@ class Screen:
             voice_level=0.0 if snapshot is None else snapshot.level,
             history=tuple(self._history),
             notices=(*around.notices, *(() if snapshot is None else snapshot.notices)),
+            captions=() if snapshot is None else snapshot.captions,
             mirrored=self.mirrored,
         )
 

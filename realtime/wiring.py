@@ -28,12 +28,14 @@ from liveaffect.realtime.faces.blazeface import FaceFinder
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
 from liveaffect.realtime.health import HealthBook
+from liveaffect.realtime.hearing import SpeechHearing
 from liveaffect.realtime.networks import LighterVoice, Networks
 from liveaffect.realtime.people import Profile
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Scheduler
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 from liveaffect.realtime.window import PIECES, PieceGrid
+from liveaffect.realtime.words import WordTools
 
 Finders = tuple[FaceFinder, FaceFinder]
 """The far one for tiles and the near one for close looks; a camera has its own."""
@@ -43,6 +45,16 @@ FRAMES = 8
 """Pictures a camera's ring holds: more would be memory without use, 64 at 1080p are 400 MB."""
 SIGHTINGS = 32
 SOUND_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenChoice:
+    """That words are heard, and how."""
+
+    make_tools: Callable[[], WordTools]
+    """Loads Whisper when it is called first, which takes a second."""
+    transcript: bool = False
+    """Whether cues may hold what was said."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +112,7 @@ class Wiring:
             VoiceAnalyzer(name, ring, pieces, believe_speech=networks.trained("voice"))
             for name, ring in rings.sounds.items()
         ]
+        self.hearing: SpeechHearing | None = None
         self.scheduler = Scheduler(
             networks,
             sightings=rings.sightings,
@@ -114,6 +127,12 @@ class Wiring:
         for voice_analyzer in self.voice_analyzers:
             camera = pairs.get(voice_analyzer.source)
             voice_analyzer.hears = rest if camera is None else frozenset([camera])
+
+    def hear_words(self, spoken: SpokenChoice | None) -> None:
+        """Before the first step: hear what is said at every microphone; None leaves it."""
+        if spoken is not None and self.rings.sounds:
+            self.hearing = SpeechHearing(self.rings.sounds, spoken.make_tools, transcript=spoken.transcript)
+            self.scheduler.hear_words(self.hearing)
 
     def look(self, frame: VideoFrame) -> Sighting:
         """Look at one picture and hand the sighting on, unless `renew` replaced who looked meanwhile."""
@@ -144,6 +163,8 @@ class Tools:
     """What the voice network takes, from its manifest."""
     profile: Profile | None = None
     """The personal profile that was asked for."""
+    spoken: SpokenChoice | None = None
+    """What words are heard with; None where they are not."""
     awaiting: Mapping[Path, FallbackEngine] = field(default_factory=dict)
     """Engines that would move to the GPU if it had plans, by the manifest of their network."""
 

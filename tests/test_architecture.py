@@ -26,7 +26,17 @@ GROUPS = {
     "seeing": {"faces", "search", "track", "crop", "face_analyzer"},
     "listening": {"signs", "attribution", "clarity"},
     "evidence": {"pooling", "resting", "expression", "estimate", "fusion", "labelling", "confidence"},
-    "judging": {"scheduler", "voice_analyzer", "people", "networks", "load_shedder"},
+    "judging": {
+        "scheduler",
+        "voice_analyzer",
+        "people",
+        "networks",
+        "load_shedder",
+        "words",
+        "utterance",
+        "hearing",
+        "spoken",
+    },
     "drawing": {"overlay", "drawing"},
     "sources": {
         "source",

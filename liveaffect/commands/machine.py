@@ -21,6 +21,7 @@ def add_machine(commands: Any) -> None:
     fetch = command(commands, "fetch", _fetch, "bring the files that are not ours, once")
     fetch.add_argument("--to", type=Path, help="folder of the face detectors, instead of the user's cache")
     fetch.add_argument("--small", action="store_true", help="without Whisper (78 MB), for the small voice")
+    fetch.add_argument("--words", metavar="WHISPER", help="another Whisper for words: base, or a folder")
 
     doctor = command(commands, "doctor", _doctor, "what works here, what does not, and what mends it")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
@@ -50,14 +51,16 @@ def add_machine(commands: Any) -> None:
 
 
 def _fetch(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.fetch import fetch, fetch_whisper
+    from liveaffect.fetch import fetch, fetch_whisper, fetch_words
 
     say(f"the face detector's files are in {fetch(given.to)}")
     if not given.small:
         try:
             say(f"the files of Whisper are in {fetch_whisper()}")
         except MissingFile as error:
-            say(f"without Whisper, so the small voice network is used: {error}")
+            say(f"without Whisper, so words are not heard and the small voice network is used: {error}")
+    if settings.words not in ("auto", "off"):
+        say(f"words are heard with the files in {fetch_words(settings.words)}")
     return 0
 
 

@@ -21,6 +21,7 @@ def add_watching(commands: Any) -> None:
     demo.add_argument("--seconds", type=float, help="length of the demo; 12 if not given")
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for video and contact sheet")
     demo.add_argument("--window", choices=("auto", "yes", "no"), default="auto", help="open a window")
+    _spoken_flags(demo)
     _overlay_flags(demo)
 
     live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
@@ -42,6 +43,7 @@ def add_watching(commands: Any) -> None:
     _output_flags(live)
     live.add_argument("--seconds", type=float, help="stop after so many seconds")
     _personal_flags(live)
+    _spoken_flags(live)
     _overlay_flags(live)
 
     _add_serve(commands)
@@ -59,11 +61,13 @@ def add_watching(commands: Any) -> None:
     analyze.add_argument("--sheet", metavar="OUT.png", help="a contact sheet of drawn pictures")
 
     _personal_flags(analyze)
+    _spoken_flags(analyze)
 
     predict = command(commands, "predict", _predict, "pictures, sound, videos, folders: one line per file")
     predict.add_argument("paths", nargs="+", type=_named_path, metavar="PATH")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--cropped", action="store_true", help="the pictures are face crops already")
+    _spoken_flags(predict)
 
 
 def _add_serve(commands: Any) -> None:
@@ -175,6 +179,20 @@ def _predict(given: argparse.Namespace, settings: Settings) -> int:
 def _personal_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", metavar="NAME", help="personal profile of the only or largest face")
     parser.add_argument("--av-offset", metavar="MS", help="how much later sound is stamped than its picture")
+
+
+def _spoken_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--words",
+        nargs="?",
+        const="auto",
+        metavar="WHISPER",
+        help="hear what is said: off, auto, tiny.en, base, or a folder; auto where it is and is carried",
+    )
+    parser.add_argument("--language", metavar="CODE", help="spoken language; tiny.en knows only en")
+    parser.add_argument(
+        "--transcript", action="store_const", const=True, help="write what was said into the cues"
+    )
 
 
 def _overlay_flags(parser: argparse.ArgumentParser) -> None:

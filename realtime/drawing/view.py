@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.cue import Caption, Cue
 from liveaffect.realtime.frame import Box, VideoFrame
 
 
@@ -58,5 +58,7 @@ class View:
     """(t_ns, label, confidence) of the largest face, newest last, for the small timeline."""
     notices: tuple[str, ...] = ()
     """What the person must know now, such as 'camera:0 lost; trying again'."""
+    captions: tuple[Caption, ...] = ()
+    """What was said lately, at the face of whoever said it."""
     mirrored: bool = False
     """Mirror the picture; text and meters stay as they are."""

@@ -1,0 +1,200 @@
+"""How good, how soon and how dear are words that are heard live, against faster-whisper on the whole file?
+
+    uv run --extra words python benchmarks/bench_words.py --data DIR [--words tiny.en] [--strings 3] [--write]
+
+DIR holds `clips/jfk.wav`, `clips/demo_grid_10speakers.mp4` with its transcripts, and
+`voice/ravdess_speech.tar`, whose clips become strings of ten with pauses. Live is what the product does:
+sound in tenths of a second, every due pass made at once; a word's delay is from its end to the first form
+that shows it, and to the first that believes it, in time of the sound, without the time of the pass itself.
+Processor time is that of all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import random
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from harness import Result, print_record
+from numpy.typing import NDArray
+
+from liveaffect.engines import stopwatch
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.errors import EndOfStream
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.utterance import plain
+from liveaffect.realtime.words import WordsAnalyzer, WordTools
+from liveaffect.spoken_choice import SpokenWish, folder_of, make_tools
+
+Sound = NDArray[np.float32]
+BLOCK = SAMPLE_RATE // 10
+PER_STRING = 10
+JFK = (
+    "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
+)
+
+
+def sound_of(path: Path) -> Sound:
+    """All samples of a file."""
+    media, parts = MediaFile(path), []
+    media.open()
+    try:
+        while True:
+            item = media.read(1.0)
+            if isinstance(item, AudioBlock):
+                parts.append(item.samples)
+    except EndOfStream:
+        return np.concatenate(parts)
+    finally:
+        media.close()
+
+
+def cases(data: Path, strings: int) -> Iterator[tuple[str, Sound, list[str]]]:
+    """Name, sound and words."""
+    yield (
+        "jfk",
+        np.concatenate([sound_of(data / "clips/jfk.wav"), np.zeros(SAMPLE_RATE, np.float32)]),
+        JFK.split(),
+    )
+    grid = list(csv.DictReader((data / "clips/grid_transcripts.csv").open()))
+    yield (
+        "grid",
+        sound_of(data / "clips/demo_grid_10speakers.mp4"),
+        [w for r in grid for w in r["text"].split()],
+    )
+    rng = random.Random(0)
+    with tarfile.open(data / "voice/ravdess_speech.tar") as archive, tempfile.TemporaryDirectory() as scratch:
+        archive.extractall(scratch, filter="data")
+        folder = next(Path(scratch).rglob("manifest.csv")).parent
+        rows = list(csv.DictReader(io.StringIO((folder / "manifest.csv").read_text("utf-8"))))
+        rng.shuffle(rows)
+        for number in range(strings):
+            parts: list[Sound] = []
+            wanted: list[str] = []
+            for row in rows[number * PER_STRING : (number + 1) * PER_STRING]:
+                pause = np.zeros(int(SAMPLE_RATE * rng.uniform(0.2, 1.2)), np.float32)
+                parts += [sound_of(folder / f"{row['id']}.opus"), pause]
+                wanted += row["text"].lower().split()
+            yield f"ravdess {number}", np.concatenate(parts), wanted
+
+
+def errors(wanted: list[str], found: list[str]) -> int:
+    """Words to change, leave out and put in."""
+    row = np.arange(len(found) + 1)
+    for at, word in enumerate(wanted, 1):
+        before, row = row, np.full(len(found) + 1, at)
+        for place, other in enumerate(found, 1):
+            row[place] = min(before[place] + 1, row[place - 1] + 1, before[place - 1] + (word != other))
+    return int(row[-1])
+
+
+def plain_words(text: str) -> list[str]:
+    """Small letters without marks, however many words stand in one."""
+    return re.findall(r"[a-z0-9']+", text.lower())
+
+
+def live(sound: Sound, tools: WordTools) -> tuple[list[str], dict[str, float]]:
+    """Words as they are believed at the end, and delays and cost."""
+    ring = AudioRing(20 * SAMPLE_RATE)
+    analyzer, began_ns = WordsAnalyzer("mic", ring, tools), stopwatch.all_threads_cpu_ns()
+    shown: dict[tuple[int, int, str], float] = {}
+    sure: dict[tuple[int, int, str], tuple[float, float]] = {}
+    newest, cursor = {}, 0
+    for first in range(0, len(sound) + 1, BLOCK):
+        if len(block := sound[first : first + BLOCK]):
+            ring.push(AudioBlock("mic", first, first * SECOND // SAMPLE_RATE, block))
+            while analyzer.step():
+                pass
+        else:
+            analyzer.finish()
+        now_s, batch = (first + len(block)) / SAMPLE_RATE, analyzer.said.read_since(cursor)
+        cursor = batch.cursor
+        for form in batch.items:
+            newest[form.number] = form
+            for place, word in enumerate(form.words):
+                key = form.number, place, plain(word.text)
+                shown.setdefault(key, now_s)
+                if word.final:
+                    sure.setdefault(key, (now_s, word.end_ns / SECOND))
+    analyzer.finish()
+    for form in analyzer.said.read_since(cursor).items:
+        newest[form.number] = form
+    spent_s = (stopwatch.all_threads_cpu_ns() - began_ns) / SECOND
+    pale = [max(0.0, shown[key] - end_s) for key, (_, end_s) in sure.items()]
+    final = [max(0.0, at_s - end_s) for at_s, end_s in sure.values()]
+    text = " ".join(word.text for _, form in sorted(newest.items()) for word in form.words if word.final)
+    figures = {"core_share": spent_s * SAMPLE_RATE / len(sound)}
+    for name, delays in (("pale", pale), ("final", final)):
+        for share in (50, 95):
+            figures[f"{name}_p{share}_s"] = float(np.percentile(delays, share))
+    return plain_words(text), figures
+
+
+def whole(sound: Sound, folder: Path) -> tuple[list[str], float]:
+    """faster-whisper as it comes, on all of it: words and share of a core."""
+    from faster_whisper import WhisperModel  # type: ignore[import-untyped]
+
+    model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
+    began_ns = stopwatch.all_threads_cpu_ns()
+    segments, _ = model.transcribe(sound, beam_size=1, language="en")
+    text = " ".join(segment.text for segment in segments)
+    return plain_words(text), (stopwatch.all_threads_cpu_ns() - began_ns) / SECOND * SAMPLE_RATE / len(sound)
+
+
+def main() -> None:
+    """Every case, one line each; then silence and noise."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--words", default="tiny.en")
+    parser.add_argument("--strings", type=int, default=3)
+    parser.add_argument("--noise-s", type=int, default=120, help="seconds of silence, noise and tones each")
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    tools, folder = make_tools(folder_of(given.words), SpokenWish(given.words, "en")), folder_of(given.words)
+    for name, sound, wanted in cases(given.data, given.strings):
+        found, figures = live(sound, tools)
+        all_at_once, core_share = whole(sound, folder)
+        figures |= {
+            "words": float(len(wanted)),
+            "errors": float(errors(wanted, found)),
+            "whole_errors": float(errors(wanted, all_at_once)),
+            "whole_core_share": core_share,
+            "cost_ratio": figures["core_share"] / core_share,
+        }
+        print_record(
+            Result(f"words/{Path(given.words).name}/{name}", figures, notes={"heard": " ".join(found)})
+        )
+    rng, t = np.random.default_rng(0), np.arange(given.noise_s * SAMPLE_RATE) / SAMPLE_RATE
+    for name, made in (
+        ("silence", np.zeros(len(t))),
+        ("noise", 0.05 * rng.standard_normal(len(t)) * (1 + np.sin(2 * np.pi * t / 3))),
+        (
+            "tones",
+            sum(0.1 * np.sin(440 * np.pi * k * t) * (np.sin(2 * np.pi * t * k) > 0) for k in (1, 2, 3)),
+        ),
+    ):
+        sound = np.asarray(made, np.float32)
+        ring, began_ns = AudioRing(20 * SAMPLE_RATE), stopwatch.all_threads_cpu_ns()
+        analyzer = WordsAnalyzer("mic", ring, tools)
+        for first in range(0, len(sound), BLOCK):
+            ring.push(AudioBlock("mic", first, first * SECOND // SAMPLE_RATE, sound[first : first + BLOCK]))
+            analyzer.step()
+        analyzer.finish()
+        spent_s = (stopwatch.all_threads_cpu_ns() - began_ns) / SECOND
+        words = sum(len(form.words) for form in analyzer.said.read_since(0).items)
+        figures = {"words_a_minute": words / given.noise_s * 60, "core_share": spent_s / given.noise_s}
+        print_record(Result(f"words/{Path(given.words).name}/{name}", figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Whisper on short pieces of sound: what was said in them, word by word, with times.
+
+CTranslate2 runs an encoder that is only as long as the sound, where Whisper's own use pads everything to half
+a minute and pays for that each time. The decoder then misses the silence that tells it where to stop, and
+says the sentence again: so behind the vectors of the sound stand a few of silence, taken at even steps from a
+silent half minute that was encoded once. Words that are believed already are given and not decoded again, so
+a pass costs the encoder and the new words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liveaffect.engines.protocol import EngineFileError, EngineUnavailable, HeardWords, TimedWord
+from liveaffect.engines.recipe import SAMPLE_RATE
+
+FRAME = 160
+"""Samples of one frame of Whisper's log-mel."""
+STEP_S = 0.02
+"""Time between two vectors of the encoder."""
+LONGEST_S = 28.0
+TAIL_S = 1.0
+"""Silence behind the sound, before it is encoded."""
+SILENT_VECTORS = 300
+"""Vectors of silence behind those of the sound: without them one sentence in two is said again. What is left
+of that takes no time, and `utterance.plausible` drops it."""
+CUT_TAIL_S, CUT_SILENT_VECTORS = 0.3, 100
+"""The same behind sound that ends in the middle of speech, where what comes last is not believed anyway."""
+WINDOW = 1500
+"""Vectors of half a minute."""
+TOKENS_A_SECOND = 6.0
+"""Nobody says more; what is longer repeats itself."""
+FEWEST_TOKENS = 6
+CURE = "uv sync --inexact --extra words"
+
+
+class Transcriber:
+    """One Whisper. One caller at a time."""
+
+    def __init__(
+        self, folder: Path, *, threads: int = 1, language: str = "auto", device: str = "auto"
+    ) -> None:
+        """Raises EngineUnavailable without the packages, EngineFileError for files that cannot be used."""
+        try:
+            import ctranslate2  # type: ignore[import-untyped]
+            import tokenizers
+            from faster_whisper import feature_extractor, tokenizer  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise EngineUnavailable(f"words need faster-whisper ({error}): {CURE}") from error
+        self._runtime: Any = ctranslate2
+        self._make_tokenizer: Any = tokenizer.Tokenizer
+        on_gpu = device != "cpu" and ctranslate2.get_cuda_device_count() > 0
+        kind = "int8_float16" if on_gpu else "int8"
+        where = "cuda" if on_gpu else "cpu"
+        self._model: Any = _opened(
+            folder,
+            lambda: ctranslate2.models.Whisper(
+                str(folder), device=where, compute_type=kind, intra_threads=threads
+            ),
+        )
+        self._tokens: Any = _opened(
+            folder, lambda: tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        )
+        self.multilingual = bool(self._model.is_multilingual)
+        self.name = f"whisper on {'the GPU' if on_gpu else 'the CPU'}, {kind}"
+        if not self.multilingual and language not in ("auto", "en"):
+            raise EngineFileError(
+                f"the Whisper in {folder} understands English alone, not '{language}'; "
+                "take another with --words base"
+            )
+        self._mel: Any = feature_extractor.FeatureExtractor(feature_size=self._model.n_mels)
+        self._chosen = "en" if not self.multilingual else language
+        self._writers: dict[tuple[str, str], Any] = {}
+        self._silence = self._vectors(np.zeros(30 * SAMPLE_RATE, np.float32))
+
+    def hear(
+        self,
+        samples: NDArray[np.float32],
+        given: Sequence[TimedWord] = (),
+        *,
+        language: str | None = None,
+        cut: bool = False,
+    ) -> HeardWords:
+        """What was said in at most LONGEST_S of sound; `given` are its first words, as found before.
+
+        `cut`: the sound ends in the middle of speech.
+        """
+        samples = samples[: int(LONGEST_S * SAMPLE_RATE)]
+        tail = (CUT_TAIL_S, CUT_SILENT_VECTORS) if cut else (TAIL_S, SILENT_VECTORS)
+        encoded = self._encode(samples, *tail)
+        spoken = language or self._chosen
+        writer = self._writer(self._language_of(encoded) if spoken == "auto" else spoken, "transcribe")
+        return self._decode(encoded, writer, len(samples) / SAMPLE_RATE, given)
+
+    def translate(self, samples: NDArray[np.float32], language: str) -> str:
+        """The same in English, as text."""
+        samples = samples[: int(LONGEST_S * SAMPLE_RATE)]
+        encoded = self._encode(samples, TAIL_S, SILENT_VECTORS)
+        heard = self._decode(encoded, self._writer(language, "translate"), len(samples) / SAMPLE_RATE, ())
+        return "".join(word.text for word in heard.words).strip()
+
+    def _decode(self, encoded: Any, writer: Any, seconds: float, given: Sequence[TimedWord]) -> HeardWords:
+        start = [*writer.sot_sequence, writer.no_timestamps]
+        known = [token for word in given for token in word.tokens]
+        while known and not any(char.isalnum() for char in writer.decode(known[-1:])):
+            known.pop()  # a full stop that was a guess would end the sentence here
+        most = max(FEWEST_TOKENS, int(TOKENS_A_SECOND * seconds) + 2 - len(known))
+        (result,) = self._model.generate(
+            encoded,
+            [start + known],
+            beam_size=1,
+            max_length=len(start) + len(known) + most,
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        found = [token for token in result.sequences_ids[0] if token < writer.eot]
+        words = self._timed(encoded, writer, start, known + found, seconds) if known or found else ()
+        return HeardWords(
+            words=words,
+            sureness=float(result.scores[0]) if found else 0.0,
+            silence=float(result.no_speech_prob),
+            language=writer.language_code,
+        )
+
+    def _encode(self, samples: NDArray[np.float32], tail_s: float, silent: int) -> Any:
+        vectors = self._vectors(np.pad(samples, (0, int(tail_s * SAMPLE_RATE))))
+        steps = np.linspace(min(vectors.shape[1], WINDOW - 1), WINDOW - 1, silent).astype(int)
+        joined = np.concatenate([vectors, self._silence[:, steps]], axis=1)
+        return self._runtime.StorageView.from_array(np.ascontiguousarray(joined))
+
+    def _vectors(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        mel = np.ascontiguousarray(self._mel(samples, padding=0)[None], np.float32)
+        encoded = self._model.encode(self._runtime.StorageView.from_array(mel), to_cpu=True)
+        return np.array(encoded, np.float32)
+
+    def _language_of(self, encoded: Any) -> str:
+        ((best, *_),) = self._model.detect_language(encoded)
+        return str(best[0]).strip("<|>")
+
+    def _writer(self, language: str, task: str) -> Any:
+        key = (language, task)
+        if key not in self._writers:
+            self._writers[key] = self._make_tokenizer(
+                self._tokens, self.multilingual, task=task, language=language
+            )
+        return self._writers[key]
+
+    def _timed(
+        self, encoded: Any, writer: Any, start: list[int], tokens: list[int], last_s: float
+    ) -> tuple[TimedWord, ...]:
+        """Words with the times that the decoder's attention says."""
+        frames = max(int(last_s * SAMPLE_RATE) // FRAME, 2)
+        (aligned,) = self._model.align(encoded, start[:-1], [tokens], frames)
+        texts, groups = writer.split_to_word_tokens([*tokens, writer.eot])
+        first_step: dict[int, int] = {}
+        for token, step in aligned.alignments:
+            first_step.setdefault(token, step)
+        words: list[TimedWord] = []
+        at = 0
+        for text, group in zip(texts[:-1], groups[:-1], strict=True):
+            begin = min(first_step.get(at, 0) * STEP_S, last_s)
+            sure = aligned.text_token_probs[at : at + len(group)]
+            at += len(group)
+            end = min(first_step.get(at, int(last_s / STEP_S)) * STEP_S, last_s)
+            if words and not any(char.isalnum() for char in text):
+                before = words[-1]  # punctuation belongs to the word before it, and lasts no time
+                words[-1] = replace(before, text=before.text + text, tokens=(*before.tokens, *group))
+            else:
+                words.append(TimedWord(text, begin, max(end, begin), tuple(group), float(np.mean(sure))))
+        return tuple(words)
+
+
+def _opened(folder: Path, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001  the tokenizer raises the bare class for a damaged file
+        why = str(error)
+    raise EngineFileError(f"Whisper in {folder} cannot be opened: {why}; `liveaffect fetch` brings it anew")

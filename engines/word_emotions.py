@@ -1,0 +1,52 @@
+"""Which emotion a sentence tells of, by the small network that comes with the program. English.
+
+It is no kind of network like face and voice: it takes a sentence of any length, one at a time, and is asked a
+few times a second at most. Its manifest says which file it is and how its answers were calibrated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from liveaffect.engines.manifest import SHIPPED
+from liveaffect.engines.onnx_runtime import ort
+from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.word_pieces import rows_of, words_of
+
+MANIFEST, FILE = "words.json", "words.onnx"
+Judge = Callable[[str], "tuple[float, ...] | None"]
+
+
+def load_judge(weights: Path | None = None) -> Judge:
+    """What gives the calibrated logits of a text, or None for one without words. Raises EngineFileError."""
+    folder = weights if weights is not None and (weights / MANIFEST).is_file() else SHIPPED
+    try:
+        told = json.loads((folder / MANIFEST).read_text("utf-8"))
+        content = (folder / FILE).read_bytes()
+        temperature, labels, wanted = float(told["temperature"]), told["labels"], told["files"][FILE]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineFileError(
+            f"the network that judges words cannot be read in {folder}: {error}; install liveaffect again"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != wanted or labels != list(LABELS):
+        raise EngineFileError(
+            f"{folder / FILE} is not the file that {MANIFEST} describes; install liveaffect again"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def judge(text: str) -> tuple[float, ...] | None:
+        if not any(word[0].isalnum() for word in words_of(text)):
+            return None
+        (logits,) = session.run(None, {"rows": rows_of(text)})
+        return tuple((np.asarray(logits, np.float64) / temperature).tolist())
+
+    return judge

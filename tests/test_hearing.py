@@ -1,0 +1,78 @@
+"""Words have a thread of their own: it ends when asked, and what fails in it ends words and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime.clock import SECOND, MonotonicClock
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.hearing import SpeechHearing
+from liveaffect.realtime.words import WordTools
+from liveaffect.settings import Settings
+from liveaffect.spoken_choice import SpokenWish, spoken_choice, why_no_words
+
+NAME = "hears words"
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == NAME]
+
+
+def test_a_whisper_that_cannot_be_loaded_is_said_and_ends_only_words() -> None:
+    def fails() -> WordTools:
+        raise EngineUnavailable("Whisper is not here")
+
+    hearing = SpeechHearing({"mic": AudioRing(SAMPLE_RATE)}, fails)
+    hearing.start(MonotonicClock())
+    hearing.close()
+    assert threads() == []
+    assert hearing.notices == ("no words: Whisper is not here",)
+    assert hearing.news("mic") == ()
+    assert hearing.judge("I am glad") is None
+
+
+def test_closing_ends_the_thread_in_the_middle_of_listening() -> None:
+    if why := why_no_words("tiny.en"):
+        pytest.skip(f"no Whisper tiny.en: {why}")
+    choice = spoken_choice(SpokenWish("tiny.en"), print, live=True)
+    assert choice is not None
+    ring = AudioRing(20 * SAMPLE_RATE)
+    hearing = SpeechHearing({"mic": ring}, choice.make_tools)
+    hearing.start(MonotonicClock())
+    rng = np.random.default_rng(0)
+    for at in range(50):
+        noise = (0.1 * rng.standard_normal(SAMPLE_RATE // 10)).astype(np.float32)
+        ring.push(AudioBlock("mic", at * len(noise), at * SECOND // 10, noise))
+    hearing.close()
+    assert threads() == []
+    assert hearing.notices == ()
+
+
+def test_off_hears_nothing_and_says_nothing() -> None:
+    lines: list[str] = []
+    assert spoken_choice(SpokenWish("off"), lines.append, live=False) is None
+    assert lines == []
+
+
+def test_auto_without_whisper_says_why_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAFFECT_WHISPER", str(tmp_path))
+    lines: list[str] = []
+    assert spoken_choice(SpokenWish("auto"), lines.append, live=False) is None
+    assert len(lines) == 1
+    assert lines[0].startswith("words: off; ")
+
+
+def test_a_whisper_that_was_named_and_is_not_there_ends_the_run_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="liveaffect fetch"):
+        spoken_choice(SpokenWish(str(tmp_path)), print, live=False)
+
+
+def test_scripted_networks_hear_no_words_unless_they_are_asked_for() -> None:
+    assert Settings(engine="scripted").spoken(print) is None

@@ -1,0 +1,130 @@
+"""Words stand at whoever said them, count for a while, and are gone with the person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.attribution import Voice
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.estimate import SpokenOpinion, softmax
+from liveaffect.realtime.fusion import WORDS_SAY, spoken_opinion
+from liveaffect.realtime.spoken import SpokenWords
+from liveaffect.realtime.utterance import Utterance, Word
+
+HAPPY = tuple(6.0 if label == "happy" else 0.0 for label in LABELS)
+NEUTRAL = tuple(6.0 if label == "neutral" else 0.0 for label in LABELS)
+
+
+def judge(text: str) -> tuple[float, ...]:
+    return HAPPY if "glad" in text else NEUTRAL
+
+
+def utterance(
+    text: str, begin_ns: int, *, number: int = 1, guess: str = "", language: str = "en"
+) -> Utterance:
+    step = 300 * MS
+    texts = [(word, True) for word in text.split()] + [(word, False) for word in guess.split()]
+    words = tuple(
+        Word(f" {word}", begin_ns + at * step, begin_ns + (at + 1) * step, final)
+        for at, (word, final) in enumerate(texts)
+    )
+    return Utterance("mic", number, words, False, words[-1].end_ns, language)
+
+
+def voice(track: int | None) -> Voice:
+    return Voice("nobody in view" if track is None else "track", track, 1.0)
+
+
+def run(
+    spoken: SpokenWords, owners: Sequence[int | None], forms: dict[int, Utterance], begin: int = 0
+) -> int:
+    """One grid point of 100 ms for each owner; `forms` come at the point of that number."""
+    now_ns = 0
+    for at, owner in enumerate(owners, start=begin):
+        now_ns = at * 100 * MS
+        spoken.hear(now_ns, voice(owner), [forms[at]] if at in forms else [])
+    return now_ns
+
+
+def test_words_stand_at_the_person_whose_voice_it_was() -> None:
+    spoken = SpokenWords("mic", judge)
+    now_ns = run(
+        spoken,
+        [1] * 12 + [2] * 14,
+        {11: utterance("I am glad", 0), 25: utterance("so is he", 1300 * MS, number=2)},
+    )
+    assert {(caption.track, caption.text) for caption in spoken.captions(now_ns)} == {
+        (1, "I am glad"),
+        (2, "so is he"),
+    }
+    told = spoken.evidence(1, now_ns)
+    assert told is not None
+    assert tuple(told.logits) == HAPPY
+
+
+def test_words_of_nobody_in_view_are_nobodys() -> None:
+    spoken = SpokenWords("mic", judge)
+    now_ns = run(spoken, [None] * 15, {12: utterance("I am glad", 0)})
+    assert [caption.track for caption in spoken.captions(now_ns)] == [None]
+    assert spoken.evidence(None, now_ns) is not None
+    assert spoken.evidence(1, now_ns) is None
+
+
+def test_a_guess_is_shown_pale_and_tells_nothing() -> None:
+    spoken = SpokenWords("mic", judge)
+    now_ns = run(spoken, [1] * 12, {8: utterance("I am", 0, guess="glad")})
+    assert [(caption.text, caption.guess) for caption in spoken.captions(now_ns)] == [("I am", "glad")]
+    told = spoken.evidence(1, now_ns)
+    assert told is not None
+    assert tuple(told.logits) == NEUTRAL
+
+
+def test_captions_and_evidence_go_after_a_while() -> None:
+    spoken = SpokenWords("mic", judge)
+    run(spoken, [1] * 12, {11: utterance("I am glad", 0)})
+    assert spoken.captions(4 * SECOND)
+    assert not spoken.captions(6 * SECOND)
+    assert spoken.evidence(1, 8 * SECOND) is None
+
+
+def test_who_leaves_takes_their_words_along() -> None:
+    spoken = SpokenWords("mic", judge)
+    now_ns = run(spoken, [1] * 12, {11: utterance("I am glad", 0)})
+    spoken.forget(1)
+    assert spoken.evidence(1, now_ns) is None
+
+
+def test_another_language_says_nothing_until_it_is_translated() -> None:
+    spoken = SpokenWords("mic", lambda text: judge(text) if text else None)
+    now_ns = run(spoken, [1] * 12, {11: utterance("glad is no German", 0, language="de")})
+    assert spoken.evidence(1, now_ns) is None
+    assert spoken.captions(now_ns)
+
+
+def test_neutral_words_change_nothing_and_emotional_ones_fade() -> None:
+    spoken = SpokenWords("mic", judge)
+    now_ns = run(spoken, [1] * 12, {11: utterance("by the door", 0)})
+    plain = spoken_opinion(spoken.evidence(1, now_ns), now_ns)
+    assert plain is not None
+    others = softmax(np.zeros(7))
+    assert plain.weight == 0.0
+    assert plain.joined(others) is others
+    glad = SpokenWords("mic", judge)
+    now_ns = run(glad, [1] * 12, {11: utterance("I am glad", 0)})
+    weights = [
+        opinion.weight
+        for later_ns in (0, 2 * SECOND, 3 * SECOND, 5 * SECOND)
+        if (opinion := spoken_opinion(glad.evidence(1, now_ns), now_ns + later_ns)) is not None
+    ]
+    assert weights[0] > 0.9 * WORDS_SAY
+    assert weights == sorted(weights, reverse=True)
+    assert weights[-1] < 0.5 * WORDS_SAY
+
+
+def test_what_is_joined_sums_to_one() -> None:
+    opinion = SpokenOpinion(softmax(np.asarray(HAPPY)), 0.3)
+    assert sum(opinion.joined((1 / 7,) * 7)) == pytest.approx(1.0)
