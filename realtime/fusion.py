@@ -25,7 +25,7 @@ from liveaffect.realtime import freshness
 from liveaffect.realtime.estimate import Estimate, SpokenEvidence, SpokenOpinion, softmax
 
 WORDS_SAY = 0.3
-"""How much words count beside face and voice at most; fitted on pairs that were made up."""
+"""How much words count beside face and voice at most. Chosen, not learnt: no film at hand has all three."""
 LEAST_SAY = 0.02
 """The worst evidence counts this much, so that something is said where all of it is bad."""
 

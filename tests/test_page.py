@@ -275,14 +275,14 @@ def test_obs_gets_boxes_on_nothing_or_the_whole_picture(browser: Any, sink: WebS
     page.on("console", lambda line: said.append(line.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(f"http://127.0.0.1:{sink.port}/overlay?transparent=1&corner=tr")
-    inked, alpha = 0, np.zeros((480, 640), np.uint8)
+    inked, alpha = 0, np.zeros((480, 640))
     for _ in range(100):
         page.wait_for_timeout(100)
         shot = cv2.imdecode(
             np.frombuffer(page.screenshot(omit_background=True), np.uint8), cv2.IMREAD_UNCHANGED
         )
         assert shot is not None
-        alpha = shot[:, :, 3]
+        alpha = shot[:, :, 3].astype(float)
         inked = int(np.count_nonzero(alpha[100:230, 198:330]))
         if inked:
             break

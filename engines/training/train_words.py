@@ -5,7 +5,7 @@
 Several networks are trained one after the other, and the one that is kept learns from labels and from the
 mean of what they say, which is worth more than any of them. A folder with MiniLM (`--teacher`) first teaches
 the table what words mean: each whole word of its vocabulary is drawn to a projection of MiniLM's vector for
-it, so words that no comment holds are not blank. The test part is looked at once, at the end.
+it, so words that no comment holds are not blank. A run looks at the test part once, at its end.
 """
 
 from __future__ import annotations
