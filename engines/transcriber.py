@@ -58,13 +58,13 @@ class Transcriber:
         on_gpu = device != "cpu" and ctranslate2.get_cuda_device_count() > 0
         kind = "int8_float16" if on_gpu else "int8"
         where = "cuda" if on_gpu else "cpu"
-        self._model: Any = _opened(
+        self._model: Any = _loaded_or_refused(
             folder,
             lambda: ctranslate2.models.Whisper(
                 str(folder), device=where, compute_type=kind, intra_threads=threads
             ),
         )
-        self._tokens: Any = _opened(
+        self._tokens: Any = _loaded_or_refused(
             folder, lambda: tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         )
         self.multilingual = bool(self._model.is_multilingual)
@@ -176,7 +176,7 @@ class Transcriber:
         return tuple(words)
 
 
-def _opened(folder: Path, make: Callable[[], Any]) -> Any:
+def _loaded_or_refused(folder: Path, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except Exception as error:  # noqa: BLE001  the tokenizer raises the bare class for a damaged file

@@ -17,7 +17,7 @@ from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.onnx_runtime import ort
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.word_pieces import rows_of, words_of
+from liveaffect.engines.word_pieces import table_rows, words_of
 
 MANIFEST, FILE = "words.json", "words.onnx"
 Judge = Callable[[str], "tuple[float, ...] | None"]
@@ -46,7 +46,7 @@ def load_judge(weights: Path | None = None) -> Judge:
     def judge(text: str) -> tuple[float, ...] | None:
         if not any(word[0].isalnum() for word in words_of(text)):
             return None
-        (logits,) = session.run(None, {"rows": rows_of(text)})
+        (logits,) = session.run(None, {"rows": table_rows(text)})
         return tuple((np.asarray(logits, np.float64) / temperature).tolist())
 
     return judge

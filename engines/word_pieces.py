@@ -30,18 +30,18 @@ def words_of(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=20_000)
-def pieces_of(word: str) -> tuple[int, ...]:
+def letters_of(word: str) -> tuple[int, ...]:
     """The rows of one word, at most PIECES of them."""
     edged = f"<{word}>"
     runs = [edged[at : at + length] for length in (4, 3) for at in range(len(edged) - length + 1)]
     return tuple(1 + zlib.crc32(piece.encode()) % (ROWS - 1) for piece in [f"={word}", *runs][:PIECES])
 
 
-def rows_of(text: str) -> NDArray[np.int64]:
+def table_rows(text: str) -> NDArray[np.int64]:
     """Rows of (word, piece), filled with 0; at least one word, which may be nothing."""
     words = words_of(text)
     rows = np.zeros((max(len(words), 1), PIECES), np.int64)
     for at, word in enumerate(words):
-        pieces = pieces_of(word)
+        pieces = letters_of(word)
         rows[at, : len(pieces)] = pieces
     return rows

@@ -14,7 +14,7 @@ from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.word_emotions import FILE, MANIFEST, Judge, load_judge
-from liveaffect.engines.word_pieces import MOST_WORDS, PIECES, ROWS, rows_of, words_of
+from liveaffect.engines.word_pieces import MOST_WORDS, PIECES, ROWS, table_rows, words_of
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_words_are_cut_alike_whatever_the_case_and_the_apostrophe() -> None:
 
 
 def test_rows_are_bounded_however_long_text_and_words_are() -> None:
-    rows = rows_of("x" * 5000 + " word" * 500)
+    rows = table_rows("x" * 5000 + " word" * 500)
     assert rows.shape == (MOST_WORDS, PIECES)
     assert rows.min() >= 0
     assert rows.max() < ROWS

@@ -43,7 +43,7 @@ _FIRST = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class TunedPieces:
     """Pieces of sound; the last of them with labels."""
 
     samples: Tensor
@@ -77,7 +77,7 @@ class Labelled:
         self.chance, self.possible = chance / chance.sum(), possible
 
 
-class Memory:
+class SpeakerMemory:
     """What the speakers' statistics have been of late: the network changes, and they with it."""
 
     def __init__(self, speakers: int, width: int) -> None:
@@ -126,7 +126,7 @@ class TuneTask:
         name: str,
     ) -> None:
         self._distil, self._train = distil, train
-        self._memory: Memory | None = None
+        self._memory: SpeakerMemory | None = None
         rng = np.random.default_rng(1)
         self._watched = watched
         self._pieces = torch.stack([distil.cut(one, rng) for one in watched.sounds])
@@ -135,13 +135,13 @@ class TuneTask:
         self._anything = min(ANYTHING, distil.batch)
         self._labelled = LABELLED * self._anything // ANYTHING
 
-    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[TunedPieces]:
         """Pieces that were never heard like this before."""
         anything = self._distil.batches(epoch, rng)
         for _ in range(self.steps):
             yield self._batch(next(anything)[: self._anything], rng)
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, network: nn.Module, batch: TunedPieces) -> Tensor:
         """Features, opinion and label together."""
         assert isinstance(network, Pupil)
         student, labelled = network.student, len(batch.label)
@@ -183,7 +183,9 @@ class TuneTask:
             found[str(corpus)] = unweighted_recall(truth, call, len(among))
         return found
 
-    def _batch(self, anything: Tensor, rng: np.random.Generator, *, elsewhere: float = ELSEWHERE) -> Batch:
+    def _batch(
+        self, anything: Tensor, rng: np.random.Generator, *, elsewhere: float = ELSEWHERE
+    ) -> TunedPieces:
         train = self._train
         rows = rng.choice(len(train.label), self._labelled, p=train.chance)
         pieces = []
@@ -193,7 +195,7 @@ class TuneTask:
                 sound = heard(sound.astype(np.float32), rng)
             pieces.append(self._distil.cut(sound, rng))
         known = np.exp(rng.uniform(0.0, math.log(MOST_KNOWN), len(rows))) * (rng.random(len(rows)) >= COLD)
-        return Batch(
+        return TunedPieces(
             torch.cat([anything, torch.stack(pieces)]),
             torch.from_numpy(train.label[rows]),
             torch.from_numpy(train.possible[rows]),
@@ -202,9 +204,9 @@ class TuneTask:
         )
 
     @torch.no_grad()
-    def _first_memory(self, student: VoiceStudent) -> Memory:
+    def _first_memory(self, student: VoiceStudent) -> SpeakerMemory:
         rng = np.random.default_rng(2)
-        memory = Memory(self._train.speakers, student.width)
+        memory = SpeakerMemory(self._train.speakers, student.width)
         raw, speakers = [], []
         nothing = torch.zeros(0, student.sound.piece)
         for _ in range(min(_FIRST, 4 * self.steps)):

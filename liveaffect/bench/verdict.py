@@ -54,12 +54,12 @@ def judge_runs(before: dict[str, Any], after: dict[str, Any]) -> list[Verdict]:
         if row["name"] not in old:
             out.append(Verdict(row["name"], 0.0, 0.0, "new"))
         else:
-            out.append(_judged(old[row["name"]], row, judged=same_machine))
+            out.append(_verdict_of(old[row["name"]], row, judged=same_machine))
     now = {row["name"] for row in after["rows"]}
     return out + [Verdict(name, 0.0, 0.0, "gone") for name in old if name not in now]
 
 
-def _judged(old: dict[str, Any], new: dict[str, Any], *, judged: bool) -> Verdict:
+def _verdict_of(old: dict[str, Any], new: dict[str, Any], *, judged: bool) -> Verdict:
     blocks = [np.log(np.array(row["relative"], float)) for row in (old, new)]
     if not judged or min(map(len, blocks)) < MINIMUM_BLOCKS:
         return Verdict(new["name"], 0.0, 0.0, "not judged")
