@@ -61,11 +61,8 @@ def sound_of(path: Path) -> Sound:
 
 def cases(data: Path, strings: int) -> Iterator[tuple[str, Sound, list[str]]]:
     """Name, sound and words."""
-    yield (
-        "jfk",
-        np.concatenate([sound_of(data / "clips/jfk.wav"), np.zeros(SAMPLE_RATE, np.float32)]),
-        JFK.split(),
-    )
+    said: list[str] = list(JFK.split())
+    yield "jfk", np.concatenate([sound_of(data / "clips/jfk.wav"), np.zeros(SAMPLE_RATE, np.float32)]), said
     grid = list(csv.DictReader((data / "clips/grid_transcripts.csv").open()))
     yield (
         "grid",

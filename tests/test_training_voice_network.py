@@ -97,6 +97,7 @@ def test_a_smoke_run_that_was_stopped_goes_on_to_files_that_run_and_can_be_judge
     asked = VoiceOptions(whisper=a_whisper, smoke=True)
     assert train_voice.train_voice(data, out, replace(asked, limit_s=-1.0), report=quiet) is None
     path = train_voice.train_voice(data, out, asked, report=lines.append)
+    assert path is not None
     assert path == out / "voice.json"
     found = manifest.read(path)
     assert set(found.files) == {"voice.onnx", "voice.int8.onnx"}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from liveaffect.engines import foreign
 from liveaffect.engines import manifest as manifests
@@ -113,10 +114,11 @@ class VoiceVerdict:
 def scores_of(answers: Sequence[VoiceAnswer]) -> Scores:
     """Everything that is said of whole recordings; the last column is 'no speech heard'."""
     logits = np.array([one.logits for one in answers])
-    unheard = np.isnan(logits).all(1)
+    silent: NDArray[np.bool_] = np.all(np.isnan(logits), axis=1)
+    unheard = silent.astype(np.float64)
     logits = np.where(np.isnan(logits), -np.inf, logits)
-    logits[unheard] = 0.0
-    raised = np.exp(logits - logits.max(1, keepdims=True)) * ~unheard[:, None]
+    logits[silent] = 0.0
+    raised = np.exp(logits - logits.max(1, keepdims=True)) * (1 - unheard[:, None])
     shares = raised / np.maximum(raised.sum(1, keepdims=True), 1e-9)
     truth = np.array([one.truth for one in answers])
     return score(truth, np.column_stack([shares, unheard]), groups=[one.speaker for one in answers])
