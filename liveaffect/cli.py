@@ -25,6 +25,7 @@ from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
 from liveaffect.engines.user_folders import cache_dir
 from liveaffect.interrupts import ENDED, Interrupts
+from liveaffect.libraries import limit_arenas
 from liveaffect.progress import BesideTheLine, say
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     """The command, what it refuses in words, and its results handed to whoever reads them."""
     run: Run = given.command
+    limit_arenas()
     try:
         _print_any_name()
         settings = resolve(vars(given), config=given.config)

@@ -76,3 +76,22 @@ def explain(error: ImportError | OSError) -> MissingLibrary | None:
     return MissingLibrary(
         f"{needed.purpose} needs {needed.name}, which is not here: {install_command(behind)}"
     )
+
+
+ARENAS = 2
+_M_ARENA_MAX = -8
+
+
+def limit_arenas() -> bool:
+    """Let the C library keep two heaps instead of eight a core; whether it heard.
+
+    A live run has a dozen threads that each allocate pictures and pieces of sound. With a heap for each, what
+    one thread gave back lies idle while another grows, and the process creeps for hours.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # musl has no such setting, and one heap.
+        return False
+    return bool(mallopt(_M_ARENA_MAX, ARENAS))

@@ -1,7 +1,7 @@
 """A live run for minutes: memory, threads, open files and lag do not grow over its last two thirds.
 
 LIVEAFFECT_SOAK_MINUTES says how long (10), LIVEAFFECT_SOAK_WRITE=1 keeps the figures in
-benchmarks/results/soak_live.jsonl. Run it with `pytest -m soak tests/soak`.
+benchmarks/results/soak_live.jsonl and draws docs/memory.png. Run it with `pytest -m soak tests/soak`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from liveaffect.libraries import limit_arenas
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, process_cpu_ns
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingFile
@@ -32,7 +34,8 @@ from liveaffect.realtime.speech import make_speech
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soak_live.jsonl"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, PICTURE = ROOT / "benchmarks" / "results" / "soak_live.jsonl", ROOT / "docs" / "memory.png"
 EVERY_NS = 2 * SECOND
 MOST_MB_AN_HOUR = 30.0
 """The slope of the resident memory that a run of ten minutes can tell from zero."""
@@ -97,6 +100,36 @@ def slope_an_hour(at_s: Sequence[float], values: Sequence[float]) -> float:
     return float(np.median((v[j] - v[i]) / (t[j] - t[i]))) * 3600
 
 
+def between_an_hour(at_s: Sequence[float], values: Sequence[float], parts: int = 12) -> list[float]:
+    """A 95 % interval of that slope: the last two thirds in parts, drawn again with replacement.
+
+    Looks that follow each other are alike; parts of minutes hardly are.
+    """
+    begin = at_s[0] + (at_s[-1] - at_s[0]) / 3
+    kept = np.array([(t, v) for t, v in zip(at_s, values, strict=True) if t >= begin])
+    pieces = [part for part in np.array_split(kept, parts) if len(part)]
+    rng = np.random.default_rng(0)
+    slopes = []
+    for _ in range(1000):
+        drawn = np.concatenate([pieces[i] for i in rng.integers(len(pieces), size=len(pieces))])
+        slopes.append(np.polyfit(drawn[:, 0], drawn[:, 1], 1)[0] * 3600)
+    return [round(float(x), 2) for x in np.percentile(slopes, (2.5, 97.5))]
+
+
+def draw(gauge: Gauge, path: Path) -> None:
+    """Memory and lag over the whole run."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    memory, lag = figure.subplots(2, sharex=True)
+    minutes = (np.array(gauge.at_s) - gauge.at_s[0]) / 60
+    memory.plot(minutes, gauge.rss_mb, linewidth=1)
+    memory.set(ylabel="resident memory, MB", ylim=(0, None))
+    lag.plot(minutes, gauge.lag_ms, linewidth=0.5)
+    lag.set(ylabel="age when drawn, ms", xlabel="minutes", ylim=(0, None))
+    for axes in (memory, lag):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=80)
+
+
 def make_run(folder: Path, gauge: Gauge, clock: MonotonicClock) -> LiveRun:
     pictures = packaged_portraits()
     if not pictures:
@@ -125,6 +158,7 @@ def make_run(folder: Path, gauge: Gauge, clock: MonotonicClock) -> LiveRun:
 def test_nothing_grows_in_a_live_run(tmp_path: Path) -> None:
     """Slopes of memory, threads, files and lag over the last two thirds; ledger balanced at the end."""
     minutes = float(os.environ.get("LIVEAFFECT_SOAK_MINUTES", "10"))
+    limit_arenas()  # As every command does.
     clock = MonotonicClock()
     gauge = Gauge(clock)
     run = make_run(tmp_path, gauge, clock)
@@ -146,6 +180,7 @@ def test_nothing_grows_in_a_live_run(tmp_path: Path) -> None:
         "rss_mb": [round(mb, 1) for mb in gauge.rss_mb[:: max(1, len(gauge.rss_mb) // 12)]],
         "slopes_an_hour": {
             "rss_mb": round(slope_an_hour(gauge.at_s, gauge.rss_mb), 2),
+            "rss_mb_between": between_an_hour(gauge.at_s, gauge.rss_mb),
             "threads": round(slope_an_hour(gauge.at_s, gauge.threads), 2),
             "files": round(slope_an_hour(gauge.at_s, gauge.files), 2),
             "lag_ms": round(slope_an_hour(gauge.at_s, gauge.lag_ms), 2),
@@ -166,6 +201,7 @@ def test_nothing_grows_in_a_live_run(tmp_path: Path) -> None:
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("w", encoding="utf-8") as file:
             file.write(line + "\n")
+        draw(gauge, PICTURE)
     assert run.analysis.failed is None
     assert gauge.with_face > 0
     assert gauge.blocks > 0
