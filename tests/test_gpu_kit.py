@@ -42,7 +42,8 @@ def test_the_dry_run_walks_every_part_and_says_on_the_page_that_it_is_one(tmp_pa
     assert "DRY RUN" in page
     assert "budgets" not in record, "what measures nothing judges nothing"
     assert page.count("data:image/png") == 2
-    assert "http" not in page, "the page needs nothing else"
+    assert "http://" not in page, "the page needs nothing else"
+    assert "https://" not in page, "the page needs nothing else"
     late = run(tmp_path, "--dry-run", "--minutes", "0")
     assert late.returncode == 0
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"].values()

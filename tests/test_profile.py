@@ -22,7 +22,7 @@ from liveaffect.realtime.errors import CalibrationRefused, SettingsError
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.profile import Baseline, Side
-from liveaffect.realtime.testing.engines import AroundEngine, ConstantEngine
+from liveaffect.realtime.testing.engines import AroundEngine, ConstantEngine, FailingEngine
 from liveaffect.realtime.testing.stepped import constant_networks
 from liveaffect.realtime.testing.talkers import Film, Talkers
 from liveaffect.realtime.wiring import Tools
@@ -73,6 +73,15 @@ def broken() -> Networks:
     return Networks(*engines, ConstantEngine("fusion", "happy"))
 
 
+def failing() -> Networks:
+    """Every question fails, as where an engine found that its own answers were no numbers."""
+    engines = (
+        FailingEngine(ConstantEngine("face", "happy"), after=0),
+        FailingEngine(ConstantEngine("voice", "happy"), after=0),
+    )
+    return Networks(*engines, ConstantEngine("fusion", "happy"))
+
+
 class Deaf(AroundEngine):
     """Hears no speech in anything."""
 
@@ -104,6 +113,8 @@ def test_what_is_missing_is_refused_by_name() -> None:
     with pytest.raises(CalibrationRefused, match=r"only [0-9]+ readings of the face over"):
         sat(Talkers(1.0))
     with pytest.raises(CalibrationRefused, match="only 0 readings of the face"):
+        sat(Talkers(3.0), failing())
+    with pytest.raises(CalibrationRefused, match="no 7 finite numbers"):
         sat(Talkers(3.0), broken())
 
 

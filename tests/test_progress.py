@@ -74,11 +74,17 @@ SHOWN: dict[str, tuple[str, str]] = {
     "calibrate av --clap --file a.wav": ("liveaffect.calibration.av_measurement.measure_offset", "measuring"),
     "calibrate baseline --profile me --file a.wav": ("liveaffect.calibration.baseline.measured", "measuring"),
     "calibrate report": ("liveaffect.calibration.report.write_report", "writing the report"),
+    "bench quick": ("liveaffect.bench.runs.rows_of", "measuring"),
+    "bench full": ("liveaffect.bench.runs.rows_of", "measuring"),
+    "bench latency": ("liveaffect.bench.runs.rows_of", "measuring"),
+    "bench streams": ("liveaffect.bench.runs.stream_rows", "measuring"),
+    "bench gpu": ("liveaffect.bench.gpu_page.run_gpu", "measuring"),
+    "bench peers": ("liveaffect.bench.peers.run_peers", "measuring"),
 }
-SHOW_THEMSELVES = {"live", "doctor"}
-"""The window or the cues of a live run; a line for each section of the doctor, which has tests of its own."""
-QUICK = {"engines clean", "profile list", "profile erase"}
-"""They list or remove some files."""
+SHOW_THEMSELVES = {"live", "doctor", "serve"}
+"""The window or the cues of a live run, a page; a line for each section of the doctor (its own tests)."""
+QUICK = {"engines clean", "profile list", "profile erase", "bench compare"}
+"""They read, list or remove some files."""
 
 
 @pytest.mark.parametrize("command", SHOWN)

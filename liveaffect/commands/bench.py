@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from liveaffect.commands import command
-from liveaffect.progress import say
+from liveaffect.progress import say, working
 from liveaffect.settings import Settings
 
 
@@ -44,11 +44,12 @@ def add_bench(commands: Any) -> None:
 def _bench(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.bench import runs
 
-    if given.what == "streams":
-        cameras = tuple(int(one) for one in given.cameras.split(","))
-        rows = runs.stream_rows(cameras, given.seconds, settings, say)
-    else:
-        rows = runs.rows_of(given.what, settings, say)
+    with working("measuring"):
+        if given.what == "streams":
+            cameras = tuple(int(one) for one in given.cameras.split(","))
+            rows = runs.stream_rows(cameras, given.seconds, settings, say)
+        else:
+            rows = runs.rows_of(given.what, settings, say)
     sys.stdout.write(runs.report(given.what, rows, given.out) + "\n")
     return 0
 
@@ -57,14 +58,17 @@ def _bench_gpu(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.bench.gpu_page import run_gpu
     from liveaffect.engines.manifest import SHIPPED
 
-    return run_gpu(given.networks or SHIPPED, given.minutes, given.out, say=say)
+    with working("measuring the GPU"):
+        return run_gpu(given.networks or SHIPPED, given.minutes, given.out, say=say)
 
 
 def _bench_peers(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.bench import peers
 
     names = given.only.split(",") if given.only else None
-    sys.stdout.write(peers.run_peers(names, given.data, given.out, settings, say) + "\n")
+    with working("measuring"):
+        told = peers.run_peers(names, given.data, given.out, settings, say)
+    sys.stdout.write(told + "\n")
     return 0
 
 
