@@ -381,7 +381,12 @@ def test_ctrl_c_that_a_library_takes_for_a_failure_to_load_it_is_still_ctrl_c(
             raise ImportError("initialization failed") from None
 
     monkeypatch.setattr("liveaffect.settings.Settings.load_tools", loads)
-    assert run("predict", damaged.plain_wav(tmp_path / "a.wav")) == 130
+    # A shell that starts tests in the background has them ignore Ctrl-C, and commands leave it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run("predict", damaged.plain_wav(tmp_path / "a.wav")) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "stopped\n"
 
 
