@@ -17,7 +17,7 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.confidence import READING, Calibrated, OtherWeights, parse
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.load import load, manifest_path, recipe_numbers
-from liveaffect.engines.manifest import KINDS
+from liveaffect.engines.manifest import KINDS, RecipeNumbers
 from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import SAMPLE_RATE, SUBSETS
 from liveaffect.realtime.audio_ring import AudioRing
@@ -206,7 +206,7 @@ def load_tools(
         for kind, each in engines.items()
         if isinstance(each, FallbackEngine) and each.wants_gpu
     }
-    pieces = PieceGrid(numbers.piece, numbers.hop, numbers.lead, numbers.statistics)
+    pieces = _grid_of(numbers)
     return Tools(networks, lambda: make_finder(face_files), pieces, awaiting=awaiting)
 
 
@@ -216,9 +216,7 @@ def keep_small_voice(tools: Tools, weights: Path | None, say: Say, *, engine: st
     Not where it cuts sound otherwise, since pieces go on as they are.
     """
     numbers = recipe_numbers("voice", choice=engine, weights=weights)
-    if replace(tools.pieces, statistics=numbers.statistics) != PieceGrid(
-        numbers.piece, numbers.hop, numbers.lead, numbers.statistics
-    ):
+    if replace(tools.pieces, statistics=numbers.statistics) != _grid_of(numbers):
         return
     voice, fusion = (
         load(kind, choice=engine, weights=weights, threads=threads, report=say)
@@ -227,6 +225,10 @@ def keep_small_voice(tools: Tools, weights: Path | None, say: Say, *, engine: st
     trained = [kind for kind in KINDS if tools.networks.trained(kind)]
     believed = confidence_of(dict.fromkeys(KINDS, weights), trained, say)
     tools.networks.keep_ready(LighterVoice(voice, fusion, believed, numbers.statistics))
+
+
+def _grid_of(numbers: RecipeNumbers) -> PieceGrid:
+    return PieceGrid(numbers.piece, numbers.hop, numbers.lead, numbers.statistics)
 
 
 NOT_CALIBRATED = "confidence not calibrated"

@@ -20,11 +20,12 @@ from torch.nn import functional
 
 from liveaffect.engines.model.voice_student import VoiceStudent
 from liveaffect.engines.model.voice_whisper import VoiceWhisper
-from liveaffect.engines.recipe import LABELS, Statistics
+from liveaffect.engines.recipe import Statistics
 from liveaffect.engines.training.augment_samples import heard
 from liveaffect.engines.training.distil_voice import DistilTask, Pupil
 from liveaffect.engines.training.piece_bank import Sound
 from liveaffect.engines.training.scores import unweighted_recall
+from liveaffect.engines.training.voice_heads import even_chances, labels_of_corpora, smoothed
 
 ANYTHING, LABELLED = 8, 24
 """Pieces of a batch: of everything that sounds, and of labelled recordings."""
@@ -67,14 +68,8 @@ class Labelled:
         names = sorted({take.speaker for take in takes})
         self.speaker = np.array([names.index(take.speaker) for take in takes])
         self.speakers = len(names)
-        chance, possible = np.zeros(len(takes)), np.zeros((len(takes), len(LABELS)), np.bool_)
-        for name in set(corpus):
-            labels = np.unique(self.label[corpus == name])
-            possible[np.ix_(corpus == name, labels)] = True
-            for one in labels:
-                these = (corpus == name) & (self.label == one)
-                chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
-        self.chance, self.possible = chance / chance.sum(), possible
+        self.chance = even_chances(corpus, self.label)
+        self.possible = labels_of_corpora(corpus, self.label)
 
 
 class SpeakerMemory:
@@ -157,8 +152,7 @@ class TuneTask:
         told = raw[-labelled:]
         given = self._memory.normalised(told, batch.speaker, batch.known)
         logits = student.head(given)[2].float().masked_fill(~batch.possible, _FAR)
-        even = batch.possible.float() / batch.possible.sum(1, keepdim=True)
-        target = functional.one_hot(batch.label, len(LABELS)) * (1 - SMOOTHING) + even * SMOOTHING
+        target = smoothed(batch.label, batch.possible, SMOOTHING)
         right = -(target * logits.log_softmax(1)).sum(1).mean()
         self._memory.heed(told.detach(), batch.speaker)
         loss: Tensor = hearing + agreed + right

@@ -74,9 +74,7 @@ class Voices:
 
     def possible(self) -> Tensor:
         """(recordings, 7): which labels the recording's corpus has."""
-        corpus, label = self.bank.corpus, self.bank.label
-        has = {name: np.isin(np.arange(len(LABELS)), label[corpus == name]) for name in set(corpus)}
-        return torch.from_numpy(np.stack([has[name] for name in corpus]))
+        return torch.from_numpy(labels_of_corpora(self.bank.corpus, self.bank.label))
 
 
 def measure_of(bank: PieceBank, chosen: NDArray[np.bool_]) -> Measure:
@@ -92,6 +90,29 @@ def measure_of(bank: PieceBank, chosen: NDArray[np.bool_]) -> Measure:
     mean = torch.stack(means).mean(0)
     variance = (torch.stack(squares).mean(0) - mean**2).clamp(min=_LEAST_DEVIATION**2)
     return Measure(mean, variance.sqrt())
+
+
+def even_chances(corpus: NDArray[np.str_], label: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How often each recording is drawn: labels evenly, a large corpus more often by the root of its size."""
+    chance = np.zeros(len(label))
+    for name in set(corpus):
+        labels = np.unique(label[corpus == name])
+        for one in labels:
+            these = (corpus == name) & (label == one)
+            chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
+    return np.asarray(chance / chance.sum())
+
+
+def labels_of_corpora(corpus: NDArray[np.str_], label: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(recordings, 7): which labels the recording's corpus has."""
+    has = {name: np.isin(np.arange(len(LABELS)), label[corpus == name]) for name in set(corpus)}
+    return np.stack([has[name] for name in corpus])
+
+
+def smoothed(label: Tensor, possible: Tensor, share: float) -> Tensor:
+    """(recordings, 7): the label, and a share for all that the corpus has."""
+    even = possible.float() / possible.sum(1, keepdim=True)
+    return functional.one_hot(label, len(LABELS)) * (1 - share) + even * share
 
 
 def fit(
@@ -126,8 +147,7 @@ def _loss(
     height = (score[:, 0] - score.max()).exp()
     total = torch.zeros(len(label)).index_add_(0, owner, height)
     pooled = torch.zeros(len(label), len(LABELS)).index_add_(0, owner, height[:, None] * logits)
-    even = possible.float() / possible.sum(1, keepdim=True)
-    target = functional.one_hot(label, len(LABELS)) * (1 - schedule.smoothing) + even * schedule.smoothing
+    target = smoothed(label, possible, schedule.smoothing)
 
     def cross(said: Tensor, at: Tensor | slice) -> Tensor:
         return -(target[at] * said.masked_fill(~possible[at], _FAR).log_softmax(1)).sum(1).mean()
@@ -142,15 +162,7 @@ class _Drawn:
         bank = voices.bank
         self._voices, self._schedule = voices, schedule
         self._rows = np.flatnonzero(chosen & (bank.label != NOTHING) & (voices.count.numpy() > 0))
-        corpus, label = bank.corpus[self._rows], bank.label[self._rows]
-        chance = np.zeros(len(self._rows))
-        for name in set(corpus):
-            labels = np.unique(label[corpus == name])
-            for one in labels:
-                these = (corpus == name) & (label == one)
-                # A large corpus is heard more often, by the root of its size.
-                chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
-        self._chance = chance / chance.sum()
+        self._chance = even_chances(bank.corpus[self._rows], bank.label[self._rows])
         place = [f"{bank.speaker[row]} {bank.copy[row]}" for row in self._rows]
         self._place = dict(zip(map(int, self._rows), place, strict=True))
         self._of = {name: self._rows[np.array(place) == name] for name in set(place)}
