@@ -62,13 +62,15 @@ def token_rows(path: Path) -> Callable[[str], NDArray[np.int64]]:
     try:
         from tokenizers import Tokenizer
 
-        found = Tokenizer.from_file(str(path))
+        text = path.read_text("utf-8")
+        json.loads(text)  # The package's own complaint about what is no JSON is of no kind one could catch.
     except ImportError as error:
         raise EngineFileError(
             f"the words network in {path.parent} needs tokenizers: pip install 'liveaffect[words]'"
         ) from error
-    except Exception as error:
+    except (OSError, ValueError) as error:
         raise EngineFileError(f"the vocabulary {path} cannot be read: {error}; copy it again") from error
+    found = Tokenizer.from_str(text)
     found.no_padding()
     found.enable_truncation(MOST_TOKENS)
 

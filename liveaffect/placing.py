@@ -106,7 +106,7 @@ def _pictures_of(takes: Sequence[FilmTake], hz: float) -> dict[str, list[tuple[f
         for take in takes
     }
     last_s = max(take.end_s or np.inf for take in takes)
-    for at_s, image in _shown(takes[0], film):
+    for at_s, image in _film_pictures(takes[0], film):
         if at_s > last_s:
             break
         for take, analyzer, kept in eyes.values():
@@ -133,7 +133,7 @@ def _see(
         kept.append((since_s, np.asarray(largest.crop, np.uint8)))
 
 
-def _shown(take: FilmTake, film: Path) -> Iterator[tuple[float, Picture]]:
+def _film_pictures(take: FilmTake, film: Path) -> Iterator[tuple[float, Picture]]:
     """Time and RGB picture of a film, or of a folder of pictures by their number."""
     if film.is_dir():
         numbered = {int(path.stem.rpartition("_")[2]): path for path in film.glob(take.picture_name)}

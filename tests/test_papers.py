@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.engines.training.corpora_films import AFEW_LABELS, FilmTake, Reading, read_films
+from liveaffect.engines.training.corpora_films import AFEW_LABELS, FilmReading, FilmTake, read_films
 from liveaffect.engines.training.corpora_voices import CorpusError
 from liveaffect.engines.training.cutting import Cut, CutOrder, cut_all, read_cut
 from liveaffect.engines.training.protocols import (
@@ -322,20 +322,22 @@ def cut_badly(takes: Sequence[FilmTake], hz: float) -> Iterator[tuple[FilmTake, 
 def test_cutting_goes_on_where_it_was_and_keeps_what_came_before_a_film_broke(tmp_path: Path) -> None:
     one = Path(__file__)
     takes = [FilmTake("x", f"{at}", "x/a", ("sad",), one, begin_s=at) for at in range(3)]
-    reading = Reading()
+    reading = FilmReading()
     first = cut_all(takes, CutOrder(cut_badly, tmp_path, 2.0), reading)
     assert (set(first.files), first.made, reading.troubles["damaged"]) == ({"0"}, 1, 2)
     assert "1: the film breaks off" in reading.named["damaged"]
-    second = cut_all(takes, CutOrder(cut_of, tmp_path, 2.0, workers=2), Reading())
+    second = cut_all(takes, CutOrder(cut_of, tmp_path, 2.0, workers=2), FilmReading())
     assert (len(second.files), second.made) == (3, 2)
-    assert cut_all(takes, CutOrder(cut_badly, tmp_path, 2.0), Reading()).made == 0
-    assert cut_all(takes, CutOrder(cut_of, tmp_path, 5.0), Reading()).made == 3, "another rate is another cut"
+    assert cut_all(takes, CutOrder(cut_badly, tmp_path, 2.0), FilmReading()).made == 0
+    assert cut_all(takes, CutOrder(cut_of, tmp_path, 5.0), FilmReading()).made == 3, (
+        "another rate is another cut"
+    )
 
 
 def test_a_film_is_cut_as_live_each_speaker_on_his_side(tmp_path: Path, shots: Path) -> None:
     takes = [t for t in read_films("iemocap", iemocap(tmp_path, shots, 1)).takes if t.labels != ("xxx",)]
     takes = [takes[0], next(t for t in takes if t.half != takes[0].half)]
-    found = cut_all(takes, CutOrder(cut_film, tmp_path / "cut", 5.0), Reading())
+    found = cut_all(takes, CutOrder(cut_film, tmp_path / "cut", 5.0), FilmReading())
     left, right = (read_cut(found.files[take.name]) for take in takes)
     for cut in (left, right):
         assert cut.crops.shape[0] in range(3, 8)

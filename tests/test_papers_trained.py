@@ -14,14 +14,14 @@ torch = pytest.importorskip("torch", reason="torch is not on this machine")
 from liveaffect.cli import main
 from liveaffect.engines import load
 from liveaffect.engines.manifest import read
-from liveaffect.engines.model.paper import PaperNetwork, PaperPreset, silenced
+from liveaffect.engines.model.paper import PaperNetwork, PaperPreset, silence_unlearnt
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import train_paper as trainer
 from liveaffect.engines.training.corpora_films import FilmTake
 from liveaffect.engines.training.evaluate_paper import evaluate_paper, read_measured
 from liveaffect.engines.training.loop import Schedule, optimiser_of
-from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, answers
+from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, system_answers
 from liveaffect.engines.training.protocols import PROTOCOLS
 from liveaffect.engines.training.train_paper import PaperOptions, paper_preset, train_paper
 from liveaffect.engines.word_emotions import load_judge, token_rows
@@ -194,8 +194,8 @@ def test_an_answer_does_not_depend_on_who_else_is_in_the_batch(tmp_path: Path, a
     network = PaperNetwork(preset).eval()
     shower = Shower(takes, files, network, token_rows(albert / "tokenizer.json"))
     slots = range(len(LABELS))
-    together = answers(network, shower, range(4), slots, 4, "cpu")
-    alone = answers(network, shower, range(4), slots, 1, "cpu")
+    together = system_answers(network, shower, range(4), slots, 4, "cpu")
+    alone = system_answers(network, shower, range(4), slots, 1, "cpu")
     np.testing.assert_allclose(together, alone, atol=2e-4)
     assert shower.batch([1]).mask.tolist() == [[0.0, 1.0, 1.0]]
 
@@ -236,7 +236,7 @@ def test_the_published_encoder_knows_no_order_and_the_mended_one_forgets(tmp_pat
 def test_labels_never_learnt_are_never_said_and_neutral_is_where_nothing_is() -> None:
     network = PaperNetwork(PaperPreset("x", face="live"))
     assert network.face is not None
-    silenced(network.face, [1, 2], neutral_is_none=True)
+    silence_unlearnt(network.face, [1, 2], neutral_is_none=True)
     head = network.face.to_logits
     assert isinstance(head, torch.nn.Linear)
     assert head.bias.tolist()[0] == 0.0

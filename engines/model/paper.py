@@ -91,9 +91,9 @@ class PaperNetwork(nn.Module):
     def __init__(self, preset: PaperPreset, *, seed: int = 0) -> None:
         super().__init__()
         self.preset = preset
-        self.face = _part("face", preset.face, seed)
-        self.voice = _part("voice", preset.voice, seed)
-        self.fusion = _part("fusion", preset.fusion, seed)
+        self.face = _built("face", preset.face, seed)
+        self.voice = _built("voice", preset.voice, seed)
+        self.fusion = _built("fusion", preset.fusion, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             self.words = None
@@ -198,11 +198,11 @@ class _Items:
         return table.index_put(self._place, values[self._kept])
 
 
-def _part(kind: str, preset: str | None, seed: int) -> Network | None:
+def _built(kind: str, preset: str | None, seed: int) -> Network | None:
     return None if preset is None else presets.build(kind, preset, seed=seed)
 
 
-def silenced(network: nn.Module, learnt: Sequence[int], *, neutral_is_none: bool) -> None:
+def silence_unlearnt(network: nn.Module, learnt: Sequence[int], *, neutral_is_none: bool) -> None:
     """Make the labels that a part never learnt unlikely, so that live it never says them.
 
     `neutral_is_none`: it learnt emotions as yes or no each; neutral is then where none of them holds.

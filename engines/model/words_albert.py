@@ -32,7 +32,7 @@ class AlbertWords(nn.Module):
         """Raises EngineUnavailable without `transformers`, EngineFileError for a folder without ALBERT."""
         super().__init__()
         self.folder = folder
-        self.albert = _opened(folder)
+        self.albert = _open_albert(folder)
         self.to_logits = nn.Linear(self.albert.config.hidden_size, len(LABELS))
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
@@ -40,7 +40,7 @@ class AlbertWords(nn.Module):
         return out
 
 
-def _opened(folder: Path) -> Any:
+def _open_albert(folder: Path) -> Any:
     if not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
         raise EngineFileError(
             f"{folder} holds no ALBERT: wanted are config.json, tokenizer.json and "

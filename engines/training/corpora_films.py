@@ -56,7 +56,7 @@ class FilmTake:
 
 
 @dataclass(slots=True)
-class Reading:
+class FilmReading:
     """What a reader found, and what it missed."""
 
     takes: list[FilmTake] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Reading:
         ]
 
 
-def read_films(corpus: str, data: Path) -> Reading:
+def read_films(corpus: str, data: Path) -> FilmReading:
     """All utterances of a corpus below a folder. Raises CorpusError when it is not there at all."""
     if corpus not in READERS:
         raise CorpusError(f"no reader for films of '{corpus}'; there are {', '.join(READERS)}")
@@ -103,7 +103,7 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("._"))
 
 
-def _whole(found: Reading, path: Path | None, trouble: str) -> Path | None:
+def _there_and_whole(found: FilmReading, path: Path | None, trouble: str) -> Path | None:
     """The path if it is there and not empty; else None, counted."""
     if path is None or not path.exists():
         found.miss(trouble, str(path))
@@ -121,20 +121,20 @@ _EVALUATED = re.compile(
 _SAID = re.compile(r"(?P<name>Ses\d\d[FM]_\w+) \[[\d.-]+\]: (?P<words>.*)")
 
 
-def _iemocap(data: Path) -> Reading:
+def _iemocap(data: Path) -> FilmReading:
     if (processed := _place(data, "IEMOCAP_RAW_PROCESSED")) != data or (data / "meta.pkl").exists():
         return _processed("iemocap", processed)
-    found, root = Reading(), _place(data, "IEMOCAP_full_release", "IEMOCAP")
+    found, root = FilmReading(), _place(data, "IEMOCAP_full_release", "IEMOCAP")
     for session in _listed(root, "Session[1-5]"):
         dialog = session / "dialog"
         for evaluation in _listed(dialog / "EmoEvaluation", "Ses*.txt"):
-            film = _whole(found, dialog / "avi" / "DivX" / f"{evaluation.stem}.avi", NO_FILM)
+            film = _there_and_whole(found, dialog / "avi" / "DivX" / f"{evaluation.stem}.avi", NO_FILM)
             words = _transcript(found, dialog / "transcriptions" / evaluation.name)
             for line in evaluation.read_text("utf-8", errors="replace").splitlines():
                 if match := _EVALUATED.match(line):
                     name = match["name"]
                     sounds = session / "sentences" / "wav" / evaluation.stem / f"{name}.wav"
-                    if sound := _whole(found, sounds, NO_SOUND):
+                    if sound := _there_and_whole(found, sounds, NO_SOUND):
                         found.takes.append(
                             FilmTake(
                                 "iemocap",
@@ -153,7 +153,7 @@ def _iemocap(data: Path) -> Reading:
     return found
 
 
-def _transcript(found: Reading, path: Path) -> dict[str, str]:
+def _transcript(found: FilmReading, path: Path) -> dict[str, str]:
     if not path.exists():
         found.miss("transcript missing", str(path))
         return {}
@@ -174,10 +174,10 @@ def _iemocap_half(name: str) -> str:
 MOSEI_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 
 
-def _mosei(data: Path) -> Reading:
+def _mosei(data: Path) -> FilmReading:
     if (processed := _place(data, "MOSEI_RAW_PROCESSED")) != data or (data / "meta.pkl").exists():
         return _processed("mosei", processed)
-    found, root = Reading(), _place(data, "Raw", "MOSEI_Raw", "CMU-MOSEI")
+    found, root = FilmReading(), _place(data, "Raw", "MOSEI_Raw", "CMU-MOSEI")
     votes: dict[str, dict[str, float]] = {}
     for table in _listed(root / "Labels", "*.csv"):
         with table.open(newline="", encoding="utf-8", errors="replace") as lines:
@@ -189,7 +189,7 @@ def _mosei(data: Path) -> Reading:
     texts = _place(root / "Transcript", "Combined", "Segmented/Combined")
     for text in _listed(texts, "*.txt"):
         video = text.stem
-        film = _whole(found, root / "Videos" / "Full" / "Combined" / f"{video}.mp4", NO_FILM)
+        film = _there_and_whole(found, root / "Videos" / "Full" / "Combined" / f"{video}.mp4", NO_FILM)
         sound = root / "Audio" / "WAV_16000" / f"{video}.wav"
         for line in text.read_text("utf-8", errors="replace").splitlines():
             parts = [part for part in line.split("___") if part]
@@ -217,9 +217,9 @@ def _mosei(data: Path) -> Reading:
     return found
 
 
-def _processed(corpus: str, root: Path) -> Reading:
+def _processed(corpus: str, root: Path) -> FilmReading:
     """The form that the FV2ES line trains on: a folder of pictures and a sound an utterance, and meta.pkl."""
-    found, told = Reading(), _meta(root / "meta.pkl")
+    found, told = FilmReading(), _meta(root / "meta.pkl")
     folders = {path.name: path for path in root.rglob("*") if path.is_dir()}
     for name, entry in told.items():
         folder = folders.get(name)
@@ -228,7 +228,7 @@ def _processed(corpus: str, root: Path) -> Reading:
             continue
         iemocap = corpus == "iemocap"
         side = ("L" if _iemocap_half(name) == LEFT else "R") if iemocap else ""
-        sound = _whole(found, folder / (f"audio_{side}.wav" if side else "audio.wav"), NO_SOUND)
+        sound = _there_and_whole(found, folder / (f"audio_{side}.wav" if side else "audio.wav"), NO_SOUND)
         if sound is None:
             continue
         given = entry.get("label", ())
@@ -277,14 +277,14 @@ def _meta(path: Path) -> dict[str, dict[str, Any]]:
 _AFEW_PARTS = {"train": "train", "train_afew": "train", "val": "valid", "val_afew": "valid"}
 
 
-def _afew(data: Path) -> Reading:
-    found = Reading()
+def _afew(data: Path) -> FilmReading:
+    found = FilmReading()
     for folder in sorted(path for path in data.rglob("*") if path.is_dir()):
         if (part := _AFEW_PARTS.get(folder.name.lower())) is None:
             continue
         for label in AFEW_LABELS:
             for film in _films(_place(folder, label) if (folder / label).exists() else folder / label):
-                if _whole(found, film, NO_FILM):
+                if _there_and_whole(found, film, NO_FILM):
                     name = f"{part}/{label}/{film.stem}"
                     found.takes.append(
                         FilmTake("afew", name, f"afew/{part}/{film.stem}", (label,), film, part=part)
@@ -300,14 +300,14 @@ def _films(folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.glob("*") if path.suffix.lower() in _FILMS)
 
 
-def _ravdess(data: Path) -> Reading:
+def _ravdess(data: Path) -> FilmReading:
     """Films with sound (01-...), or silent ones (02-...) with the sound beside them (03-...)."""
-    found = Reading()
+    found = FilmReading()
     by_take: dict[str, dict[str, Path]] = {}
     for path in sorted(data.rglob("*")):
         named = PATTERNS["ravdess"].fullmatch(path.stem)
         takes_it = path.suffix.lower() in (*_FILMS, ".wav") and named and path.stem[3:5] == "01"
-        if takes_it and _whole(found, path, DAMAGED):
+        if takes_it and _there_and_whole(found, path, DAMAGED):
             by_take.setdefault(path.stem[3:], {})[path.stem[:2]] = path
     for take, forms in by_take.items():
         sound = forms.get("03")
@@ -323,9 +323,9 @@ def _ravdess(data: Path) -> Reading:
     return found
 
 
-def _crema_d(data: Path) -> Reading:
+def _crema_d(data: Path) -> FilmReading:
     """Films in VideoFlash, sound in AudioWAV; compared with the publishers' list of hashes where that is."""
-    found, root = Reading(), _place(data, "CREMA-D", "crema-d")
+    found, root = FilmReading(), _place(data, "CREMA-D", "crema-d")
     wanted = _crema_hashes(data, root)
     films = {path.stem: path for path in _films(root / "VideoFlash")}
     for sound in _listed(root / "AudioWAV", "*.wav"):
@@ -374,8 +374,8 @@ _MELD_PARTS = {
 }
 
 
-def _meld(data: Path) -> Reading:
-    found, root = Reading(), _place(data, "MELD.Raw", "MELD")
+def _meld(data: Path) -> FilmReading:
+    found, root = FilmReading(), _place(data, "MELD.Raw", "MELD")
     for part, (table, folders) in _MELD_PARTS.items():
         path = root / table
         if not path.exists():
@@ -385,7 +385,7 @@ def _meld(data: Path) -> Reading:
         with path.open(newline="", encoding="utf-8", errors="replace") as lines:
             for row in csv.DictReader(lines):
                 stem = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
-                if film := _whole(found, films / f"{stem}.mp4", NO_FILM):
+                if film := _there_and_whole(found, films / f"{stem}.mp4", NO_FILM):
                     found.takes.append(
                         FilmTake(
                             "meld",
@@ -401,7 +401,7 @@ def _meld(data: Path) -> Reading:
     return found
 
 
-READERS: dict[str, Callable[[Path], Reading]] = {
+READERS: dict[str, Callable[[Path], FilmReading]] = {
     "iemocap": _iemocap,
     "mosei": _mosei,
     "afew": _afew,

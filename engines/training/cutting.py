@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.protocol import EngineError
 from liveaffect.engines.stopwatch import wall_ns
-from liveaffect.engines.training.corpora_films import DAMAGED, FilmTake, Reading
+from liveaffect.engines.training.corpora_films import DAMAGED, FilmReading, FilmTake
 
 VERSION = 1
 """Of what a file of the cache holds."""
@@ -69,7 +69,7 @@ class CutOrder:
 
 
 def cut_all(
-    takes: Sequence[FilmTake], order: CutOrder, reading: Reading, report: Callable[[str], None] = print
+    takes: Sequence[FilmTake], order: CutOrder, reading: FilmReading, report: Callable[[str], None] = print
 ) -> Cutting:
     """Cut what was not cut yet; what cannot be is counted and named in `reading`."""
     folder, pictures_hz = order.folder, order.pictures_hz

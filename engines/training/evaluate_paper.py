@@ -76,7 +76,7 @@ class Measured:
     def cells(self) -> list[str]:
         """Figures of the table."""
         return [
-            *_figures(self.protocol, self.judged),
+            *_row_figures(self.protocol, self.judged),
             str(len({result["fold"] for result in self.results})),
             str(len(self.judged)),
             f"{self.judged[0]['items']}",
@@ -100,7 +100,7 @@ HEADS = (
 
 def evaluate_paper(results: Path, out: Path | None = None) -> str:
     """The page, from every result below a folder; also written where `out` names a folder."""
-    page = "\n".join(_page(read_measured(results)))
+    page = "\n".join(_page_lines(read_measured(results)))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / PAGE, page.encode())
@@ -145,7 +145,7 @@ def _whole_answers(parts: Sequence[Mapping[str, NDArray[Any]]]) -> tuple[Any, An
     return truth, shares, said, [str(one) for one in speakers]
 
 
-def _page(measured: Sequence[Measured]) -> list[str]:
+def _page_lines(measured: Sequence[Measured]) -> list[str]:
     lines = [
         "# The papers' figures, and ours",
         "",
@@ -169,7 +169,7 @@ def _page(measured: Sequence[Measured]) -> list[str]:
         for one in mine:
             rows.append([f"{one.variant}, here", *one.cells])
         for name in mine[0].baselines if mine else ():
-            rows.append([name, *_figures(protocol, [mine[0].baselines[name]]), "", "", ""])
+            rows.append([name, *_row_figures(protocol, [mine[0].baselines[name]]), "", "", ""])
         lines += [markdown_table(HEADS, rows)]
         lines += [f"* {one.system}: {one.source}." for one in theirs]
         lines += [*(_each_class(one) for one in mine), ""]
@@ -179,24 +179,26 @@ def _page(measured: Sequence[Measured]) -> list[str]:
 _RUNNABLE = ("fv2es", "fcn", "amfbp")
 
 
-def _figures(protocol: Protocol, seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+def _row_figures(protocol: Protocol, seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     """Accuracy, recall, macro F1 of one class of all; then the binary figures."""
     cells = ["", "", ""]
     if not protocol.several:
         classes = [one["classes"] for one in seeds]
         cells = [
-            _cell([c["accuracy"] for c in classes], classes[0]["accuracy_between"]),
-            _cell([c["unweighted_recall"] for c in classes], classes[0]["unweighted_recall_between"]),
-            _cell([c["macro_f1"] for c in classes]),
+            _with_interval([c["accuracy"] for c in classes], classes[0]["accuracy_between"]),
+            _with_interval(
+                [c["unweighted_recall"] for c in classes], classes[0]["unweighted_recall_between"]
+            ),
+            _with_interval([c["macro_f1"] for c in classes]),
         ]
     between = {"weighted_accuracy": "weighted_accuracy_between", "f1": "f1_between"}
     for key in ("accuracy", "weighted_accuracy", "f1", "auc"):
         interval = seeds[0].get(between.get(key, ""))
-        cells.append(_cell([one["mean"][key] for one in seeds], interval))
+        cells.append(_with_interval([one["mean"][key] for one in seeds], interval))
     return cells
 
 
-def _cell(values: Sequence[float | None], between: Sequence[float] | None = None) -> str:
+def _with_interval(values: Sequence[float | None], between: Sequence[float] | None = None) -> str:
     there = [value for value in values if value is not None]
     if not there:
         return ""
@@ -219,7 +221,7 @@ def _reported_cells(figures: str, protocol: Protocol) -> list[str]:
 def _each_class(one: Measured) -> str:
     first = one.judged[0]["each"]
     parts = [
-        f"{name} {_cell([first['weighted_accuracy'][at]])}/{_cell([first['f1'][at]])}"
+        f"{name} {_with_interval([first['weighted_accuracy'][at]])}/{_with_interval([first['f1'][at]])}"
         for at, name in enumerate(one.protocol.names)
     ]
     speed = float(np.median([result["seconds_an_epoch"] for result in one.results]))

@@ -97,15 +97,15 @@ class Shower:
         # A text without a token would have nothing to attend to; its mask leaves it out all the same.
         there[:, :1] = True
         return PaperBatch(
-            crops=_joined([one.crops for one in laid]),
+            crops=_one_tensor([one.crops for one in laid]),
             crop_owner=_owners(owner, [len(one.crops) for one in laid]),
-            crop_age_s=_joined([one.crop_age_s for one in laid]),
-            samples=_joined([one.pieces for one in laid]),
-            mean=_joined([one.mean for one in laid]),
-            istd=_joined([one.istd for one in laid]),
+            crop_age_s=_one_tensor([one.crop_age_s for one in laid]),
+            samples=_one_tensor([one.pieces for one in laid]),
+            mean=_one_tensor([one.mean for one in laid]),
+            istd=_one_tensor([one.istd for one in laid]),
             piece_owner=_owners(owner, [len(one.pieces) for one in laid]),
-            piece_age_s=_joined([one.piece_age_s for one in laid]),
-            speech=_joined([one.speech for one in laid]),
+            piece_age_s=_one_tensor([one.piece_age_s for one in laid]),
+            speech=_one_tensor([one.speech for one in laid]),
             tokens=torch.from_numpy(tokens),
             present=torch.from_numpy(there.astype(np.int64)),
             mask=torch.from_numpy(np.stack([one.mask for one in laid[: len(rows)]])),
@@ -249,7 +249,7 @@ class PaperTask:
         return {}
 
 
-def answers(
+def system_answers(
     network: nn.Module, shower: Shower, rows: Sequence[int], slots: Sequence[int], batch: int, device: str
 ) -> NDArray[np.float32]:
     """(rows, classes): what a system says of utterances that it is shown whole."""
@@ -262,7 +262,7 @@ def answers(
     return np.concatenate(found)
 
 
-def _joined(parts: Sequence[NDArray[np.generic]]) -> Tensor:
+def _one_tensor(parts: Sequence[NDArray[np.generic]]) -> Tensor:
     shaped = [part for part in parts if len(part)] or parts[:1]
     return torch.from_numpy(np.ascontiguousarray(np.concatenate(shaped)))
 

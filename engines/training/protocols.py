@@ -105,7 +105,7 @@ def _slots(classes: Sequence[str]) -> tuple[int, ...]:
     return tuple(LABELS.index(name) if name in LABELS else next(spare) for name in classes)
 
 
-def _rows(kept: Iterable[bool]) -> tuple[int, ...]:
+def _row_numbers(kept: Iterable[bool]) -> tuple[int, ...]:
     return tuple(row for row, keep in enumerate(kept) if keep)
 
 
@@ -127,9 +127,9 @@ def _by_group(key: Callable[[FilmTake], str], count: int | None = None) -> Calla
             folds.append(
                 Fold(
                     short if len(out) < 3 else f"{at + 1} of {len(parts)}",
-                    _rows(key(t) not in out and t.speaker not in aside for t in takes),
-                    _rows(t.speaker in aside for t in takes),
-                    _rows(key(t) in out for t in takes),
+                    _row_numbers(key(t) not in out and t.speaker not in aside for t in takes),
+                    _row_numbers(t.speaker in aside for t in takes),
+                    _row_numbers(key(t) in out for t in takes),
                 )
             )
         return folds
@@ -146,7 +146,7 @@ def _published_ids(protocol: Protocol, takes: Sequence[FilmTake], data: Path) ->
     return [
         Fold(
             "published",
-            *(_rows(t.name in wanted[part] for t in takes) for part in ("train", "valid", "test")),
+            *(_row_numbers(t.name in wanted[part] for t in takes) for part in ("train", "valid", "test")),
         )
     ]
 
@@ -170,15 +170,18 @@ def _published_parts(protocol: Protocol, takes: Sequence[FilmTake], data: Path) 
     learnt from, drawn by hash, takes its place."""
     if any(take.part == "test" for take in takes):
         return [
-            Fold("published", *(_rows(t.part == part for t in takes) for part in ("train", "valid", "test")))
+            Fold(
+                "published",
+                *(_row_numbers(t.part == part for t in takes) for part in ("train", "valid", "test")),
+            )
         ]
     aside = {t.name for t in takes if t.part == "train" and side_of(t.speaker, calibrate=0.15) == "calibrate"}
     return [
         Fold(
             "published",
-            _rows(t.part == "train" and t.name not in aside for t in takes),
-            _rows(t.name in aside for t in takes),
-            _rows(t.part == "valid" for t in takes),
+            _row_numbers(t.part == "train" and t.name not in aside for t in takes),
+            _row_numbers(t.name in aside for t in takes),
+            _row_numbers(t.part == "valid" for t in takes),
         )
     ]
 
@@ -211,7 +214,7 @@ _CREMA = dict(
 )
 
 
-def _named(labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _by_our_names(labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {_OURS[label]: (label,) for label in labels}
 
 
@@ -264,7 +267,7 @@ PROTOCOLS = _known(
         "mosei-6",
         "mosei",
         "CMU-MOSEI, six emotions each yes or no, published split, no film on two sides",
-        _named(MOSEI_LABELS),
+        _by_our_names(MOSEI_LABELS),
         _published_ids,
         several=True,
     ),
@@ -272,7 +275,7 @@ PROTOCOLS = _known(
         "afew-7",
         "afew",
         "AFEW, seven classes, learnt from Train, tested on Val; who speaks is told nowhere",
-        _named(AFEW_LABELS),
+        _by_our_names(AFEW_LABELS),
         _published_parts,
     ),
     Protocol("ravdess-7", "ravdess", "RAVDESS films, seven classes, five folds of actors", _RAVDESS,
@@ -283,7 +286,7 @@ PROTOCOLS = _known(
         "meld-7",
         "meld",
         f"MELD, seven classes, published parts, which {SHARES}",
-        _named(_MELD),
+        _by_our_names(_MELD),
         _published_parts,
         shares_speakers=True,
     ),

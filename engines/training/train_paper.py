@@ -22,7 +22,7 @@ import torch
 
 from liveaffect.engines.build.export_onnx import export
 from liveaffect.engines.manifest import SHIPPED, write_whole
-from liveaffect.engines.model.paper import MODALITIES, PaperNetwork, PaperPreset, silenced
+from liveaffect.engines.model.paper import MODALITIES, PaperNetwork, PaperPreset, silence_unlearnt
 from liveaffect.engines.model.words_albert import AlbertWords, words_onnx
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.stopwatch import wall_ns
@@ -30,7 +30,7 @@ from liveaffect.engines.training.corpora_films import FilmTake, read_films
 from liveaffect.engines.training.corpora_voices import CorpusError
 from liveaffect.engines.training.cutting import CutOrder, Cutter, cut_all
 from liveaffect.engines.training.loop import Schedule, best_device, train
-from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, Tokens, answers
+from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, Tokens, system_answers
 from liveaffect.engines.training.protocols import PROTOCOLS, Fold, Protocol, protocols_of, thresholds_from
 from liveaffect.engines.word_emotions import FILE, MANIFEST, TOKENIZER, token_rows
 
@@ -170,7 +170,7 @@ def train_paper(
     report(f"{protocol.title}: {len(takes)} of {len(reading.takes)} utterances")
     hz = _recipe(options, protocol).faces_hz
     if options.smoke:
-        takes = _few(takes)
+        takes = _few_of_each_speaker(takes)
     cut = cut_all(takes, CutOrder(cutter, cache, hz, options.workers), reading, report)
     for line in reading.told():
         report(line)
@@ -184,7 +184,7 @@ def train_paper(
             place = folder / f"{fold.name.replace(' ', '-')}-seed{seed}"
             if (place / RESULT).exists():
                 continue
-            run = _Run(protocol, fold, takes, cut.files, options, seed, place)
+            run = _FoldRun(protocol, fold, takes, cut.files, options, seed, place)
             if left_s <= 0 or not run.whole(
                 left_s, report, {"cut": dict(reading.troubles), "cut_s": cut.seconds}
             ):
@@ -206,7 +206,7 @@ def protocol_of(options: PaperOptions) -> Protocol:
     return known[options.protocol]
 
 
-def _few(takes: Sequence[FilmTake]) -> list[FilmTake]:
+def _few_of_each_speaker(takes: Sequence[FilmTake]) -> list[FilmTake]:
     """Some of every speaker."""
     count: dict[str, int] = {}
     for take in takes:
@@ -243,7 +243,7 @@ def _schedule(options: PaperOptions, seed: int, left_s: float) -> Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _FoldRun:
     """One fold with one seed."""
 
     protocol: Protocol
@@ -294,11 +294,11 @@ class _Run:
     def _examine(self, network: torch.nn.Module, shower: Shower, recipe: PaperRecipe, device: str) -> None:
         slots, batch = self.protocol.slots, recipe.batch
         said = {
-            side: answers(network, shower, rows, slots, batch, device)
+            side: system_answers(network, shower, rows, slots, batch, device)
             for side, rows in (("valid", self.fold.valid), ("test", self.fold.test))
         }
         tested = [self.takes[row] for row in self.fold.test]
-        shares = {side: _shares(logits, binary=recipe.binary) for side, logits in said.items()}
+        shares = {side: _probabilities(logits, binary=recipe.binary) for side, logits in said.items()}
         if recipe.binary:
             waiting = self.protocol.truth([self.takes[row] for row in self.fold.valid])
             thresholds = thresholds_from(waiting, shares["valid"])
@@ -339,14 +339,14 @@ class _Run:
                     folder.mkdir(parents=True, exist_ok=True)
                     shutil.copy(path, folder / path.name)
                 continue
-            silenced(part, protocol.slots_learnt, neutral_is_none=protocol.several)
+            silence_unlearnt(part, protocol.slots_learnt, neutral_is_none=protocol.several)
             state = {
                 key: value.float() if value.is_floating_point() else value
                 for key, value in part.state_dict().items()
             }
             export(kind, getattr(network.preset, kind), folder, state=state, training=training)
         if network.words is not None:
-            silenced(network.words, protocol.slots_learnt, neutral_is_none=protocol.several)
+            silence_unlearnt(network.words, protocol.slots_learnt, neutral_is_none=protocol.several)
             _export_words(network.words, folder, training)
         return f"{folder.name}; the package's own {' and '.join(taken)} beside it" if taken else folder.name
 
@@ -372,7 +372,7 @@ def _tokens(folder: Path | None) -> Tokens | None:
     return None if folder is None else token_rows(folder / TOKENIZER)
 
 
-def _shares(logits: np.ndarray[Any, np.dtype[np.float32]], *, binary: bool) -> Any:
+def _probabilities(logits: np.ndarray[Any, np.dtype[np.float32]], *, binary: bool) -> Any:
     """Probabilities: each class for itself, or one of all."""
     if binary:
         return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -60, 60)))
