@@ -42,7 +42,7 @@ Tokens = Callable[[str], NDArray[np.int64]]
 class PaperRecipe:
     """How one system learns."""
 
-    batch: int = 16
+    batch: int = 8
     binary: bool = False
     """Every class is yes or no, rare ones weigh more; else one class of all."""
     mended: bool = True
