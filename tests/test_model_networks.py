@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_network_and_leaves_the_dice_alone() -> Non
 
 def test_an_unknown_preset_is_refused_with_the_ones_there_are() -> None:
     with pytest.raises(
-        ValueError, match="no network 'face big'; there are: face live, face live-vgg, face fv2es"
+        ValueError, match="no network 'face big'; there are: face live, face wide, face live-vgg, face fv2es"
     ):
         presets.build("face", "big")
 

@@ -39,6 +39,26 @@ FACE_LIVE = FacePreset(
         FaceStage(192),
     ),
 )
+FACE_WIDE = FacePreset(
+    name="wide",
+    # Never shipped: a teacher, at the size in which the corpus has its pictures.
+    size=48,
+    mean=(127.5,),
+    std=(64.0,),
+    stages=(
+        FaceStage(64, stride=2),
+        FaceStage(64),
+        FaceStage(128, stride=2),
+        FaceStage(128),
+        FaceStage(128),
+        FaceStage(256, stride=2),
+        FaceStage(256),
+        FaceStage(256),
+        FaceStage(384, stride=2),
+        FaceStage(384),
+    ),
+    dropout=0.3,
+)
 FACE_LIVE_VGG = replace(FACE_LIVE, name="live-vgg", plain=True)
 FACE_FV2ES = FacePreset(
     name="fv2es",
@@ -98,6 +118,7 @@ AMFBP = FusionPreset("amfbp", adaptive=True, trunks=True)
 
 _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("face", "live"): lambda: FaceNet(FACE_LIVE),
+    ("face", "wide"): lambda: FaceNet(FACE_WIDE),
     ("face", "live-vgg"): lambda: FaceNet(FACE_LIVE_VGG),
     ("face", "fv2es"): lambda: FaceNet(FACE_FV2ES),
     ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),
