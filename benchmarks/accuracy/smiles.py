@@ -69,9 +69,7 @@ def main() -> None:
     strong = [one for one in people if one.strength >= STRONG]
     mild = [one.head.at(share) for one in strong for share in MILD]
     mild += [one.head.at(1.0) for one in people if one.strength < STRONG]
-    print(
-        f"{len(people)} people, {len(strong)} smile strongly, {len(mild)} mild smiles, at {len(SIZES)} sizes"
-    )
+    print(f"{len(people)} people, {len(strong)} smile strongly, {len(mild)} mildly, at {len(SIZES)} sizes")
     heads = [f"mild named at {kept:.1%} neutral kept" for kept in KEPT]
     rows = []
     for folder, judge in zip(given.weights, judges, strict=True):

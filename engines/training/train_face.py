@@ -42,6 +42,8 @@ from liveaffect.engines.training.ship import source_commit
 QUANTISE_EACH = 24
 """Pictures of each label that INT8 is calibrated on."""
 EPOCHS = 30
+RATE, RATE_BEGUN = 2e-3, 1e-3
+"""Of a network that knows nothing, and of one that goes on: twice as fast would undo what it knows."""
 LIVE, TEACHER, TEACHERS = 0.5, 0.4, 0.6
 """Of `FaceRecipe`, where the live finder, a network before, and other networks too, are at hand."""
 UNFOLD_PICTURES = 512
@@ -72,11 +74,16 @@ def face_schedule(
     epochs: int | None = None,
     limit_s: float = math.inf,
     threads: int = 0,
+    begun: bool = False,
 ) -> loop.Schedule:
-    """How long and where to train: on a GPU if there is one."""
-    epochs = epochs or (SMOKE_EPOCHS if smoke else EPOCHS)
+    """How long and where to train: on a GPU if there is one. `begun`: with the weights of another."""
     return loop.Schedule(
-        epochs=epochs, seed=seed, device=loop.best_device(), limit_s=limit_s, threads=threads
+        epochs=epochs or (SMOKE_EPOCHS if smoke else EPOCHS),
+        rate=RATE_BEGUN if begun else RATE,
+        seed=seed,
+        device=loop.best_device(),
+        limit_s=limit_s,
+        threads=threads,
     )
 
 

@@ -91,7 +91,8 @@ def _train_face(given: argparse.Namespace, out: Path, settings: Settings) -> Pat
     place = placed_live() if given.as_live else None
     preset = given.preset or USUAL_PRESETS[given.kind]
     options = FaceOptions(preset, given.smoke, place, given.after, tuple(given.teacher))
-    return train_face(given.data, out, options, schedule=face_schedule(**_schedule_flags(given)), report=say)
+    schedule = face_schedule(**_schedule_flags(given), begun=given.after is not None)
+    return train_face(given.data, out, options, schedule=schedule, report=say)
 
 
 def _train_voice(given: argparse.Namespace, out: Path, settings: Settings) -> Path | None:
