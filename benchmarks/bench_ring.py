@@ -20,7 +20,7 @@ from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.ring import Ring
-from liveaffect.realtime.testing.monitor import monitored_ring
+from liveaffect.realtime.testing.virtual_time import monitored_ring
 
 IMAGE = np.zeros((720, 1280, 3), np.uint8)
 BLOCK = np.zeros(320, np.float32)

@@ -36,7 +36,7 @@ from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.people import Moment, Person, make_cue
 from liveaffect.realtime.pooling import Evidence
 from liveaffect.realtime.supervisor import Supervisor
-from liveaffect.realtime.testing.synthetic import FakeCamera, FakeCapture, FakeSound
+from liveaffect.realtime.testing.devices import FakeCamera, FakeCapture, FakeSound
 from liveaffect.realtime.wiring import Rings
 
 WARM_UP_S, SECONDS = 2.0, 8.0

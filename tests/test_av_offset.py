@@ -29,7 +29,7 @@ from liveaffect.realtime.devices import Device
 from liveaffect.realtime.errors import CalibrationRefused, MissingFile
 from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.replay import MediaFile
-from liveaffect.realtime.testing.talkers import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
+from liveaffect.realtime.testing.people import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
 from liveaffect.settings import Settings, resolve
 
 CLAPS_S = [0.9, 1.87, 3.11, 3.98, 5.04, 6.33]

@@ -24,8 +24,8 @@ from liveaffect.realtime.errors import (
     SourceRefused,
 )
 from liveaffect.realtime.frame import VideoFrame
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.synthetic import FakeCamera
+from liveaffect.realtime.testing.devices import FakeCamera
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 KNOWN = [Device(0, "Integrated Camera", "/dev/video0"), Device(2, "Logitech C920", "/dev/video2")]
 

@@ -13,7 +13,7 @@ from liveaffect import cli
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import tensorrt_backend
 from liveaffect.realtime.speech import tone_voice, write_wav
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def weights(tmp_path: Path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
     for kind in ("face", "voice", "fusion"):
-        tiny_networks.write_tiny(folder, kind)
+        engines.write_tiny(folder, kind)
     return folder
 
 

@@ -38,7 +38,7 @@ from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.errors import SettingsError
 from liveaffect.realtime.testing.engines import CountingEngine, SchooledEngine
-from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.testing.people import ScriptedFinder
 from liveaffect.realtime.window import PIECES
 
 CAST = Engines(

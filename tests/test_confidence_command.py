@@ -18,7 +18,7 @@ from liveaffect.engines.confidence import Calibrated, parse
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime.errors import RealtimeError, SettingsError
-from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.testing.people import ScriptedFinder
 from liveaffect.realtime.window import PIECES
 from liveaffect.realtime.wiring import confidence_of
 

@@ -18,7 +18,7 @@ from liveaffect.engines.protocol import (
 )
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.testing.engine_contract import check_engine
+from liveaffect.realtime.testing.contracts import check_engine
 from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine
 
 

@@ -25,16 +25,16 @@ from liveaffect.engines.overview import engine_lines
 from liveaffect.engines.protocol import Engine, EngineLost, EngineUnavailable
 from liveaffect.engines.tensorrt_backend import Backend
 from liveaffect.engines.tensorrt_engine import TensorRTEngine
-from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
-from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
-from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory
+from liveaffect.realtime.testing import engines, gpu
+from liveaffect.realtime.testing import gpu as scripted_gpu
+from liveaffect.realtime.testing.gpu import LosableMemory
 
 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     for kind in manifest.KINDS:
-        path = tiny_networks.write_tiny(folder, kind)
+        path = engines.write_tiny(folder, kind)
         if kind != "fusion":
             quantize(path, probe.split(probe.inputs(kind, 16), (16,)))
     return folder
@@ -145,7 +145,7 @@ def test_half_precision_alone_is_built_unasked_and_opened_without_measuring(
 def test_a_plan_that_answers_otherwise_is_left_out_and_said_so(
     weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = tiny_networks.write_tiny(tmp_path / "other", "face", seed=1)
+    other = engines.write_tiny(tmp_path / "other", "face", seed=1)
     wrong = manifest.load_bytes(manifest.read(other), other.parent, "fp32")
 
     def build_wrong(content: bytes, *, precision: str, **rest: object) -> Any:
@@ -247,13 +247,13 @@ def test_kernels_made_on_a_card_are_kept_beside_the_plan_and_used_the_next_time(
     gpu_load.open_plan(found, "fp16", tools).close()
     before = kept.read_bytes()
     given: list[bytes] = []
-    real = scripted_tensorrt.IRuntimeCache.deserialize
+    real = gpu.IRuntimeCache.deserialize
 
     def deserialize(cache: Any, blob: bytes) -> bool:
         given.append(blob)
         return bool(real(cache, blob))
 
-    monkeypatch.setattr(scripted_tensorrt.IRuntimeCache, "deserialize", deserialize)
+    monkeypatch.setattr(gpu.IRuntimeCache, "deserialize", deserialize)
     gpu_load.open_plan(found, "fp16", tools).close()
     assert given == [before]
     assert kept.read_bytes() == before
@@ -322,7 +322,7 @@ def test_a_card_that_rtx_refuses_is_told_before_anything_is_built_and_torch_take
 def test_on_torch_the_precision_that_answers_right_is_the_one_that_is_opened_again(
     quantised: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = tiny_networks.write_tiny(tmp_path, "face", seed=1)
+    other = engines.write_tiny(tmp_path, "face", seed=1)
     folders = {"fp16": other.parent, "fp32": quantised}
     opened: list[str] = []
 

@@ -17,8 +17,8 @@ from liveaffect.engines.gpu_start import NOTICE, GpuStart, build_all
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import Engine, EngineUnavailable
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedVoice
-from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import gpu as scripted_gpu
+from liveaffect.realtime.testing.engines import write_tiny
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda *_, **__: None)
     monkeypatch.setattr(gpu_load, "find_tools", scripted_gpu.tools)
     for kind in ("face", "voice"):
-        tiny_networks.write_tiny(tmp_path, kind)
+        write_tiny(tmp_path, kind)
     return tmp_path
 
 
@@ -123,7 +123,7 @@ def test_a_process_that_breaks_down_is_reported_with_its_last_words(tmp_path: Pa
     }
     said: list[str] = []
     command = saying({"kind": "face", "ready": "fp16"}, end="raise SystemExit('out of memory')")
-    tiny_networks.write_tiny(tmp_path, "face")
+    write_tiny(tmp_path, "face")
     start = GpuStart(said.append, command=command, open_way=lambda *_: ScriptedFace())
     start.start({tmp_path / f"{kind}.json": engine for kind, engine in engines.items()})
     join("builds plans")

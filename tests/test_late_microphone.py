@@ -25,9 +25,9 @@ from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Restamped, Source
-from liveaffect.realtime.testing.stepped import constant_networks
-from liveaffect.realtime.testing.synthetic import ScriptedSource, picture, tone
-from liveaffect.realtime.testing.talkers import Talkers
+from liveaffect.realtime.testing.devices import ScriptedSource, picture, tone
+from liveaffect.realtime.testing.people import Talkers
+from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 

@@ -17,7 +17,7 @@ from liveaffect.engines import manifest, probe, stopwatch
 from liveaffect.engines.build import quantize
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable, Tensors
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all three networks, face and voice in INT8 too."""
     folder = tmp_path_factory.mktemp("weights")
     for kind in manifest.KINDS:
-        path = tiny_networks.write_tiny(folder, kind)
+        path = engines.write_tiny(folder, kind)
         if kind != "fusion":
             quantize.quantize(path, probe.split(probe.inputs(kind, 16), (16,)))
     return folder
@@ -67,7 +67,7 @@ def test_auto_measures_for_itself_on_this_machine(quantised: Path) -> None:
 
 
 def test_int8_that_answers_otherwise_than_fp32_is_not_taken(folder: Path, tmp_path: Path) -> None:
-    other = tiny_networks.write_tiny(tmp_path / "other", "face", seed=1)
+    other = engines.write_tiny(tmp_path / "other", "face", seed=1)
     content = quantize.quantize(other, [probe.inputs("face", 4)]).read_bytes()
     path = folder / "face.json"
     (folder / "face.int8.onnx").write_bytes(content)
@@ -78,7 +78,7 @@ def test_int8_that_answers_otherwise_than_fp32_is_not_taken(folder: Path, tmp_pa
 
 
 def test_without_an_int8_file_auto_says_so_and_takes_fp32(tmp_path: Path) -> None:
-    tiny_networks.write_tiny(tmp_path, "voice")
+    engines.write_tiny(tmp_path, "voice")
     said: list[str] = []
     assert load("voice", weights=tmp_path, report=said.append).spec.name == "voice-tiny/onnx"
     assert "not INT8: there is no such file" in said[0]

@@ -18,8 +18,8 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import MissingLibrary, SourceError, SourceLost, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.microphone import Microphone
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.synthetic import FakeSound
+from liveaffect.realtime.testing.devices import FakeSound
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 Samples = NDArray[np.float32]
 

@@ -30,7 +30,7 @@ from liveaffect.engines.model.voice_student import VoiceStudent
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics, Statistics
 from liveaffect.engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
 from liveaffect.engines.training.corpora_faces import Faces, FaceSplit
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
@@ -136,7 +136,7 @@ def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pyt
     for name, stand_in in {
         "FaceRecipe": lambda **_: small,
         "load_split": lambda found, frozen: faces,
-        "export": lambda *asked, **given: tiny_networks.write_tiny(tmp_path, "face"),
+        "export": lambda *asked, **given: engines.write_tiny(tmp_path, "face"),
         "quantize": lambda path, batches: scales.extend(batches),
     }.items():
         monkeypatch.setattr(train_face, name, stand_in)

@@ -19,7 +19,7 @@ from liveaffect.realtime.drawing import canvas, fonts, panels, signs, text
 from liveaffect.realtime.drawing.placer import FORMS, PanelPlacer, WantedPanel, face_room, overlap
 from liveaffect.realtime.overlay import Mark, OverlayLayout, PanelPlace, View, draw, lay_out
 from liveaffect.realtime.testing import scenes
-from liveaffect.realtime.testing.golden import GOLDEN, difference, load_golden, save_golden
+from liveaffect.realtime.testing.scenes import GOLDEN, difference, load_golden, save_golden
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 LIMIT_BYTES = 400_000

@@ -12,7 +12,7 @@ from liveaffect.realtime.drawing import canvas
 from liveaffect.realtime.freshness import FACE
 from liveaffect.realtime.overlay import OverlayLayout, View, draw, lay_out, opacity
 from liveaffect.realtime.testing import scenes
-from liveaffect.realtime.testing.golden import Picture
+from liveaffect.realtime.testing.scenes import Picture
 
 # Ages.
 

@@ -17,7 +17,7 @@ from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.overview import compare_named
 from liveaffect.engines.parity import EXACT, QUANTISED, Tolerance, compare
 from liveaffect.engines.protocol import Done, EngineInputError, EngineSpec, Pending, Tensors
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 Change = Callable[[dict[str, np.ndarray]], object]
 
@@ -26,7 +26,7 @@ class Altered(OnnxEngine):
     """A right engine whose answers are then changed."""
 
     def __init__(self, folder: Path, change: Change, kind: str = "face") -> None:
-        super().__init__(manifests.read(tiny_networks.write_tiny(folder, kind)), folder)
+        super().__init__(manifests.read(engines.write_tiny(folder, kind)), folder)
         self._change = change
         self.sizes: list[int] = []
 
@@ -174,8 +174,8 @@ def test_engines_are_compared_by_name_and_closed_again(
         real(engine)
 
     monkeypatch.setattr(OnnxEngine, "close", close)
-    quantize(tiny_networks.write_tiny(tmp_path / "a", "face"), [probe.inputs("face", 16)])
-    tiny_networks.write_tiny(tmp_path / "b", "face", seed=1)
+    quantize(engines.write_tiny(tmp_path / "a", "face"), [probe.inputs("face", 16)])
+    engines.write_tiny(tmp_path / "b", "face", seed=1)
     int8 = compare_named("face", "onnx", "onnx-int8", weights=tmp_path / "a")
     assert int8.tolerance == QUANTISED
     assert (int8.items, int8.alike) == (64, True)

@@ -17,7 +17,7 @@ from liveaffect.realtime.faces.files import make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture
-from liveaffect.realtime.testing.faces import Actor, ScriptedFinder, scene
+from liveaffect.realtime.testing.people import Actor, ScriptedFinder, scene
 
 FPS = 30
 

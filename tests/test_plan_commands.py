@@ -18,7 +18,7 @@ from liveaffect.engines.gpu_driver import Gpu
 from liveaffect.engines.plans import PlanKey
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.engines.tensorrt_backend import Backend, find_backend
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
 SCRIPTED = Backend(None, "tensorrt-rtx", "1.7")
@@ -28,7 +28,7 @@ SCRIPTED = Backend(None, "tensorrt-rtx", "1.7")
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for kind in ("face", "voice", "fusion"):
-        tiny_networks.write_tiny(tmp_path / "weights", kind)
+        engines.write_tiny(tmp_path / "weights", kind)
     return tmp_path / "weights"
 
 
@@ -90,7 +90,7 @@ def test_plans_that_fit_are_kept_and_new_weights_are_built_anew(weights: Path, b
     again = build(weights, "fp32", "fp16")
     assert len(built) == 4
     assert sum("is there and fits" in line for line in again) == 4
-    tiny_networks.write_tiny(weights, "face", seed=1)
+    engines.write_tiny(weights, "face", seed=1)
     build(weights, "fp32", "fp16")
     assert built[4:] == ["fp32", "fp16"]
 

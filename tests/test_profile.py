@@ -23,8 +23,8 @@ from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.profile import Baseline, Side
 from liveaffect.realtime.testing.engines import AroundEngine, ConstantEngine, FailingEngine
-from liveaffect.realtime.testing.stepped import constant_networks
-from liveaffect.realtime.testing.talkers import Film, Talkers
+from liveaffect.realtime.testing.people import Film, Talkers
+from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.wiring import Tools
 
 BOTH = {"face": "net-of-faces", "voice": "net-of-voices"}

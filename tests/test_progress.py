@@ -19,7 +19,7 @@ from liveaffect.findings import Finding, report_json, report_text
 from liveaffect.progress import ProgressBar, say, working
 from liveaffect.realtime.errors import MissingFile, SettingsError
 from liveaffect.realtime.faces.files import make_finder
-from liveaffect.realtime.testing import damaged
+from liveaffect.realtime.testing import media
 
 CLEARED = "\r\x1b[K"
 
@@ -98,7 +98,7 @@ def test_while_a_command_works_a_line_says_what_at(
     slow, words = SHOWN[command]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIVEAFFECT_ENGINE", "scripted")
-    damaged.plain_wav(Path("a.wav"))
+    media.plain_wav(Path("a.wav"))
     seen = []
 
     def takes_long(*_: object, **__: object) -> NoReturn:
@@ -165,7 +165,7 @@ def test_predict_shows_how_many_files_are_done_and_how_far_a_film_is(
     terminal = somebody_looks(monkeypatch)
     _needs_the_detector()
     for name in ("a.wav", "b.wav"):
-        damaged.plain_wav(tmp_path / name, 3.0)
+        media.plain_wav(tmp_path / name, 3.0)
     assert run("predict", tmp_path, "--json", "--engine", "scripted") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     shown = terminal.getvalue()

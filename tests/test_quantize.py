@@ -21,7 +21,7 @@ from liveaffect.engines.build.quantize import prepare_network, quantize
 from liveaffect.engines.build.ranges import METHODS
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 
 def calibration(kind: str, count: int = 32) -> list[probe.Batch]:
@@ -30,7 +30,7 @@ def calibration(kind: str, count: int = 32) -> list[probe.Batch]:
 
 @pytest.fixture(params=["face", "voice"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return tiny_networks.write_tiny(tmp_path, request.param)
+    return engines.write_tiny(tmp_path, request.param)
 
 
 @pytest.fixture(scope="module", params=["face", "voice"])
@@ -84,7 +84,7 @@ def test_statistics_of_features_are_behind_layers_that_are_quantised(live: Path)
 
 
 def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "voice")
+    path = engines.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     batch = probe.inputs("voice", 8, seed=2)
     wanted, given = (engine.infer(batch) for engine in both(path))
@@ -98,7 +98,7 @@ def fed_by_q(graph: onnx.ModelProto, node: onnx.NodeProto) -> list[bool]:
 
 
 def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "voice")
+    path = engines.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     graph = graph_of(path)
     products = [node for node in graph.graph.node if node.op_type in quantising.OP_TYPES]
@@ -109,7 +109,7 @@ def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path
 
 
 def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: Path) -> None:
-    graph = tiny_networks.network("voice")
+    graph = engines.network("voice")
     product = next(n for n in graph.graph.node if n.op_type == "MatMul" and n.input[1].startswith("weight"))
     weight = next(w for w in graph.graph.initializer if w.name == product.input[1])
     turned = numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(weight).T), weight.name)
@@ -123,7 +123,7 @@ def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: P
 
 
 def test_bands_mixed_again_after_the_logarithm_still_belong_to_the_front_end(tmp_path: Path) -> None:
-    graph = tiny_networks.network("voice")
+    graph = engines.network("voice")
     total = next(n for n in graph.graph.node if n.output[0] == "stat_sum")
     mixing = numpy_helper.from_array(np.eye(64, dtype=np.float32), "more_mixing")
     graph.graph.initializer.append(mixing)
@@ -189,7 +189,7 @@ def test_a_quantised_file_takes_any_batch(path: Path) -> None:
 def test_what_cannot_be_quantised_is_refused_with_the_reason(path: Path, tmp_path: Path) -> None:
     kind = manifests.read(path).kind
     batches = calibration(kind)
-    names = quantising.quantisable(tiny_networks.network(kind))
+    names = quantising.quantisable(engines.network(kind))
     with pytest.raises(
         ValueError, match="no calibration method 'guess'; known are minmax, percentile, entropy"
     ):
@@ -201,7 +201,7 @@ def test_what_cannot_be_quantised_is_refused_with_the_reason(path: Path, tmp_pat
     with pytest.raises(ValueError, match="at least one batch of calibration inputs, got none"):
         quantize(path, [])
     with pytest.raises(ValueError, match="a fusion network is not quantised; face and voice networks are"):
-        quantize(tiny_networks.write_tiny(tmp_path, "fusion"), [])
+        quantize(engines.write_tiny(tmp_path, "fusion"), [])
     (path.parent / f"{kind}.onnx").write_bytes(b"")
     with pytest.raises(EngineFileError, match="truncated or altered"):
         quantize(path, batches)

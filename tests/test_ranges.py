@@ -16,7 +16,7 @@ from liveaffect.engines.build import ranges
 from liveaffect.engines.build.quantize import PreparedNetwork, prepare_network
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineInputError
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 
 def counted(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -67,7 +67,7 @@ def watched(path: Path, count: int = 32) -> tuple[PreparedNetwork, ranges.Observ
 
 
 def test_the_largest_magnitudes_are_those_of_the_graph(tmp_path: Path) -> None:
-    prepared, observed = watched(tiny_networks.write_tiny(tmp_path, "face"))
+    prepared, observed = watched(engines.write_tiny(tmp_path, "face"))
     engine = OnnxEngine(prepared.manifest, tmp_path)
     found = max(
         float(np.abs(engine.infer(batch)["vector"]).max())
@@ -80,7 +80,7 @@ def test_the_largest_magnitudes_are_those_of_the_graph(tmp_path: Path) -> None:
 
 
 def test_what_only_a_relu_reads_gets_the_scale_of_what_comes_out_of_it(tmp_path: Path) -> None:
-    prepared, observed = watched(tiny_networks.write_tiny(tmp_path, "face"))
+    prepared, observed = watched(engines.write_tiny(tmp_path, "face"))
     graph = onnx.load_from_string(prepared.quantised(observed.cuts("minmax")))
     scales = {w.name: numpy_helper.to_array(w) for w in graph.graph.initializer if w.name.endswith("_scale")}
     marks = {n.input[0]: float(scales[n.input[1]]) for n in graph.graph.node if n.op_type == "QuantizeLinear"}
@@ -93,7 +93,7 @@ def test_what_only_a_relu_reads_gets_the_scale_of_what_comes_out_of_it(tmp_path:
 
 
 def test_each_layer_has_its_share_of_the_work(tmp_path: Path) -> None:
-    prepared, observed = watched(tiny_networks.write_tiny(tmp_path, "face"))
+    prepared, observed = watched(engines.write_tiny(tmp_path, "face"))
     work = prepared.work(observed)
     # 16 x 16 pixels of 32 filters over 16 channels, then 8 x 8 of 32 over 32; the first layer has few terms.
     assert list(work.values()) == pytest.approx([2 / 3, 1 / 3])
@@ -101,18 +101,16 @@ def test_each_layer_has_its_share_of_the_work(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["face", "voice"])
 def test_samples_of_another_network_are_refused_by_name(tmp_path: Path, kind: str) -> None:
-    prepared = prepare_network(tiny_networks.write_tiny(tmp_path, kind))
+    prepared = prepare_network(engines.write_tiny(tmp_path, kind))
     other = {"face": "voice", "voice": "face"}[kind]
     with pytest.raises(EngineInputError, match=r"batch 0 .* these are samples of another network"):
         prepared.observe([probe.inputs(other, 4)])
     with pytest.raises(EngineInputError, match=r"'samples' as float32 \(4, 9600\); .* another network"):
-        prepare_network(tiny_networks.write_tiny(tmp_path, "voice")).observe(
-            [probe.inputs("voice", 4, piece=9600)]
-        )
+        prepare_network(engines.write_tiny(tmp_path, "voice")).observe([probe.inputs("voice", 4, piece=9600)])
 
 
 def test_samples_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
-    prepared = prepare_network(tiny_networks.write_tiny(tmp_path, "voice"))
+    prepared = prepare_network(engines.write_tiny(tmp_path, "voice"))
     good, bad = probe.split(probe.inputs("voice", 8), (4,))
     bad["mean"] = np.array(bad["mean"])
     bad["mean"][2, 5] = np.nan
@@ -121,7 +119,7 @@ def test_samples_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
 
 
 def test_a_layer_that_overflows_is_named(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "face")
+    path = engines.write_tiny(tmp_path, "face")
     prepared = prepare_network(path)
     weight = prepared.graph.graph.initializer[1]
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(3e38), weight.name))

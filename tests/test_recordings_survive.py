@@ -19,7 +19,7 @@ from liveaffect.realtime.errors import MissingFile, SinkError
 from liveaffect.realtime.faces.files import FULL_RANGE, model_path
 from liveaffect.realtime.sinks.catalogue import open_sink
 from liveaffect.realtime.sinks.disk import part_of
-from liveaffect.realtime.testing.damaged import film
+from liveaffect.realtime.testing.media import film
 
 MOST_LOST_S = 2.0
 MOMENTS = {"quick": 4, "soak": 20}

@@ -37,7 +37,7 @@ from liveaffect.realtime.search import (
     look,
     tiles,
 )
-from liveaffect.realtime.testing.faces import Actor, ScriptedFinder, scene
+from liveaffect.realtime.testing.people import Actor, ScriptedFinder, scene
 from liveaffect.realtime.track import assign
 
 sizes = st.tuples(st.integers(40, 4000), st.integers(40, 2200))

@@ -19,9 +19,9 @@ from liveaffect.realtime.errors import SettingsError, SourceChanged, SourceLost,
 from liveaffect.realtime.feeds import camera_feed
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.shared_screen import SharedScreen, window_part
-from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.contracts import check_source
 from liveaffect.realtime.testing.scenes import background
-from liveaffect.realtime.testing.source_contract import check_source
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 PROGRAMS = ("Xvfb", "xdotool", "display")
 pytestmark = pytest.mark.skipif(

@@ -26,8 +26,7 @@ from liveaffect.realtime.sinks.contact_sheet import ContactSheet, Tile, chosen
 from liveaffect.realtime.sinks.csv_file import COLUMNS, CsvFile
 from liveaffect.realtime.sinks.jsonl import JsonLines
 from liveaffect.realtime.sinks.timeline import Timeline, time_text
-from liveaffect.realtime.testing.golden import load_golden
-from liveaffect.realtime.testing.scenes import background, cue, frame
+from liveaffect.realtime.testing.scenes import background, cue, frame, load_golden
 
 FILES = ["cues.jsonl", "table.csv", "out.mp4", "run.sheet.png", "run.png"]
 

@@ -30,11 +30,11 @@ DRY = gpu.Effort(calls=3, queued=2, paced_s=0.1, trial_s=0.05, most_streams=2, i
 
 def dry_networks() -> Path:
     """Tiny networks, written into a folder."""
-    from liveaffect.realtime.testing import tiny_networks
+    from liveaffect.realtime.testing import engines
 
     folder = Path(tempfile.mkdtemp(prefix="liveaffect-dry-"))
     for kind in manifests.KINDS:
-        tiny_networks.write_tiny(folder, kind)
+        engines.write_tiny(folder, kind)
     return folder
 
 
@@ -42,12 +42,12 @@ def dry_ways() -> list[gpu.Way]:
     """A scripted TensorRT, with and without graphs."""
     from liveaffect.engines.device.host import HostMemory
     from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
-    from liveaffect.realtime.testing import scripted_tensorrt
+    from liveaffect.realtime.testing import gpu as absent
 
     def opened(found: Manifest, folder: Path, *, graphs: bool) -> SlotEngine:
-        _, plan = scripted_tensorrt.plan_of(folder, found.kind, (1, 4, 16, 64))
+        _, plan = absent.plan_of(folder, found.kind, (1, 4, 16, 64))
         options = RunOptions(graphs=graphs, owns_memory=True)
-        backend = scripted_tensorrt.backend()
+        backend = absent.backend()
         return TensorRTEngine(found, "fp16", plan, backend=backend, memory=HostMemory(), options=options)
 
     return [

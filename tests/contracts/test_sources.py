@@ -19,9 +19,9 @@ from liveaffect.realtime.microphone import Microphone
 from liveaffect.realtime.portrait import Portraits
 from liveaffect.realtime.replay import MediaFile, Paced
 from liveaffect.realtime.source import Source
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.source_contract import check_source
-from liveaffect.realtime.testing.synthetic import FakeCamera, FakeSound, ScriptedSource, picture, tone
+from liveaffect.realtime.testing.contracts import check_source
+from liveaffect.realtime.testing.devices import FakeCamera, FakeSound, ScriptedSource, picture, tone
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 VIDEO, AUDIO, BOTH = frozenset({"video"}), frozenset({"audio"}), frozenset({"video", "audio"})
 

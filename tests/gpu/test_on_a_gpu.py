@@ -20,8 +20,7 @@ from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.slots import SlotEngine
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 from liveaffect.realtime.networks import Networks, Row
-from liveaffect.realtime.testing.engine_contract import check_engine
-from liveaffect.realtime.testing.memory_contract import check_memory
+from liveaffect.realtime.testing.contracts import check_engine, check_memory
 
 pytestmark = pytest.mark.gpu
 SLACK = 2 << 20

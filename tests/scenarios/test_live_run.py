@@ -30,8 +30,8 @@ from liveaffect.realtime.screen import NO_CAMERA, RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Source
 from liveaffect.realtime.speech import tone_voice, write_wav
-from liveaffect.realtime.testing.faces import ScriptedFinder
-from liveaffect.realtime.testing.monitor import Monitors
+from liveaffect.realtime.testing.people import ScriptedFinder
+from liveaffect.realtime.testing.virtual_time import Monitors
 from liveaffect.realtime.wiring import Rings, Wiring
 
 SIZE = (320, 240)
