@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.calibration.av_measurement import MediaReader
+from liveaffect.calibration.av_offset import MediaReader
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
 from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, SECOND

@@ -14,12 +14,20 @@ from functools import partial
 from pathlib import Path
 
 from liveaffect.calibration import clips as played
-from liveaffect.calibration.clip_trace import ClipTrace, ClipTraces, relived
-from liveaffect.calibration.clips import Clip, Engines, Remembering
-from liveaffect.calibration.confidence_tables import ClipCount, Findings, ShownCount, write_findings
-from liveaffect.calibration.held_out import Answers, Fused, Outcome, Reading, find_out
+from liveaffect.calibration.clips import Clip, ClipTrace, ClipTraces, Engines, Remembering, relived
+from liveaffect.calibration.held_out import (
+    Answers,
+    ClipCount,
+    Findings,
+    Fused,
+    Outcome,
+    Reading,
+    ShownCount,
+    find_out,
+    write_findings,
+)
 from liveaffect.calibration.quality_curves import curves
-from liveaffect.calibration.temperature import UnfitSamples
+from liveaffect.calibration.reliability import UnfitSamples
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.confidence import READING, Calibrated, part
 from liveaffect.engines.load import load

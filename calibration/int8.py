@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from liveaffect.calibration import int8_tables, samples
 from liveaffect.calibration.int8_tables import Int8Verdict, Layer
-from liveaffect.calibration.reliability import calibration_error
+from liveaffect.calibration.reliability import calibration_error, log_loss, tempered
 from liveaffect.calibration.samples import Exam, Samples
-from liveaffect.calibration.temperature import log_loss, tempered
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe, stopwatch
 from liveaffect.engines.build.quantize import PreparedNetwork, prepare_network, quantisation_part, record_int8

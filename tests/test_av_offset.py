@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveaffect.calibration.av_measurement import Watching, measure_offset, offset_in_words
-from liveaffect.calibration.av_offset import Offset, OffsetRefused, by_claps, by_mouth, clap_onsets, contacts
+from liveaffect.calibration.av_offset import (
+    Offset,
+    OffsetRefused,
+    Watching,
+    by_claps,
+    by_mouth,
+    clap_onsets,
+    contacts,
+    measure_offset,
+    offset_in_words,
+)
 from liveaffect.cli import main
 from liveaffect.commands.calibrate import opened
 from liveaffect.engines.recipe import SAMPLE_RATE

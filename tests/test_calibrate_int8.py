@@ -25,8 +25,8 @@ from liveaffect.calibration.int8 import (
     table_of,
 )
 from liveaffect.calibration.int8_tables import Layer
+from liveaffect.calibration.reliability import UnfitSamples
 from liveaffect.calibration.samples import Exam, Samples
-from liveaffect.calibration.temperature import UnfitSamples
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import probe
 from liveaffect.engines.build.quantize import prepare_network

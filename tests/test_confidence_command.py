@@ -9,10 +9,9 @@ import pytest
 
 from liveaffect import cli
 from liveaffect.calibration import fit_confidence as confidence
-from liveaffect.calibration.clip_trace import ClipTrace
-from liveaffect.calibration.clips import Engines
+from liveaffect.calibration.clips import ClipTrace, Engines
 from liveaffect.calibration.held_out import Outcome, Reading
-from liveaffect.calibration.temperature import Fit
+from liveaffect.calibration.reliability import Fit
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.confidence import Calibrated, parse
 from liveaffect.engines.manifest import Manifest

@@ -12,8 +12,8 @@ import pytest
 
 from liveaffect import doctor as examination
 from liveaffect import webcam
-from liveaffect.calibration import recording
-from liveaffect.calibration.recording import LiveRecording
+from liveaffect.calibration import av_offset as recording
+from liveaffect.calibration.av_offset import LiveRecording
 from liveaffect.cli import main
 from liveaffect.realtime.clock import MS, MonotonicClock
 from liveaffect.realtime.cue import Cue

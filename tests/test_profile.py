@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liveaffect.calibration import recording
+from liveaffect.calibration import av_offset
 from liveaffect.calibration.baseline import Sitting, sound_of
 from liveaffect.cli import main
 from liveaffect.engines.protocol import Pending, Tensors
@@ -145,7 +145,7 @@ def test_devices_give_what_was_asked_of_them(
     camera: str, mic: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch, Tools(constant_networks(), Filmed.film.make_finders))
-    monkeypatch.setattr(recording, "LiveRecording", Filmed)
+    monkeypatch.setattr(av_offset, "LiveRecording", Filmed)
     assert main(["calibrate", "baseline", "--profile", "ann", "--camera", camera, "--mic", mic]) == 0
     assert "neutral face" in capsys.readouterr().err
     expected = {"face"} if mic == "none" else {"face", "voice"}

@@ -71,14 +71,14 @@ SHOWN: dict[str, tuple[str, str]] = {
         "liveaffect.calibration.fit_confidence.calibrate_confidence",
         "calibrating",
     ),
-    "calibrate av --clap --file a.wav": ("liveaffect.calibration.av_measurement.measure_offset", "measuring"),
+    "calibrate av --clap --file a.wav": ("liveaffect.calibration.av_offset.measure_offset", "measuring"),
     "calibrate baseline --profile me --file a.wav": ("liveaffect.calibration.baseline.measured", "measuring"),
     "calibrate report": ("liveaffect.calibration.report.write_report", "writing the report"),
     "bench quick": ("liveaffect.bench.runs.rows_of", "measuring"),
     "bench full": ("liveaffect.bench.runs.rows_of", "measuring"),
     "bench latency": ("liveaffect.bench.runs.rows_of", "measuring"),
     "bench streams": ("liveaffect.bench.runs.stream_rows", "measuring"),
-    "bench gpu": ("liveaffect.bench.gpu_page.run_gpu", "measuring"),
+    "bench gpu": ("liveaffect.bench.gpu.run_gpu", "measuring"),
     "bench peers": ("liveaffect.bench.peers.run_peers", "measuring"),
 }
 SHOW_THEMSELVES = {"live", "doctor", "serve"}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
-from liveaffect.bench import gpu, gpu_page
+from liveaffect.bench import gpu
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import EngineError
@@ -66,14 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.dry_run:
-            return gpu_page.run_gpu(
+            return gpu.run_gpu(
                 given.networks or dry_networks(),
                 given.minutes,
                 given.out,
                 say=lambda line: print(f"dry run, no GPU: {line}", flush=True),
                 dry=(dry_ways(), DRY),
             )
-        return gpu_page.run_gpu(
+        return gpu.run_gpu(
             given.networks or manifests.SHIPPED, given.minutes, given.out, say=partial(print, flush=True)
         )
     except EngineError as err:
