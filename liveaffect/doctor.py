@@ -243,11 +243,11 @@ def files(settings: Settings) -> Iterator[Finding]:
 
 def voice_choice(settings: Settings) -> Iterator[Finding]:
     """Which voice network a run on files would take, and why not the full one."""
-    from liveaffect.engines.foreign import tensors
     from liveaffect.engines.load import manifest_path
     from liveaffect.engines.manifest import read
     from liveaffect.engines.protocol import EngineError
     from liveaffect.engines.voices import voice_folder
+    from liveaffect.engines.whisper import tensors
     from liveaffect.realtime.faces.files import COMMAND
 
     lines: list[str] = []

@@ -92,7 +92,6 @@ OF_ENGINES = {
     "engines.recipe",
     "engines.protocol",
     "engines.user_folders",
-    "engines.figures",
 }
 """All that a station may know of engines; what wires a run knows how to load them."""
 

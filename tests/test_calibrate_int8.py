@@ -28,9 +28,8 @@ from liveaffect.calibration.int8_tables import Layer
 from liveaffect.calibration.reliability import UnfitSamples
 from liveaffect.calibration.samples import Exam, Samples
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
-from liveaffect.engines.build.quantize import prepare_network
-from liveaffect.engines.build.ranges import METHODS
+from liveaffect.engines import parity
+from liveaffect.engines.build.quantize import METHODS, prepare_network
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError, EngineInputError, EngineUnavailable, Tensors
 from liveaffect.engines.recipe import LABELS
@@ -47,11 +46,11 @@ def quiet(line: str) -> None:
 def questions(path: Path, count: int = 96) -> tuple[Samples, Exam]:
     """Made inputs; what fp32 answers is the truth."""
     found = manifests.read(path)
-    inputs = probe.inputs(found.kind, count, seed=9)
+    inputs = parity.inputs(found.kind, count, seed=9)
     engine = OnnxEngine(found, path.parent)
-    parts = probe.split(inputs, (32,))
+    parts = parity.split(inputs, (32,))
     truth = np.concatenate([engine.infer(part)["logits"] for part in parts]).argmax(axis=1)
-    batches = tuple(probe.split(probe.inputs(found.kind, 48), (16,)))
+    batches = tuple(parity.split(parity.inputs(found.kind, 48), (16,)))
     return Samples(batches, "0" * 64, ("made up",)), Exam(inputs, truth.astype(np.int64))
 
 
@@ -167,7 +166,7 @@ def spoilt_shape(samples: Samples, exam: Exam) -> tuple[Samples, Exam]:
 
 
 def other_network(samples: Samples, exam: Exam) -> tuple[Samples, Exam]:
-    return Samples((probe.inputs("voice", 8),), samples.sha256, samples.conditions), exam
+    return Samples((parity.inputs("voice", 8),), samples.sha256, samples.conditions), exam
 
 
 @pytest.mark.parametrize("spoil", [spoilt_shape, other_network])
@@ -196,7 +195,7 @@ def test_recordings_in_which_int8_hears_nothing_count_as_called_otherwise(tmp_pa
     wanted = np.concatenate(
         [
             OnnxEngine(manifests.read(path), tmp_path).infer(p)["logits"]
-            for p in probe.split(dict(exam.inputs), (32,))
+            for p in parity.split(dict(exam.inputs), (32,))
         ]
     )
 

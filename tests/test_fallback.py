@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.fallback import LOST, FallbackEngine
 from liveaffect.engines.protocol import (
     EngineError,
@@ -44,8 +44,8 @@ class _Gone:
         raise EngineLost("it lost its GPU")
 
 
-def faces(count: int, seed: int = 0) -> probe.Batch:
-    return probe.inputs("face", count, seed=seed)
+def faces(count: int, seed: int = 0) -> parity.Batch:
+    return parity.inputs("face", count, seed=seed)
 
 
 @pytest.mark.parametrize("when_asked", [False, True])

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liveaffect.engines import device_memory, gpu_driver, gpu_load, manifest, plans, probe, stopwatch
+from liveaffect.engines import device_memory, gpu_driver, gpu_load, manifest, parity, plans, stopwatch
 from liveaffect.engines import overview as engine_list
 from liveaffect.engines.build.quantize import quantize
-from liveaffect.engines.device.host import HostMemory
-from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines.device_memory import DeviceError, HostMemory
 from liveaffect.engines.fallback import LOST, FallbackEngine
 from liveaffect.engines.gpu_driver import Gpu
 from liveaffect.engines.gpu_load import GpuTools
@@ -36,7 +35,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in manifest.KINDS:
         path = engines.write_tiny(folder, kind)
         if kind != "fusion":
-            quantize(path, probe.split(probe.inputs(kind, 16), (16,)))
+            quantize(path, parity.split(parity.inputs(kind, 16), (16,)))
     return folder
 
 
@@ -99,8 +98,8 @@ def test_the_fastest_of_the_plans_is_found_once_and_remembered(
     assert not engine.wants_gpu
     in_half = "0.30" if fast == "fp16" else "0.90"
     assert f"the fastest here (batches of 1, 4, 16: {in_half} ms in fp16" in said[-1]
-    wanted = load("face", choice="onnx", weights=weights).infer(probe.inputs("face", 5))
-    given = engine.infer(probe.inputs("face", 5))
+    wanted = load("face", choice="onnx", weights=weights).infer(parity.inputs("face", 5))
+    given = engine.infer(parity.inputs("face", 5))
     np.testing.assert_allclose(given["vector"], wanted["vector"], atol=0.2 if fast == "int8" else 1e-4)
     engine.close()
     opened: list[str] = []
@@ -209,10 +208,10 @@ def test_choosing_tensorrt_builds_first_and_goes_on_by_the_cpu_if_it_is_lost(
 
     monkeypatch.setattr(gpu_load, "find_tools", lambda: scripted_gpu.tools(plug_in))
     engine = load("face", choice="tensorrt", weights=weights)
-    wanted = engine.infer(probe.inputs("face", 2))
+    wanted = engine.infer(parity.inputs("face", 2))
     for card in cards:
         card.lost = True
-    given = engine.infer(probe.inputs("face", 2))
+    given = engine.infer(parity.inputs("face", 2))
     assert isinstance(engine, FallbackEngine)
     assert engine.notice == LOST
     assert "face-tiny/onnx" in engine.spec.name
@@ -222,7 +221,7 @@ def test_choosing_tensorrt_builds_first_and_goes_on_by_the_cpu_if_it_is_lost(
     for card in cards:
         card.lost = True
     with pytest.raises(EngineLost):
-        required.infer(probe.inputs("face", 1))
+        required.infer(parity.inputs("face", 1))
 
 
 def test_where_no_plan_can_be_built_every_reason_is_told(

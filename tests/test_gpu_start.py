@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from liveaffect.engines import gpu_driver, gpu_load, manifest, plans, probe
+from liveaffect.engines import gpu_driver, gpu_load, manifest, parity, plans
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.gpu_start import NOTICE, GpuStart, build_all
 from liveaffect.engines.load import load
@@ -76,7 +76,7 @@ def test_without_a_gpu_the_process_says_so(weights: Path, monkeypatch: pytest.Mo
 def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(weights: Path) -> None:
     engine = load("face", weights=weights)
     assert isinstance(engine, FallbackEngine)
-    wanted = engine.infer(probe.inputs("face", 2))
+    wanted = engine.infer(parity.inputs("face", 2))
     gpu_load.build_plans(manifest.read(weights / "face.json"), weights, scripted_gpu.tools())
     said: list[str] = []
     lines = ({"kind": "face", "say": "face fp16: building"}, {"kind": "face", "ready": "fp16"})
@@ -92,7 +92,7 @@ def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(w
     join("builds plans")
     assert opened_by == ["builds plans"], "the thread that uses the engine only exchanges it"
     assert "/onnx" in engine.spec.name
-    given = engine.infer(probe.inputs("face", 2))
+    given = engine.infer(parity.inputs("face", 2))
     assert engine.spec.name == "face-tiny/tensorrt-rtx-fp16"
     assert (given["logits"].argmax(1) == wanted["logits"].argmax(1)).all()
     assert engine.notice is None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import parity, probe
+from liveaffect.engines import parity
 from liveaffect.engines.build.half import half_nodes, to_half
 from liveaffect.engines.build.onnx_graph import folded
 from liveaffect.engines.manifest import SHIPPED
@@ -42,7 +42,7 @@ def compared(path: Path, folder: Path) -> parity.Report:
     content = to_half(manifests.load_bytes(found, path.parent, "fp32"))
     (folder / f"{found.kind}.onnx").write_bytes(content)
     half = OnnxEngine(manifests.record_file(found, "fp32", content), folder)
-    inputs = probe.for_tensors(found.kind, 64, found.inputs, seed=3)
+    inputs = parity.for_tensors(found.kind, 64, found.inputs, seed=3)
     return parity.compare(OnnxEngine(found, path.parent), half, inputs, tolerance=parity.HALF)
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.blocks import SelfAttention
-from liveaffect.engines.model.count import Macs, macs, parameters
+from liveaffect.engines.model.blocks import Macs, SelfAttention, macs, parameters
 from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.temporal import ClsTransformer
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.onnx_engine import OnnxEngine, session_options
 from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineInputError, zeros_for
 from liveaffect.realtime.testing import engines
@@ -41,7 +41,7 @@ def test_the_engine_names_network_and_back_end(tmp_path: Path) -> None:
 
 def test_the_answer_follows_the_crop(tmp_path: Path) -> None:
     engine = opened(tmp_path)
-    first = engine.infer(probe.inputs("face", 2, seed=1))["vector"]
+    first = engine.infer(parity.inputs("face", 2, seed=1))["vector"]
     assert np.abs(first[0] - first[1]).max() > 1e-3
 
 
@@ -119,7 +119,7 @@ def test_a_failure_inside_the_runtime_is_an_engine_failure(tmp_path: Path) -> No
 
 def test_an_array_that_is_not_contiguous_gives_the_same_answer(tmp_path: Path) -> None:
     engine = opened(tmp_path)
-    crop = probe.inputs("face", 4)["crop"]
+    crop = parity.inputs("face", 4)["crop"]
     wide = np.zeros((8, 64, 128, 3), np.uint8)
     wide[::2, :, ::2] = crop
     strided = engine.infer({"crop": wide[::2, :, ::2]})
@@ -127,7 +127,7 @@ def test_an_array_that_is_not_contiguous_gives_the_same_answer(tmp_path: Path) -
 
 
 def test_an_engine_on_two_threads_gives_the_same_answers(tmp_path: Path) -> None:
-    batch = probe.inputs("voice", 3)
+    batch = parity.inputs("voice", 3)
     one, two = opened(tmp_path, "voice"), opened(tmp_path, "voice", threads=2)
     np.testing.assert_allclose(one.infer(batch)["logits"], two.infer(batch)["logits"], atol=1e-5)
 

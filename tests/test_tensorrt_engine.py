@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
-from liveaffect.engines.device.host import HostMemory
-from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines import parity
+from liveaffect.engines.device_memory import DeviceError, HostMemory
 from liveaffect.engines.load import load
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import (
@@ -70,8 +69,8 @@ def opened(request: pytest.FixtureRequest, face: tuple[Manifest, bytes]) -> Iter
         memory.close()
 
 
-def faces(count: int, seed: int = 0) -> probe.Batch:
-    return probe.inputs("face", count, seed=seed)
+def faces(count: int, seed: int = 0) -> parity.Batch:
+    return parity.inputs("face", count, seed=seed)
 
 
 def graphed(engine: TensorRTEngine) -> list[int]:
@@ -103,7 +102,7 @@ def test_submitting_only_hands_in_and_each_result_waits_for_its_own_stream_once(
     for engine in (first, second):
         engine.warm_up()
     waits = memory.waits
-    pending = first.submit(faces(3)), second.submit(probe.inputs("voice", 1))
+    pending = first.submit(faces(3)), second.submit(parity.inputs("voice", 1))
     assert memory.waits == waits
     pending[1].result()
     assert memory.waits == waits + 1

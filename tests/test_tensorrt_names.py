@@ -36,7 +36,7 @@ BUILDING = {
     },
 }
 RUNNING = {
-    "engines/tensorrt_run.py": {
+    "engines/tensorrt_engine.py": {
         "_runtime": "Runtime",
         "_engine": "ICudaEngine",
         "engine": "ICudaEngine",

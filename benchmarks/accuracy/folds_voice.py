@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from liveaffect.engines.foreign import whisper_folder
 from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.model.voice_statistics import StatisticsVoice
 from liveaffect.engines.protocol import EngineFileError
@@ -39,6 +38,7 @@ from liveaffect.engines.training.voice_answers import (
     write_answers,
 )
 from liveaffect.engines.training.voice_heads import HeadSchedule, Voices, asked, fit, measure_of
+from liveaffect.engines.whisper import whisper_folder
 
 RUNS = (*map(str, range(9)), "ravdess", "nemo", "emodb")
 ACTORS = 4

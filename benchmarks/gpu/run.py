@@ -40,7 +40,7 @@ def dry_networks() -> Path:
 
 def dry_ways() -> list[gpu.Way]:
     """A scripted TensorRT, with and without graphs."""
-    from liveaffect.engines.device.host import HostMemory
+    from liveaffect.engines.device_memory import HostMemory
     from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
     from liveaffect.realtime.testing import gpu as absent
 

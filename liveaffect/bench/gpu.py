@@ -24,7 +24,7 @@ import numpy as np
 
 from liveaffect.bench import runs
 from liveaffect.bench.measure import machine, short
-from liveaffect.engines import gpu_driver, gpu_load, manifest, parity, plans, probe, stopwatch
+from liveaffect.engines import gpu_driver, gpu_load, manifest, parity, plans, stopwatch
 from liveaffect.engines.load import load, manifest_path
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import Engine, EngineError, EngineUnavailable
@@ -154,9 +154,9 @@ class GpuRun:
         """Of one network that is measured."""
         return manifest.read(manifest_path(kind, self.folder))
 
-    def made_up(self, kind: str, count: int, seed: int = 0) -> probe.Batch:
+    def made_up(self, kind: str, count: int, seed: int = 0) -> parity.Batch:
         """A batch for it."""
-        return probe.for_tensors(kind, count, self.manifest(kind).inputs, seed=seed)
+        return parity.for_tensors(kind, count, self.manifest(kind).inputs, seed=seed)
 
     @contextmanager
     def opened(self, way: Way, *kinds: str) -> Iterator[list[SlotEngine]]:
@@ -277,7 +277,7 @@ def latency(run: GpuRun, way: Way) -> list[Figures]:
     return rows
 
 
-def cell(run: GpuRun, engine: SlotEngine, batches: Sequence[probe.Batch], size: int) -> Figures:
+def cell(run: GpuRun, engine: SlotEngine, batches: Sequence[parity.Batch], size: int) -> Figures:
     """One network at one size."""
     taken_ms = [_timed_ms(partial(engine.infer, batches[at % 2])) for at in range(run.effort.calls)]
     copied_ms, alone_ms = (
@@ -465,7 +465,7 @@ def _timed_ms(call: Callable[[], object]) -> float:
     return (stopwatch.wall_ns() - start_ns) / 1e6
 
 
-def _rows(batch: probe.Batch) -> list[Row]:
+def _rows(batch: parity.Batch) -> list[Row]:
     count = len(next(iter(batch.values())))
     return [{name: array[at] for name, array in batch.items()} for at in range(count)]
 

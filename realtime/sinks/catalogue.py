@@ -58,7 +58,7 @@ class Named:
 
             return VideoFile(self.name, sound=sound)
         if self.kind == "sheet":
-            from liveaffect.realtime.sinks.contact_sheet import ContactSheet
+            from liveaffect.realtime.sinks.timeline import ContactSheet
 
             return ContactSheet(self.name)
         from liveaffect.realtime.sinks.timeline import Timeline

@@ -25,11 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.engines import device_memory
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build.plan import BuiltPlan, batch_ranges
-from liveaffect.engines.device import host
-from liveaffect.engines.device.host import HostMemory
-from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines.device_memory import DeviceError, HostMemory
 from liveaffect.engines.gpu_driver import Gpu
 from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.manifest import Manifest
@@ -290,7 +289,7 @@ class IExecutionContext:
         self._changes = 0
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        host.owner(stream_handle)
+        device_memory.owner(stream_handle)
         self._profile = profile_index
         self._changes += 1
         return True
@@ -312,7 +311,7 @@ class IExecutionContext:
         self._scratch = memory
 
     def is_stream_capturable(self, stream: int) -> bool:
-        return host.owner(stream) is not None
+        return device_memory.owner(stream) is not None
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         if memory % 256:
@@ -322,7 +321,7 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        engine, memory = self._engine, host.owner(stream_handle)
+        engine, memory = self._engine, device_memory.owner(stream_handle)
         inputs = [n for n in engine._tensors if engine.get_tensor_mode(n) == TensorIOMode.INPUT]
         if missing := [name for name in engine._tensors if name not in self._addresses]:
             return self._refuse(f"no address is set for {', '.join(missing)}")

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.figures import figure_picture
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Cue
@@ -23,7 +22,7 @@ from liveaffect.realtime.drawing.view import Health, Mark, View
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.frame import Box, VideoFrame
 from liveaffect.realtime.overlay import draw
-from liveaffect.realtime.sinks.timeline import PersonOverTime, TimelinePoint, timeline_figure
+from liveaffect.realtime.sinks.timeline import PersonOverTime, TimelinePoint, figure_picture, timeline_figure
 
 SKINS = ((236, 188, 152), (172, 120, 84), (110, 74, 52), (216, 160, 120))
 

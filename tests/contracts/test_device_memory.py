@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from liveaffect.engines import device_memory, gpu_driver
-from liveaffect.engines.device.host import HostMemory
-from liveaffect.engines.device_memory import NAMES, DeviceError, open_memory, why_no_memory
+from liveaffect.engines.device_memory import NAMES, DeviceError, HostMemory, open_memory, why_no_memory
 from liveaffect.engines.protocol import EngineUnavailable
 from liveaffect.realtime.testing import gpu
 from liveaffect.realtime.testing.contracts import check_memory

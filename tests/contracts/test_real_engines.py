@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.build.quantize import quantize
-from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.device_memory import HostMemory
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import Engine, Tensors
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
@@ -27,7 +27,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in manifests.KINDS:
         path = engines.write_tiny(folder, kind)
         if kind != "fusion":
-            quantize(path, [probe.inputs(kind, 32)])
+            quantize(path, [parity.inputs(kind, 32)])
     return folder
 
 
@@ -47,7 +47,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def items(kind: str, weights: Path) -> Callable[[int], Tensors]:
     wanted = manifests.read(weights / f"{kind}.json").inputs
-    return lambda count: probe.for_tensors(kind, count, wanted, seed=count)
+    return lambda count: parity.for_tensors(kind, count, wanted, seed=count)
 
 
 def made(kind: str, choice: str, weights: Path) -> Callable[[], Engine]:
