@@ -23,8 +23,7 @@ from liveaffect.engines.protocol import Engine, Tensors
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime import expression
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.expression import Dynamics, Memory
-from liveaffect.realtime.pooling import Evidence, pool
+from liveaffect.realtime.expression import Dynamics, Evidence, Memory, pool
 
 FACE_STEP_NS = SECOND // 30
 VOICE_STEP_NS = 6_400 * SECOND // SAMPLE_RATE

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from liveaffect.engines import stopwatch
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import EndOfStream
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.utterance import plain
 from liveaffect.realtime.words import WordsAnalyzer, WordTools
 from liveaffect.spoken_choice import SpokenWish, folder_of, make_tools

@@ -29,17 +29,14 @@ from liveaffect.engines.training import corpora_faces, sound_store, splits
 from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.realtime.attribution import Attribution, Voice
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.errors import EndOfStream
-from liveaffect.realtime.estimate import Estimate
+from liveaffect.realtime.estimate import Confidence, Estimate, LabelSettings, is_little
 from liveaffect.realtime.frame import AudioBlock, Face, Sighting
-from liveaffect.realtime.labelling import LabelSettings, is_little
 from liveaffect.realtime.lockstep import Watched, analyse
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits
-from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.scheduler import Scheduler
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer

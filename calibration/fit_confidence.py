@@ -36,10 +36,10 @@ from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.voices import FULL, folders_of
 from liveaffect.realtime.clock import SECOND, process_cpu_ns
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.errors import MissingLibrary, RealtimeError, SettingsError
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.estimate import Confidence
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.window import PieceGrid
 from liveaffect.realtime.wiring import Finders
 

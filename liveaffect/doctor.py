@@ -204,7 +204,7 @@ def fonts() -> Iterator[Finding]:
     """What text on pictures is written with, and the scripts in which devices' names would be boxes."""
     import shutil
 
-    from liveaffect.realtime.drawing.fonts import dejavu, font_of
+    from liveaffect.realtime.drawing.text import dejavu, font_of
     from liveaffect.realtime.errors import MissingLibrary
 
     try:
@@ -228,7 +228,7 @@ def files(settings: Settings) -> Iterator[Finding]:
     """The fetched detectors, each checked against its SHA-256."""
     import hashlib
 
-    from liveaffect.realtime.faces.files import COMMAND, FILES, files_dir
+    from liveaffect.realtime.faces.blazeface import COMMAND, FILES, files_dir
 
     folder = files_dir(Path(settings.face_model) if settings.face_model else None)
     for file in FILES:
@@ -248,7 +248,7 @@ def voice_choice(settings: Settings) -> Iterator[Finding]:
     from liveaffect.engines.protocol import EngineError
     from liveaffect.engines.voices import voice_folder
     from liveaffect.engines.whisper import tensors
-    from liveaffect.realtime.faces.files import COMMAND
+    from liveaffect.realtime.faces.blazeface import COMMAND
 
     lines: list[str] = []
     try:

@@ -19,8 +19,8 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.decode import Opened, probe, read_pictures, read_sound
 from liveaffect.realtime.clock import MS, SECOND, Clock
+from liveaffect.realtime.decode import Opened, probe, read_pictures, read_sound
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.picture import read_picture

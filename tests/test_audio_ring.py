@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing, Stretch
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import SourceLost
 from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.ring import AudioRing, Stretch
 
 SAMPLE_NS = SECOND // SAMPLE_RATE
 

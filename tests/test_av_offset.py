@@ -36,7 +36,7 @@ from liveaffect.realtime.device_pairs import (
 )
 from liveaffect.realtime.devices import Device
 from liveaffect.realtime.errors import CalibrationRefused, MissingFile
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.testing.people import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
 from liveaffect.settings import Settings, resolve

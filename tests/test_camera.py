@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liveaffect.realtime.camera import Camera, opencv_capture
-from liveaffect.realtime.capture.grabber import CaptureFormat
+from liveaffect.realtime.camera import Camera, CaptureFormat, opencv_capture
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.devices import Device, by_name, list_cameras
 from liveaffect.realtime.errors import (

@@ -39,9 +39,9 @@ from liveaffect.calibration.reliability import UnfitSamples, tempered
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.engines.training.archive import read_tables
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.testing.engines import CountingEngine, SchooledEngine
 from liveaffect.realtime.testing.people import ScriptedFinder
 from liveaffect.realtime.window import PIECES

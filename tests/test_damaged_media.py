@@ -17,7 +17,7 @@ from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, Scr
 from liveaffect.prediction import predict_file
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import EndOfStream, MissingFile, RealtimeError
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.picture import damage_of, read_picture, size_in_head

@@ -19,7 +19,7 @@ from liveaffect.realtime.clock import MS, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.device_pairs import Pair, store_pair, stored_offset_ns
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
-from liveaffect.realtime.faces import files
+from liveaffect.realtime.faces import blazeface
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import LockStep
@@ -178,7 +178,7 @@ def test_two_devices_are_measured_kept_by_name_and_found_again(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(recording, "LiveRecording", Filmed)
-    monkeypatch.setattr(files, "make_finder", lambda _: Filmed.film.make_finders())
+    monkeypatch.setattr(blazeface, "make_finder", lambda _: Filmed.film.make_finders())
     store_pair(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
     assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic"]) == 0
     said = capsys.readouterr()

@@ -15,7 +15,7 @@ import torch
 
 from liveaffect.engines.model.temporal import ClsTransformer, RunningPool, attention_pool
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.pooling import Evidence, Forgetting, pool
+from liveaffect.realtime.expression import Evidence, Forgetting, pool
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 

@@ -19,7 +19,7 @@ from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, Scr
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingFile, SettingsError
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.feeds import Feed, camera_feed, file_feed, microphone_feed, told_apart
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.networks import Networks

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from liveaffect.engines.protocol import Pending, Tensors
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.networks import Networks

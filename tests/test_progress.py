@@ -18,7 +18,7 @@ from liveaffect import cli, progress
 from liveaffect.findings import Finding, report_json, report_text
 from liveaffect.progress import ProgressBar, say, working
 from liveaffect.realtime.errors import MissingFile, SettingsError
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.testing import media
 
 CLEARED = "\r\x1b[K"

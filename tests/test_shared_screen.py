@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from liveaffect.realtime.capture.stamp import read_stamp, write_stamp
 from liveaffect.realtime.clock import MonotonicClock
 from liveaffect.realtime.errors import SettingsError, SourceChanged, SourceLost, SourceNotFound
 from liveaffect.realtime.feeds import camera_feed
 from liveaffect.realtime.frame import VideoFrame
+from liveaffect.realtime.portrait import read_stamp, write_stamp
 from liveaffect.realtime.shared_screen import SharedScreen, window_part
 from liveaffect.realtime.testing.contracts import check_source
 from liveaffect.realtime.testing.scenes import background

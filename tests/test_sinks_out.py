@@ -28,8 +28,7 @@ from liveaffect.engines import LABELS
 from liveaffect.realtime.clock import MS, epoch_ns
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.links import open_network
-from liveaffect.realtime.sinks.network import HELD, NetworkSink
+from liveaffect.realtime.sinks.network import HELD, NetworkSink, open_network
 from liveaffect.realtime.sinks.notice import Noticed
 from liveaffect.realtime.sinks.web import WebSink
 from liveaffect.realtime.testing.contracts import check_sink

@@ -14,7 +14,7 @@ import pytest
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.devices import in_time
 from liveaffect.realtime.errors import MissingFile, SourceError
-from liveaffect.realtime.faces.files import FULL_RANGE, model_path
+from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.testing.devices import (
     VirtualMicrophone,
     virtual_microphone,

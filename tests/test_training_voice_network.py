@@ -27,8 +27,8 @@ from liveaffect.engines.training import evaluate_voice, splits, train_voice, voi
 from liveaffect.engines.training.listen import Heard, listen
 from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, few, found_in, sided
 from liveaffect.engines.training.train_voice import VoiceOptions
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 from liveaffect.realtime.window import PieceGrid
 from tests.test_whisper import converted

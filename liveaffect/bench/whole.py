@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from liveaffect.bench.measure import Row
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.stamp import read_stamp
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawing.view import View
@@ -31,12 +30,12 @@ from liveaffect.realtime.drawn_head import BLEND_S, SCENE, SCENE_S, ActingHead
 from liveaffect.realtime.errors import EndOfStream
 from liveaffect.realtime.estimate import Estimate
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.lockstep import Watched, analyse
-from liveaffect.realtime.portrait import Motion, Portraits, packaged_portraits
+from liveaffect.realtime.portrait import Motion, Portraits, packaged_portraits, read_stamp
 from liveaffect.realtime.replay import Paced, load_picture
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen

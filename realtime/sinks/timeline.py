@@ -24,8 +24,7 @@ from liveaffect.engines.user_folders import cache_dir
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import MODALITIES, NOT_SURE, Cue
 from liveaffect.realtime.drawing.canvas import INK, LABEL_COLOURS, QUIET, TRACK, Canvas, Colour, paste
-from liveaffect.realtime.drawing.fonts import dejavu, font_of
-from liveaffect.realtime.drawing.text import printable
+from liveaffect.realtime.drawing.text import dejavu, font_of, printable
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.sinks.disk import Replacing

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.camera import Camera
-from liveaffect.realtime.capture.portaudio import FormatRefused, Heard
 from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.devices import Device
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.microphone import Microphone
+from liveaffect.realtime.sound_device import FormatRefused, Heard
 from liveaffect.realtime.testing.faults import (
     Drop,
     Fault,

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream
@@ -32,7 +31,7 @@ from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits
 from liveaffect.realtime.replay import MediaFile
-from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.outputs import Outputs

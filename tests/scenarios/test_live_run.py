@@ -16,8 +16,7 @@ from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawing.view import View
 from liveaffect.realtime.errors import MissingFile, MissingLibrary, SourceNotFound
-from liveaffect.realtime.faces.blazeface import Found
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import Found, make_finder
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.health import losses_in_words
