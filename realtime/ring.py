@@ -204,14 +204,6 @@ class AudioRing:
         with self._lock:
             return self._time_of(sample)
 
-    def sample_at(self, when_ns: int) -> int | None:
-        """Number of the sample captured at that time; None before the first block."""
-        with self._lock:
-            if self._anchor is None:
-                return None
-            first, captured_ns = self._anchor
-            return first + (when_ns - captured_ns) * SAMPLE_RATE // SECOND
-
     def read(self, first: int, count: int) -> Stretch | None:
         """Exactly those samples, or None if some have not come yet or are no longer here."""
         with self._lock:

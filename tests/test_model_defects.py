@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from liveaffect.engines import parity
 from liveaffect.engines.model import presets
+from liveaffect.engines.model.blocks import ClsTransformer, attention_pool
 from liveaffect.engines.model.frontend import CropFront
 from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.reparam import deploy
-from liveaffect.engines.model.temporal import ClsTransformer, attention_pool
 from liveaffect.engines.model.voice_statistics import VoiceStudent
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics, Statistics
 from liveaffect.engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
