@@ -1,6 +1,7 @@
 """How good, how soon and how dear are words that are heard live, against faster-whisper on the whole file?
 
-    uv run --extra words python benchmarks/bench_words.py --data DIR [--words tiny.en] [--strings 3] [--hours 2] [--write]
+    uv run --extra words python benchmarks/bench_words.py --data DIR [--words tiny.en] [--strings 3]
+        [--hours 2] [--write]
 
 DIR holds `clips/jfk.wav`, `clips/demo_grid_10speakers.mp4` with its transcripts, and
 `voice/ravdess_speech.tar`, whose clips become strings of ten with pauses. Live is what the product does:
