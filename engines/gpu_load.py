@@ -20,7 +20,7 @@ from pathlib import Path
 from liveaffect.engines import device_memory, gpu_driver, manifest, parity, plans, stopwatch
 from liveaffect.engines.build.plan import source_of
 from liveaffect.engines.device_memory import DeviceMemory
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.plans import PlanMissing
 from liveaffect.engines.protocol import (
@@ -30,7 +30,6 @@ from liveaffect.engines.protocol import (
     EngineFileError,
     EngineUnavailable,
 )
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 
 BUILT = ("fp16", "fp32")

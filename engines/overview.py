@@ -10,13 +10,13 @@ from pathlib import Path
 
 from liveaffect.engines import gpu_driver, manifest, parity, plans
 from liveaffect.engines.build.plan import PORTABLE
+from liveaffect.engines.gpu_driver import find_backend
 from liveaffect.engines.load import CHOICES, GPU_CHOICES, ON_THE_GPU, load, manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.parity import EXACT, ITEMS, QUANTISED, Report, Tolerance, compare
 from liveaffect.engines.plans import PlanKey, StoredPlan
 from liveaffect.engines.protocol import Engine, EngineError, EngineUnavailable
 from liveaffect.engines.stopwatch import epoch_s
-from liveaffect.engines.tensorrt_backend import find_backend
 
 _SPANS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.build.plan import listener
 from liveaffect.engines.device_memory import DeviceError, DeviceMemory
+from liveaffect.engines.gpu_driver import Backend
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import EngineError, EngineFailed, EngineFileError, EngineSpec, TensorSpec
 from liveaffect.engines.slots import PLACES, SIZES, Outputs, SlotEngine
-from liveaffect.engines.tensorrt_backend import Backend
 
 _ALIGNED = 256
 """TensorRT wants the addresses of tensors at multiples of this."""

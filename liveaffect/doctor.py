@@ -396,9 +396,8 @@ def cards() -> Iterator[Finding]:
 
 def tensorrt() -> Finding:
     """Which TensorRT is installed, and whether the driver is new enough for it."""
-    from liveaffect.engines.gpu_driver import TENSORRT_MODULES, oldest_driver, why_too_old
+    from liveaffect.engines.gpu_driver import TENSORRT_MODULES, find_backend, oldest_driver, why_too_old
     from liveaffect.engines.protocol import EngineUnavailable
-    from liveaffect.engines.tensorrt_backend import find_backend
 
     try:
         backend = find_backend()

@@ -9,8 +9,7 @@
 `scheduler` is the only caller of engines: `window` says what is due, `attribution` whose voice it is,
 `expression` sums up evidence since the last change, `fusion` joins face and voice, `estimate` says how far
 that is believed and what is shown, `overlay` draws it. All of them speak the vocabulary of `clock`,
-`frame`, `cue`, `errors`; what the ending of a file says is in `endings`, and `picture` reads pictures as
-`replay` reads films.
+`frame`, `cue`, `errors`; what the ending of a file says is in `endings`, and `replay` reads it.
 
 What is said joins late: `words` hears one microphone, an `utterance` says which words are believed,
 `hearing` does it for all of them in a thread of its own, `spoken` says who said it and what it tells of

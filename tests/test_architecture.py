@@ -47,7 +47,6 @@ GROUPS = {
         "microphone",
         "shared_screen",
         "replay",
-        "picture",
         "portrait",
         "drawn_head",
         "speech",

@@ -20,8 +20,7 @@ from liveaffect.realtime.errors import EndOfStream, MissingFile, RealtimeError
 from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.picture import damage_of, read_picture, size_in_head
-from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.replay import MediaFile, damage_of, read_picture, size_in_head
 from liveaffect.realtime.testing import media
 from liveaffect.realtime.wiring import Tools
 

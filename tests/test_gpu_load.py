@@ -16,13 +16,12 @@ from liveaffect.engines import overview as engine_list
 from liveaffect.engines.build.quantize import quantize
 from liveaffect.engines.device_memory import DeviceError, HostMemory
 from liveaffect.engines.fallback import LOST, FallbackEngine
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu
 from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.load import load
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.overview import engine_lines
 from liveaffect.engines.protocol import Engine, EngineLost, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend
 from liveaffect.engines.tensorrt_engine import TensorRTEngine
 from liveaffect.realtime.testing import engines, gpu
 from liveaffect.realtime.testing import gpu as scripted_gpu

@@ -17,9 +17,9 @@ from onnx import helper, numpy_helper
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build import plan as planning
 from liveaffect.engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare_plan
+from liveaffect.engines.gpu_driver import Backend, find_backend
 from liveaffect.engines.manifest import SHIPPED, Manifest
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
 from liveaffect.realtime.testing import engines
 
 ONE_SIZE = (4,)

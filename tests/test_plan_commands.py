@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 from liveaffect import cli
-from liveaffect.engines import gpu_driver, plans, tensorrt_backend
+from liveaffect.engines import gpu_driver, plans
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import overview as engine_list
 from liveaffect.engines.build import forms as engine_build
 from liveaffect.engines.build.plan import BuiltPlan
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.plans import PlanKey
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
 from liveaffect.realtime.testing import engines
 
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
@@ -153,13 +152,13 @@ def test_what_cannot_be_built_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ())
+    monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ())
     assert run("build", "--precision", precision, "--weights", weights) == 1
     assert words in capsys.readouterr().err
 
 
 def test_without_tensorrt_int8_files_are_still_made(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ())
+    monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ())
     said = build(weights, "int8")
     assert said[-1].startswith("no plans: there is no TensorRT")
     assert manifests.read(weights / "face.json").has("int8")

@@ -13,6 +13,7 @@ import pytest
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import parity
 from liveaffect.engines.device_memory import DeviceError, HostMemory
+from liveaffect.engines.gpu_driver import find_backend
 from liveaffect.engines.load import load
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import (
@@ -24,7 +25,6 @@ from liveaffect.engines.protocol import (
     EngineUnavailable,
 )
 from liveaffect.engines.slots import PLACES
-from liveaffect.engines.tensorrt_backend import find_backend
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 from liveaffect.realtime.testing import engines, gpu
 from liveaffect.realtime.testing.gpu import LosableMemory, plan_of

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from liveaffect.engines.gpu_driver import find_backend
 from liveaffect.engines.protocol import EngineUnavailable
-from liveaffect.engines.tensorrt_backend import find_backend
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILDING = {

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from liveaffect.engines import gpu_driver, manifest, parity, plans
 from liveaffect.engines.build.plan import PRECISIONS, source_of
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.protocol import EngineError, EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
 
 CALIBRATION_ITEMS = 64
 BATCH = 8

@@ -29,10 +29,9 @@ from liveaffect.engines import device_memory
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build.plan import BuiltPlan, batch_ranges
 from liveaffect.engines.device_memory import DeviceError, HostMemory
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu
 from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.tensorrt_backend import Backend
 
 DRIVER = "libcuda.so.1"
 
