@@ -11,15 +11,19 @@ from dataclasses import replace
 import torch
 
 from liveaffect.engines.model.face import FaceNet, FacePreset, FaceStage
-from liveaffect.engines.model.frontend import SoundPreset
+from liveaffect.engines.model.frontend import SoundPreset, WhisperSound
 from liveaffect.engines.model.fusion import BilinearFusion, FusionPreset, LateFusion, LateMaskedFusion
 from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.reparam import deploy
-from liveaffect.engines.model.voice_fcn import FcnPreset, VoiceFcn
-from liveaffect.engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
-from liveaffect.engines.model.voice_student import StudentPreset, VoiceStudent
-from liveaffect.engines.model.voice_whisper import VoiceWhisper, WhisperPreset
-from liveaffect.engines.model.whisper_front import WhisperSound
+from liveaffect.engines.model.voice_spectrogram import (
+    FcnPreset,
+    Level,
+    NestPreset,
+    StemConv,
+    VoiceFcn,
+    VoiceNest,
+)
+from liveaffect.engines.model.voice_statistics import StudentPreset, VoiceStudent, VoiceWhisper, WhisperPreset
 
 FACE_LIVE = FacePreset(
     name="live",

@@ -96,8 +96,8 @@ def _train_face(given: argparse.Namespace, out: Path, settings: Settings) -> Pat
 
 
 def _train_voice(given: argparse.Namespace, out: Path, settings: Settings) -> Path | None:
-    from liveaffect.engines.foreign import whisper_folder
     from liveaffect.engines.training.train_voice import VoiceOptions, train_voice
+    from liveaffect.engines.whisper import whisper_folder
 
     options = VoiceOptions(
         whisper=given.whisper or whisper_folder("tiny.en"),
