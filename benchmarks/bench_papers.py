@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from liveaffect.engines.model import presets
+from liveaffect.engines.model.blocks import attention_pool
 from liveaffect.engines.model.frontend import SoundFront, fourier_basis, mel_filters
 from liveaffect.engines.model.fusion import BilinearFusion, Fusion, FusionEvidence
 from liveaffect.engines.model.paper import PaperNetwork, PaperPreset
-from liveaffect.engines.model.temporal import attention_pool
 from liveaffect.engines.protocol import VECTOR
 from liveaffect.engines.recipe import LABELS, LOG_FLOOR, MEL_BANDS
 from liveaffect.engines.stopwatch import median_ns

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from liveaffect.engines.model import presets
+from liveaffect.engines.model.blocks import ClsTransformer, attention_pool
 from liveaffect.engines.model.fusion import BilinearFusion, Fusion, FusionEvidence
 from liveaffect.engines.model.heads import Network, VoiceNetwork
-from liveaffect.engines.model.temporal import ClsTransformer, attention_pool
 from liveaffect.engines.protocol import VECTOR
 from liveaffect.engines.recipe import LABELS
 
