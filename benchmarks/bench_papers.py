@@ -16,6 +16,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,10 @@ from torch.nn import functional
 
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.blocks import attention_pool
-from liveaffect.engines.model.frontend import SoundFront, fourier_basis, mel_filters
+from liveaffect.engines.model.frontend import fourier_basis, mel_filters
 from liveaffect.engines.model.fusion import BilinearFusion, Fusion, FusionEvidence
 from liveaffect.engines.model.paper import PaperNetwork, PaperPreset
+from liveaffect.engines.model.voice_spectrogram import VoiceFcn, VoiceNest
 from liveaffect.engines.protocol import VECTOR
 from liveaffect.engines.recipe import LABELS, LOG_FLOOR, MEL_BANDS
 from liveaffect.engines.stopwatch import median_ns
@@ -85,13 +87,13 @@ def speed_pairs() -> dict[str, tuple[Call, Call]]:
     """Both ways of every speed claim, as calls."""
     crop = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8)
     found: dict[str, tuple[Call, Call]] = {}
+    faces = []
     for preset in ("fv2es", "live"):
         many = presets.build("face", preset).eval()
-        one = presets.deploy(many)
-        found[f"face {preset}: branches / one branch"] = (lambda n=many: n(crop), lambda n=one: n(crop))
-    faces = [presets.deploy(presets.build("face", name)) for name in ("fv2es", "live")]
-    found["a face: published / live"] = (lambda: faces[0](crop), lambda: faces[1](crop))
-    heard = {name: presets.build("voice", name).eval() for name in ("fv2es", "nest", "nest-conv", "amfbp")}
+        faces.append(presets.deploy(many))
+        found[f"face {preset}: branches / one branch"] = (partial(many, crop), partial(faces[-1], crop))
+    found["a face: published / live"] = (partial(faces[0], crop), partial(faces[1], crop))
+    heard = {name: _voice(name) for name in ("fv2es", "nest", "nest-conv", "amfbp")}
     calls = {name: _hearing(network) for name, network in heard.items()}
     found["a piece of sound: published NesT-B / mended"] = (calls["fv2es"], calls["nest"])
     found["a piece of sound: published FCN / mended NesT"] = (calls["amfbp"], calls["nest"])
@@ -101,17 +103,23 @@ def speed_pairs() -> dict[str, tuple[Call, Call]]:
     return found
 
 
-def _hearing(network: nn.Module, count: int = 1) -> Call:
+def _voice(preset: str) -> VoiceNest | VoiceFcn:
+    network = presets.build("voice", preset).eval()
+    assert isinstance(network, VoiceNest | VoiceFcn)
+    return network
+
+
+def _hearing(network: VoiceNest | VoiceFcn, count: int = 1) -> Call:
     sound = network.sound
     samples = 0.1 * torch.randn(count, sound.piece)
     flat = torch.zeros(count, MEL_BANDS)
     return lambda: network(samples, flat, flat + 1)
 
 
-def _log_mels(network: nn.Module) -> tuple[Call, Call]:
+def _log_mels(network: VoiceNest | VoiceFcn) -> tuple[Call, Call]:
     """The same network fed with a picture of sound made outside, against one that makes it."""
+    assert isinstance(network, VoiceNest)
     front, trunk, head = network.front, network.trunk, network.to_vector
-    assert isinstance(front, SoundFront)
     sound = front.preset
     samples = (0.1 * np.random.default_rng(0).standard_normal(sound.piece)).astype(np.float32)
     bins = sound.n_fft // 2 + 1
@@ -135,7 +143,7 @@ def _log_mels(network: nn.Module) -> tuple[Call, Call]:
     return outside, inside
 
 
-def _windows(network: nn.Module) -> tuple[Call, Call]:
+def _windows(network: VoiceNest | VoiceFcn) -> tuple[Call, Call]:
     newest, everything = _hearing(network), _hearing(network, WINDOW)
     ages = torch.arange(WINDOW)[None] * 0.2
     kept, scores = torch.randn(1, WINDOW, VECTOR), torch.randn(1, WINDOW)
@@ -318,7 +326,8 @@ def _learn_sound(
     plan = Schedule(epochs, rate=1e-3, clip=1.0, seed=seed, device=device, bf16=device != "cpu")
     outcome = train(network, task, plan, place, report=print)
     tested = [int(row) for row in np.flatnonzero(~learn)]
-    return system_answers(outcome.network, shower, tested, protocol.slots, 32, device).argmax(1)
+    said = system_answers(outcome.network, shower, tested, protocol.slots, 32, device)
+    return np.asarray(said.argmax(1), np.int64)
 
 
 if __name__ == "__main__":

@@ -104,8 +104,9 @@ def iemocap(root: Path, shots: Path, sessions: int = 3) -> Path:
         laid(shots, session / "sentences" / "wav" / dialog / f"{dialog}_F099.wav", "voice.wav")
         write(session / "dialog" / "EmoEvaluation" / f"{dialog}.txt", "\n".join(lines))
         write(session / "dialog" / "transcriptions" / f"{dialog}.txt", "\n".join(said))
-    for at, part in enumerate(("train", "valid", "test")):
-        write(root / "mosei_iemocap_splits" / f"IEMOCAP_{part}.txt", "\n".join(names[at::3]))
+    sides = {"train": names[::2], "valid": names[1::6], "test": names[3::6] + names[5::6]}
+    for part, those in sides.items():
+        write(root / "mosei_iemocap_splits" / f"IEMOCAP_{part}.txt", "\n".join(those))
     return root
 
 

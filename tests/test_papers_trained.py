@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="torch is not on this machine")
+
+from torch import nn
 
 from liveaffect.cli import main
 from liveaffect.engines import load
@@ -22,7 +25,7 @@ from liveaffect.engines.training.corpora_films import FilmTake
 from liveaffect.engines.training.evaluate_paper import evaluate_paper, read_measured
 from liveaffect.engines.training.loop import Schedule, optimiser_of
 from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, system_answers
-from liveaffect.engines.training.protocols import PROTOCOLS
+from liveaffect.engines.training.protocols import PROTOCOLS, thresholds_from
 from liveaffect.engines.training.train_paper import PaperOptions, paper_preset, train_paper
 from liveaffect.engines.word_emotions import load_judge, token_rows
 from liveaffect.placing import cut_film
@@ -138,11 +141,21 @@ def test_the_published_form_learns_as_published_and_says_why_it_cannot_run_live(
     tmp_path: Path, corpus: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(trainer.SYSTEMS, "fv2es", SMALL_A)
+    set_on: list[tuple[int, int]] = []
+
+    def recorded(truth: NDArray[np.bool_], shares: NDArray[np.floating]) -> NDArray[np.float64]:
+        set_on.append((len(truth), len(shares)))
+        return thresholds_from(truth, shares)
+
+    monkeypatch.setattr(trainer, "thresholds_from", recorded)
     given = options("fv2es", form="published", protocol="iemocap-6-published")
     folder = train_paper(corpus, tmp_path, given, cut_film, cache, report=lambda line: None)
     assert folder is not None
     (one,) = read_measured(tmp_path)
     assert one.results[0]["live"].startswith("none: its transformer")
+    _, waiting, tested = one.results[0]["sides"]
+    assert waiting != tested
+    assert set_on == [(waiting, waiting)], "thresholds were not set on validation"
     page = evaluate_paper(tmp_path)
     assert "which SHARES SPEAKERS AND DIALOGUES" in page
     assert "83.3" in next(line for line in page.splitlines() if line.startswith("| all negative"))
@@ -238,7 +251,7 @@ def test_labels_never_learnt_are_never_said_and_neutral_is_where_nothing_is() ->
     assert network.face is not None
     silence_unlearnt(network.face, [1, 2], neutral_is_none=True)
     head = network.face.to_logits
-    assert isinstance(head, torch.nn.Linear)
+    assert isinstance(head, nn.Linear)
     assert head.bias.tolist()[0] == 0.0
     assert head.bias.tolist()[3:] == [-10.0] * 4
     assert not head.weight[[0, 3, 4, 5, 6]].any()
