@@ -1,13 +1,15 @@
 """What of the papers' claims holds here: their speed, their fusion, their attention on spectra.
 
     python benchmarks/bench_papers.py speed
+    python benchmarks/bench_papers.py throughput --film ../shared/data/clips/demo_grid_10speakers.mp4
     python benchmarks/bench_papers.py fusion --data ../shared/data [--seeds 3]
     python benchmarks/bench_papers.py sound --data ../shared/data [--folds 5] [--seeds 3] [--epochs 12]
 
 `speed` runs every pair in turns in one process, torch on one thread, processor time; random weights change no
 cost. `fusion` learns face, voice and fusion together from action units and statistics of the sound
 of the same RAVDESS takes, five folds of actors. `sound` learns from raw sound with attention and with
-convolutions of equal size, five folds of the speakers of three corpora; hours on a processor.
+convolutions of equal size, five folds of the speakers of three corpora; hours on a processor. `throughput` is
+the processor time of one thread for cutting and for learning from utterances of 4.5 s, made up.
 """
 
 from __future__ import annotations
@@ -33,13 +35,15 @@ from liveaffect.engines.model.paper import PaperNetwork, PaperPreset
 from liveaffect.engines.model.voice_spectrogram import VoiceFcn, VoiceNest
 from liveaffect.engines.protocol import VECTOR
 from liveaffect.engines.recipe import LABELS, LOG_FLOOR, MEL_BANDS
-from liveaffect.engines.stopwatch import median_ns
+from liveaffect.engines.stopwatch import all_threads_cpu_ns, median_ns
 from liveaffect.engines.training import corpora_voices, pairs, sound_store
 from liveaffect.engines.training.corpora_films import FilmTake
 from liveaffect.engines.training.loop import Schedule, best_device, train
 from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, system_answers
 from liveaffect.engines.training.protocols import PROTOCOLS, Protocol
 from liveaffect.engines.training.scores import markdown_table, unweighted_recall
+from liveaffect.engines.training.train_paper import PaperOptions, paper_preset
+from liveaffect.placing import cut_film
 
 ROUNDS = 15
 WINDOW = 30
@@ -52,8 +56,9 @@ DROPPED, EPOCHS, BATCH = 0.5, 25, 64
 def main() -> None:
     """Measure one of the three, and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("speed", "fusion", "sound"))
+    parser.add_argument("what", choices=("speed", "throughput", "fusion", "sound"))
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--film", type=Path, help="of at least 12 s, to be cut")
     parser.add_argument("--folds", type=int, default=pairs.FOLDS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12)
@@ -62,6 +67,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if asked.what == "speed":
         print(speed_table())
+    elif asked.what == "throughput":
+        print(throughput_table(asked.film))
     elif asked.data is None:
         parser.error(f"{asked.what} needs --data")
     elif asked.what == "fusion":
@@ -153,6 +160,44 @@ def _windows(network: VoiceNest | VoiceFcn) -> tuple[Call, Call]:
         return attention_pool(kept, scores, ages, 8.0)
 
     return lambda: pooled(everything), lambda: pooled(newest)
+
+
+def throughput_table(film: Path | None) -> str:
+    """What a second of film costs to cut, and an utterance to learn from."""
+    rows = []
+    if film is not None:
+        takes = [
+            FilmTake("x", f"{at}", "x", (), film, begin_s=3.0 * at, end_s=3.0 * at + 3.0) for at in range(4)
+        ]
+        list(cut_film(takes[:1], 5.0))
+        cost_s = median_ns([lambda: list(cut_film(takes, 5.0))], rounds=3, now=all_threads_cpu_ns)[0] / 1e9
+        rows.append(("cutting, a second of film", f"{cost_s / 12:.2f}"))
+    with tempfile.TemporaryDirectory() as scratch:
+        takes, files = _made_up(Path(scratch), 4)
+        for system in ("fv2es", "fcn", "amfbp"):
+            network = PaperNetwork(paper_preset(PaperOptions(system, "iemocap"))).train()
+            protocol, shower = PROTOCOLS["iemocap-4-session"], Shower(takes, files, network, None)
+            task = PaperTask(system, shower, range(len(takes)), protocol, PaperRecipe())
+
+            def learn(task: PaperTask = task, network: PaperNetwork = network) -> None:
+                for batch in task.batches(0, np.random.default_rng(0)):
+                    torch.autograd.backward(task.loss(network, batch))
+
+            cost_s = median_ns([learn], rounds=3, now=all_threads_cpu_ns)[0] / 1e9
+            rows.append((f"{system}, mended, without words, an utterance", f"{cost_s / len(takes):.2f}"))
+    return markdown_table(("what", "processor time, s"), rows)
+
+
+def _made_up(folder: Path, count: int) -> tuple[list[FilmTake], dict[str, Path]]:
+    rng, takes, files = np.random.default_rng(0), [], {}
+    for at in range(count):
+        name = f"u{at}"
+        files[name] = folder / f"{name}.npz"
+        crops = rng.integers(0, 255, (22, 64, 64, 3)).astype(np.uint8)
+        samples = (0.1 * rng.standard_normal(72_000)).astype(np.float16)
+        np.savez(files[name], crops=crops, times_s=np.arange(22, dtype=np.float32) / 5, samples=samples)
+        takes.append(FilmTake("iemocap", name, name, (("ang", "hap", "neu", "sad")[at % 4],)))
+    return takes, files
 
 
 class Joined(nn.Module):
