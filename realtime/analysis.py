@@ -96,6 +96,10 @@ class Analysis:
         """End all threads and free the networks."""
         self._stop.set()
         self._wake.set()
+        if self.wiring is not None and self.wiring.hearing is not None:
+            # Not left to the scheduler's thread, for which nobody waits long: a process that ends in the
+            # middle of loading Whisper, or of a pass, crashes in it.
+            self.wiring.hearing.close()
         until_ns = self._clock.now_ns() + round(JOIN_S * SECOND)
         for worker in list(self._workers.values()):
             worker.thread.join(max(0.0, (until_ns - self._clock.now_ns()) / SECOND))
