@@ -1,4 +1,4 @@
-"""A network camera whose network is cut is called lost at once, and its picture is back soon after the network.
+"""A network camera whose network is cut is called lost at once, and is back soon after the network.
 
 A real RTSP server (GStreamer's) runs in a network namespace of its own, at the other end of a virtual cable;
 the camera is opened in another one, and the cable is taken down and put up again.
@@ -22,8 +22,8 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
 server, factory = GstRtspServer.RTSPServer(), GstRtspServer.RTSPMediaFactory()
-factory.set_launch("( videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1 ! jpegenc "
-                   "! rtpjpegpay name=pay0 )")
+factory.set_launch("( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 "
+                   "! jpegenc ! rtpjpegpay name=pay0 )")
 factory.set_shared(True)
 server.set_address("0.0.0.0")
 server.get_mount_points().add_factory("/camera", factory)
@@ -48,6 +48,8 @@ try:
     while os.readlink(f"/proc/{other.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
         tick.wait(0.01)
     there = ["nsenter", "-t", str(other.pid), "-n"]
+    ip("link", "set", "lo", "up")
+    subprocess.run([*there, "ip", "link", "set", "lo", "up"], check=True)
     ip("link", "add", "name", "near", "type", "veth", "peer", "name", "far", "netns", str(other.pid))
     ip("addr", "add", "10.97.0.1/24", "dev", "near")
     ip("link", "set", "near", "up")
@@ -73,7 +75,7 @@ try:
 
     told = {"first_s": alive(), "cuts": []}
     for silent in (False, True):
-        # As a cable that is pulled here; then as one that is pulled far away, where nothing is told to anybody.
+        # As a cable that is pulled here; then as one far away, where nothing is told to anybody.
         end = [*there, "ip", "link", "set", "far"] if silent else ["ip", "link", "set", "near"]
         subprocess.run([*end, "down"], check=True)
         named_s = seconds_until(lambda: supervisor.state.phase != "running", 30)
@@ -97,7 +99,10 @@ finally:
 
 def has_gstreamer() -> bool:
     asked = [SYSTEM_PYTHON, "-c", SERVER.partition("Gst.init")[0]]
-    return Path(SYSTEM_PYTHON).exists() and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    return (
+        Path(SYSTEM_PYTHON).exists()
+        and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    )
 
 
 def namespaces_are_allowed() -> bool:
@@ -113,7 +118,9 @@ def test_a_camera_whose_network_was_cut_is_named_and_comes_back(tmp_path: Path) 
     if not has_gstreamer():
         pytest.skip("needs GStreamer's RTSP server for Python: python3-gst-1.0 gir1.2-gst-rtsp-server-1.0")
     if not namespaces_are_allowed():
-        pytest.skip("needs network namespaces, which this machine, of the hardware it runs on, does not allow")
+        pytest.skip(
+            "needs network namespaces, which this machine, of the hardware it runs on, does not allow"
+        )
     ran = subprocess.run(
         ["unshare", "-rn", sys.executable, "-c", CLIENT, SERVER, SYSTEM_PYTHON, "12"],
         capture_output=True,
