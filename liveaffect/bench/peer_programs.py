@@ -1,4 +1,5 @@
-"""What each system of `liveaffect bench peers` runs in its own environment: programs as text, around one frame.
+# ruff: noqa: E501  what stands in strings are whole programs, for other environments and for Node
+"""What each system of `liveaffect bench peers` runs in its own environment: programs around one frame.
 
 Each defines `ask`, which is given one item and answers with a label or nothing, and, where it judges faces,
 `judge`, which is given grey pictures of 48x48. Written from the systems' documentation.
@@ -7,7 +8,7 @@ Each defines `ask`, which is given one item and answers with a label or nothing,
 from __future__ import annotations
 
 AROUND = """
-import json, os, resource, sys, time
+import json, os, sys, time
 import numpy as np
 began = time.perf_counter()
 folder, given = sys.argv[1:3]
@@ -25,7 +26,9 @@ for item in ITEMS:
 told = dict(first_s=first, cpu_ms=1000 * float(np.mean(taken[1:])), wall_p95_ms=1000 * float(np.percentile(walls[1:], 95)))
 if finish:
     told.update(finish(sum(taken)))
-told.update(memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, labels=labels)
+with open("/proc/self/status") as status:
+    peak_kb = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+told.update(memory_mb=peak_kb / 1024, labels=labels)
 if judge and os.path.exists(os.path.join(folder, "faces.npy")):
     told["judged"] = judge(np.load(os.path.join(folder, "faces.npy")))
 print(json.dumps(told))
@@ -56,9 +59,9 @@ def ask(picture):
     return shown.get(stamp, "")
 def judge(faces):
     from liveaffect.engines.training.augment_faces import grey_crops
-    crops, most = grey_crops(faces), tools.networks.face.spec.max_batch
-    logits = [tools.networks.face.infer({"crop": crops[k:k + most]})["logits"] for k in range(0, len(crops), most)]
-    return [LABELS[int(k)] for k in np.concatenate(logits).argmax(1)]
+    crops = grey_crops(faces)
+    asked = (tools.networks.ask([{"crop": crop} for crop in crops[k:k + 16]], [])[0] for k in range(0, len(crops), 16))
+    return [LABELS[int(one["logits"].argmax())] for some in asked for one in some]
 if voice != "none":
     judge = None
 """

@@ -1,11 +1,12 @@
 """Other systems on the same pictures and the same sound, each in an environment of its own that is made here.
 
-What is compared: processor time of a picture, the first answer, memory, the size of its installation, how long
-after a face begins to smile its label says so and how often labels change, and, where `--data` holds FER+, how
-many pictures of its valid split get the label people gave them, under both ways to count votes. A row that
-cannot be had says why. A row that was measured is kept in `--out` and not measured again, so a run that was
-stopped goes on; remove its folder `rows` to measure anew. Weights that no package carries, photographs of
-people who smile and recorded speech are taken from `--data`; without, a drawn head smiles and a tone speaks.
+What is compared: processor time of a picture, the first answer, memory, the size of its installation, how
+long after a face begins to smile its label says so and how often labels change, and, where `--data` holds
+FER+, how many pictures of its valid split get the label people gave them, under both ways to count votes. A
+row that cannot be had says why. A row that was measured is kept in `--out` and not measured again, so a run
+that was stopped goes on; remove its folder `rows` to measure anew. Weights that no package carries,
+photographs of people who smile and recorded speech are taken from `--data`; without, a drawn head smiles and
+a tone speaks.
 """
 
 from __future__ import annotations
@@ -78,7 +79,12 @@ OWN = (
 )
 PEERS = (
     Peer("fer, Haar", _FER_PACKAGES, FER.replace("MTCNN", "False")),
-    Peer("fer, MTCNN", _FER_PACKAGES, FER.replace("MTCNN", "True")),
+    Peer(
+        "fer, MTCNN",
+        _FER_PACKAGES,
+        "import facenet_pytorch  # before TensorFlow, or LLVM is there twice\n"
+        + FER.replace("MTCNN", "True"),
+    ),
     Peer(
         "mediapipe and mini-XCEPTION",
         ("tensorflow", "opencv-python-headless<5", "numpy", "mediapipe==0.10.21"),
@@ -308,9 +314,11 @@ def _made(home: Path, peer: Peer) -> None:
 
 
 def response(labels: Sequence[str], shown: Shown) -> dict[str, Any]:
-    """From where a smile begins to where it is named, and changes of label that no change of face explains."""
+    """From where a smile begins to where it is named, and changes of label that no face explains."""
     delays, needless = [], 0
-    for begin, cut, end in zip(shown.smiles_at, shown.cuts_at, (*shown.cuts_at[1:], len(labels)), strict=True):
+    for begin, cut, end in zip(
+        shown.smiles_at, shown.cuts_at, (*shown.cuts_at[1:], len(labels)), strict=True
+    ):
         delays.append(
             next((at - begin for at in range(begin, end) if labels[at].startswith("happ")), math.inf)
         )
@@ -327,7 +335,7 @@ def response(labels: Sequence[str], shown: Shown) -> dict[str, Any]:
 
 
 def accuracy(judged: Sequence[str] | None, truth: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Share of FER+'s valid pictures that get people's label, for each way of counting; empty if not asked."""
+    """Share of FER+'s valid pictures that get people's label, for each way of counting votes."""
     if not judged or not truth:
         return {}
     places = {label[:3]: at for at, label in enumerate(LABELS)}

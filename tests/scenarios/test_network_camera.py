@@ -22,8 +22,8 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
 server, factory = GstRtspServer.RTSPServer(), GstRtspServer.RTSPMediaFactory()
-factory.set_launch("( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 "
-                   "! jpegenc ! rtpjpegpay name=pay0 )")
+factory.set_launch("( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,"
+                   "framerate=25/1 ! jpegenc ! rtpjpegpay name=pay0 )")
 factory.set_shared(True)
 server.set_address("0.0.0.0")
 server.get_mount_points().add_factory("/camera", factory)
