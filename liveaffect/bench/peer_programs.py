@@ -251,7 +251,8 @@ const middle = (values, share) => [...values].sort((a, b) => a - b)[Math.floor(s
     for (let at = 0; at < faces.shape[0]; at++) {
       const one = human.tf.tidy(() => {
         const grey = human.tf.tensor4d(Float32Array.from(faces.data.subarray(at * 2304, (at + 1) * 2304)), [1, 48, 48, 1]);
-        return model.execute(human.tf.image.resizeBilinear(grey, [side, side]).div(127.5).sub(1));
+        const { div, sub, scalar, image } = human.tf;
+        return model.execute(sub(div(image.resizeBilinear(grey, [side, side]), scalar(127.5)), scalar(1)));
       });
       const shares = await one.data();
       told.judged.push(names[shares.indexOf(Math.max(...shares))]);

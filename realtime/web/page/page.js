@@ -204,7 +204,7 @@ function refreshSlowly() {
     "Answers a second": recent.length ? (recent.length / 3).toFixed(0) : "–",
     "Left out here": String(lostHere),
     "Lost in the analysis": String(lostThere),
-    Sound: stream?.getAudioTracks().length ? "yes" : "none",
+    Sound: !stream?.getAudioTracks().length ? "none" : health.samples ? "yes" : "none comes",
     Networks: engine || "–",
   };
   const list = at("health");
