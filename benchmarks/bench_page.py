@@ -6,9 +6,9 @@ One film of a drawn head with a voice, 640x480 at 30 pictures a second, is the c
 of a live run with a window on a screen of its own. They take turns on the same machine: page, window, page,
 window; the age counts from when a picture was captured to when the reading of it is drawn for the first time,
 and, so that slow answers do not look young, also at every picture drawn. Then the page alone for some
-minutes, with memory and age by the quarter minute; what a minute adds leaves out the first half, in which
-buffers fill.
-Writes page.json into DIR, and one line of text into page.txt and to standard output. Takes about six minutes.
+minutes, with memory and age by the quarter minute (what a minute adds leaves out the first half, in which
+buffers fill), and two pages at once, one of which is killed. Writes page.json into DIR, and one line of text
+into page.txt and to standard output. Takes about seven minutes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,13 +203,41 @@ def opened(film: Path, port: int) -> Iterator[tuple[Any, int]]:
             profile, executable_path=chromium, args=given, viewport={"width": 1280, "height": 860}
         )
         page = context.pages[0]
-        page.goto(f"http://127.0.0.1:{port}/")
-        page.check("#consent")
-        page.click("#start")
-        page.wait_for_selector(".person", timeout=60_000)
-        page.wait_for_timeout(1000 * WARM_UP_S)
+        begin(page, port)
         yield page, next(pid for pid, line in commands() if profile in line and "--type=" not in line)
         context.close()
+
+
+def begin(page: Any, port: int) -> None:
+    """Open the page and start it; returns when it is warm."""
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.check("#consent")
+    page.click("#start")
+    page.wait_for_selector(".person", timeout=60_000)
+    page.wait_for_timeout(1000 * WARM_UP_S)
+
+
+def two_pages(seconds: float, film: Path) -> dict[str, Any]:
+    """What each of two pages gets at the same time, their ledgers, and how one goes on without the other."""
+    clock = MonotonicClock()
+    with serving() as (_, port), opened(film, port) as (first, _):
+        second = first.context.new_page()
+        begin(second, port)
+        for page in (first, second):
+            page.evaluate(NOTE)
+        first.wait_for_timeout(1000 * seconds)
+        both = [figures(*page.evaluate(TAKE)) for page in (first, second)]
+        ledgers = [page.evaluate("() => liveaffect.health") for page in (first, second)]
+        killed_ns, gone_s = clock.now_ns(), None
+        with suppress(Exception):  # that page is no more
+            second.goto("chrome://crash", timeout=2000)
+        while gone_s is None and clock.now_ns() - killed_ns < 30 * SECOND:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                alone = re.search(r"^liveaffect_pages 1(\.0)?$", answer.read().decode(), re.MULTILINE)
+            gone_s = round((clock.now_ns() - killed_ns) / SECOND, 2) if alone else None
+            first.wait_for_timeout(50)
+        alone_again = page_ages(first, seconds)
+    return {"both": both, "ledgers": ledgers, "place_free_after_s": gone_s, "first_alone_again": alone_again}
 
 
 def commands() -> Iterator[tuple[int, str]]:
@@ -299,6 +328,7 @@ def compared(seconds: float, minutes: float) -> dict[str, Any]:
             turns["window"].append(window_ages(seconds, film))
         with serving() as (server, port), opened(film, port) as (page, browser):
             long = growth(page, browser, server, minutes)
+        pair = two_pages(seconds, film)
     mean = {
         name: {
             share: float(np.mean([one[f"first_{share}_ms"] for one in turns[name]])) for share in BUDGET_MS
@@ -312,6 +342,7 @@ def compared(seconds: float, minutes: float) -> dict[str, Any]:
         **turns,
         "more_ms": more,
         "within_budget": kept,
+        "two_pages": pair,
         "growth": long,
     }
 
@@ -326,11 +357,16 @@ def in_words(record: dict[str, Any]) -> str:
     rate = np.mean([row["readings_per_s"] for row in long["rows"]])
     slopes = {name: value for name, value in long.items() if name.endswith("_a_minute")}
     grown = ", ".join(f"{name.removesuffix('_a_minute')} {value:+.2f}" for name, value in slopes.items())
+    pair = record["two_pages"]
+    each = " and ".join(
+        f"{one['readings_per_s']:.0f} a second, {one['first_p50_ms']:.0f} ms old" for one in pair["both"]
+    )
     minutes, judged = len(long["rows"]) * BIN_S / 60, "within" if record["within_budget"] else "OVER"
     return (
         f"age of a reading when first drawn, p50/p95: page {ages['page']} ms, window {ages['window']} ms, "
         f"{more['p50']:+.0f}/{more['p95']:+.0f} ms ({judged} +60/+100); "
-        f"{minutes:.1f} minutes at {rate:.0f} readings a second, a minute adds: {grown}"
+        f"{minutes:.1f} minutes at {rate:.0f} readings a second, a minute adds: {grown}; "
+        f"two pages at once: {each}; one killed, its place is free after {pair['place_free_after_s']} s"
     )
 
 
