@@ -75,13 +75,14 @@ try:
 
     told = {"first_s": alive(), "cuts": []}
     for silent in (False, True):
-        # As a cable that is pulled here; then as one far away, where nothing is told to anybody.
-        end = [*there, "ip", "link", "set", "far"] if silent else ["ip", "link", "set", "near"]
-        subprocess.run([*end, "down"], check=True)
+        # As a cable that is pulled here; then as a road far away on which everything is lost without a word.
+        away = [*there, "ip", "route", "add", "blackhole", "10.97.0.1/32"]
+        subprocess.run(away if silent else ["ip", "link", "set", "near", "down"], check=True)
         named_s = seconds_until(lambda: supervisor.state.phase != "running", 30)
         said = supervisor.state.phase
         tick.wait(cut_s)
-        subprocess.run([*end, "up"], check=True)
+        away[-3:-2] = ["del"]
+        subprocess.run(away if silent else ["ip", "link", "set", "near", "up"], check=True)
         back_s = alive()
         told["cuts"].append({"named_s": named_s, "phase": said, "back_s": back_s,
                              "message": supervisor.state.message, "hanging": supervisor.hanging})
