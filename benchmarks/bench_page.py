@@ -32,8 +32,7 @@ from harness import load, machine
 from numpy.typing import NDArray
 
 from liveaffect import Settings
-from liveaffect.bench.meter import Probe
-from liveaffect.bench.whole import sound
+from liveaffect.bench.whole import Probe, sound
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawn_head import ActingHead

@@ -13,8 +13,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, Clock
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.utterance import Utterance
 from liveaffect.realtime.words import WordsAnalyzer, WordTools
 

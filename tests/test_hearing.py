@@ -10,10 +10,10 @@ import pytest
 
 from liveaffect.engines.protocol import EngineUnavailable
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.hearing import SpeechHearing
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.words import WordTools
 from liveaffect.settings import Settings
 from liveaffect.spoken_choice import SpokenWish, spoken_choice, why_no_words

@@ -21,8 +21,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from liveaffect import Settings
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.files import FULL_RANGE, model_path
-from liveaffect.realtime.testing.pulse import virtual_microphone, why_no_virtual_microphone
+from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
+from liveaffect.realtime.testing.devices import virtual_microphone, why_no_virtual_microphone
 from liveaffect.serve import Served
 
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")

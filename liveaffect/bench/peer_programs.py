@@ -137,7 +137,7 @@ POLICY = """
 heard = np.zeros(0, "float32")
 delays, text, done, before = [], [], 0.0, []
 if OURS:
-    from liveaffect.realtime.audio_ring import AudioRing
+    from liveaffect.realtime.ring import AudioRing
     from liveaffect.realtime.clock import SECOND
     from liveaffect.realtime.frame import AudioBlock
     from liveaffect.realtime.words import WordsAnalyzer

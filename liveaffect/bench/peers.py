@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.bench import page
+from liveaffect.bench import runs
 from liveaffect.bench.measure import machine, short
 from liveaffect.bench.peer_programs import AROUND, EGEMAPS, FER, HUMAN, OURS, POLICY, RANDOM, XCEPTION
 from liveaffect.engines.recipe import LABELS
@@ -145,13 +145,13 @@ def run_peers(names: Sequence[str] | None, data: Path | None, out: Path, setting
         say(peer.name)
         row = {"system": peer.name, **_row(peer, shown, out)}
         if "why_not" not in row:
-            page.write_record(kept, row)
+            runs.write_record(kept, row)
         rows.append(row)
     shutil.rmtree(shown.folder)
     record = {"format": 2, "machine": machine(), "shown": _what_was_shown(shown), "rows": rows}
-    page.write_record(out / "peers.json", record)
-    page.write_page(out / "peers.html", "Peers on the same pictures", [("Rows", page.as_html(rows))])
-    return f"{page.as_text(rows)}\n\nwrote {out / 'peers.json'} and {out / 'peers.html'}"
+    runs.write_record(out / "peers.json", record)
+    runs.write_page(out / "peers.html", "Peers on the same pictures", [("Rows", runs.as_html(rows))])
+    return f"{runs.as_text(rows)}\n\nwrote {out / 'peers.json'} and {out / 'peers.html'}"
 
 
 def shown_to_all(data: Path | None, out: Path) -> Shown:

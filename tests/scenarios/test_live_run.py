@@ -16,8 +16,7 @@ from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawing.view import View
 from liveaffect.realtime.errors import MissingFile, MissingLibrary, SourceNotFound
-from liveaffect.realtime.faces.blazeface import Found
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import Found, make_finder
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.health import losses_in_words
@@ -30,8 +29,8 @@ from liveaffect.realtime.screen import NO_CAMERA, RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Source
 from liveaffect.realtime.speech import tone_voice, write_wav
-from liveaffect.realtime.testing.faces import ScriptedFinder
-from liveaffect.realtime.testing.monitor import Monitors
+from liveaffect.realtime.testing.people import ScriptedFinder
+from liveaffect.realtime.testing.virtual_time import Monitors
 from liveaffect.realtime.wiring import Rings, Wiring
 
 SIZE = (320, 240)
