@@ -1,7 +1,7 @@
 """A network camera whose network is cut is called lost at once, and is back soon after the network.
 
 A real RTSP server (GStreamer's) runs in a network namespace of its own, at the other end of a virtual cable;
-the camera is opened in another one, and the cable is taken down and put up again.
+the camera is opened in another one. First the cable is taken away, then all that comes back is lost silently.
 """
 
 from __future__ import annotations
@@ -119,9 +119,7 @@ def test_a_camera_whose_network_was_cut_is_named_and_comes_back(tmp_path: Path) 
     if not has_gstreamer():
         pytest.skip("needs GStreamer's RTSP server for Python: python3-gst-1.0 gir1.2-gst-rtsp-server-1.0")
     if not namespaces_are_allowed():
-        pytest.skip(
-            "needs network namespaces, which this machine, of the hardware it runs on, does not allow"
-        )
+        pytest.skip("this system's hardware or container allows no network namespaces")
     ran = subprocess.run(
         ["unshare", "-rn", sys.executable, "-c", CLIENT, SERVER, SYSTEM_PYTHON, "12"],
         capture_output=True,
@@ -136,6 +134,6 @@ def test_a_camera_whose_network_was_cut_is_named_and_comes_back(tmp_path: Path) 
         assert cut["named_s"] is not None, told
         assert cut["named_s"] < 3, told
         assert cut["back_s"] is not None, told
-        assert cut["back_s"] < 10, told
+        assert cut["back_s"] < 8, told
     assert told["in_order"], told
     assert told["stopped"], told
