@@ -232,6 +232,7 @@ class ReportInputs:
 
 def write_report(out: Path, results: Path, weights: Path | None, say: Callable[[str], None]) -> None:
     """Write the page. What is damaged is said and shown as missing."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     networks = []
     for kind in manifests.KINDS:
         path = manifest_path(kind, weights)
@@ -261,7 +262,6 @@ def write_report(out: Path, results: Path, weights: Path | None, say: Callable[[
             f"there is nothing to report: no tables in {results}, and no offset was measured. Measure first "
             "(liveaffect calibrate confidence, int8, av), or name the folder: --results DIR"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, report_page(ReportInputs(results, networks, pairs)).encode())
     say(f"written: {out}")
 

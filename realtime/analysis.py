@@ -13,6 +13,7 @@ itself: by so much everybody is excused, since to start anything again would onl
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections.abc import Callable
@@ -36,6 +37,8 @@ _GRACE_NS = 40 * MS
 BOARDS = 8
 JOIN_S = 2.0
 """How long `stop` waits for all threads; one that still loads frees what it loaded when it is done."""
+LOADING_S = 30.0
+"""How long the end of the process waits for that one."""
 STILL_NS = 1500 * MS
 """A thread that did not come round for so long stands still: it does so every tenth of a second."""
 GIVEN_UP_NS = 6 * SECOND
@@ -96,9 +99,16 @@ class Analysis:
         """End all threads and free the networks."""
         self._stop.set()
         self._wake.set()
+        if self.wiring is not None and self.wiring.hearing is not None:
+            # Not left to the scheduler's thread, for which nobody waits long: a process that ends in the
+            # middle of loading Whisper, or of a pass, crashes in it.
+            self.wiring.hearing.close()
         until_ns = self._clock.now_ns() + round(JOIN_S * SECOND)
         for worker in list(self._workers.values()):
             worker.thread.join(max(0.0, (until_ns - self._clock.now_ns()) / SECOND))
+            if worker.loading and worker.thread.is_alive():
+                # Who closes at once need not wait, but a process must not end in the middle of loading.
+                atexit.register(worker.thread.join, LOADING_S)
         # A thread that is still in the middle of a call closes them itself when it is done.
         scheduler = self._workers.get(SCHEDULER)
         if self.wiring is not None and not (scheduler and scheduler.thread.is_alive()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -285,3 +287,27 @@ def test_stopping_while_everything_still_loads_leaves_nothing_behind(
         if thread.name == "scheduler":
             thread.join(1.0)
     show.check_the_end()
+
+
+def test_a_process_does_not_end_in_the_middle_of_loading() -> None:
+    """It did, and the library that was loading called it a crash."""
+    code = """
+import threading
+from liveaffect.realtime import analysis
+from liveaffect.realtime.clock import MonotonicClock
+analysis.JOIN_S, begun = 0.05, threading.Event()
+def load():
+    begun.set()
+    threading.Event().wait(0.7)
+    print("loaded", flush=True)
+    raise RuntimeError("nobody needs it any more")
+run = analysis.Analysis(load, MonotonicClock())
+run.start()
+begun.wait(10.0)
+run.stop()
+print("stopped", flush=True)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.stdout.split() == ["stopped", "loaded"], ran.stderr
