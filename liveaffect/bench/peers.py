@@ -174,25 +174,14 @@ def shown_to_all(data: Path | None, out: Path) -> Shown:
     np.save(folder / "sound.npy", sound)
     truth: dict[str, NDArray[np.int64]] = {}
     if (votes := _file_in(data, "fer2013plus.npz")) is not None:
-        from liveaffect.engines.training.corpora_faces import read_ferplus, soft_labels
+        from liveaffect.engines.training.corpora_faces import read_ferplus
 
-        with np.load(votes) as file:
-            valid = (file["split"] == 1) & ~file["near_leak"]
-            counts = file["votes"][valid].astype(np.float64)
         faces = read_ferplus(votes)
-        chosen = np.array([side == "test" for side in faces.sides])
-        np.save(folder / "faces.npy", faces.pictures[chosen])
-        truth = {"plurality": soft_labels(counts)[1], "majority": majority_of_votes(counts)}
+        faces = faces.take(np.array([side == "test" for side in faces.sides]))
+        assert faces.agreed is not None
+        np.save(folder / "faces.npy", faces.pictures)
+        truth = {"plurality": faces.label, "majority": np.where(faces.agreed, faces.label, -1)}
     return Shown(folder, data, smiles, cuts, truth)
-
-
-def majority_of_votes(votes: NDArray[np.float64]) -> NDArray[np.int64]:
-    """FER+'s own "majority": single votes left out, then more than half for one of the seven; else -1."""
-    from liveaffect.engines.training.corpora_faces import soft_labels
-
-    counted = np.where(votes > 1, votes, 0.0)
-    clear = counted.max(1) > 0.5 * counted.sum(1)
-    return np.where(clear, soft_labels(counted)[1], -1)
 
 
 def _file_in(data: Path | None, name: str) -> Path | None:
