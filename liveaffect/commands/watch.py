@@ -45,6 +45,7 @@ def add_watching(commands: Any) -> None:
     _personal_flags(live)
     _spoken_flags(live)
     _overlay_flags(live)
+    _server_flags(live)
 
     _add_serve(commands)
 
@@ -91,6 +92,15 @@ def _output_flags(live: argparse.ArgumentParser) -> None:
         metavar="yes|no",
         help="mark pictures that leave the program: emotions are being analysed (default: yes)",
     )
+
+
+def _server_flags(live: argparse.ArgumentParser) -> None:
+    live.add_argument(
+        "--send-sound", action="store_const", const=True, help="let servers have sound, not only face crops"
+    )
+    live.add_argument("--server-ca", metavar="FILE", help="certificates that servers may show")
+    live.add_argument("--server-cert", metavar="FILE", help="what this machine shows to servers")
+    live.add_argument("--server-key", metavar="FILE", help="the key of that")
 
 
 def _yes_or_no(text: str) -> bool:
