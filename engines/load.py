@@ -16,7 +16,7 @@ from liveaffect.engines import gpu_driver, manifest, probe, stopwatch
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.manifest import SHIPPED, Manifest, RecipeNumbers
 from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
-from liveaffect.engines.triton_engine import TritonEngine, names_servers, parse
+from liveaffect.engines.triton_engine import TritonEngine, names_servers, servers_of
 
 CHOICES = ("auto", "tensorrt", "torch-gpu", "onnx-int8", "onnx", "torch", "scripted")
 ON_THE_GPU = ("face", "voice")
@@ -126,7 +126,7 @@ def _refuse_unknown(kind: str, choice: str) -> None:
 
 def _on_servers(kind: str, choice: str, weights: Path | None, threads: int, report: Report) -> Engine:
     """Faces on Triton servers, sound too where it may leave this machine; everything else here."""
-    servers = parse(choice)
+    servers = servers_of(choice)
     path = manifest_path(kind, weights)
     if kind == "fusion" or (kind == "voice" and not servers.send_sound):
         return load(kind, weights=weights, threads=threads, report=report)

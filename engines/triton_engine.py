@@ -97,7 +97,7 @@ def names_servers(choice: str) -> bool:
     return choice.startswith(f"{SCHEME}://")
 
 
-def parse(choice: str) -> Servers:
+def servers_of(choice: str) -> Servers:
     """Raises EngineUnavailable that says how such an address is written."""
     parts = urlsplit(choice)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
@@ -108,7 +108,7 @@ def parse(choice: str) -> Servers:
             raise ValueError("neither names, passwords nor paths belong into it")
         within = options.get("within_ms")
         return Servers(
-            tuple(_address(one) for one in parts.netloc.split(",")),
+            tuple(_host_and_port(one) for one in parts.netloc.split(",")),
             options.get("sound", "no") in ("1", "yes", "true"),
             None if within is None else float(within) / 1000,
             *(options.get(name, "") for name in ("ca", "cert", "key")),
@@ -120,7 +120,7 @@ def parse(choice: str) -> Servers:
         ) from None
 
 
-def _address(text: str) -> Address:
+def _host_and_port(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(PORT)

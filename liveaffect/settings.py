@@ -96,10 +96,14 @@ class Settings:
     """Say why each network runs where it runs."""
     notice: bool = True
     """Mark pictures that leave the process: whoever sees them is told that emotions are being analysed."""
+    site: str = ""
+    """Name of the place whose cameras are watched by a node: cues by camera to servers, no screen."""
+    decoder: str = "auto"
+    """What decodes network cameras that have a name: auto, software, cuda, vaapi, qsv."""
     host: str = "127.0.0.1"
-    """Where `serve` listens; anything but loopback wants a token."""
+    """Where `serve` and a node listen; anything but loopback wants a token."""
     port: int = 8765
-    """Port of `serve`; 0 takes any."""
+    """Port of `serve` and of a node; 0 takes any."""
     token: str = dataclasses.field(default="", repr=False)
     """Secret that pages and programs have to know; best given as LIVEAFFECT_TOKEN, and never logged."""
     log_level: str = "warning"
@@ -111,7 +115,10 @@ class Settings:
         if not self.engine.startswith(SERVERS):
             _one_of("engine", self.engine, (*ENGINE_CHOICES, f"{SERVERS}HOST:8001"))
         _one_of("voice", self.voice, VOICE_CHOICES)
+        _one_of("decoder", self.decoder, ("auto", "software", "cuda", "vaapi", "qsv"))
         _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
+        if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", self.site):
+            raise SettingsError(f"site is '{self.site:.80}'; it is letters, digits, - and _")
         if not 1 <= self.fps <= 1000:
             raise SettingsError(f"fps is {self.fps}; a camera gives 1 to 1000 pictures a second")
         if not 1 <= self.threads <= 64:

@@ -56,6 +56,7 @@ _IN_WORDS = {
     "pair": "none",
     "transcript": "no",
     "send_sound": "no",
+    "site": "none",
     "server_ca": "the system's",
     "server_cert": "none",
     "server_key": "none",

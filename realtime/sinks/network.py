@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,10 +22,32 @@ from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.ring import Ring
 
+KEPT = 600
+"""Grid points that wait for a server which keeps what it gets: a minute."""
 HELD = 16
 """Grid points that wait for a server: older ones are of no use to whoever follows a person."""
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A camera is down, or back; goes where its cues go."""
+
+    source: str
+    up: bool
+    message: str
+    epoch_ns: int
+
+    def to_json(self) -> dict[str, object]:
+        """The wire form."""
+        return {
+            "v": 1,
+            "source": self.source,
+            "up": self.up,
+            "message": self.message,
+            "epoch_ns": self.epoch_ns,
+        }
 
 
 class LinkLost(Exception):
@@ -41,6 +65,10 @@ class Link(Protocol):
         """Those of one grid point. Raises LinkLost."""
         ...
 
+    def warn(self, alert: Alert) -> None:
+        """Pass it on, or leave it. Raises LinkLost."""
+        ...
+
     def close(self) -> None:
         """Safe at any time."""
         ...
@@ -52,10 +80,12 @@ class NetworkSink:
     wants_pictures = False
     wants_sound = False
 
-    def __init__(self, name: str, make: Callable[[], Link]) -> None:
+    def __init__(self, name: str, make: Callable[[], Link], *, keeps: bool = False) -> None:
+        """`keeps`: the server stores what it gets, so what it has not got yet is sent again."""
         self.name = name
         self._make = make
-        self._cues: Ring[tuple[Cue, ...]] = Ring(HELD)
+        self._keeps = keeps
+        self._cues: Ring[tuple[Cue, ...] | Alert] = Ring(KEPT if keeps else HELD)
         self._stop = threading.Event()
         self.sent = self.missed = self.breaks = 0
         """Grid points that were sent and that were lost; how often the server was not there."""
@@ -71,6 +101,11 @@ class NetworkSink:
             raise SinkError(f"{self.name} was closed")
         if cues:
             self._cues.push(tuple(cues))
+
+    def warn(self, alert: Alert) -> None:
+        """As `tell`, and by the same thread."""
+        if not self._cues.closed:
+            self._cues.push(alert)
 
     def hear(self, block: AudioBlock) -> None:
         """Nothing to do."""
@@ -88,6 +123,7 @@ class NetworkSink:
         cursor = attempt = 0
         link = self._make()
         connected = False
+        waiting: deque[tuple[Cue, ...] | Alert] = deque()
         while True:
             if not connected:
                 try:
@@ -101,24 +137,36 @@ class NetworkSink:
                         break
                     attempt += 1
                     continue
-            batch = self._cues.wait_since(cursor, 1.0)
-            self.missed += batch.missed
-            cursor = batch.cursor
-            for number, cues in enumerate(batch.items):
-                try:
-                    link.send(cues)
-                    self.sent += 1
-                except LinkLost as lost:
-                    self._note_break(lost, first=True)
-                    connected = False
-                    link.close()
-                    link = self._make()
-                    self.missed += len(batch.items) - number
-                    break
-            if self._cues.closed and cursor == self._cues.written:
+            if not waiting:
+                batch = self._cues.wait_since(cursor, 1.0)
+                self.missed += batch.missed
+                cursor = batch.cursor
+                waiting.extend(batch.items)
+            try:
+                self._send_all(link, waiting)
+            except LinkLost as lost:
+                self._note_break(lost, first=True)
+                connected = False
+                link.close()
+                link = self._make()
+                if not self._keeps:
+                    self.missed += len(waiting)
+                    waiting.clear()
+            if self._cues.closed and cursor == self._cues.written and not waiting:
                 break
-        self.missed += self._cues.written - cursor
+        self.missed += self._cues.written - cursor + len(waiting)
         link.close()
+
+    def _send_all(self, link: Link, waiting: deque[tuple[Cue, ...] | Alert]) -> None:
+        """What was sent leaves the queue, so that only the rest is sent again."""
+        while waiting:
+            first = waiting[0]
+            if isinstance(first, Alert):
+                link.warn(first)
+            else:
+                link.send(first)
+            waiting.popleft()
+            self.sent += 1
 
     def _note_break(self, lost: LinkLost, *, first: bool) -> None:
         self.breaks += 1

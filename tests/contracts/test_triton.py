@@ -16,7 +16,7 @@ from liveaffect.engines import probe
 from liveaffect.engines.build.triton_repository import BACKENDS, Serving, write_repository
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import EngineUnavailable
-from liveaffect.engines.triton_engine import TritonEngine, identity, parse, version_of
+from liveaffect.engines.triton_engine import TritonEngine, identity, servers_of, version_of
 from liveaffect.realtime.testing import tiny_networks
 from liveaffect.realtime.testing.engine_contract import check_engine
 from liveaffect.realtime.testing.real_triton import RealTriton, TritonMissing, free_port
@@ -163,11 +163,11 @@ def test_a_plan_is_built_where_it_runs_by_a_command_that_is_told(tmp_path: Path,
 )
 def test_an_address_that_means_nothing_is_refused_in_words(choice: str) -> None:
     with pytest.raises(EngineUnavailable, match="triton://HOST:8001"):
-        parse(choice)
+        servers_of(choice)
 
 
 def test_several_servers_have_ports_of_their_own() -> None:
-    found = parse("triton://localhost,10.0.0.2:9001,[::1]?within_ms=150&sound=yes")
+    found = servers_of("triton://localhost,10.0.0.2:9001,[::1]?within_ms=150&sound=yes")
     assert [str(each) for each in found.addresses] == ["localhost:8001", "10.0.0.2:9001", "[::1]:8001"]
     assert [each.loopback for each in found.addresses] == [True, False, True]
     assert (found.within_s, found.send_sound) == (0.15, True)
