@@ -66,6 +66,20 @@ def _install(home: Path) -> None:
             raise TritonMissing(f"'{' '.join(command)}' failed: {run.stderr.strip()[-400:]}")
 
 
+def make_certificate(folder: Path, name: str, *addresses: str) -> dict[str, str]:
+    """One that signs itself, for these addresses; tritonserver's arguments for it. Clients trust NAME.pem."""
+    names = ",".join(f"IP:{address}" for address in addresses)
+    subprocess.run(
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=triton "
+        f"-keyout {name}.key -out {name}.pem -addext subjectAltName={names}".split(),
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    given = {"use-ssl": "true", "server-cert": folder / f"{name}.pem", "server-key": folder / f"{name}.key"}
+    return {f"--grpc-{what}": str(value) for what, value in given.items()}
+
+
 class RealTriton:
     """One server process on a port; `start` and `kill` any number of times."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from liveaffect.engines.protocol import EngineUnavailable
 from liveaffect.engines.triton_engine import TritonEngine, identity, servers_of, version_of
 from liveaffect.realtime.testing import tiny_networks
 from liveaffect.realtime.testing.engine_contract import check_engine
-from liveaffect.realtime.testing.real_triton import RealTriton, TritonMissing, free_port
+from liveaffect.realtime.testing.real_triton import RealTriton, TritonMissing, free_port, make_certificate
 
 WITHIN_S = 0.2
 SLACK_S = 0.15
@@ -202,11 +201,9 @@ def test_off_loopback_a_server_without_a_certificate_gets_nothing(
 def test_a_server_with_the_operators_certificate_is_believed_and_another_is_not(
     tiny: Path, tmp_path: Path
 ) -> None:
-    for name in ("ours", "theirs"):
-        make_certificate(tmp_path, name)
+    ours, _ = (make_certificate(tmp_path, name, "127.0.0.1") for name in ("ours", "theirs"))
     write_repository(tmp_path / "models", Serving(backend="python"), tiny, print, kinds=["face"])
-    secured = [f"--grpc-{what}={value}" for what, value in certificate(tmp_path, "ours").items()]
-    server = started_quietly(tmp_path / "models", tmp_path, *secured)
+    server = started_quietly(tmp_path / "models", tmp_path, *(f"{k}={v}" for k, v in ours.items()))
     try:
         choice = f"triton://127.0.0.1:{server.port}?within_ms=1000&ca={tmp_path}/"
         until(lambda: up(load("face", choice=f"{choice}ours.pem", weights=tiny)), 60.0)
@@ -219,25 +216,6 @@ def up(engine: object) -> bool:
     assert isinstance(engine, TritonEngine)
     engine.close()
     return not engine.standing_in
-
-
-def certificate(folder: Path, name: str) -> dict[str, str]:
-    return {
-        "use-ssl": "true",
-        "server-cert": str(folder / f"{name}.pem"),
-        "server-key": str(folder / f"{name}.key"),
-    }
-
-
-def make_certificate(folder: Path, name: str) -> None:
-    """One that signs itself, for 127.0.0.1."""
-    subprocess.run(
-        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=triton "
-        f"-keyout {name}.key -out {name}.pem -addext subjectAltName=IP:127.0.0.1".split(),
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
 
 
 def started_quietly(repository: Path, folder: Path, *arguments: str) -> RealTriton:
