@@ -34,6 +34,7 @@ LOOK_NS = SECOND
 RECORDS = ("cues", "table")
 """Kinds of files that hold no pictures."""
 _SECRET = re.compile(r"\$\{(file:)?([^}]+)\}")
+_MASK = "SECRET"
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,8 +56,9 @@ def expanded(address: str) -> str:
 def refuse_open_secrets(addresses: tuple[str, ...]) -> None:
     """A password in a configuration file is read by whoever reads that."""
     for address in addresses:
-        password = urlsplit(address[address.find("=") + 1 :] if "=" in address else address).password
-        if password and not _SECRET.fullmatch(password):
+        masked = _SECRET.sub(_MASK, address)
+        password = urlsplit(masked[masked.find("=") + 1 :] if "=" in masked else masked).password
+        if password not in (None, "", _MASK):
             name = address.partition("=")[0] if "=" in address else address.rpartition("@")[2]
             raise SettingsError(
                 f"{name}: a password stands in the settings. Put it into a file that only this user reads, "
@@ -71,7 +73,7 @@ def sink_names(settings: Settings) -> list[str]:
         scheme, separator, rest = name.partition("://")
         if scheme in ("nats", "mqtt") and separator:
             address, question, query = rest.partition("?")
-            if "/" not in address.rstrip("/"):
+            if "/" not in _SECRET.sub("", address).rstrip("/"):
                 between = "." if scheme == "nats" else "/"
                 address = f"{address.rstrip('/')}/{between.join(('cues', settings.site, CAMERA))}"
                 if scheme == "nats" and "stream=" not in query:

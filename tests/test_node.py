@@ -29,7 +29,7 @@ from liveaffect.realtime.sinks.links import open_network, subject_of
 from liveaffect.realtime.testing.network_camera import NetworkCamera
 from liveaffect.realtime.testing.real_triton import free_port
 from liveaffect.realtime.testing.scenes import cue
-from liveaffect.settings import Settings
+from liveaffect.settings import Settings, resolve
 
 NATS = "/usr/sbin/nats-server"
 SECRET = "zirkel-7Q"
@@ -85,6 +85,17 @@ def test_cues_get_a_subject_for_each_site_and_camera() -> None:
 def test_an_output_that_shows_pictures_is_refused(name: str) -> None:
     with pytest.raises(RealtimeError, match=r"pictures never leave|no output is called"):
         sink_names(Settings(site="louvre", sink=(name,)))
+
+
+def test_the_settings_in_the_document_are_taken_as_they_stand(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "fleet.md").read_text("utf-8")
+    (tmp_path / "node.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    settings = resolve({}, {}, tmp_path / "node.toml")
+    refuse_open_secrets((*settings.camera, *settings.sink))
+    assert sink_names(settings) == [
+        "nats://node:${file:/run/secrets/nats}@10.0.0.10:4222/cues.louvre.{camera}?stream=cues-louvre"
+    ]
+    assert settings.engine_choice.endswith("10.0.0.12:8001?ca=%2Fetc%2Fliveaffect%2Ftriton.pem")
 
 
 # The camera.
