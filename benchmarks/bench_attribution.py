@@ -18,9 +18,8 @@ from harness import measure
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.realtime.attribution import Attribution
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.estimate import Estimate, Opinion
-from liveaffect.realtime.labelling import Labeller
-from liveaffect.realtime.pooling import Pooled
+from liveaffect.realtime.estimate import Estimate, Labeller, Opinion
+from liveaffect.realtime.expression import Pooled
 from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
 
 RNG = np.random.default_rng(0)

@@ -22,7 +22,7 @@ import torch
 from harness import Result, compare_calls
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.build import export_onnx
 from liveaffect.engines.build.quantize import quantize
 from liveaffect.engines.load import load
@@ -60,8 +60,8 @@ def main() -> None:
 def built(kind: str, preset: str, scratch: Path) -> Path:
     """A folder with one network with random weights in fp32 and INT8."""
     path = export_onnx.export(kind, preset, scratch / preset)
-    inputs = probe.for_tensors(kind, CALIBRATION_ITEMS, manifests.read(path).inputs)
-    quantize(path, probe.split(inputs, (4,)))
+    inputs = parity.for_tensors(kind, CALIBRATION_ITEMS, manifests.read(path).inputs)
+    quantize(path, parity.split(inputs, (4,)))
     return path.parent
 
 
@@ -94,7 +94,7 @@ def two_threads(kind: str, folders: list[Path], batch: int, seconds: float) -> d
 
 def call_of(engine: Engine, kind: str, batch: int) -> Callable[[], object]:
     """One inference on the same inputs every time."""
-    inputs = probe.for_tensors(kind, batch, engine.spec.inputs)
+    inputs = parity.for_tensors(kind, batch, engine.spec.inputs)
     return lambda: engine.infer(inputs)
 
 

@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 from harness import compare_calls
 
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import Engine, Tensors
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime import expression
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.expression import Dynamics, Memory
-from liveaffect.realtime.pooling import Evidence, pool
+from liveaffect.realtime.expression import Dynamics, Evidence, Memory, pool
 
 FACE_STEP_NS = SECOND // 30
 VOICE_STEP_NS = 6_400 * SECOND // SAMPLE_RATE
@@ -38,9 +37,9 @@ def evidence(answer: Tensors, row: int, at_ns: int) -> Evidence:
 def compare(kind: str, engine: Engine, dynamics: Dynamics, window_ns: int, step_ns: int) -> None:
     """One modality both ways."""
     count = window_ns // step_ns
-    inputs = probe.for_tensors(kind, count, engine.spec.inputs)
+    inputs = parity.for_tensors(kind, count, engine.spec.inputs)
     one = {name: array[:1] for name, array in inputs.items()}
-    parts = probe.split(inputs, (16,))
+    parts = parity.split(inputs, (16,))
     memory = Memory(dynamics)
     clock = iter(range(0, 10**18, step_ns))
 

@@ -29,8 +29,8 @@ from response_estimators import FRAMES, PRESENT, STACKED, Estimator, Look, ways
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import KINDS
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.wiring import confidence_of
 
 STILL_S = 0.3

@@ -16,11 +16,10 @@ import numpy as np
 from harness import measure
 
 from liveaffect.engines.recipe import PIECE, SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.ring import Ring
-from liveaffect.realtime.testing.monitor import monitored_ring
+from liveaffect.realtime.ring import AudioRing, Ring
+from liveaffect.realtime.testing.virtual_time import monitored_ring
 
 IMAGE = np.zeros((720, 1280, 3), np.uint8)
 BLOCK = np.zeros(320, np.float32)

@@ -21,22 +21,19 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import HOP, LABELS, SAMPLE_RATE
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.realtime.camera import Camera
-from liveaffect.realtime.capture.grabber import CaptureFormat
-from liveaffect.realtime.capture.portaudio import BLOCK_S
-from liveaffect.realtime.clarity import Clarity
+from liveaffect.realtime.camera import Camera, CaptureFormat
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.crop import Quality
-from liveaffect.realtime.estimate import Circumstances
+from liveaffect.realtime.estimate import Circumstances, Confidence, Labeller
+from liveaffect.realtime.expression import Evidence
 from liveaffect.realtime.fusion import fuse
-from liveaffect.realtime.labelling import Labeller
 from liveaffect.realtime.microphone import Microphone
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.people import Moment, Person, make_cue
-from liveaffect.realtime.pooling import Evidence
+from liveaffect.realtime.signs import Clarity
+from liveaffect.realtime.sound_device import BLOCK_S
 from liveaffect.realtime.supervisor import Supervisor
-from liveaffect.realtime.testing.synthetic import FakeCamera, FakeCapture, FakeSound
+from liveaffect.realtime.testing.devices import FakeCamera, FakeCapture, FakeSound
 from liveaffect.realtime.wiring import Rings
 
 WARM_UP_S, SECONDS = 2.0, 8.0

@@ -1,6 +1,7 @@
 """How good, how soon and how dear are words that are heard live, against faster-whisper on the whole file?
 
-    uv run --extra words python benchmarks/bench_words.py --data DIR [--words tiny.en] [--strings 3] [--write]
+    uv run --extra words python benchmarks/bench_words.py --data DIR [--words tiny.en] [--strings 3]
+        [--hours 2] [--write]
 
 DIR holds `clips/jfk.wav`, `clips/demo_grid_10speakers.mp4` with its transcripts, and
 `voice/ravdess_speech.tar`, whose clips become strings of ten with pauses. Live is what the product does:
@@ -16,6 +17,7 @@ import csv
 import io
 import random
 import re
+import resource
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -27,11 +29,11 @@ from numpy.typing import NDArray
 
 from liveaffect.engines import stopwatch
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import EndOfStream
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.utterance import plain
 from liveaffect.realtime.words import WordsAnalyzer, WordTools
 from liveaffect.spoken_choice import SpokenWish, folder_of, make_tools
@@ -148,6 +150,24 @@ def whole(sound: Sound, folder: Path) -> tuple[list[str], float]:
     return plain_words(text), (stopwatch.all_threads_cpu_ns() - began_ns) / SECOND * SAMPLE_RATE / len(sound)
 
 
+def speak_on(sounds: list[Sound], tools: WordTools, hours: float) -> Result:
+    """Hours of speech without a break: resident memory at every quarter, and what was given up."""
+    ring, first, marks = AudioRing(20 * SAMPLE_RATE), 0, list[float]()
+    analyzer, sound = WordsAnalyzer("mic", ring, tools), np.concatenate(sounds)
+    for quarter in range(1, 1 + round(hours * 4)):
+        while first < quarter * 900 * SAMPLE_RATE:
+            at = first % (len(sound) // BLOCK * BLOCK)
+            ring.push(AudioBlock("mic", first, first * SECOND // SAMPLE_RATE, sound[at : at + BLOCK]))
+            first += BLOCK
+            while analyzer.step():
+                pass
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        marks.append(pages * resource.getpagesize() / 1e6)
+    figures = {f"mb_after_{15 * at}_min": mb for at, mb in enumerate(marks, 1)}
+    figures |= {"passes": float(analyzer.passes), "given_up": float(sum(analyzer.lost.values()))}
+    return Result("words/hours", figures)
+
+
 def main() -> None:
     """Every case, one line each; then silence and noise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -155,9 +175,16 @@ def main() -> None:
     parser.add_argument("--words", default="tiny.en")
     parser.add_argument("--strings", type=int, default=3)
     parser.add_argument("--noise-s", type=int, default=120, help="seconds of silence, noise and tones each")
+    parser.add_argument(
+        "--hours", type=float, default=0.0, help="speak the strings on and on, memory watched"
+    )
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     tools, folder = make_tools(folder_of(given.words), SpokenWish(given.words, "en")), folder_of(given.words)
+    if given.hours:
+        spoken = [sound for name, sound, _ in cases(given.data, given.strings) if name.startswith("ravdess")]
+        print_record(speak_on(spoken, tools, given.hours))
+        return
     for name, sound, wanted in cases(given.data, given.strings):
         found, figures = live(sound, tools)
         all_at_once, core_share = whole(sound, folder)

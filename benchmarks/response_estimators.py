@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.realtime import expression
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE, Scores
-from liveaffect.realtime.estimate import Estimate, Opinion, softmax
-from liveaffect.realtime.expression import Dynamics, Memory
-from liveaffect.realtime.labelling import Labeller
-from liveaffect.realtime.pooling import Evidence, weighted_score
-from liveaffect.realtime.resting import Rest
+from liveaffect.realtime.estimate import Confidence, Estimate, Labeller, Opinion, softmax
+from liveaffect.realtime.expression import Dynamics, Evidence, Memory, Rest, weighted_score
 
 FUSION_TEMPERATURE = 0.6607
 """What the shipped fusion divides the logits of a face alone by."""

@@ -25,7 +25,7 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.realtime.crop import quality
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import VideoFrame
 
 

@@ -1,23 +1,102 @@
-"""How much later sound is stamped than the picture of the same moment, for one camera and one microphone.
+"""`liveaffect calibrate av`: how much later sound is stamped than the picture, for a camera and a microphone.
 
 Two ways. A clap is sharp in both: its sound starts within a millisecond, and the motion of the hands, which
 grew until they met, breaks off. Without claps a talker will do: a jaw goes down while the voice swells and
 up while it fades, so the opening of the mouth is compared with the *change* of loudness over the very same
 stretch, shifted. Both refuse, by name, to answer from weak evidence.
+
+Items of camera and microphone are handed on as they come and forgotten; only numbers are kept (how far the
+mouth opened, how much of the picture changed, how loud it was), and sound for as long as the measurement
+lasts, because claps are sharper than any envelope.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.clock import MS, SECOND, Clock
+from liveaffect.realtime.device_pairs import load_pairs
+from liveaffect.realtime.errors import CalibrationRefused, EndOfStream, SourceError, SourceLost
+from liveaffect.realtime.face_analyzer import FaceAnalyzer
+from liveaffect.realtime.feeds import Feed
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
+from liveaffect.realtime.source import Item
+from liveaffect.realtime.supervisor import Supervisor
+from liveaffect.realtime.wiring import Finders
 
-SECOND = 1_000_000_000
-MS = 1_000_000
+WAITING = 256
+"""Items that wait at most; more are dropped, which the stamps of the next ones show."""
+START_S = 15.0
+"""A device that has not delivered by then is given up."""
+
+
+class LiveRecording:
+    """Feeds read for `seconds` from when all of them deliver; `read` raises EndOfStream after that."""
+
+    def __init__(self, feeds: Sequence[Feed], clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._items: queue.Queue[Item] = queue.Queue(WAITING)
+        self._supervisors = [Supervisor(f.make, clock, self._take, live=f.live, watch=f.watch) for f in feeds]
+        self._opened_ns = 0
+        self._until_ns: int | None = None
+
+    def open(self) -> None:
+        """Start them all."""
+        self._opened_ns = self._clock.now_ns()
+        for supervisor in self._supervisors:
+            supervisor.start()
+
+    def read(self, timeout_s: float) -> Item | None:
+        """The next item of any of them; None if nothing came in time. SourceError if one never came."""
+        now_ns = self._clock.now_ns()
+        if self._until_ns is None:
+            self._await_all(now_ns)
+        if (self._until_ns is not None and now_ns >= self._until_ns) or self._all_ended():
+            raise EndOfStream("the time is over")
+        try:
+            item = self._items.get(timeout=min(timeout_s, 0.1))
+        except queue.Empty:
+            return None
+        # What came before everything was there belongs to no comparison.
+        return None if self._until_ns is None else item
+
+    def close(self) -> None:
+        """Let go of the devices. Safe to call twice."""
+        for supervisor in self._supervisors:
+            supervisor.stop()
+
+    def _take(self, item: Item) -> None:
+        try:
+            self._items.put_nowait(item)
+        except queue.Full:
+            return
+
+    def _await_all(self, now_ns: int) -> None:
+        states = [supervisor.state for supervisor in self._supervisors]
+        if all(state.delivered for state in states):
+            self._until_ns = now_ns + round(self._seconds * SECOND)
+            return
+        for supervisor, state in zip(self._supervisors, states, strict=True):
+            late = now_ns - self._opened_ns > START_S * SECOND
+            if not state.delivered and (state.phase == "ended" or late):
+                reason = supervisor.error or f"{state.name} delivered nothing for {START_S:.0f} s"
+                raise reason if isinstance(reason, SourceError) else SourceLost(str(reason))
+
+    def _all_ended(self) -> bool:
+        ended = all(supervisor.state.phase == "ended" for supervisor in self._supervisors)
+        return ended and self._items.empty()
+
+
 REACH_NS = 400 * MS
 """No offset larger than this is looked for."""
 
@@ -238,3 +317,143 @@ def _refuse_what_is_no_number(what: str, values: Values) -> None:
         raise OffsetRefused(
             f"{bad} of {len(values)} values of the {what} are not finite; nothing is concluded"
         )
+
+
+SECONDS = 20.0
+"""How long devices are listened to, if nobody says otherwise."""
+_SMALL = 160
+"""Width at which pictures are compared; hands are large."""
+_GRAIN = 10
+"""A pixel that changed by less is the noise of the camera."""
+_LOST_NS = 250 * MS
+"""Two pictures further apart than this are not compared."""
+
+Say = Callable[[str], None]
+
+
+class MediaReader(Protocol):
+    """A file, or devices that are recorded for a while."""
+
+    def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
+        """The next item, None if nothing came in time; EndOfStream at the end."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Traces:
+    """What sight and sound leave behind for the comparison."""
+
+    begin_ns: list[int] = field(default_factory=list)
+    end_ns: list[int] = field(default_factory=list)
+    opening_px: list[float] = field(default_factory=list)
+    seen_ns: list[int] = field(default_factory=list)
+    changed: list[float] = field(default_factory=list)
+    heard_ns: list[int] = field(default_factory=list)
+    nats: list[float] = field(default_factory=list)
+    sounds: list[AudioBlock] = field(default_factory=list)
+
+    def sound(self) -> tuple[int, NDArray[np.float32]]:
+        """When the sound begins, and all of it; what the device lost is the value before."""
+        first, last = self.sounds[0], self.sounds[-1]
+        # The newest stamp counts: the first ones of a stream are the least certain.
+        begin_ns = last.captured_ns - (last.first - first.first) * SECOND // SAMPLE_RATE
+        out = np.zeros(last.end - first.first, np.float32)
+        for block in self.sounds:
+            out[block.first - first.first : block.end - first.first] = block.samples
+        return begin_ns, out
+
+
+class Watching:
+    """Takes items and leaves traces. One caller."""
+
+    def __init__(self, finders: Finders | None) -> None:
+        """Without finders only claps can be seen."""
+        self.traces = Traces()
+        self._finders = finders
+        self._sight: FaceAnalyzer | None = None
+        self._energy = SpeechEnergy()
+        self._faces: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+        self._small: NDArray[np.uint8] | None = None
+
+    def all_of(self, reader: MediaReader) -> Traces:
+        """Everything until the end."""
+        while True:
+            try:
+                item = reader.read(1.0)
+            except EndOfStream:
+                return self.traces
+            if isinstance(item, VideoFrame):
+                self._see(item)
+            elif item is not None:
+                self._hear(item)
+
+    def _see(self, frame: VideoFrame) -> None:
+        traces = self.traces
+        height = round(_SMALL * frame.image.shape[0] / frame.image.shape[1])
+        grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+        small = np.asarray(cv2.resize(grey, (_SMALL, height), interpolation=cv2.INTER_AREA), np.uint8)
+        if self._small is not None and self._small.shape == small.shape:
+            change = cv2.absdiff(small, self._small)
+            traces.changed.append(float(change[change > _GRAIN].sum()) / change.size)
+            traces.seen_ns.append(frame.captured_ns)
+        elif not traces.seen_ns:
+            traces.seen_ns.append(frame.captured_ns)
+        self._small = small
+        if self._finders is not None:
+            self._follow(frame, self._finders)
+
+    def _follow(self, frame: VideoFrame, finders: Finders) -> None:
+        self._sight = self._sight or FaceAnalyzer(frame.source, *finders)
+        for face in self._sight.step(frame).faces:
+            before_ns, crop = self._faces.get(face.track, (0, None))
+            if crop is not None and 0 < frame.captured_ns - before_ns <= _LOST_NS:
+                self.traces.begin_ns.append(before_ns)
+                self.traces.end_ns.append(frame.captured_ns)
+                self.traces.opening_px.append(mouth_motion(crop, face.crop))
+            self._faces[face.track] = frame.captured_ns, face.crop
+
+    def _hear(self, block: AudioBlock) -> None:
+        self.traces.sounds.append(block)
+        for at_ns, nats in self._energy.add(block.captured_ns, block.samples):
+            self.traces.heard_ns.append(at_ns)
+            self.traces.nats.append(nats)
+
+
+def measure_offset(reader: MediaReader, finders: Finders | None, *, clap: bool) -> Offset:
+    """The offset of what the reader delivers. Raises CalibrationRefused with what was missing."""
+    traces = Watching(None if clap else finders).all_of(reader)
+    if not traces.seen_ns:
+        raise CalibrationRefused("there were no pictures: the offset is between sound and picture")
+    if not traces.sounds:
+        raise CalibrationRefused("there was no sound: the offset is between sound and picture")
+    try:
+        return _from_claps(traces) if clap else _from_a_mouth(traces)
+    except OffsetRefused as refusal:
+        raise CalibrationRefused(f"the offset was not measured: {refusal}") from refusal
+
+
+def _from_a_mouth(traces: Traces) -> Offset:
+    begin, end, heard = (np.array(t, np.int64) for t in (traces.begin_ns, traces.end_ns, traces.heard_ns))
+    return by_mouth(begin, end, np.array(traces.opening_px), heard, np.array(traces.nats))
+
+
+def _from_claps(traces: Traces) -> Offset:
+    seen = np.array(traces.seen_ns, np.int64)
+    met, weights = contacts(seen, np.array(traces.changed))
+    frame_ns = int(np.median(np.diff(seen))) if len(seen) > 1 else 0
+    return by_claps(clap_onsets(*traces.sound()), met, weights, frame_ns)
+
+
+def offset_in_words(offset: Offset) -> str:
+    """One line for the person at the keyboard."""
+    later = "later" if offset.ns >= 0 else "earlier"
+    how = f"{offset.claps} claps" if offset.method == "clap" else "mouth and voice"
+    return (
+        f"sound is stamped {abs(offset.ns) / MS:.0f} ms {later} than the picture ({how}, "
+        f"{offset.spread_ns / MS:.0f} ms apart, confidence {offset.confidence:.2f})"
+    )
+
+
+def list_offsets() -> list[str]:
+    """What is kept, one line for each pair."""
+    return [str(pair) for pair in load_pairs()] or ["no pair of devices was measured yet"]

@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.calibration.av_measurement import MediaReader
+from liveaffect.calibration.av_offset import MediaReader
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import quality
 from liveaffect.realtime.errors import CalibrationRefused, EndOfStream
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.profile import Baseline, BaselineRefused, Side, VoiceStatistics
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.voice_analyzer import SPEECH, VoiceAnalyzer
 from liveaffect.realtime.window import PieceGrid
 from liveaffect.realtime.wiring import Tools

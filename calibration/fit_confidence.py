@@ -14,12 +14,20 @@ from functools import partial
 from pathlib import Path
 
 from liveaffect.calibration import clips as played
-from liveaffect.calibration.clip_trace import ClipTrace, ClipTraces, relived
-from liveaffect.calibration.clips import Clip, Engines, Remembering
-from liveaffect.calibration.confidence_tables import ClipCount, Findings, ShownCount, write_findings
-from liveaffect.calibration.held_out import Answers, Fused, Outcome, Reading, find_out
+from liveaffect.calibration.clips import Clip, ClipTrace, ClipTraces, Engines, Remembering, relived
+from liveaffect.calibration.held_out import (
+    Answers,
+    ClipCount,
+    Findings,
+    Fused,
+    Outcome,
+    Reading,
+    ShownCount,
+    find_out,
+    write_findings,
+)
 from liveaffect.calibration.quality_curves import curves
-from liveaffect.calibration.temperature import UnfitSamples
+from liveaffect.calibration.reliability import UnfitSamples
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.confidence import READING, Calibrated, part
 from liveaffect.engines.load import load
@@ -28,10 +36,10 @@ from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.voices import FULL, folders_of
 from liveaffect.realtime.clock import SECOND, process_cpu_ns
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.errors import MissingLibrary, RealtimeError, SettingsError
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.estimate import Confidence
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.window import PieceGrid
 from liveaffect.realtime.wiring import Finders
 

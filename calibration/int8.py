@@ -22,13 +22,17 @@ from numpy.typing import NDArray
 
 from liveaffect.calibration import int8_tables, samples
 from liveaffect.calibration.int8_tables import Int8Verdict, Layer
-from liveaffect.calibration.reliability import calibration_error
+from liveaffect.calibration.reliability import calibration_error, log_loss, tempered
 from liveaffect.calibration.samples import Exam, Samples
-from liveaffect.calibration.temperature import log_loss, tempered
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe, stopwatch
-from liveaffect.engines.build.quantize import PreparedNetwork, prepare_network, quantisation_part, record_int8
-from liveaffect.engines.build.ranges import METHODS
+from liveaffect.engines import parity, stopwatch
+from liveaffect.engines.build.quantize import (
+    METHODS,
+    PreparedNetwork,
+    prepare_network,
+    quantisation_part,
+    record_int8,
+)
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineError, EngineUnavailable, Tensors
@@ -146,7 +150,7 @@ def table_of(kind: str, outcome: Int8Outcome) -> int8_tables.Int8Table:
 def _time_taken(kind: str, path: Path) -> str:
     """Both forms in turns, on this machine now."""
     found = manifests.read(path)
-    batch = probe.inputs(kind, 1, piece=found.recipe.piece)
+    batch = parity.inputs(kind, 1, piece=found.recipe.piece)
     with (
         closing(OnnxEngine(found, path.parent)) as fp32,
         closing(OnnxEngine(found, path.parent, "int8")) as int8,

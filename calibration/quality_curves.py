@@ -20,10 +20,10 @@ from liveaffect.calibration.clips import Clip, Engines, enlarged, pairs_watched
 from liveaffect.engines.recipe import SpeakerStatistics
 from liveaffect.realtime.crop import cut_out, eye_distance, quality
 from liveaffect.realtime.estimate import Estimate, Opinion
+from liveaffect.realtime.expression import Pooled
 from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.fusion import fuse
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.pooling import Pooled
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import load_picture
 from liveaffect.realtime.speech import make_speech, read_wav

@@ -1,22 +1,28 @@
 """`liveaffect calibrate report`: what other commands measured to make scores mean something, on one page.
 
-The page needs nothing but itself: no script, nothing from elsewhere, light and dark. What is missing is a
-sentence that names the command which makes it, and a table that cannot be read is named, never left out in
-silence.
+The page needs nothing but itself: no script, no font, no link, and no definition that one plot could take
+for another's; plots take their colours from the page, so one drawing is right in a light page and in a dark
+one. What is missing is a sentence that names the command which makes it, and a table that cannot be read is
+named, never left out in silence.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil
 from pathlib import Path
+from typing import Any
 
-from liveaffect.calibration import plots
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from liveaffect.calibration.int8_tables import CHOSEN, FP32, read_int8
-from liveaffect.calibration.plots import Bar
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.manifest import write_whole
@@ -24,6 +30,138 @@ from liveaffect.engines.protocol import EngineFileError
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.device_pairs import load_pairs
 from liveaffect.realtime.errors import CalibrationRefused
+
+Point = tuple[float, float]
+COLOURS = {
+    "#171716": "ink",
+    "#55544f": "soft",
+    "#e4e3de": "grid",
+    "#8d8c85": "quiet",
+    "#2468c2": "first",
+    "#c2541d": "second",
+}
+"""What is drawn, and the colour of the page in its place."""
+INK, SOFT, GRID, QUIET, FIRST, SECOND = COLOURS
+LOOKS = {
+    **dict.fromkeys(("before", "quality", "pooled"), QUIET),
+    **dict.fromkeys(("after", "calibrate", "weight"), FIRST),
+    "test": SECOND,
+}
+"""The colour of every line by its name."""
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+}
+_PX = 1 / 72
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One row of a bar chart."""
+
+    name: str
+    value: float
+    told: str
+    """The figure in words."""
+    stands_out: bool = False
+    mark: float | None = None
+    """Something to compare with, drawn as a short line."""
+
+
+def svg_of(what: str, size: Point, paint: Callable[[Axes], None]) -> str:
+    """A picture of so many points that says what it shows."""
+    buffer = io.StringIO()
+    with rc_context({**_STYLE, "svg.hashsalt": what}):
+        figure = Figure(figsize=(size[0] * _PX, size[1] * _PX), layout="constrained")
+        axes = figure.subplots()
+        paint(axes)
+        for artist in axes.findobj():
+            artist.set_clip_on(False)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.S)
+    text = re.sub(r' (version|xmlns(:\w+)?)="[^"]*"', "", text[text.index("<svg") :])
+    for colour, name in COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    begin = f'<svg role="img"><title>{escape(what)}</title>'.partition(">")
+    return text.replace("xlink:href", "href").replace("<svg", begin[0], 1).replace(">", f">{begin[2]}", 1)
+
+
+def reliability(what: str, states: Mapping[str, Sequence[Point]]) -> str:
+    """Confidence against share of right answers; `states` are before and after, of (confidence, accuracy)."""
+
+    def paint(axes: Axes) -> None:
+        axes.plot((0, 1), (0, 1), "--", color=QUIET, lw=1)
+        for state, points in states.items():
+            axes.plot(*zip(*points, strict=True), "o-", color=LOOKS[state], ms=4, lw=1.5)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="right")
+        axes.grid(axis="y")
+
+    return svg_of(what, (240, 230), paint)
+
+
+def risk_curve(
+    what: str, lines: Mapping[str, Sequence[Point]], promised: Mapping[str, tuple[float, float, float, float]]
+) -> str:
+    """Share of answers given against the share of those that is wrong.
+
+    `promised` is per line the share answered, and what was found wrong of it with the interval's ends.
+    """
+    highest = [y for points in lines.values() for _, y in points] + [one[3] for one in promised.values()]
+
+    def paint(axes: Axes) -> None:
+        for name, points in lines.items():
+            axes.plot(*zip(*points, strict=True), color=LOOKS[name], lw=1.5)
+        for name, (answered, found, low, high) in promised.items():
+            axes.plot((answered, answered), (low, high), color=LOOKS[name], lw=1.5)
+            axes.plot((answered,), (found,), "o", color=LOOKS[name], ms=6)
+        axes.set(xlim=(0, 1), ylim=(0, ceil(max([*highest, 0.05]) * 20) / 20))
+        axes.set(xlabel="answered", ylabel="of those wrong")
+        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.grid(axis="y")
+
+    return svg_of(what, (240, 230), paint)
+
+
+def bars(what: str, rows: Sequence[Bar]) -> str:
+    """Horizontal bars with their figures behind them; those below zero go to the left."""
+
+    def paint(axes: Axes) -> None:
+        for place, row in enumerate(rows):
+            axes.barh(place, row.value, 0.55, color=FIRST if row.stands_out else QUIET)
+            if row.mark is not None:
+                axes.plot((row.mark, row.mark), (place - 0.4, place + 0.4), color=INK, lw=2)
+            end = max(row.value, row.mark or 0.0)
+            axes.annotate(row.told, (end, place), (6, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(rows)), [row.name for row in rows], color=INK)
+        axes.invert_yaxis()
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+
+    return svg_of(what, (520, 20 * len(rows) + 20), paint)
+
+
+def quality_curves(what: str, levels: Sequence[str], lines: Mapping[str, Sequence[float]], x: str) -> str:
+    """Lines over levels at equal distances, from good to bad."""
+
+    def paint(axes: Axes) -> None:
+        for name, values in lines.items():
+            axes.plot(range(len(values)), values, "o-", color=LOOKS[name], ms=3, lw=1.5)
+        axes.set_xticks(range(len(levels)), levels)
+        axes.set(ylim=(0, 1), xlabel=x)
+        axes.grid(axis="y")
+
+    return svg_of(what, (240, 170), paint)
+
 
 RESULTS = Path("docs") / "results"
 CONFIDENCE = "liveaffect calibrate confidence --data DIR --out docs/results/confidence"
@@ -94,6 +232,7 @@ class ReportInputs:
 
 def write_report(out: Path, results: Path, weights: Path | None, say: Callable[[str], None]) -> None:
     """Write the page. What is damaged is said and shown as missing."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     networks = []
     for kind in manifests.KINDS:
         path = manifest_path(kind, weights)
@@ -123,7 +262,6 @@ def write_report(out: Path, results: Path, weights: Path | None, say: Callable[[
             f"there is nothing to report: no tables in {results}, and no offset was measured. Measure first "
             "(liveaffect calibrate confidence, int8, av), or name the folder: --results DIR"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, report_page(ReportInputs(results, networks, pairs)).encode())
     say(f"written: {out}")
 
@@ -194,7 +332,7 @@ def _reliability(sources: ReportInputs) -> str:
                 told = [
                     r for r in summary if (r["answers"], r["side"], r["level"]) == (answers, side, "cues")
                 ]
-                parts.append(html_figure(what, plots.reliability(what, states), _excess(told)))
+                parts.append(html_figure(what, reliability(what, states), _excess(told)))
         heads = ("answers", "side", "level", "state", "items", "accuracy", "error", "perfect", "excess")
         cells = [[row.get(head, "") for head in heads] for row in summary]
         return (
@@ -256,7 +394,7 @@ def _risk_part(sources: ReportInputs) -> str:
                 f"found {float(r['risk']):.1%} of {float(r['answered']):.0%}"
                 for r in mine
             )
-            parts.append(html_figure(answers, plots.risk_curve(answers, lines, found), told))
+            parts.append(html_figure(answers, risk_curve(answers, lines, found), told))
         return html_legend(SIDES) + f'<div class="figures">{"".join(parts)}</div>'
 
     lead = (
@@ -276,7 +414,7 @@ def _temperatures(sources: ReportInputs) -> str:
             [name, f"{found:.3f}", kept[name]["threshold"] if name in kept else "-"]
             for name, found in after.items()
         ]
-        return plots.bars("temperatures", drawn) + html_table(("answers", "temperature", "label from"), cells)
+        return bars("temperatures", drawn) + html_table(("answers", "temperature", "label from"), cells)
 
     lead = (
         "Scores are divided by the temperature. Above one they were too sure of themselves, below one not "
@@ -312,7 +450,7 @@ def _offsets(sources: ReportInputs) -> str:
     def make() -> str:
         if not sources.pairs:
             raise FileNotFoundError
-        drawn = plots.bars(
+        drawn = bars(
             "offsets", [Bar(p.name, p.offset_ms, f"{p.offset_ms:+.0f} ms", True) for p in sources.pairs]
         )
         return drawn + html_table(
@@ -336,7 +474,7 @@ def _quality(sources: ReportInputs) -> str:
             lines = {name: [float(row[name]) for row in mine] for name in ("quality", "weight")}
             levels = [f"{float(row['level']):g}" for row in mine]
             what = f"{evidence}: {spoilt}"
-            parts.append(html_figure(what, plots.quality_curves(what, levels, lines, spoilt)))
+            parts.append(html_figure(what, quality_curves(what, levels, lines, spoilt)))
         names = {"weight": "weight in the joint answer", "quality": "quality"}
         return html_legend(names) + f'<div class="figures">{"".join(parts)}</div>'
 
@@ -347,7 +485,7 @@ def _quality(sources: ReportInputs) -> str:
 def _int8_forms(folder: Path, kind: str) -> str:
     """Every method and what was chosen in the end, as bars and as a table."""
     found = read_int8(folder, kind)
-    bars = [
+    shares = [
         Bar(form, verdict.divergence, f"{verdict.divergence:.5f}", form == CHOSEN)
         for form, verdict in found.forms.items()
         if form != FP32
@@ -369,7 +507,7 @@ def _int8_forms(folder: Path, kind: str) -> str:
         f"{', '.join(map(short_layer, back))} back in fp32" if back else "every layer in INT8"
     )
     what = f"divergence of the {kind} network"
-    return html_figure("divergence from fp32, nats", plots.bars(what, bars), told, wide=True) + html_table(
+    return html_figure("divergence from fp32, nats", bars(what, shares), told, wide=True) + html_table(
         heads, cells
     )
 
@@ -377,12 +515,12 @@ def _int8_forms(folder: Path, kind: str) -> str:
 def _int8_layers(folder: Path, kind: str) -> str:
     """What each layer does alone, against its work."""
     layers = read_int8(folder, kind).layers
-    bars = []
+    drawn_bars = []
     for layer in layers:
         harm = layer.harm(layers)
         told = f"{harm:.0%}" + (", back to fp32" if layer.excluded else "")
-        bars.append(Bar(short_layer(layer.name), harm, told, layer.excluded, layer.work))
-    drawn = plots.bars(f"harm of the layers of the {kind} network", bars)
+        drawn_bars.append(Bar(short_layer(layer.name), harm, told, layer.excluded, layer.work))
+    drawn = bars(f"harm of the layers of the {kind} network", drawn_bars)
     return html_figure(
         "share of the harm, each layer quantised alone", drawn, "short line: share of the work", wide=True
     )
@@ -432,7 +570,7 @@ def html_figure(title: str, picture: str, told: str = "", *, wide: bool = False)
 
 def html_legend(names: Mapping[str, str], ideal: str = "") -> str:
     """Which line is what."""
-    colours = {look: plots.COLOURS[plots.LOOKS[look]] for look in names}
+    colours = {look: COLOURS[LOOKS[look]] for look in names}
     parts = [
         f'<span style="color:var(--{colours[look]})">&#9679; {escape(t)}</span>' for look, t in names.items()
     ]

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.calibration.temperature import refuse_unfit
+from liveaffect.calibration.reliability import refuse_unfit
 from liveaffect.engines.manifest import Manifest, write_whole
 from liveaffect.engines.protocol import EngineFileError, Tensors
 from liveaffect.engines.recipe import LABELS

@@ -1,8 +1,12 @@
-"""Which NVIDIA GPUs could TensorRT use? Asked of the driver itself, before anything else.
+"""What the GPU path needs of this machine: a card, its driver, asked before anything else, and a TensorRT.
 
-A TensorRT runtime that is made without a working driver ends the whole process with a segmentation
-fault, so the driver library is loaded and initialised by hand first; every step says what was missing.
-A driver that is older than the CUDA that TensorRT was built with refuses every plan, so that is asked too.
+A TensorRT runtime that is made without a working driver ends the whole process with a segmentation fault,
+so the driver library is loaded and initialised by hand first; every step says what was missing. A driver
+that is older than the CUDA that TensorRT was built with refuses every plan, so that is asked too.
+
+No other module imports TensorRT; they are handed the `Backend` that is found: `tensorrt`, else
+`tensorrt_rtx`, which have the same interface as far as this project uses it. Nothing here makes a runtime
+object.
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ import ctypes
 import re
 import sys
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
+from typing import Any
 from uuid import UUID
+
+from liveaffect.engines.protocol import EngineUnavailable
 
 TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
 FLAVOURS = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
@@ -168,3 +175,46 @@ def _described(driver: ctypes.CDLL, index: int, version: tuple[int, int]) -> Gpu
     parted = "" if driver.cuDeviceGetUuid_v2(mark, device) else f"GPU-{UUID(bytes=bytes(mark))}"
     capability = (parts[0].value, parts[1].value)
     return Gpu(index, name.value.decode("utf-8", "replace"), capability, version, memory.value, parted)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One installed TensorRT."""
+
+    module: Any
+    """`tensorrt` or `tensorrt_rtx`."""
+    flavour: str
+    """'tensorrt' or 'tensorrt-rtx'."""
+    version: str
+    """Such as '1.7.1.116'; a plan works with exactly this one."""
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether plans are finished on the user's card (TensorRT-RTX) or while building (TensorRT)."""
+        return self.flavour == "tensorrt-rtx"
+
+    def __str__(self) -> str:
+        return f"{FLAVOURS[self.flavour]} {self.version}"
+
+
+def find_backend() -> Backend:
+    """The TensorRT that is installed, the data-centre edition first.
+
+    Raises EngineUnavailable with what was tried and the command that installs one.
+    """
+    tried: list[str] = []
+    for name in TENSORRT_MODULES:
+        try:
+            module = import_module(name)
+            version = str(module.__version__)
+        except ModuleNotFoundError as err:
+            missing = "is not installed" if err.name == name else f"lacks a part ({err})"
+            tried.append(f"{name} {missing}")
+        except (ImportError, OSError, AttributeError) as err:
+            tried.append(f"{name} cannot be imported ({(str(err).splitlines() or [''])[0]})")
+        else:
+            return Backend(module, name.replace("_", "-"), version)
+    raise EngineUnavailable(
+        f"there is no TensorRT: {', '.join(tried)}; {INSTALL['tensorrt-rtx']}, "
+        f"or {INSTALL['tensorrt']} where the vendor's own package index can be reached"
+    )

@@ -17,10 +17,10 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from liveaffect.engines import device_memory, gpu_driver, manifest, parity, plans, probe, stopwatch
+from liveaffect.engines import device_memory, gpu_driver, manifest, parity, plans, stopwatch
 from liveaffect.engines.build.plan import source_of
 from liveaffect.engines.device_memory import DeviceMemory
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.plans import PlanMissing
 from liveaffect.engines.protocol import (
@@ -30,7 +30,6 @@ from liveaffect.engines.protocol import (
     EngineFileError,
     EngineUnavailable,
 )
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 
 BUILT = ("fp16", "fp32")
@@ -302,5 +301,5 @@ def _fastest(found: Manifest, opened: Sequence[TensorRTEngine]) -> tuple[TensorR
     return opened[sums_ns.index(min(sums_ns))], f", the fastest here (batches of {sizes}: {times})"
 
 
-def _made_up(found: Manifest, count: int) -> probe.Batch:
-    return probe.for_tensors(found.kind, count, found.inputs)
+def _made_up(found: Manifest, count: int) -> parity.Batch:
+    return parity.for_tensors(found.kind, count, found.inputs)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from liveaffect.engines import gpu_driver, manifest, probe, stopwatch
+from liveaffect.engines import gpu_driver, manifest, parity, stopwatch
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.manifest import SHIPPED, Manifest, RecipeNumbers
 from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
@@ -199,19 +199,18 @@ def _on_gpu(found: Manifest, folder: Path, choice: str, threads: int, report: Re
 
 def _best_on_cpu(found: Manifest, folder: Path, threads: int) -> tuple[Engine, str]:
     """INT8 if it answers like fp32 and is faster here, else fp32."""
-    from liveaffect.engines import parity
 
     fp32 = _warm_fp32(found, folder, threads)
     if not found.has("int8"):
         return fp32, "; not INT8: there is no such file"
     int8 = _onnx(found, folder, "int8", threads)
     int8.warm_up()
-    inputs = probe.inputs(found.kind, ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics)
+    inputs = parity.inputs(found.kind, ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics)
     compared = parity.compare(fp32, int8, inputs, tolerance=parity.FOLLOWS)
     if not compared.alike:
         int8.close()
         return fp32, f"; not INT8: its answers differ from fp32 here ({'; '.join(compared.complaints)})"
-    batch = probe.inputs(found.kind, 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
+    batch = parity.inputs(found.kind, 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
     fp32_ns, int8_ns = stopwatch.median_ns(
         [lambda: fp32.infer(batch), lambda: int8.infer(batch)], rounds=ROUNDS
     )

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from liveaffect.engines import foreign
 from liveaffect.engines import manifest as manifests
+from liveaffect.engines import whisper
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_runtime import failures, ort
 from liveaffect.engines.protocol import (
@@ -52,7 +52,7 @@ class OnnxEngine:
         path = folder / manifests.file_name(manifest.kind, precision)
         content = manifests.load_bytes(manifest, folder, precision)
         options = session_options(threads)
-        if borrowed := foreign.tensors(manifest):
+        if borrowed := whisper.tensors(manifest):
             values = [ort.OrtValue.ortvalue_from_numpy(tensor) for tensor in borrowed.values()]
             options.add_external_initializers(list(borrowed), values)
         try:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from liveaffect.engines import gpu_driver, manifest, plans, probe
+from liveaffect.engines import gpu_driver, manifest, parity, plans
 from liveaffect.engines.build.plan import PORTABLE
+from liveaffect.engines.gpu_driver import find_backend
 from liveaffect.engines.load import CHOICES, GPU_CHOICES, ON_THE_GPU, load, manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.parity import EXACT, ITEMS, QUANTISED, Report, Tolerance, compare
 from liveaffect.engines.plans import PlanKey, StoredPlan
 from liveaffect.engines.protocol import Engine, EngineError, EngineUnavailable
 from liveaffect.engines.stopwatch import epoch_s
-from liveaffect.engines.tensorrt_backend import find_backend
 
 _SPANS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 
@@ -114,7 +114,7 @@ def compare_named(
             opened.append(load(kind, choice=choice, weights=Path(folder) if folder else weights))
         chosen = tolerance or (QUANTISED if any("int8" in e.spec.name for e in opened) else EXACT)
         return compare(
-            opened[0], opened[1], probe.for_tensors(kind, items, opened[0].spec.inputs), tolerance=chosen
+            opened[0], opened[1], parity.for_tensors(kind, items, opened[0].spec.inputs), tolerance=chosen
         )
     finally:
         for engine in opened:

@@ -21,10 +21,9 @@ from typing import Any
 
 from liveaffect.engines import gpu_driver
 from liveaffect.engines.build.plan import PORTABLE, SIZES, BuiltPlan, build_plan, source_of
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu
 from liveaffect.engines.manifest import Manifest, file_name, write_whole
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend
 from liveaffect.engines.user_folders import cache_dir
 
 FORMAT = 2

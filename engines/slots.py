@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.device_memory import DeviceError
 from liveaffect.engines.protocol import (
     EngineError,
@@ -78,7 +78,7 @@ class SlotEngine:
         self._place = 0
         self._lost: str | None = None
         self._warm = self._closed = False
-        self._few: probe.Batch = {}
+        self._few: parity.Batch = {}
         self.notes: list[str] = []
         """What was decided while warming up, a line each."""
 
@@ -192,10 +192,10 @@ class SlotEngine:
         if self._graphs and (why := _why_no_graph(slot, first, second)) is not None:
             self.notes.append(f"'{self._spec.name}' runs batches of {slot.size} plainly: {why}")
 
-    def _made_up(self, count: int, start: int) -> probe.Batch:
+    def _made_up(self, count: int, start: int) -> parity.Batch:
         """So many of a few made-up items; to make all of them would take longer than to run them."""
         if not self._few:
-            self._few = probe.for_tensors(self._kind, _FEW, self._spec.inputs)
+            self._few = parity.for_tensors(self._kind, _FEW, self._spec.inputs)
         rows = (start + np.arange(count)) % _FEW
         return {name: array[rows] for name, array in self._few.items()}
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from liveaffect.engines import foreign, stopwatch
 from liveaffect.engines import manifest as manifests
+from liveaffect.engines import stopwatch, whisper
 from liveaffect.engines.device_memory import DeviceError
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineSpec, EngineUnavailable
@@ -244,7 +244,7 @@ class TorchSlot:
 
 def halved(module: nn.Module, half: torch.dtype = torch.float16) -> nn.Module:
     """Learnt products and norms in half precision, converted once; squares stay fp32."""
-    from liveaffect.engines.model.voice_fcn import LocalNorm
+    from liveaffect.engines.model.voice_spectrogram import LocalNorm
 
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.LayerNorm):
@@ -354,10 +354,10 @@ def _not_these(manifest: Manifest, folder: Path, missing: list[str], err: Except
 
 def _borrowed(module: nn.Module, manifest: Manifest) -> dict[str, Tensor]:
     """The tensors of a network that its file only names, from the user's copy of theirs."""
-    from liveaffect.engines.model.voice_whisper import FOREIGN, VoiceWhisper, foreign_names
+    from liveaffect.engines.model.voice_statistics import FOREIGN, VoiceWhisper, foreign_names
 
     if not isinstance(module, VoiceWhisper):
         return {}
-    theirs = foreign.tensors(manifest)
+    theirs = whisper.tensors(manifest)
     names = foreign_names(module.ears.state_dict())
     return {FOREIGN + ours: torch.from_numpy(theirs[name].copy()) for ours, name in names.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from liveaffect.engines import foreign, manifest, probe, stopwatch
+from liveaffect.engines import manifest, parity, stopwatch, whisper
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.onnx_engine import OnnxEngine
@@ -44,7 +44,7 @@ def voice_folder(
             raise EngineFileError(f"there is no full voice network in {folder}; use --voice small")
         return None
     found = manifest.read(path)
-    if why := foreign.why_not(found):
+    if why := whisper.why_not(found):
         if choice == "full":
             raise EngineFileError(f"the full voice cannot be used: {why}")
         report(f"voice: the small one; not the full one: {why}")
@@ -66,7 +66,7 @@ def _share(found: manifest.Manifest, folder: Path, threads: int) -> float:
     """Of a core, by the time of a piece and the time between two."""
     engine = OnnxEngine(found, folder, threads=threads)
     engine.warm_up()
-    batch = probe.inputs("voice", 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
+    batch = parity.inputs("voice", 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
     (spent_ns,) = stopwatch.median_ns([lambda: engine.infer(batch)], rounds=ROUNDS)
     engine.close()
     return spent_ns * 1e-9 * SAMPLE_RATE / found.recipe.hop

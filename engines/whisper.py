@@ -1,23 +1,29 @@
-"""Reads Whisper's weights from the file that CTranslate2 converts them to, with NumPy alone.
+"""Whisper's weights, which are not ours: where the user's own copy lies, and handing it to a run-time.
 
-The voice network stands on the first layers of Whisper's encoder, which are not ours: they come as a file
-of the user's and are believed only if their SHA-256 is that of a file known here. The format is plain: a
-head, then name, shape, type and bytes of each tensor. Tensors are mapped, so only those used cost memory.
+The voice network stands on the first layers of Whisper's encoder. Its own file names those tensors and
+holds none of their numbers; its manifest says of which file they are, by SHA-256, so that a network is
+never put together from another Whisper than it was trained on. They come in the format of CTranslate2,
+which is plain: a head, then name, shape, type and bytes of each tensor. It is read with NumPy alone,
+mapped, so only those used cost memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.user_folders import cache_dir
 
 FILE = "model.bin"
 _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
@@ -148,3 +154,53 @@ def _sha256(path: Path) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+FOLDER_VARIABLE = "LIVEAFFECT_WHISPER"
+"""A folder of the user's own that holds the files instead."""
+
+
+def whisper_folder(name: str) -> Path:
+    """Where the files of one Whisper lie or would lie."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    return Path(given) if given else cache_dir() / f"whisper-{name}"
+
+
+def why_not(manifest: Manifest) -> str | None:
+    """Why the foreign tensors of a network cannot be had here, in a few words; None if they can.
+
+    The file is looked at and not read: its sum is checked when it is opened.
+    """
+    if not manifest.foreign:
+        return None
+    name = str(manifest.foreign["whisper"])
+    path = whisper_folder(name) / FILE
+    return None if path.is_file() else f"Whisper {name} is not in {path.parent}; `liveaffect fetch` brings it"
+
+
+def tensors(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
+    """The foreign tensors by the names that the network's file has for them; none for most networks.
+
+    Raises EngineFileError if their file is missing, damaged, or another one than the manifest names.
+    """
+    if not manifest.foreign:
+        return {}
+    name, wanted = str(manifest.foreign["whisper"]), manifest.foreign["sha256"]
+    model = KNOWN.get(name)
+    if model is None or model.sha256 != wanted:
+        raise EngineFileError(
+            f"'{manifest.name}' stands on Whisper {name} with SHA-256 {str(wanted)[:12]}..., which this "
+            "version does not know; bring liveaffect up to date with 'pip install --upgrade liveaffect'"
+        )
+    found = read(whisper_folder(name), model)
+    names: list[str] = list(manifest.foreign["tensors"])
+    if missing := sorted(set(names) - found.keys()):
+        raise EngineFileError(
+            f"Whisper {name} lacks the tensor {missing[0]} that '{manifest.name}' stands on"
+        )
+    return {key: np.ascontiguousarray(found[key], np.float32) for key in names}
+
+
+def described(model: WhisperModel, names: list[str]) -> dict[str, Any]:
+    """What a manifest says of the foreign tensors."""
+    return {"whisper": model.name, "sha256": model.sha256, "tensors": sorted(names)}

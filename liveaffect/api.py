@@ -30,8 +30,7 @@ from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import InputRefused, SettingsError, SinkError
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.lockstep import watched as delivered
-from liveaffect.realtime.picture import Picture
-from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.replay import MediaFile, Picture
 from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.wiring import Tools

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.decode import BLOCK
-from liveaffect.realtime.capture.resample import Resampler
 from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.decode import BLOCK, Resampler
 from liveaffect.realtime.errors import InputRefused
 from liveaffect.realtime.frame import AudioBlock
 

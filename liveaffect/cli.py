@@ -80,8 +80,11 @@ def _run(given: argparse.Namespace) -> int:
         _forget_standard_output()
         return 0
     except OSError as error:
-        # Every other file is written by an output, which says its name.
-        if error.filename is not None or error.errno not in _OUTPUT_FAILS:
+        if error.filename is not None:
+            logging.getLogger(__name__).debug("a file failed", exc_info=True)
+            say(f"liveaffect: cannot use {error.filename}: {error.strerror}; name another place")
+            return 1
+        if error.errno not in _OUTPUT_FAILS:
             raise
         _forget_standard_output()
         say(f"liveaffect: cannot write standard output: {error.strerror}")

@@ -204,7 +204,7 @@ def fonts() -> Iterator[Finding]:
     """What text on pictures is written with, and the scripts in which devices' names would be boxes."""
     import shutil
 
-    from liveaffect.realtime.drawing.fonts import dejavu, font_of
+    from liveaffect.realtime.drawing.text import dejavu, font_of
     from liveaffect.realtime.errors import MissingLibrary
 
     try:
@@ -228,7 +228,7 @@ def files(settings: Settings) -> Iterator[Finding]:
     """The fetched detectors, each checked against its SHA-256."""
     import hashlib
 
-    from liveaffect.realtime.faces.files import COMMAND, FILES, files_dir
+    from liveaffect.realtime.faces.blazeface import COMMAND, FILES, files_dir
 
     folder = files_dir(Path(settings.face_model) if settings.face_model else None)
     for file in FILES:
@@ -243,12 +243,12 @@ def files(settings: Settings) -> Iterator[Finding]:
 
 def voice_choice(settings: Settings) -> Iterator[Finding]:
     """Which voice network a run on files would take, and why not the full one."""
-    from liveaffect.engines.foreign import tensors
     from liveaffect.engines.load import manifest_path
     from liveaffect.engines.manifest import read
     from liveaffect.engines.protocol import EngineError
     from liveaffect.engines.voices import voice_folder
-    from liveaffect.realtime.faces.files import COMMAND
+    from liveaffect.engines.whisper import tensors
+    from liveaffect.realtime.faces.blazeface import COMMAND
 
     lines: list[str] = []
     try:
@@ -396,9 +396,8 @@ def cards() -> Iterator[Finding]:
 
 def tensorrt() -> Finding:
     """Which TensorRT is installed, and whether the driver is new enough for it."""
-    from liveaffect.engines.gpu_driver import TENSORRT_MODULES, oldest_driver, why_too_old
+    from liveaffect.engines.gpu_driver import TENSORRT_MODULES, find_backend, oldest_driver, why_too_old
     from liveaffect.engines.protocol import EngineUnavailable
-    from liveaffect.engines.tensorrt_backend import find_backend
 
     try:
         backend = find_backend()

@@ -20,12 +20,11 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from liveaffect.engines.foreign import whisper_folder
 from liveaffect.engines.user_folders import cache_dir
-from liveaffect.engines.whisper import BASE, TINY_EN
+from liveaffect.engines.whisper import BASE, TINY_EN, whisper_folder
 from liveaffect.progress import say, working
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.files import COMMAND, FILES, ForeignFile, is_whole
+from liveaffect.realtime.faces.blazeface import COMMAND, FILES, ForeignFile, is_whole
 
 TIME_LIMIT_S = 600
 

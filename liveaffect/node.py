@@ -21,8 +21,7 @@ from liveaffect.realtime.clock import SECOND, Clock, epoch_ns
 from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.sinks.catalogue import STDOUT, by_ending
-from liveaffect.realtime.sinks.links import CAMERA
-from liveaffect.realtime.sinks.network import Alert
+from liveaffect.realtime.sinks.network import CAMERA, Alert
 
 if TYPE_CHECKING:
     from liveaffect.realtime.web.server import WebServer

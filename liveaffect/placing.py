@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, crop_matrix
 from liveaffect.realtime.crop import cut_out
-from liveaffect.realtime.faces.blazeface import FaceFinder, Found
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import FaceFinder, Found, make_finder
 
 SIDE_PX, MARGIN_PX = 192, 72
 TEMPLATE = np.array([EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT]) * SIDE_PX + MARGIN_PX - 0.5

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, LABELS
 from liveaffect.progress import ProgressBar, clear_line, say, written_out
-from liveaffect.realtime import freshness
 from liveaffect.realtime.clock import MS
-from liveaffect.realtime.cue import NOT_SURE, VERSION, Cue, Scores, distribution
+from liveaffect.realtime.cue import FACE, NOT_SURE, VERSION, VOICE, Cue, Scores, distribution
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import (
     EndOfStream,
@@ -30,14 +29,12 @@ from liveaffect.realtime.errors import (
     SourceNotFound,
     SourceRefused,
 )
-from liveaffect.realtime.estimate import softmax
+from liveaffect.realtime.estimate import LabelSettings, softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.health import losses_in_words
-from liveaffect.realtime.labelling import LabelSettings
 from liveaffect.realtime.lockstep import Watched, analyse, watched
-from liveaffect.realtime.picture import Picture, read_picture
-from liveaffect.realtime.replay import MediaFile
+from liveaffect.realtime.replay import MediaFile, Picture, read_picture
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.wiring import Tools
 
@@ -240,7 +237,7 @@ class _Tally:
     def add(self, cue: Cue) -> None:
         face_weight, voice_weight = (
             lifetime.share(None if age is None else age * MS)
-            for lifetime, age in zip((freshness.FACE, freshness.VOICE), cue.age_ms, strict=True)
+            for lifetime, age in zip((FACE, VOICE), cue.age_ms, strict=True)
         )
         self.face.add(cue.face, face_weight)
         self.voice.add(cue.voice, voice_weight)

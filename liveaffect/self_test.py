@@ -64,8 +64,7 @@ def confidence(trained: list[str], settings: Settings) -> Finding:
 def try_known_face(settings: Settings) -> Iterator[Finding]:
     """The portraits that installed packages carry, searched by the detector of a live run."""
     from liveaffect.realtime.face_analyzer import find_in_picture
-    from liveaffect.realtime.faces.blazeface import BlazeFace
-    from liveaffect.realtime.faces.files import FULL_RANGE, SHORT_RANGE, model_path
+    from liveaffect.realtime.faces.blazeface import FULL_RANGE, SHORT_RANGE, BlazeFace, model_path
     from liveaffect.realtime.portrait import packaged_portraits
     from liveaffect.realtime.replay import load_picture
 

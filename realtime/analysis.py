@@ -1,14 +1,19 @@
-"""The analysing threads of a live run: one that looks for each camera, one that steps the scheduler.
+"""The analysing threads of a live run: one that looks for each camera, one that thinks; and their watchdog.
 
-Networks and the face detector take a second or two to load, and a picture must be there sooner, so they
-are made here, behind the display's back. What goes wrong while loading ends the run with its message. What
-goes wrong later ends one thread, which `mend` replaces together with everything it used: a thread that hangs
-or failed cannot be trusted with its state. `load`, `look` and `think` are one step each, so that a test can
+Networks and the face detector take a second or two to load, and a picture must be there sooner, so they are
+made here, behind the display's back. What goes wrong while loading ends the run with its message. What goes
+wrong later ends one thread, which `mend` replaces together with everything it used: a thread that hangs or
+failed cannot be trusted with its state. `load`, `look` and `think` are one step each, so that a test can
 take the place of the threads.
+
+Everything of a live run comes round several times a second, so what did not for a second and a half stands
+still. Where the whole program was stopped (a laptop slept) or has no processor, the watchdog comes late
+itself: by so much everybody is excused, since to start anything again would only make it worse.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections.abc import Callable
@@ -16,6 +21,7 @@ from dataclasses import dataclass, field
 
 from liveaffect.engines.protocol import EngineError
 from liveaffect.realtime.clock import MS, SECOND, Clock
+from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.health import StageReport
 from liveaffect.realtime.ring import Ring
@@ -31,6 +37,8 @@ _GRACE_NS = 40 * MS
 BOARDS = 8
 JOIN_S = 2.0
 """How long `stop` waits for all threads; one that still loads frees what it loaded when it is done."""
+LOADING_S = 30.0
+"""How long the end of the process waits for that one."""
 STILL_NS = 1500 * MS
 """A thread that did not come round for so long stands still: it does so every tenth of a second."""
 GIVEN_UP_NS = 6 * SECOND
@@ -91,9 +99,16 @@ class Analysis:
         """End all threads and free the networks."""
         self._stop.set()
         self._wake.set()
+        if self.wiring is not None and self.wiring.hearing is not None:
+            # Not left to the scheduler's thread, for which nobody waits long: a process that ends in the
+            # middle of loading Whisper, or of a pass, crashes in it.
+            self.wiring.hearing.close()
         until_ns = self._clock.now_ns() + round(JOIN_S * SECOND)
         for worker in list(self._workers.values()):
             worker.thread.join(max(0.0, (until_ns - self._clock.now_ns()) / SECOND))
+            if worker.loading and worker.thread.is_alive():
+                # Who closes at once need not wait, but a process must not end in the middle of loading.
+                atexit.register(worker.thread.join, LOADING_S)
         # A thread that is still in the middle of a call closes them itself when it is done.
         scheduler = self._workers.get(SCHEDULER)
         if self.wiring is not None and not (scheduler and scheduler.thread.is_alive()):
@@ -271,3 +286,85 @@ def _pause_ns(worker: _Worker) -> int:
 
 def _in_short(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+EVERY_NS = 250 * MS
+"""How often it looks."""
+LATE_NS = 100 * MS
+"""When it comes so much too late itself, the others could not come either."""
+SHOWN_NS = 4 * SECOND
+"""How long it is still shown what has stood still."""
+DISPLAY = "the display has stood still for {:.1f} s: an output (a disk, a window) holds it up"
+NO_ANSWERS = (
+    "faces are found, but there has been no answer for {:.1f} s: pictures are too old when they arrive"
+)
+
+
+class Watchdog:
+    """Looks after one live run in a thread of its own. `check` is one look, for tests."""
+
+    def __init__(self, analysis: Analysis, cues: Ring[tuple[Cue, ...]], clock: Clock) -> None:
+        self._analysis = analysis
+        self._cues = cues
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._checked_ns = self.turned_ns = self._answered_ns = clock.now_ns()
+        self._answers = -1
+        self._said: dict[str, tuple[int, str]] = {}
+
+    def start(self) -> None:
+        """Begin to look; returns at once."""
+        self._checked_ns = self.turned_ns = self._answered_ns = self._clock.now_ns()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def turned(self) -> None:
+        """The display came round."""
+        self.turned_ns = self._clock.now_ns()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What stands still, or did until a moment ago, for the overlay."""
+        now_ns = self._clock.now_ns()
+        return tuple(text for at_ns, text in list(self._said.values()) if now_ns - at_ns <= SHOWN_NS)
+
+    def check(self, now_ns: int) -> None:
+        """Look at everything once."""
+        late_ns = now_ns - self._checked_ns - EVERY_NS
+        self._checked_ns = now_ns
+        if late_ns > LATE_NS:
+            _LOG.debug("the program stood still for %.1f s", late_ns / SECOND)
+            self._analysis.excuse(late_ns)
+            self.turned_ns += late_ns
+            self._answered_ns += late_ns
+        for line in self._analysis.mend(now_ns):
+            self._say(line, now_ns)
+        if now_ns - self.turned_ns >= STILL_NS:
+            self._say(DISPLAY.format((now_ns - self.turned_ns) / SECOND), now_ns)
+        self._check_answers(now_ns)
+
+    def _check_answers(self, now_ns: int) -> None:
+        """Faces in fresh sightings must lead to cues."""
+        written, wiring = self._cues.written, self._analysis.wiring
+        newest = [] if wiring is None else [ring.newest() for ring in wiring.rings.sightings.values()]
+        if written != self._answers or not any(sighting and sighting.faces for sighting in newest):
+            self._answers, self._answered_ns = written, now_ns
+        elif now_ns - self._answered_ns >= STILL_NS:
+            self._say(NO_ANSWERS.format((now_ns - self._answered_ns) / SECOND), now_ns)
+
+    def _say(self, line: str, now_ns: int) -> None:
+        """Keep it for the overlay, and log it when it is new; the seconds in it count up."""
+        subject = line.split(" for ")[0]
+        if now_ns - self._said.get(subject, (-SHOWN_NS, ""))[0] >= SHOWN_NS:
+            _LOG.warning("%s", line)
+        self._said[subject] = (now_ns, line)
+
+    def _run(self) -> None:
+        while self._clock.wait_until(self._clock.now_ns() + EVERY_NS, self._stop):
+            self.check(self._clock.now_ns())

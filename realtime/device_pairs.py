@@ -114,7 +114,7 @@ def camera_name(spec: str, devices: Callable[[], list[Device]] = list_cameras) -
 
 def microphone_name(spec: str) -> str:
     """The device's own name for what the user wrote; that itself without a sound system."""
-    from liveaffect.realtime.capture.portaudio import PortAudio
+    from liveaffect.realtime.sound_device import PortAudio
 
     try:
         system = PortAudio()

@@ -1,22 +1,31 @@
-"""What is known about one person at one moment, from the evidence to the label.
+"""What is known about one person at one moment, how far that is believed, and the label or why there is none.
 
-One record is handed along: `people` lays the opinions of face and voice into it, `fusion` adds what they come
-to together, `labelling` what is said about it. It keeps the logits of the fusion as they were before any
-temperature, so calibration fits temperatures on records of what users saw and needs no second path.
+One record is handed along: `people` lays the opinions of face and voice into it, `fusion` adds what they
+come to together, `Labeller` what is said about it. It keeps the logits of the fusion as they were before
+any temperature, so calibration fits temperatures on records of what users saw and needs no second path.
+
+There is nothing left to smooth: an estimate is steady by the evidence it rests on. A label that is shown is
+held on to a little longer than it would be taken up, so that it does not flicker where two are close.
+Without calibration every temperature is 1 and the threshold is the labeller's own; then `caveat` says so,
+and the overlay with it. Whoever wires a run reads it from the manifests; the path itself knows neither
+manifests nor calibration. Pure: the time stands in the estimate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS, SUBSETS
-from liveaffect.realtime import freshness
+from liveaffect.realtime import cue
+from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import NOT_SURE, Scores
-from liveaffect.realtime.pooling import Pooled
+from liveaffect.realtime.expression import Pooled
 
 UNKNOWN: Scores = (1 / len(LABELS),) * len(LABELS)
 """What is said of somebody about whom nothing is known."""
@@ -128,10 +137,10 @@ class Estimate:
     def fresh(self) -> float:
         """How much it counts by the age of the newer opinion, 0 to 1."""
         face, voice = (
-            None if one is None else freshness.age_ns(self.at_ns, one.captured_ns)
+            None if one is None else cue.age_ns(self.at_ns, one.captured_ns)
             for one in (self.face, self.voice)
         )
-        return max(freshness.FACE.share(face), freshness.VOICE.share(voice))
+        return max(cue.FACE.share(face), cue.VOICE.share(voice))
 
     def joint(self, temperatures: Mapping[str, float]) -> Scores:
         """All answers together, each believed as far as its subset's temperature says."""
@@ -151,3 +160,197 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Scores:
     raised = np.asarray(logits, np.float64) / temperature
     powers = np.exp(raised - raised.max())
     return tuple((powers / powers.sum()).tolist())
+
+
+class Reason(StrEnum):
+    """Why nothing is claimed. Where several hold, the first in this order is given."""
+
+    NETWORK_FAILED = "network failed"
+    VOICE_OF_NOBODY = "voice of nobody in view"
+    NO_SPEECH = "no speech"
+    NOTHING = "no face or voice"
+    LITTLE_EVIDENCE = "little evidence"
+    FACE_SMALL = "face small"
+    FACE_TURNED = "face turned"
+    FACE_DARK = "face dark"
+    FACE_BLURRED = "face blurred"
+    VOICE_NOISY = "voice noisy"
+    VOICE_CLIPPED = "voice clipped"
+    TWO_VOICES = "two voices"
+    DISAGREEMENT = "face and voice disagree"
+    TOO_CLOSE = "scores too close"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """From when on something is said, and for how long it is held on to."""
+
+    threshold: float = 0.45
+    """Confidence from which a label is shown where calibration found no other."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """What calibration found instead, for 'face', 'voice' and 'face+voice'."""
+    slack: float = 0.05
+    """A label that is shown stays until its confidence is this far below what it needed."""
+    margin: float = 0.10
+    """A new label takes over when it leads the old one by this much."""
+    close: float = 0.05
+    """Two best labels nearer than this are too close to call, unless one of them is shown already."""
+    little_face_ms: float = 60.0
+    """A face seen for less than this is too little: one look, or two of a fast camera."""
+    little_voice_ms: float = 500.0
+    """A voice alone heard for less than this is too little."""
+    poor_quality_price: float = 0.20
+    """A worthless face or voice with nothing beside it must be this much more certain; a good one nothing."""
+    heard_words: float = 0.15
+    """Words that count less than this are not asked whether they disagree."""
+    words_apart: float = 0.75
+    """They disagree with face and voice when more than this share of what they say is news."""
+    overlap: float = 0.35
+    """Face and voice disagree when they share less of their probability than this."""
+    disagreement_price: float = 0.10
+    """When they disagree, the answer must be this much more certain."""
+
+    def __post_init__(self) -> None:
+        for name in ("little_face_ms", "little_voice_ms"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is a time of 0 ms or more, got {getattr(self, name)}")
+
+
+def is_little(estimate: Estimate, settings: LabelSettings) -> bool:
+    """Whether there is too little evidence to say anything yet."""
+    least_ms = settings.little_voice_ms if estimate.face is None else settings.little_face_ms
+    return estimate.evidence_ns < least_ms * MS
+
+
+class Labeller:
+    """Says what one person shows; lives and dies with the track. One caller."""
+
+    def __init__(
+        self,
+        settings: LabelSettings | None = None,
+        *,
+        joint: Mapping[str, float] | None = None,
+        alone: Mapping[str, float] | None = None,
+    ) -> None:
+        """Temperatures of joint answers by subset, and of what each modality says alone."""
+        self.settings = settings or LabelSettings()
+        self._joint, self._alone = joint or {}, alone or {}
+        self._leading: int | None = None
+        self._shown = False
+
+    def label(self, estimate: Estimate) -> Estimate:
+        """The estimate with what is said about it. ValueError for scores that make no sense.
+
+        The newer of the two opinions decides how fresh it is: stale ones fade towards knowing nothing.
+        """
+        fresh = estimate.fresh if estimate.answered else 0.0
+        if fresh == 0.0:
+            self._leading, self._shown = None, False
+            return replace(estimate, reason=_why_nothing(estimate))
+        raw = checked(estimate.joint(self._joint))
+        scores = raw
+        if fresh < 1.0:
+            scores = tuple(fresh * a + (1.0 - fresh) * b for a, b in zip(raw, UNKNOWN, strict=True))
+        leading = self._lead(scores)
+        reason = self._why_unsure(estimate, scores, leading)
+        self._shown = reason is None
+        label = NOT_SURE if reason else LABELS[leading]
+        return replace(
+            estimate, raw=raw, scores=scores, label=label, confidence=scores[leading], reason=reason
+        )
+
+    def _lead(self, scores: Scores) -> int:
+        """The label that leads, with hysteresis: a rival needs a clear lead."""
+        best = max(range(len(scores)), key=scores.__getitem__)
+        if self._leading is None or scores[best] - scores[self._leading] >= self.settings.margin:
+            self._leading = best
+        return self._leading
+
+    def _why_unsure(self, estimate: Estimate, scores: Scores, leading: int) -> Reason | None:
+        """None when the label can be said."""
+        s = self.settings
+        if is_little(estimate, s):
+            return Reason.LITTLE_EVIDENCE
+        opinions = [one for one in (estimate.face, estimate.voice) if one is not None]
+        needed = s.thresholds.get(estimate.subset, s.threshold)
+        if len(opinions) == 1:
+            needed += (1.0 - min(max(opinions[0].quality, 0.0), 1.0)) * s.poor_quality_price
+        disagree = self._disagree(estimate.face, estimate.voice)
+        said = estimate.words
+        if said is not None and said.weight >= s.heard_words:
+            without = replace(estimate, words=None).joint(self._joint)
+            disagree = (
+                disagree or sum(map(min, without, said.joined(without))) < 1.0 - s.words_apart * said.weight
+            )
+        if disagree:
+            needed += s.disagreement_price
+        lead = scores[leading] - max(score for k, score in enumerate(scores) if k != leading)
+        # A label that hysteresis holds may lie behind by less than the margin; that is no reason to drop it.
+        wanted = -s.margin if self._shown else s.close
+        if scores[leading] >= needed - (s.slack if self._shown else 0.0) and lead >= wanted:
+            return None
+        known = set(Reason)
+        for opinion in opinions:
+            if opinion.weakness in known:
+                return Reason(opinion.weakness)
+        if estimate.circumstances.two_voices:
+            return Reason.TWO_VOICES
+        return Reason.DISAGREEMENT if disagree else Reason.TOO_CLOSE
+
+    def _disagree(self, face: Opinion | None, voice: Opinion | None) -> bool:
+        if face is None or voice is None:
+            return False
+        both = (one.scores(self._alone.get(name, 1.0)) for name, one in (("face", face), ("voice", voice)))
+        return bool(sum(map(min, *both)) < self.settings.overlap)
+
+
+def _why_nothing(estimate: Estimate) -> Reason:
+    if estimate.circumstances.network_failed:
+        return Reason.NETWORK_FAILED
+    if estimate.circumstances.voice == "nobody in view":
+        return Reason.VOICE_OF_NOBODY
+    if estimate.circumstances.voice == "nobody speaks":
+        return Reason.NO_SPEECH
+    return Reason.NOTHING
+
+
+def checked(scores: Scores) -> Scores:
+    """The same distribution, summing to one exactly; ValueError names the entry that makes no sense."""
+    if len(scores) != len(LABELS):
+        raise ValueError(f"a distribution has {len(LABELS)} entries, got {len(scores)}")
+    for label, score in zip(LABELS, scores, strict=True):
+        if not 0.0 <= score <= 1.0 + 1e-6:
+            raise ValueError(f"the score of '{label}' is {score}; it must be a probability from 0 to 1")
+    total = math.fsum(scores)
+    if abs(total - 1.0) > 1e-3:
+        raise ValueError(
+            f"the scores sum to {total:.6f} instead of 1: {dict(zip(LABELS, scores, strict=True))}"
+        )
+    return tuple(score / total for score in scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """One for a whole run."""
+
+    readings: Mapping[str, float] = field(default_factory=dict)
+    """Temperature of what 'face' and 'voice' say each on their own."""
+    fused: Mapping[str, float] = field(default_factory=dict)
+    """Temperature of a fused answer, by the evidence it rests on: 'face', 'voice', 'face+voice'."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """By the same names."""
+    picture_threshold: float | None = None
+    """For a single picture, which is never fused."""
+    caveat: str | None = None
+    """What must be said as long as not everything that is judged was calibrated."""
+    watch: Callable[[Estimate], None] | None = None
+    """Is shown every estimate that was labelled; calibration keeps them."""
+
+    def of_reading(self, modality: str) -> float:
+        """The temperature of one modality on its own."""
+        return self.readings.get(modality, 1.0)
+
+    def labeller(self) -> Labeller:
+        """What says what one person shows, from now on."""
+        settings = LabelSettings(thresholds=self.thresholds)
+        return Labeller(settings, joint=self.fused, alone=self.readings)

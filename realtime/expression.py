@@ -1,20 +1,30 @@
-"""What a face shows, or a voice, at this moment: evidence since the last change.
+"""What a face shows, or a voice, at this moment: evidence since the last change, judged by this face at rest.
 
-Evidence is summed up for as long as it tells of one expression, and from anew when it tells of another. When
-the present expression began is not known, so every look begins a hypothesis "it began here"; a hidden Markov
-model over (beginning, label) weighs them. What is shown is the mean of the evidence since the beginning,
-averaged over the hypotheses: steady while nothing changes, because it rests on all of it, and quick when
-something does, because hypotheses that hold older looks lose their weight within a few new ones.
+Evidence is summed up for as long as it tells of one expression, and from anew when it tells of another.
+When the present expression began is not known, so every look begins a hypothesis "it began here"; a hidden
+Markov model over (beginning, label) weighs them. What is shown is the mean of the evidence since the
+beginning, averaged over the hypotheses: steady while nothing changes, and quick when something does,
+because hypotheses that hold older looks lose their weight within a few new ones. Looks of one face are not
+independent. For noise that is forgotten at a rate of 1/correlation, a look that comes `dt` after the last
+one tells tanh(dt / 2 correlation) of what an independent one would: sixty looks a second prove no more than
+twenty. Why these numbers: docs/decisions/0021-the-present-expression.md.
 
-Looks of one face are not independent. For noise that is forgotten at a rate of 1/correlation, a look that
-comes `dt` after the last one tells tanh(dt / 2 correlation) of what an independent one would: sixty looks a
-second prove no more than twenty. Why these numbers: docs/decisions/0021-the-present-expression.md.
+The pool is the long trunk, which forgets slowly. The weight of item i is exp(score_i), halved every
+`half_life` that it is older than the newest; a factor common to all items cancels, so the running form (a
+maximum and two sums) *is* the batch form.
+
+A network that knows no face by name calls small smiles neutral, though on one and the same face every smile
+scores higher than rest. So the log-odds of every label against neutral are averaged over the looks at which
+the face is believed to be neutral, and what is odd about this face is taken out of its logits. An
+expression that lasts is never taken for rest, and a face that was never seen neutral is judged like
+everybody's.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +32,158 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.pooling import Evidence, Forgetting, Pooled
-from liveaffect.realtime.resting import Rest
+
+_LN2 = float(np.log(2.0))
+LONG_HALF_LIFE_NS = 8 * SECOND
+_SILENT = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What a network said about one crop or one piece of sound."""
+
+    captured_ns: int
+    vector: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    score: float
+    """Logarithm of its weight before forgetting."""
+    share: float = 1.0
+    """How much of it can be trusted, 0..1; what is half hidden proves less, whatever its weight."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """Evidence summed up at one time scale."""
+
+    vector: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+def weighted_score(score: float, share: float) -> float:
+    """The score of evidence of which only a share counts: quality of a crop, speech in a piece of sound."""
+    return score + float(np.log(max(share, _SILENT)))
+
+
+def pool(items: Sequence[Evidence], half_life_ns: int | None) -> Pooled:
+    """The batch form: all items at once. The running form below gives the same result.
+
+    Raises ValueError without items, because an average of nothing is not zero.
+    """
+    if not items:
+        raise ValueError("there is no evidence to pool")
+    heights = np.array([_height(item, half_life_ns) for item in items])
+    weights = np.exp(heights - heights.max())
+    weights /= weights.sum()
+    return Pooled(
+        vector=(weights @ np.stack([item.vector for item in items])).astype(np.float32),
+        logits=(weights @ np.stack([item.logits for item in items])).astype(np.float32),
+    )
+
+
+def _height(item: Evidence, half_life_ns: int | None) -> float:
+    """Score plus the logarithm of forgetting, counted from time zero; only differences matter."""
+    return item.score if half_life_ns is None else item.score + _LN2 * item.captured_ns / half_life_ns
+
+
+class Forgetting:
+    """All evidence so far, each item worth half as much every `half_life_ns`; three numbers of state."""
+
+    def __init__(self, half_life_ns: int = LONG_HALF_LIFE_NS) -> None:
+        self._half_life_ns = half_life_ns
+        self._highest = -np.inf
+        self._weight = 0.0
+        self._vector: NDArray[np.float64] | None = None
+        self._logits: NDArray[np.float64] | None = None
+
+    def add(self, item: Evidence) -> None:
+        """Take in one item; costs the same however long the run."""
+        height = _height(item, self._half_life_ns)
+        if self._vector is None or self._logits is None:
+            self._vector = np.zeros(len(item.vector))
+            self._logits = np.zeros(len(item.logits))
+        if height > self._highest:
+            shrink = float(np.exp(self._highest - height))
+            self._weight *= shrink
+            self._vector *= shrink
+            self._logits *= shrink
+            self._highest = height
+        weight = float(np.exp(height - self._highest))
+        self._weight += weight
+        self._vector += weight * item.vector
+        self._logits += weight * item.logits
+
+    def read(self) -> Pooled | None:
+        """The pooled past; None before the first item."""
+        if self._vector is None or self._logits is None:
+            return None
+        return Pooled(
+            vector=(self._vector / self._weight).astype(np.float32),
+            logits=(self._logits / self._weight).astype(np.float32),
+        )
+
+
+NEUTRAL = LABELS.index("neutral")
+USUAL = 2.5
+"""So many nats every label stands below neutral on a face at rest, once what is odd about it is taken out."""
+MOST_LOWERED = 2.0
+MOST_RAISED: dict[str, float] = {"happy": 6.0}
+"""Small smiles are missed for want of this. Of no other label it was measured that raising helps."""
+DOUBT_S = 0.5
+"""Rest of this length is trusted by half."""
+MEMORY_S = 60.0
+"""Later looks are averaged over this time: light and posture change, faces hardly."""
+SURE = 0.6
+"""From this probability of neutral on a look teaches."""
+ANYBODY, FULL = -5.5, 5.5
+"""Log-odds against neutral of an expression on a face at rest that nobody knows yet, and when fully shown."""
+
+_LOWERED = np.full(len(LABELS), MOST_LOWERED)
+_RAISED = np.array([MOST_RAISED.get(label, 0.0) for label in LABELS])
+
+
+class Rest:
+    """Of one face. Dies with the track; one caller."""
+
+    def __init__(self, temperature: float) -> None:
+        """`temperature` makes log-odds out of logits."""
+        self._temperature = temperature
+        self._odds = np.full(len(LABELS), ANYBODY)
+        self._shift = np.zeros(len(LABELS))
+        """Added to log-odds: what is odd about this face, with the other sign."""
+        self.seen_s = 0.0
+        """How long the face was seen at rest."""
+
+    @property
+    def trust(self) -> float:
+        """How far what was learnt is believed, 0 to 1."""
+        return self.seen_s / (self.seen_s + DOUBT_S)
+
+    def taken_out(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits without what is odd about this face."""
+        return np.asarray(logits + self._temperature * self._shift, np.float32)
+
+    def learn(self, item: Evidence, covers_s: float, believed: Pooled) -> None:
+        """Take in one look as the network judged it; `believed` says whether the face rests."""
+        against = (believed.logits - believed.logits[NEUTRAL]).astype(np.float64) / self._temperature
+        weight = covers_s * item.share
+        if SURE * float(np.exp(against).sum()) > 1.0 or weight <= 0.0:
+            return
+        self.seen_s += weight
+        odds = (item.logits - item.logits[NEUTRAL]) / self._temperature
+        self._odds += min(1.0, weight / min(self.seen_s, MEMORY_S)) * (odds - self._odds)
+        wanted = -USUAL - self._odds
+        self._shift = self.trust * np.minimum(np.maximum(wanted, -_LOWERED), _RAISED)
+        self._shift[NEUTRAL] = 0.0
+
+    def strength(self, believed: Pooled) -> tuple[float, ...]:
+        """How far the face has come from rest to a full expression of every label, 0 to 1; 0 for neutral."""
+        raised = (believed.logits - believed.logits[NEUTRAL]).astype(np.float64) / self._temperature
+        # Of this face as the network sees it, without what was taken out.
+        rest = self.trust * self._odds + (1.0 - self.trust) * ANYBODY
+        way = np.clip((raised - self._shift - rest) / (FULL - rest), 0.0, 1.0)
+        way[NEUTRAL] = 0.0
+        return tuple(way.tolist())
+
 
 FIRST_SHARE = 1 / 3
 """How much of an independent look the first one of a face is."""

@@ -40,8 +40,7 @@ def camera_feed(
     name: str, clock: Clock, *, size: tuple[int, int] = (640, 480), fps: float = 30.0, later_ns: int = 0
 ) -> Feed:
     """A camera by index, name or device, a URL, the screen, or a file (`later_ns` as in `Restamped`)."""
-    from liveaffect.realtime.camera import Camera
-    from liveaffect.realtime.capture.grabber import CaptureFormat
+    from liveaffect.realtime.camera import Camera, CaptureFormat
 
     if names_a_screen(name):
 
@@ -65,7 +64,7 @@ def camera_feed(
 def stream_feed(name: str, url: str, clock: Clock, *, size: tuple[int, int], decoder: str) -> Feed:
     """A network camera under a name of its own, which is all that anybody sees of it."""
     from liveaffect.realtime.camera import Camera
-    from liveaffect.realtime.capture.stream import StreamCapture
+    from liveaffect.realtime.stream import StreamCapture
 
     def make() -> Source:
         return Camera(
@@ -80,8 +79,8 @@ def stream_feed(name: str, url: str, clock: Clock, *, size: tuple[int, int], dec
 
 def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
     """A microphone by index or name, its stamps set right; what is played; or a sound file as if live."""
-    from liveaffect.realtime.capture.played_sound import OUTPUT, LoudspeakerSound
     from liveaffect.realtime.microphone import Microphone
+    from liveaffect.realtime.sound_device import OUTPUT, LoudspeakerSound
 
     if names_a_file(name):
         return file_feed(Path(name), clock, later_ns)

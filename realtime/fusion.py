@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.protocol import FUSION_INPUTS, Tensors
 from liveaffect.engines.recipe import SUBSETS
-from liveaffect.realtime import freshness
+from liveaffect.realtime import cue
 from liveaffect.realtime.estimate import Estimate, SpokenEvidence, SpokenOpinion, softmax
 
 WORDS_SAY = 0.3
@@ -75,7 +75,7 @@ def spoken_opinion(heard: SpokenEvidence | None, now_ns: int) -> SpokenOpinion |
     if heard is None:
         return None
     scores = softmax(heard.logits)
-    age = freshness.WORDS.share(freshness.age_ns(now_ns, heard.captured_ns))
+    age = cue.WORDS.share(cue.age_ns(now_ns, heard.captured_ns))
     return SpokenOpinion(scores, WORDS_SAY * age * max(0.0, max(scores[1:]) - scores[0]))
 
 

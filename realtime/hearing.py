@@ -13,8 +13,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, Clock
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.utterance import Utterance
 from liveaffect.realtime.words import WordsAnalyzer, WordTools
 
@@ -108,7 +108,8 @@ class SpeechHearing:
         """The thread's life. An error ends the words and nothing else."""
         _be_polite()
         try:
-            self.load()
+            if not self._stop.is_set():
+                self.load()
             while not self._stop.is_set():
                 if not self.step():
                     clock.wait_until(clock.now_ns() + _TURN_NS, self._stop)

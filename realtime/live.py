@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 
-from liveaffect.realtime.analysis import Analysis
+from liveaffect.realtime.analysis import Analysis, Watchdog
 from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SourceNotFound
@@ -25,7 +25,6 @@ from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStat
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
-from liveaffect.realtime.watchdog import Watchdog
 from liveaffect.realtime.wiring import Rings, Watcher, Wiring
 
 _IDLE_S = 0.05

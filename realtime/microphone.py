@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.portaudio import FormatRefused, SoundSystem, Stream
-from liveaffect.realtime.capture.resample import LOUDEST, Resampler
-from liveaffect.realtime.capture.sound_time import SoundTime
 from liveaffect.realtime.clock import SECOND, Clock
+from liveaffect.realtime.decode import LOUDEST, Resampler
 from liveaffect.realtime.devices import Device, by_name, devices_in_words, in_time
 from liveaffect.realtime.errors import SourceError, SourceLost, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.sound_device import FormatRefused, SoundSystem, SoundTime, Stream
 
 _HELD = 256
 """Blocks held between callback and reader, about ten seconds; more is lost and counted."""
@@ -83,7 +82,7 @@ class Microphone:
             return
 
         def start() -> Stream:
-            from liveaffect.realtime.capture.portaudio import PortAudio
+            from liveaffect.realtime.sound_device import PortAudio
 
             return self._start(PortAudio())
 

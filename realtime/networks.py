@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.protocol import Engine, EngineError, Pending, Staging, Tensors
 from liveaffect.engines.recipe import Statistics
-from liveaffect.realtime.confidence import Confidence
+from liveaffect.realtime.estimate import Confidence
 
 GIVE_UP_AFTER = 3
 """Failures in a row after which an engine is not called again."""

@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime import freshness
 from liveaffect.realtime.clock import MS
-from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.cue import FACE, VOICE, Cue, Lifetime
 from liveaffect.realtime.drawing.canvas import FULL, Colour, Sprite, label_colour, paste
-from liveaffect.realtime.drawing.captions import caption_panel
 from liveaffect.realtime.drawing.panels import (
     Measures,
     PanelText,
     ReadingLine,
+    caption_panel,
     face_panel,
     face_sizes,
     readings_panel,
@@ -46,7 +45,6 @@ from liveaffect.realtime.drawing.signs import (
     timeline,
 )
 from liveaffect.realtime.drawing.view import Health, Mark, View
-from liveaffect.realtime.freshness import Lifetime
 
 __all__ = ["Health", "Mark", "OverlayLayout", "PanelPlace", "View", "draw", "lay_out", "paint"]
 
@@ -152,7 +150,7 @@ def _box(mark: Mark, view: View) -> Rect:
 
 
 def _opacities(mark: Mark) -> tuple[int, int]:
-    return opacity(mark.face_age_ms, freshness.FACE), opacity(mark.voice_age_ms, freshness.VOICE)
+    return opacity(mark.face_age_ms, FACE), opacity(mark.voice_age_ms, VOICE)
 
 
 def _panel_text(mark: Mark) -> PanelText | None:

@@ -13,18 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics
-from liveaffect.realtime import expression, freshness
-from liveaffect.realtime.clarity import CLEAR, Clarity, evidence_share
+from liveaffect.realtime import cue, expression
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.crop import Quality
 from liveaffect.realtime.cue import Cue, age_ms
-from liveaffect.realtime.estimate import Circumstances, Estimate, Opinion, SpokenOpinion
-from liveaffect.realtime.expression import Memory
+from liveaffect.realtime.estimate import Circumstances, Confidence, Estimate, Labeller, Opinion, SpokenOpinion
+from liveaffect.realtime.expression import Evidence, Memory, Pooled, Rest
 from liveaffect.realtime.frame import Box, Face, Sighting
-from liveaffect.realtime.labelling import Labeller
-from liveaffect.realtime.pooling import Evidence, Pooled
-from liveaffect.realtime.resting import Rest
+from liveaffect.realtime.signs import CLEAR, Clarity, evidence_share
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 
 _ALL_FOUND_NS = 500 * MS
@@ -92,10 +88,10 @@ class Person:
         """What is known at `now_ns`: all evidence that has not expired."""
         quality = self.quality or Quality(1.0, None)
         face = voice = strength = None
-        if (seen := _held(self.face, now_ns, freshness.FACE)) is not None:
+        if (seen := _held(self.face, now_ns, cue.FACE)) is not None:
             face = Opinion(*seen, quality.score, quality.weakness, quality.score)
             strength = None if self.face.rest is None else self.face.rest.strength(face.short)
-        if (heard := _held(self.voice, now_ns, freshness.VOICE)) is not None:
+        if (heard := _held(self.voice, now_ns, cue.VOICE)) is not None:
             say = self.clarity.score * evidence_share(self.voice.evidence_ns / SECOND)
             voice = Opinion(*heard, self.clarity.score, self.clarity.weakness, say)
         return Estimate(
@@ -155,12 +151,12 @@ def _shifted(item: Evidence, shift: NDArray[np.float32] | None) -> Evidence:
     return item if shift is None else replace(item, logits=item.logits + shift)
 
 
-def _held(memory: Memory, now_ns: int, lifetime: freshness.Lifetime) -> tuple[int, Pooled, Pooled] | None:
+def _held(memory: Memory, now_ns: int, lifetime: cue.Lifetime) -> tuple[int, Pooled, Pooled] | None:
     """When the newest evidence was captured and what it comes to, short and long, until it expires."""
     pooled = memory.read()
     if pooled is None or memory.newest_ns is None:
         return None
-    if not lifetime.holds(freshness.age_ns(now_ns, memory.newest_ns)):
+    if not lifetime.holds(cue.age_ns(now_ns, memory.newest_ns)):
         return None
     return memory.newest_ns, *pooled
 

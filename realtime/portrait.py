@@ -1,13 +1,19 @@
 """Portraits that move as if filmed by hand, with known truth: a camera for demos, tests and benchmarks.
 
-Every picture carries its number and time in its pixels (`stamp`), and `truth` says where each portrait
-was put, so a far end can be compared with what really went in. Same seed, same pictures.
+`truth` says where each portrait was put, and every picture carries its number and time in its own pixels,
+so a far end can be compared with what really went in. Same seed, same pictures.
+
+The stamp is a strip of black and white cells: 32 bits of number, 64 bits of nanoseconds, 16 bits of
+checksum. It lies along the upper edge, in the margin that the overlay leaves free; a picture too narrow for
+that has it in four rows in the upper left corner. Cells are large enough to survive video compression, so
+latency can be measured through a file, a virtual camera or a browser.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +21,53 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.realtime.capture.stamp import STAMP_SIZE, write_stamp
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import EndOfStream, SourceError
 from liveaffect.realtime.frame import VideoFrame
+
+CELL_PX = 4
+_BITS = 112
+_ROWS_IF_NARROW = 4
+STAMP_SIZE = (_BITS // _ROWS_IF_NARROW * CELL_PX, _ROWS_IF_NARROW * CELL_PX)
+"""Width and height in pixels of the smallest picture that takes a strip."""
+
+
+def write_stamp(image: NDArray[np.uint8], seq: int, captured_ns: int) -> None:
+    """Draw the strip into `image`. Raises ValueError if it does not fit."""
+    rows, columns = _stamp_cells(image)
+    strip = image[: rows * CELL_PX, : columns * CELL_PX]
+    if strip.shape[:2] != (rows * CELL_PX, columns * CELL_PX):
+        raise ValueError(f"a stamp needs {STAMP_SIZE} pixels, the picture has {image.shape[1::-1]}")
+    payload = seq.to_bytes(4, "big") + captured_ns.to_bytes(8, "big")
+    bits = np.unpackbits(np.frombuffer(payload + _checksum(payload), np.uint8)).reshape(rows, columns)
+    strip[:] = np.kron(bits, np.full((CELL_PX, CELL_PX), 255, np.uint8))[:, :, None]
+
+
+def read_stamp(image: NDArray[np.uint8]) -> tuple[int, int] | None:
+    """Number and time that were written into this picture; None if it carries no readable stamp."""
+    rows, columns = _stamp_cells(image)
+    strip = image[: rows * CELL_PX, : columns * CELL_PX]
+    if strip.shape[:2] != (rows * CELL_PX, columns * CELL_PX):
+        return None
+    cells = strip.reshape(rows, CELL_PX, columns, CELL_PX, -1)[:, 1:-1, :, 1:-1]
+    bits = cells.mean(axis=(1, 3, 4)) > 127
+    data = np.packbits(bits.reshape(-1)).tobytes()
+    payload, check = data[:12], data[12:]
+    if check != _checksum(payload):
+        return None
+    return int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:], "big")
+
+
+def _stamp_cells(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Rows and columns of the strip in a picture of this width."""
+    rows = 1 if image.shape[1] >= _BITS * CELL_PX else _ROWS_IF_NARROW
+    return rows, _BITS // rows
+
+
+def _checksum(payload: bytes) -> bytes:
+    # Inverted, because an all-black corner must not read as picture 0 at time 0.
+    return (~zlib.crc32(payload) & 0xFFFF).to_bytes(2, "big")
+
 
 _SHARE = 0.8
 """Of its part of the canvas, how much a portrait takes at most."""

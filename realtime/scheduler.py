@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from liveaffect.realtime import freshness
 from liveaffect.realtime.attribution import mouth_motion
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import Quality, quality
-from liveaffect.realtime.cue import Caption, Cue
+from liveaffect.realtime.cue import FACE, VOICE, Caption, Cue, age_ns
 from liveaffect.realtime.estimate import Circumstances, SpokenOpinion
+from liveaffect.realtime.expression import Evidence, weighted_score
 from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.fusion import fuse, spoken_opinion
 from liveaffect.realtime.hearing import SpeechHearing
@@ -32,7 +32,6 @@ from liveaffect.realtime.load_shedder import (
 )
 from liveaffect.realtime.networks import Networks, Row
 from liveaffect.realtime.people import Moment, Person, Profile, ProfileOwner, make_cue
-from liveaffect.realtime.pooling import Evidence, weighted_score
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.spoken import SpokenWords
 from liveaffect.realtime.voice_analyzer import NOBODY, OwnedEvidence, SoundPiece, VoiceAnalyzer
@@ -200,7 +199,7 @@ class Scheduler:
     def _too_old(self, age_ns: int) -> bool:
         """Whether a server's answer would come when it counts for nothing any more."""
         within_ns = round(self._networks.faces_within_s * SECOND)
-        return within_ns > 0 and age_ns + within_ns >= freshness.FACE.expires_ns
+        return within_ns > 0 and age_ns + within_ns >= FACE.expires_ns
 
     def _take(self, sighting: Sighting) -> list[_Look]:
         """One sighting: who ended, whose mouth moved, and which faces the network should see."""
@@ -333,7 +332,7 @@ class Scheduler:
     def _voices_of_nobody(self, now_ns: int) -> list[Person]:
         """Voices without a face that were heard lately; the others are forgotten."""
         for source, person in list(self._nobody.items()):
-            if not freshness.VOICE.holds(freshness.age_ns(now_ns, person.voice.newest_ns)):
+            if not VOICE.holds(age_ns(now_ns, person.voice.newest_ns)):
                 del self._nobody[source]
         return list(self._nobody.values())
 
@@ -383,7 +382,7 @@ class Scheduler:
 
 
 def _in_view(person: Person, now_ns: int) -> bool:
-    return now_ns >= person.seen_ns and freshness.FACE.holds(now_ns - person.seen_ns)
+    return now_ns >= person.seen_ns and FACE.holds(now_ns - person.seen_ns)
 
 
 def _to_nobody(_: tuple[Cue, ...]) -> None:

@@ -70,21 +70,11 @@ class SourceState:
     """The same by cause."""
 
 
-class Restamped:
-    """Another source, its sound stamped `later_ns` earlier: by so much it came too late.
+class _Another:
+    """What `Restamped` and `Renamed` hand on as it is."""
 
-    The one place where a measured offset between sound and picture takes effect: behind it, attribution, ages
-    and recorded files all see one time. Only stamps move; nothing is held back or cut.
-    """
-
-    def __init__(self, source: Source, later_ns: int) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._later_ns = later_ns
-
-    @property
-    def name(self) -> str:
-        """The name of the source."""
-        return self._source.name
 
     @property
     def losses(self) -> Mapping[str, int]:
@@ -94,6 +84,27 @@ class Restamped:
     def open(self) -> None:
         """Open the source."""
         self._source.open()
+
+    def close(self) -> None:
+        """Close the source. Safe to call twice."""
+        self._source.close()
+
+
+class Restamped(_Another):
+    """Another source, its sound stamped `later_ns` earlier: by so much it came too late.
+
+    The one place where a measured offset between sound and picture takes effect: behind it, attribution, ages
+    and recorded files all see one time. Only stamps move; nothing is held back or cut.
+    """
+
+    def __init__(self, source: Source, later_ns: int) -> None:
+        super().__init__(source)
+        self._later_ns = later_ns
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return self._source.name
 
     def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
         """The next item; pictures as they are."""
@@ -102,32 +113,15 @@ class Restamped:
             return item
         return replace(item, captured_ns=item.captured_ns - self._later_ns)
 
-    def close(self) -> None:
-        """Close the source. Safe to call twice."""
-        self._source.close()
 
-
-class Renamed:
+class Renamed(_Another):
     """Another source under a name of its own, where two would have the same."""
 
     def __init__(self, source: Source, name: str) -> None:
-        self._source = source
+        super().__init__(source)
         self.name = name
-
-    @property
-    def losses(self) -> Mapping[str, int]:
-        """What the source left out, by cause."""
-        return self._source.losses if isinstance(self._source, CountsLosses) else {}
-
-    def open(self) -> None:
-        """Open the source."""
-        self._source.open()
 
     def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
         """The next item, under the other name."""
         item = self._source.read(timeout_s)
         return None if item is None else replace(item, source=self.name)
-
-    def close(self) -> None:
-        """Close the source. Safe to call twice."""
-        self._source.close()

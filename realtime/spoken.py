@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from liveaffect.realtime import freshness
+from liveaffect.realtime import cue
 from liveaffect.realtime.attribution import Voice
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Caption
@@ -88,7 +88,7 @@ class SpokenWords:
     def evidence(self, track: int | None, now_ns: int) -> SpokenEvidence | None:
         """What that person's last believed words tell, as long as it counts."""
         words = self._last_words(track)
-        if not words or not freshness.WORDS.holds(freshness.age_ns(now_ns, words[-1].end_ns)):
+        if not words or not cue.WORDS.holds(cue.age_ns(now_ns, words[-1].end_ns)):
             return None
         text = self._text(words)
         before = self._judged.get(track)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics, Statistics
 from liveaffect.realtime.attribution import Attribution, SpeechEnergy, Voice
-from liveaffect.realtime.audio_ring import AudioRing, Stretch
-from liveaffect.realtime.clarity import ClarityMeter
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.pooling import Evidence, weighted_score
+from liveaffect.realtime.expression import Evidence, weighted_score
+from liveaffect.realtime.ring import AudioRing, Stretch
+from liveaffect.realtime.signs import ClarityMeter
 from liveaffect.realtime.window import PieceGrid
 
 MOST_PIECES = 2

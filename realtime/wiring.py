@@ -20,18 +20,16 @@ from liveaffect.engines.load import load, manifest_path, recipe_numbers
 from liveaffect.engines.manifest import KINDS, RecipeNumbers
 from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import SAMPLE_RATE, SUBSETS
-from liveaffect.realtime.audio_ring import AudioRing
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import FaceFinder
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import FaceFinder, make_finder
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
 from liveaffect.realtime.health import HealthBook
 from liveaffect.realtime.hearing import SpeechHearing
 from liveaffect.realtime.networks import LighterVoice, Networks
 from liveaffect.realtime.people import Profile
-from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.scheduler import Scheduler
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 from liveaffect.realtime.window import PIECES, PieceGrid

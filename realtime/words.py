@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from liveaffect.engines.protocol import SPEECH_CHUNK as CHUNK
 from liveaffect.engines.protocol import Activity, SpeechReader, TimedWord
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.utterance import Agreement, Utterance, Word, plausible
 
 SPEECH, SILENCE = 0.5, 0.35

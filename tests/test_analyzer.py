@@ -22,8 +22,8 @@ from liveaffect.realtime.faces.blazeface import Found
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.replay import Item, MediaFile
 from liveaffect.realtime.speech import tone_voice
-from liveaffect.realtime.testing.small_media import write_media
-from liveaffect.realtime.testing.stepped import constant_networks
+from liveaffect.realtime.testing.media import write_media
+from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.wiring import Tools
 
 SCRIPTED = Settings(engine="scripted")

@@ -20,8 +20,8 @@ from liveaffect.cli import main
 from liveaffect.realtime.errors import RealtimeError, SettingsError, SinkError, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.replay import load_picture
-from liveaffect.realtime.sinks.jsonl import line
-from liveaffect.realtime.testing.small_media import FPS, SECONDS, write_media
+from liveaffect.realtime.sinks.cue_files import line
+from liveaffect.realtime.testing.media import FILM_FPS, FILM_SECONDS, write_media
 
 SCRIPTED = liveaffect.Settings(engine="scripted")
 LOOK_ROUND = """
@@ -156,10 +156,10 @@ def test_a_file_is_read_no_further_than_its_cues_are_asked_for(media: Path) -> N
     assert sink.pictures == 0
     first = next(cues)
     assert first.t < 0.5
-    assert sink.pictures < FPS * SECONDS / 2
+    assert sink.pictures < FILM_FPS * FILM_SECONDS / 2
     rest = list(cues)
-    assert (sink.pictures, sink.cues, sink.closed) == (FPS * SECONDS, 1 + len(rest), True)
-    assert sink.samples == pytest.approx(16_000 * SECONDS, abs=2_000)
+    assert (sink.pictures, sink.cues, sink.closed) == (FILM_FPS * FILM_SECONDS, 1 + len(rest), True)
+    assert sink.samples == pytest.approx(16_000 * FILM_SECONDS, abs=2_000)
     assert list(cues) == []
 
 
@@ -214,7 +214,7 @@ def test_a_live_film_gives_cues_to_its_end(media: Path) -> None:
         found = list(cues)
     assert {cue.source for cue in found} == {"file:talk.mp4"}
     assert all(cue.epoch_ns for cue in found)
-    assert found[-1].t - found[0].t > SECONDS / 2
+    assert found[-1].t - found[0].t > FILM_SECONDS / 2
 
 
 def test_what_is_not_there_is_said_at_once(media: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from liveaffect import analyzer, api
-from liveaffect.realtime.testing.small_media import write_media
+from liveaffect.realtime.testing.media import write_media
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^<!-- run in CI from the wheel -->\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

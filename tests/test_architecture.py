@@ -16,16 +16,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("engines", "realtime", "calibration", "liveaffect")
 """Each may import itself and those to its left."""
 
-VOCABULARY = ("endings", "clock", "errors", "frame", "freshness", "cue")
+VOCABULARY = ("endings", "clock", "errors", "frame", "cue")
 """Each may import those to its left, and of `engines` only the labels and `recipe`."""
 
 GROUPS = {
     "vocabulary": set(VOCABULARY),
-    "rings": {"ring", "audio_ring"},
+    "rings": {"ring"},
     "planning": {"window"},
     "seeing": {"faces", "search", "track", "crop", "face_analyzer"},
-    "listening": {"signs", "attribution", "clarity"},
-    "evidence": {"pooling", "resting", "expression", "estimate", "fusion", "labelling", "confidence"},
+    "listening": {"signs", "attribution"},
+    "evidence": {"expression", "estimate", "fusion"},
     "judging": {
         "scheduler",
         "voice_analyzer",
@@ -41,12 +41,13 @@ GROUPS = {
     "sources": {
         "source",
         "devices",
-        "capture",
+        "decode",
+        "sound_device",
         "camera",
+        "stream",
         "microphone",
         "shared_screen",
         "replay",
-        "picture",
         "portrait",
         "drawn_head",
         "speech",
@@ -56,7 +57,6 @@ GROUPS = {
     "running": {
         "live",
         "analysis",
-        "watchdog",
         "lockstep",
         "supervisor",
         "feeds",
@@ -92,7 +92,6 @@ OF_ENGINES = {
     "engines.recipe",
     "engines.protocol",
     "engines.user_folders",
-    "engines.figures",
 }
 """All that a station may know of engines; what wires a run knows how to load them."""
 

@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveaffect.calibration.av_measurement import Watching, measure_offset, offset_in_words
-from liveaffect.calibration.av_offset import Offset, OffsetRefused, by_claps, by_mouth, clap_onsets, contacts
+from liveaffect.calibration.av_offset import (
+    Offset,
+    OffsetRefused,
+    Watching,
+    by_claps,
+    by_mouth,
+    clap_onsets,
+    contacts,
+    measure_offset,
+    offset_in_words,
+)
 from liveaffect.cli import main
 from liveaffect.commands.calibrate import opened
 from liveaffect.engines.recipe import SAMPLE_RATE
@@ -27,9 +36,9 @@ from liveaffect.realtime.device_pairs import (
 )
 from liveaffect.realtime.devices import Device
 from liveaffect.realtime.errors import CalibrationRefused, MissingFile
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.replay import MediaFile
-from liveaffect.realtime.testing.talkers import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
+from liveaffect.realtime.testing.people import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
 from liveaffect.settings import Settings, resolve
 
 CLAPS_S = [0.9, 1.87, 3.11, 3.98, 5.04, 6.33]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from liveaffect import cli
-from liveaffect.bench import measure, page, peers, runs, verdict
+from liveaffect.bench import measure, peers, runs
 from liveaffect.bench.measure import Row, measure_calls
 from liveaffect.engines import stopwatch
 
@@ -60,9 +60,9 @@ def test_a_slowdown_of_a_tenth_is_found_although_the_whole_machine_became_faster
     record_of: Callable[..., dict[str, Any]], seed: int
 ) -> None:
     before, after = record_of(seed, 500), record_of(100 + seed, 550, pace=0.6)
-    words = {one.name: one.word for one in verdict.judge_runs(before, after)}
+    words = {one.name: one.word for one in runs.judge_runs(before, after)}
     assert words == {"stage": "worse", "other": "same"}
-    assert {one.name: one.word for one in verdict.judge_runs(after, before)}["stage"] == "better"
+    assert {one.name: one.word for one in runs.judge_runs(after, before)}["stage"] == "better"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -70,7 +70,7 @@ def test_two_runs_of_one_commit_differ_in_nothing(
     record_of: Callable[..., dict[str, Any]], seed: int
 ) -> None:
     before, after = record_of(200 + seed, 500), record_of(300 + seed, 500, pace=1.7)
-    assert {one.word for one in verdict.judge_runs(before, after)} == {"same"}
+    assert {one.word for one in runs.judge_runs(before, after)} == {"same"}
 
 
 def test_what_came_went_or_was_measured_elsewhere_is_not_judged() -> None:
@@ -78,9 +78,9 @@ def test_what_came_went_or_was_measured_elsewhere_is_not_judged() -> None:
         row = Row(name, 1.0, relative=(1.0,) * 8)
         return {"machine": {"processor": processor}, "rows": [row.to_json()]}
 
-    assert [one.word for one in verdict.judge_runs(run("a"), run("b"))] == ["new", "gone"]
-    assert [one.word for one in verdict.judge_runs(run("a"), run("a", "two"))] == ["not judged"]
-    assert [one.line for one in verdict.judge_runs(run("a"), run("a"))] == ["a: +0.0% (noise 6.0%)  same"]
+    assert [one.word for one in runs.judge_runs(run("a"), run("b"))] == ["new", "gone"]
+    assert [one.word for one in runs.judge_runs(run("a"), run("a", "two"))] == ["not judged"]
+    assert [one.line for one in runs.judge_runs(run("a"), run("a"))] == ["a: +0.0% (noise 6.0%)  same"]
 
 
 def test_a_figure_whose_blocks_lie_apart_says_that_it_did_not_settle() -> None:
@@ -104,7 +104,7 @@ def test_a_run_is_a_table_a_record_and_a_page_that_needs_nothing_else(tmp_path: 
     assert re.fullmatch(r"a stage +0\.25 +ms +0\.4 +within", table[1])
     assert re.fullmatch(r"<another> +3\.5 +ms +3 +over +did not settle", table[2])
     assert re.fullmatch(r"not had +s +0\.35 +over +shown 0 of 2 times", table[3])
-    found = verdict.read_run(tmp_path)
+    found = runs.read_run(tmp_path)
     assert found["machine"]["processor"]
     assert found["machine"]["vnni"] in (True, False, None)
     assert [row["name"] for row in found["rows"]] == [row.name for row in ROWS]
@@ -115,13 +115,13 @@ def test_a_run_is_a_table_a_record_and_a_page_that_needs_nothing_else(tmp_path: 
 
 
 def test_plots_and_tables_hold_what_they_are_given() -> None:
-    assert page.as_text([]) == ""
-    assert page.as_text([{"a": 1, "b": "x"}, {"a": 22, "c": [1, 2]}]).splitlines() == [
+    assert runs.as_text([]) == ""
+    assert runs.as_text([{"a": 1, "b": "x"}, {"a": 22, "c": [1, 2]}]).splitlines() == [
         " a  b  c",
         " 1  x",
         "22     1, 2",
     ]
-    assert page.plot({"one": [(1, 2.0), (2, 3.0)]}, x="x", y="y", log=True).startswith("<img ")
+    assert runs.plot({"one": [(1, 2.0), (2, 3.0)]}, x="x", y="y", log=True).startswith("<img ")
 
 
 def test_compare_ends_with_1_only_if_something_got_worse(

@@ -25,16 +25,15 @@ from liveaffect.calibration.int8 import (
     table_of,
 )
 from liveaffect.calibration.int8_tables import Layer
+from liveaffect.calibration.reliability import UnfitSamples
 from liveaffect.calibration.samples import Exam, Samples
-from liveaffect.calibration.temperature import UnfitSamples
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
-from liveaffect.engines.build.quantize import prepare_network
-from liveaffect.engines.build.ranges import METHODS
+from liveaffect.engines import parity
+from liveaffect.engines.build.quantize import METHODS, prepare_network
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError, EngineInputError, EngineUnavailable, Tensors
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "results" / "int8"
 GENEROUS = Limits(points=100, flips=100)
@@ -47,11 +46,11 @@ def quiet(line: str) -> None:
 def questions(path: Path, count: int = 96) -> tuple[Samples, Exam]:
     """Made inputs; what fp32 answers is the truth."""
     found = manifests.read(path)
-    inputs = probe.inputs(found.kind, count, seed=9)
+    inputs = parity.inputs(found.kind, count, seed=9)
     engine = OnnxEngine(found, path.parent)
-    parts = probe.split(inputs, (32,))
+    parts = parity.split(inputs, (32,))
     truth = np.concatenate([engine.infer(part)["logits"] for part in parts]).argmax(axis=1)
-    batches = tuple(probe.split(probe.inputs(found.kind, 48), (16,)))
+    batches = tuple(parity.split(parity.inputs(found.kind, 48), (16,)))
     return Samples(batches, "0" * 64, ("made up",)), Exam(inputs, truth.astype(np.int64))
 
 
@@ -72,7 +71,7 @@ def with_outliers(path: Path, factor: float = 3000.0) -> str:
 
 @pytest.fixture(params=["face", "voice"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return tiny_networks.write_tiny(tmp_path, request.param)
+    return engines.write_tiny(tmp_path, request.param)
 
 
 def test_every_method_is_compared_and_the_least_divergence_wins(path: Path) -> None:
@@ -98,7 +97,7 @@ def test_the_same_inputs_give_the_same_file_and_manifest(path: Path) -> None:
 
 
 def test_a_layer_behind_an_outlier_is_found_and_goes_back_to_fp32(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "face")
+    path = engines.write_tiny(tmp_path, "face")
     samples, exam = questions(path)
     sound = calibrate_network(path, samples, exam, GENEROUS, quiet)
     name = with_outliers(path)
@@ -117,7 +116,7 @@ def test_a_layer_behind_an_outlier_is_found_and_goes_back_to_fp32(tmp_path: Path
 
 
 def test_layers_also_go_back_when_the_limits_cannot_be_kept_otherwise(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "face")
+    path = engines.write_tiny(tmp_path, "face")
     name = with_outliers(path)
     outcome = calibrate_network(path, *questions(path), Limits(harm_to_work=99, work=0.7), quiet)
     assert outcome.excluded == (name,)
@@ -125,7 +124,7 @@ def test_layers_also_go_back_when_the_limits_cannot_be_kept_otherwise(tmp_path: 
 
 
 def test_what_costs_too_much_is_refused_and_what_was_there_stays(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "face")
+    path = engines.write_tiny(tmp_path, "face")
     calibrate_network(path, *questions(path), GENEROUS, quiet)
     name = with_outliers(path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -167,14 +166,14 @@ def spoilt_shape(samples: Samples, exam: Exam) -> tuple[Samples, Exam]:
 
 
 def other_network(samples: Samples, exam: Exam) -> tuple[Samples, Exam]:
-    return Samples((probe.inputs("voice", 8),), samples.sha256, samples.conditions), exam
+    return Samples((parity.inputs("voice", 8),), samples.sha256, samples.conditions), exam
 
 
 @pytest.mark.parametrize("spoil", [spoilt_shape, other_network])
 def test_samples_of_another_network_are_refused_and_nothing_changes(
     tmp_path: Path, spoil: Callable[[Samples, Exam], tuple[Samples, Exam]]
 ) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "face")
+    path = engines.write_tiny(tmp_path, "face")
     before = path.read_bytes()
     with pytest.raises(EngineInputError, match="these are samples of another network"):
         calibrate_network(path, *spoil(*questions(path)), GENEROUS, quiet)
@@ -183,7 +182,7 @@ def test_samples_of_another_network_are_refused_and_nothing_changes(
 
 
 def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "voice")
+    path = engines.write_tiny(tmp_path, "voice")
     samples, exam = questions(path)
     samples.batches[1]["samples"][3, 7] = np.nan
     with pytest.raises(EngineInputError, match=r"batch 1 .* not finite in 'samples' \(items \[3\]\)"):
@@ -191,12 +190,12 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 
 
 def test_recordings_in_which_int8_hears_nothing_count_as_called_otherwise(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "face")
+    path = engines.write_tiny(tmp_path, "face")
     samples, exam = questions(path)
     wanted = np.concatenate(
         [
             OnnxEngine(manifests.read(path), tmp_path).infer(p)["logits"]
-            for p in probe.split(dict(exam.inputs), (32,))
+            for p in parity.split(dict(exam.inputs), (32,))
         ]
     )
 
@@ -252,7 +251,7 @@ def trained_on(data: Path, folder: Path) -> Path:
     from liveaffect.engines.training import corpora_faces
     from liveaffect.engines.training.corpora_faces import load_split
 
-    path = tiny_networks.write_tiny(folder, "face")
+    path = engines.write_tiny(folder, "face")
     sides = load_split(corpora_faces.find_faces(data), folder / "splits.json")
     training = {"corpora": list(sides.corpora), "splits": sides.digest}
     manifests.write(manifests.extended(manifests.read(path), training=training), path)
@@ -291,7 +290,7 @@ def test_the_command_refuses_what_was_trained_on_other_sides_or_not_at_all(tmp_p
     manifests.write(manifests.extended(manifests.read(path), training=training), path)
     with pytest.raises(EngineFileError, match="was trained on other sides of plain"):
         calibrate_int8(Int8Options(data, ("face",), path.parent), quiet)
-    tiny_networks.write_tiny(path.parent, "face")
+    engines.write_tiny(path.parent, "face")
     with pytest.raises(EngineFileError, match="was never trained"):
         calibrate_int8(Int8Options(data, ("face",), path.parent), quiet)
     path.write_text("{")

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liveaffect.realtime.camera import Camera, opencv_capture
-from liveaffect.realtime.capture.grabber import CaptureFormat
+from liveaffect.realtime.camera import Camera, CaptureFormat, opencv_capture
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.devices import Device, by_name, list_cameras
 from liveaffect.realtime.errors import (
@@ -24,8 +23,8 @@ from liveaffect.realtime.errors import (
     SourceRefused,
 )
 from liveaffect.realtime.frame import VideoFrame
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.synthetic import FakeCamera
+from liveaffect.realtime.testing.devices import FakeCamera
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 KNOWN = [Device(0, "Integrated Camera", "/dev/video0"), Device(2, "Logitech C920", "/dev/video2")]
 

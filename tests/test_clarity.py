@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE
-from liveaffect.realtime.clarity import ClarityMeter, clipped_share, evidence_share
+from liveaffect.realtime.signs import ClarityMeter, clipped_share, evidence_share
 
 
 def speech(seconds: float = 6.0) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ import pytest
 
 from liveaffect import cli
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.files import FULL_RANGE, model_path
+from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.speech import tone_voice, write_wav
 
 

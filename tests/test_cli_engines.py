@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from liveaffect import cli
+from liveaffect.engines import gpu_driver
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import tensorrt_backend
 from liveaffect.realtime.speech import tone_voice, write_wav
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 
 @pytest.fixture(autouse=True)
 def _no_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Plans have their own tests; here is a machine without TensorRT."""
-    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ())
+    monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -28,7 +28,7 @@ def weights(tmp_path: Path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
     for kind in ("face", "voice", "fusion"):
-        tiny_networks.write_tiny(folder, kind)
+        engines.write_tiny(folder, kind)
     return folder
 
 

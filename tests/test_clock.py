@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from liveaffect.realtime.clock import MS, Clock, MediaClock, MonotonicClock
-from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 PERIODS_NS = (10 * MS, 33_333_333, 100 * MS)
 

@@ -10,35 +10,40 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveaffect.calibration.clip_trace import ClipTrace, ClipTraces, relived
 from liveaffect.calibration.clips import (
     Clip,
+    ClipTrace,
+    ClipTraces,
     Engines,
     Remembering,
     faces_watched,
     first_by_hash,
     pairs_watched,
+    relived,
     voices_watched,
 )
-from liveaffect.calibration.confidence_tables import (
+from liveaffect.calibration.held_out import (
     BEGIN,
     END,
     ClipCount,
     Findings,
+    Fused,
+    Reading,
     ShownCount,
     between_marks,
+    find_out,
+    folds,
     write_findings,
 )
-from liveaffect.calibration.held_out import Fused, Reading, find_out, folds
-from liveaffect.calibration.temperature import UnfitSamples, tempered
+from liveaffect.calibration.reliability import UnfitSamples, tempered
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.engines.training.archive import read_tables
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.testing.engines import CountingEngine, SchooledEngine
-from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.testing.people import ScriptedFinder
 from liveaffect.realtime.window import PIECES
 
 CAST = Engines(

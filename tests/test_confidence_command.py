@@ -9,16 +9,15 @@ import pytest
 
 from liveaffect import cli
 from liveaffect.calibration import fit_confidence as confidence
-from liveaffect.calibration.clip_trace import ClipTrace
-from liveaffect.calibration.clips import Engines
+from liveaffect.calibration.clips import ClipTrace, Engines
 from liveaffect.calibration.held_out import Outcome, Reading
-from liveaffect.calibration.temperature import Fit
+from liveaffect.calibration.reliability import Fit
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.confidence import Calibrated, parse
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime.errors import RealtimeError, SettingsError
-from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.testing.people import ScriptedFinder
 from liveaffect.realtime.window import PIECES
 from liveaffect.realtime.wiring import confidence_of
 

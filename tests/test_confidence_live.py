@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import NOT_SURE, Scores
-from liveaffect.realtime.estimate import Estimate, Opinion
+from liveaffect.realtime.estimate import Confidence, Estimate, Opinion
+from liveaffect.realtime.expression import Pooled
 from liveaffect.realtime.fusion import fuse, views
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.pooling import Pooled
 from liveaffect.realtime.scheduler import Scheduler
 
 QUALITIES = st.floats(0, 1)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.supervisor import Numbering
+from liveaffect.realtime.testing.devices import picture, tone
 from liveaffect.realtime.testing.faults import Fault, deliveries, scripts
-from liveaffect.realtime.testing.monitor import Monitor
-from liveaffect.realtime.testing.synthetic import picture, tone
+from liveaffect.realtime.testing.virtual_time import Monitor
 
 PERIOD_NS, BLOCK = 40 * MS, 640
 

@@ -17,12 +17,11 @@ from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, Scr
 from liveaffect.prediction import predict_file
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import EndOfStream, MissingFile, RealtimeError
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.picture import damage_of, read_picture, size_in_head
-from liveaffect.realtime.replay import MediaFile
-from liveaffect.realtime.testing import damaged
+from liveaffect.realtime.replay import MediaFile, damage_of, read_picture, size_in_head
+from liveaffect.realtime.testing import media
 from liveaffect.realtime.wiring import Tools
 
 QUICK = 60
@@ -44,7 +43,7 @@ def tools() -> Tools:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return damaged.whole_files(tmp_path_factory.mktemp("whole"))
+    return media.whole_files(tmp_path_factory.mktemp("whole"))
 
 
 @contextmanager
@@ -95,7 +94,7 @@ def content(path: Path) -> tuple[int, int]:
 
 
 def check(seed: int, whole: list[Path], folder: Path, tools: Tools) -> None:
-    path, source = damaged.damaged_file(whole, folder, seed)
+    path, source = media.damaged_file(whole, folder, seed)
     how, said = outcome(path, tools)
     assert "\n" not in said, f"{path.name}: more than one line: {said}"
     assert not re.search(r"\[Errno|Error\(|<.* at 0x", said), f"{path.name}: not for people: {said}"
@@ -176,7 +175,7 @@ ODD = {
 
 
 def test_every_odd_file_becomes_what_the_table_says(tmp_path: Path, tools: Tools) -> None:
-    made = damaged.odd_files(tmp_path)
+    made = media.odd_files(tmp_path)
     assert made.keys() == ODD.keys()
     for name, (how, words) in ODD.items():
         found, said = outcome(made[name], tools)
@@ -197,7 +196,7 @@ def test_the_page_about_bad_input_names_every_odd_file_with_what_it_becomes() ->
 
 def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
     for ending in (".png", ".jpg", ".bmp", ".webp", ".tiff"):
-        whole = damaged.encoded(ending, np.zeros((37, 53, 3), np.uint8))
+        whole = media.encoded(ending, np.zeros((37, 53, 3), np.uint8))
         assert size_in_head(whole) == (53, 37), ending
         assert damage_of(whole) is None, ending
         assert all(size_in_head(whole[:length]) in (None, (53, 37)) for length in range(60)), ending
@@ -208,7 +207,7 @@ def test_a_large_picture_is_read_reduced_and_its_boxes_are_those_of_the_file(
     tmp_path: Path, tools: Tools
 ) -> None:
     path = tmp_path / "large.png"
-    path.write_bytes(damaged.damaged_png(6_000, 5_000))
+    path.write_bytes(media.damaged_png(6_000, 5_000))
     picture = read_picture(path)
     assert picture.image.shape == (2_500, 3_000, 3)
     assert predict_file(path, tools, cropped=True).faces[0].box == (0, 0, 6_000, 5_000)
@@ -221,13 +220,13 @@ def test_a_sample_of_1e20_does_not_reach_what_comes_after_it(tmp_path: Path) -> 
     spoilt[20_000] = 1e20
     heard = []
     for name, samples in (("tone.wav", tone), ("spoilt.wav", spoilt)):
-        (tmp_path / name).write_bytes(damaged.float_wav(samples, rate_hz=44_100))
-        media = MediaFile(tmp_path / name)
-        media.open()
+        (tmp_path / name).write_bytes(media.float_wav(samples, rate_hz=44_100))
+        file = MediaFile(tmp_path / name)
+        file.open()
         parts = []
         while True:
             try:
-                item = media.read(0.0)
+                item = file.read(0.0)
             except EndOfStream:
                 break
             assert item is not None
@@ -235,7 +234,7 @@ def test_a_sample_of_1e20_does_not_reach_what_comes_after_it(tmp_path: Path) -> 
             parts.append(item.samples)
         heard.append(np.concatenate(parts))
     assert np.abs(heard[1] - heard[0]).max() < 0.2
-    assert media.losses == {"samples that were absurdly loud": 1}
+    assert file.losses == {"samples that were absurdly loud": 1}
 
 
 def test_stamps_that_jump_by_years_do_not_make_years_of_grid_points(tmp_path: Path, tools: Tools) -> None:
@@ -259,6 +258,6 @@ def test_a_network_that_a_bad_file_made_fail_is_asked_again_for_the_next(
 ) -> None:
     for asked in tools.networks._all():
         asked.in_a_row, asked.message = 3, "it failed"
-    answer = predict_file(damaged.plain_wav(tmp_path / "next.wav", 3.0), tools)
+    answer = predict_file(media.plain_wav(tmp_path / "next.wav", 3.0), tools)
     assert answer.voice is not None
     assert not tools.networks.failing

@@ -128,7 +128,7 @@ def test_a_sound_server_counts_only_if_it_answers(tmp_path: Path, monkeypatch: p
 def test_a_damaged_detector_is_broken_and_fetch_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from liveaffect.realtime.faces.files import COMMAND, FILES
+    from liveaffect.realtime.faces.blazeface import COMMAND, FILES
 
     monkeypatch.setenv("LIVEAFFECT_FILES", str(tmp_path))
     (tmp_path / FILES[0].name).write_bytes(b"not the file")

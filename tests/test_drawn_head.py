@@ -22,7 +22,7 @@ from liveaffect.realtime.drawn_head import (
 )
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import cv2
 import pytest
 
 import liveaffect
-from liveaffect.realtime.sinks.jsonl import line
-from liveaffect.realtime.testing.small_media import FPS, SECONDS, write_media
+from liveaffect.realtime.sinks.cue_files import line
+from liveaffect.realtime.testing.media import FILM_FPS, FILM_SECONDS, write_media
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SCRIPTED = liveaffect.Settings(engine="scripted")
@@ -48,7 +48,7 @@ def test_a_file_becomes_a_table_with_a_row_for_every_cue(media: Path, tmp_path: 
     run("file_to_csv.py", media / "talk.mp4", tmp_path / "out.csv")
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines()))
     times = [float(row["seconds"]) for row in rows if row["person"] == "1"]
-    assert times == [k / 10 for k in range(10 * SECONDS + 1)]
+    assert times == [k / 10 for k in range(10 * FILM_SECONDS + 1)]
     assert all(abs(sum(float(row[label]) for label in liveaffect.LABELS) - 1) < 0.005 for row in rows)
 
 
@@ -58,10 +58,10 @@ def test_the_camera_example_prints_a_line_for_a_person(media: Path) -> None:
 
 def test_own_pictures_are_drawn_on_and_counted(media: Path, tmp_path: Path) -> None:
     said = run("own_frames.py", media / "talk.mp4", tmp_path / "out.mp4")
-    assert sum(map(int, re.findall(r"\d+", said))) >= 10 * SECONDS - 2
+    assert sum(map(int, re.findall(r"\d+", said))) >= 10 * FILM_SECONDS - 2
     with av.open(str(tmp_path / "out.mp4")) as drawn, av.open(str(media / "talk.mp4")) as plain:
         pictures = [[f.to_ndarray(format="rgb24") for f in film.decode(video=0)] for film in (drawn, plain)]
-    assert len(pictures[0]) == len(pictures[1]) == FPS * SECONDS
+    assert len(pictures[0]) == len(pictures[1]) == FILM_FPS * FILM_SECONDS
     assert (abs(pictures[0][-1].astype(int) - pictures[1][-1]) > 60).mean() > 0.01
 
 

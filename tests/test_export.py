@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import parity, probe
+from liveaffect.engines import parity
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import CROP_SIZE
@@ -91,7 +91,7 @@ def test_onnx_runtime_answers_like_the_unfolded_module_at_batch_1_3_and_16(
     found = manifests.read(path)
     reference = TorchEngine(module, found.spec("fp32", "torch"), found.kind)
     count = 64 if (kind, preset) in LIGHT else EACH_BATCH_ONCE
-    inputs = probe.for_tensors(kind, count, found.inputs, seed=1)
+    inputs = parity.for_tensors(kind, count, found.inputs, seed=1)
     report = parity.compare(reference, OnnxEngine(found, tmp_path), inputs, tolerance=parity.EXACT)
     assert report.alike, "\n".join(report.lines())
     assert report.items == count
@@ -104,7 +104,7 @@ def test_the_reference_finds_its_weights_in_the_exported_file(tmp_path: Path, ki
     found = manifests.read(export_onnx.export(kind, preset, tmp_path, state=module.state_dict()))
     again = open_weights(found, tmp_path)
     one = TorchEngine(presets.deploy(module), again.spec, found.kind)
-    batch = probe.for_tensors(kind, 3, found.inputs)
+    batch = parity.for_tensors(kind, 3, found.inputs)
     wanted, given = one.infer(batch), again.infer(batch)
     for name, array in wanted.items():
         np.testing.assert_array_equal(given[name], array)

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.expression import FACE, FIRST_SHARE, VOICE, Dynamics, Expression, Memory
-from liveaffect.realtime.pooling import Evidence
-from liveaffect.realtime.resting import Rest
+from liveaffect.realtime.expression import (
+    FACE,
+    FIRST_SHARE,
+    VOICE,
+    Dynamics,
+    Evidence,
+    Expression,
+    Memory,
+    Rest,
+)
 
 FRAME_NS = 33 * MS
 NEUTRAL, HAPPY, SAD = 0, 1, 2

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.face_analyzer import FaceAnalyzer, find_in_picture
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import Box, Sighting, VideoFrame
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import load_picture
-from liveaffect.realtime.testing.faces import Actor, ScriptedFinder, scene
+from liveaffect.realtime.testing.people import Actor, ScriptedFinder, scene
 
 SIZE = (640, 480)
 

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.fallback import LOST, FallbackEngine
 from liveaffect.engines.protocol import (
     EngineError,
@@ -18,7 +18,7 @@ from liveaffect.engines.protocol import (
 )
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.testing.engine_contract import check_engine
+from liveaffect.realtime.testing.contracts import check_engine
 from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine
 
 
@@ -44,8 +44,8 @@ class _Gone:
         raise EngineLost("it lost its GPU")
 
 
-def faces(count: int, seed: int = 0) -> probe.Batch:
-    return probe.inputs("face", count, seed=seed)
+def faces(count: int, seed: int = 0) -> parity.Batch:
+    return parity.inputs("face", count, seed=seed)
 
 
 @pytest.mark.parametrize("when_asked", [False, True])

@@ -16,7 +16,6 @@ from liveaffect.realtime.errors import EndOfStream, SourceChanged, SourceLost, S
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.source import Item
-from liveaffect.realtime.testing.clock import FakeClock
 from liveaffect.realtime.testing.faults import (
     Delivery,
     Drop,
@@ -34,6 +33,7 @@ from liveaffect.realtime.testing.faults import (
     deliveries,
     scripts,
 )
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 PERIOD_NS = 40 * MS
 BLOCK = 640

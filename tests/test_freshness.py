@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.freshness import FACE, VOICE, Lifetime, age_ns
+from liveaffect.realtime.cue import FACE, VOICE, Lifetime, age_ns
 
 
 def test_weights_go_down_in_a_straight_line_and_stay_at_nothing() -> None:

@@ -14,12 +14,12 @@ onnx = pytest.importorskip("onnx", reason="export needs the package 'onnx', whic
 
 import torch
 
-from liveaffect.engines import foreign, load, manifest, parity, probe, whisper
+from liveaffect.engines import load, manifest, parity, whisper
 from liveaffect.engines.build import export_onnx
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.voice_whisper import VoiceWhisper, foreign_names
-from liveaffect.engines.model.whisper_front import BANDS, WhisperFront, WhisperSound, heard_share
+from liveaffect.engines.model.frontend import BANDS, WhisperFront, WhisperSound, heard_share
+from liveaffect.engines.model.voice_statistics import VoiceWhisper, foreign_names
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import SAMPLE_RATE
@@ -57,7 +57,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VoiceWhisp
 def found(exported: tuple[Path, VoiceWhisper], monkeypatch: pytest.MonkeyPatch) -> Manifest:
     folder, _ = exported
     read = manifest.read(folder / FULL / "voice.json")
-    monkeypatch.setenv(foreign.FOLDER_VARIABLE, str(folder / "whisper"))
+    monkeypatch.setenv(whisper.FOLDER_VARIABLE, str(folder / "whisper"))
     known = replace(whisper.TINY_EN, sha256=str(read.foreign["sha256"]))
     monkeypatch.setitem(whisper.KNOWN, known.name, known)
     return read
@@ -78,7 +78,7 @@ def test_put_together_it_answers_like_the_module(
     exported: tuple[Path, VoiceWhisper], found: Manifest
 ) -> None:
     folder, network = exported
-    batch = probe.for_tensors("voice", 4, found.inputs, seed=2)
+    batch = parity.for_tensors("voice", 4, found.inputs, seed=2)
     given = OnnxEngine(found, folder / FULL).infer(batch)
     with torch.no_grad():
         wanted = network(*(torch.from_numpy(batch[one.name]) for one in found.inputs))
@@ -90,7 +90,7 @@ def test_the_reference_takes_the_same_foreign_tensors(
     exported: tuple[Path, VoiceWhisper], found: Manifest
 ) -> None:
     folder, _ = exported
-    batch = probe.for_tensors("voice", 16, found.inputs, seed=3)
+    batch = parity.for_tensors("voice", 16, found.inputs, seed=3)
     engines = open_weights(found, folder / FULL), OnnxEngine(found, folder / FULL)
     report = parity.compare(*engines, batch, tolerance=parity.EXACT)
     assert report.alike, "\n".join(report.lines())
@@ -114,7 +114,7 @@ def test_the_full_voice_is_taken_where_it_can_be_and_said_where_not(
     assert voice_folder("small", folder, report=lines.append) is None
     assert voice_folder("auto", folder, report=lines.append) is None, "nobody knows how far to believe it"
     assert not lines
-    monkeypatch.setenv(foreign.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(whisper.FOLDER_VARIABLE, str(tmp_path))
     assert voice_folder("auto", folder, report=lines.append) is None
     assert "liveaffect fetch" in lines[0]
     with pytest.raises(EngineFileError, match=r"the full voice cannot be used: Whisper tiny\.en is not in"):

@@ -11,8 +11,8 @@ from liveaffect.engines.protocol import check_inputs
 from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFusion
 from liveaffect.realtime.estimate import UNKNOWN, Estimate, Opinion, softmax
+from liveaffect.realtime.expression import Pooled
 from liveaffect.realtime.fusion import fuse, fusion_inputs
-from liveaffect.realtime.pooling import Pooled
 
 
 def opinion(seed: int) -> Opinion:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from liveaffect.engines import gpu_driver, tensorrt_backend
+from liveaffect.engines import gpu_driver
 from liveaffect.engines.gpu_driver import Gpu
 from liveaffect.engines.protocol import EngineUnavailable
 
@@ -171,12 +171,12 @@ def test_a_tensorrt_that_is_missing_or_lacks_a_library_is_quoted_and_the_other_i
     (tmp_path / "broken_trt.py").write_text("raise ImportError('libnvinfer.so.11: cannot open')\n")
     (tmp_path / "good_trt.py").write_text("__version__ = '9.9'\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ("no_trt", "broken_trt"))
+    monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ("no_trt", "broken_trt"))
     with pytest.raises(
         EngineUnavailable, match=r"no_trt is not installed, broken_trt cannot be imported \(libnv.*cannot op"
     ) as refused:
-        tensorrt_backend.find_backend()
+        gpu_driver.find_backend()
     assert "pip install 'liveaffect[rtx]'" in str(refused.value)
-    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ("broken_trt", "good_trt"))
-    found = tensorrt_backend.find_backend()
+    monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ("broken_trt", "good_trt"))
+    found = gpu_driver.find_backend()
     assert (found.flavour, found.version) == ("good-trt", "9.9")

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from liveaffect import doctor as gpu_examination
-from liveaffect.engines import device_memory, gpu_driver, plans, tensorrt_backend
+from liveaffect.engines import device_memory, gpu_driver, plans
 from liveaffect.engines.build.plan import BuiltPlan
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu
 from liveaffect.engines.plans import PlanKey
-from liveaffect.engines.tensorrt_backend import Backend
 from liveaffect.findings import Finding
 
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
@@ -31,7 +30,7 @@ def test_a_machine_without_a_driver_is_healthy_and_every_cure_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda *_: "no NVIDIA driver is installed")
-    monkeypatch.setattr(tensorrt_backend, "find_backend", lambda: RTX)
+    monkeypatch.setattr(gpu_driver, "find_backend", lambda: RTX)
     rows = found()
     assert rows["GPU"] == Finding("GPU", "absent", "no NVIDIA driver is installed", gpu_examination.DRIVER)
     assert rows["TensorRT"].state == "ok"
@@ -51,7 +50,7 @@ def test_every_card_has_a_row_with_what_plans_depend_on(monkeypatch: pytest.Monk
 
 
 def test_an_old_driver_is_said_where_tensorrt_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_backend, "find_backend", lambda: RTX)
+    monkeypatch.setattr(gpu_driver, "find_backend", lambda: RTX)
     monkeypatch.setattr(gpu_driver, "why_too_old", lambda flavour: f"the driver is too old for {flavour}")
     row = found()["TensorRT"]
     assert (row.state, row.detail) == (
@@ -69,8 +68,7 @@ def test_an_installed_tensorrt_that_cannot_be_imported_is_broken_and_none_at_all
         ("hurt_trt", "broken", "cannot be imported (libnvinfer"),
         ("no_such_trt", "absent", "no_such_trt is not installed"),
     ):
-        for module in (gpu_driver, tensorrt_backend):
-            monkeypatch.setattr(module, "TENSORRT_MODULES", (name,))
+        monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", (name,))
         row = found()["TensorRT"]
         assert (row.state, row.cure) == (state, gpu_examination.PACKAGE)
         assert words in row.detail

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from liveaffect.bench import gpu
-from liveaffect.bench.card import Watch
+from liveaffect.bench.gpu import Watch
 from liveaffect.engines import gpu_driver, gpu_load
 from liveaffect.engines.protocol import EngineUnavailable
 

@@ -11,32 +11,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liveaffect.engines import device_memory, gpu_driver, gpu_load, manifest, plans, probe, stopwatch
+from liveaffect.engines import device_memory, gpu_driver, gpu_load, manifest, parity, plans, stopwatch
 from liveaffect.engines import overview as engine_list
 from liveaffect.engines.build.quantize import quantize
-from liveaffect.engines.device.host import HostMemory
-from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines.device_memory import DeviceError, HostMemory
 from liveaffect.engines.fallback import LOST, FallbackEngine
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu
 from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.load import load
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.overview import engine_lines
 from liveaffect.engines.protocol import Engine, EngineLost, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend
 from liveaffect.engines.tensorrt_engine import TensorRTEngine
-from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
-from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
-from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory
+from liveaffect.realtime.testing import engines, gpu
+from liveaffect.realtime.testing import gpu as scripted_gpu
+from liveaffect.realtime.testing.gpu import LosableMemory
 
 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     for kind in manifest.KINDS:
-        path = tiny_networks.write_tiny(folder, kind)
+        path = engines.write_tiny(folder, kind)
         if kind != "fusion":
-            quantize(path, probe.split(probe.inputs(kind, 16), (16,)))
+            quantize(path, parity.split(parity.inputs(kind, 16), (16,)))
     return folder
 
 
@@ -99,8 +97,8 @@ def test_the_fastest_of_the_plans_is_found_once_and_remembered(
     assert not engine.wants_gpu
     in_half = "0.30" if fast == "fp16" else "0.90"
     assert f"the fastest here (batches of 1, 4, 16: {in_half} ms in fp16" in said[-1]
-    wanted = load("face", choice="onnx", weights=weights).infer(probe.inputs("face", 5))
-    given = engine.infer(probe.inputs("face", 5))
+    wanted = load("face", choice="onnx", weights=weights).infer(parity.inputs("face", 5))
+    given = engine.infer(parity.inputs("face", 5))
     np.testing.assert_allclose(given["vector"], wanted["vector"], atol=0.2 if fast == "int8" else 1e-4)
     engine.close()
     opened: list[str] = []
@@ -145,7 +143,7 @@ def test_half_precision_alone_is_built_unasked_and_opened_without_measuring(
 def test_a_plan_that_answers_otherwise_is_left_out_and_said_so(
     weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = tiny_networks.write_tiny(tmp_path / "other", "face", seed=1)
+    other = engines.write_tiny(tmp_path / "other", "face", seed=1)
     wrong = manifest.load_bytes(manifest.read(other), other.parent, "fp32")
 
     def build_wrong(content: bytes, *, precision: str, **rest: object) -> Any:
@@ -209,10 +207,10 @@ def test_choosing_tensorrt_builds_first_and_goes_on_by_the_cpu_if_it_is_lost(
 
     monkeypatch.setattr(gpu_load, "find_tools", lambda: scripted_gpu.tools(plug_in))
     engine = load("face", choice="tensorrt", weights=weights)
-    wanted = engine.infer(probe.inputs("face", 2))
+    wanted = engine.infer(parity.inputs("face", 2))
     for card in cards:
         card.lost = True
-    given = engine.infer(probe.inputs("face", 2))
+    given = engine.infer(parity.inputs("face", 2))
     assert isinstance(engine, FallbackEngine)
     assert engine.notice == LOST
     assert "face-tiny/onnx" in engine.spec.name
@@ -222,7 +220,7 @@ def test_choosing_tensorrt_builds_first_and_goes_on_by_the_cpu_if_it_is_lost(
     for card in cards:
         card.lost = True
     with pytest.raises(EngineLost):
-        required.infer(probe.inputs("face", 1))
+        required.infer(parity.inputs("face", 1))
 
 
 def test_where_no_plan_can_be_built_every_reason_is_told(
@@ -247,13 +245,13 @@ def test_kernels_made_on_a_card_are_kept_beside_the_plan_and_used_the_next_time(
     gpu_load.open_plan(found, "fp16", tools).close()
     before = kept.read_bytes()
     given: list[bytes] = []
-    real = scripted_tensorrt.IRuntimeCache.deserialize
+    real = gpu.IRuntimeCache.deserialize
 
     def deserialize(cache: Any, blob: bytes) -> bool:
         given.append(blob)
         return bool(real(cache, blob))
 
-    monkeypatch.setattr(scripted_tensorrt.IRuntimeCache, "deserialize", deserialize)
+    monkeypatch.setattr(gpu.IRuntimeCache, "deserialize", deserialize)
     gpu_load.open_plan(found, "fp16", tools).close()
     assert given == [before]
     assert kept.read_bytes() == before
@@ -322,7 +320,7 @@ def test_a_card_that_rtx_refuses_is_told_before_anything_is_built_and_torch_take
 def test_on_torch_the_precision_that_answers_right_is_the_one_that_is_opened_again(
     quantised: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = tiny_networks.write_tiny(tmp_path, "face", seed=1)
+    other = engines.write_tiny(tmp_path, "face", seed=1)
     folders = {"fp16": other.parent, "fp32": quantised}
     opened: list[str] = []
 

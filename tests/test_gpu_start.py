@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from liveaffect.engines import gpu_driver, gpu_load, manifest, plans, probe
+from liveaffect.engines import gpu_driver, gpu_load, manifest, parity, plans
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.gpu_start import NOTICE, GpuStart, build_all
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import Engine, EngineUnavailable
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedVoice
-from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import gpu as scripted_gpu
+from liveaffect.realtime.testing.engines import write_tiny
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(gpu_driver, "why_no_gpu", lambda *_, **__: None)
     monkeypatch.setattr(gpu_load, "find_tools", scripted_gpu.tools)
     for kind in ("face", "voice"):
-        tiny_networks.write_tiny(tmp_path, kind)
+        write_tiny(tmp_path, kind)
     return tmp_path
 
 
@@ -76,7 +76,7 @@ def test_without_a_gpu_the_process_says_so(weights: Path, monkeypatch: pytest.Mo
 def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(weights: Path) -> None:
     engine = load("face", weights=weights)
     assert isinstance(engine, FallbackEngine)
-    wanted = engine.infer(probe.inputs("face", 2))
+    wanted = engine.infer(parity.inputs("face", 2))
     gpu_load.build_plans(manifest.read(weights / "face.json"), weights, scripted_gpu.tools())
     said: list[str] = []
     lines = ({"kind": "face", "say": "face fp16: building"}, {"kind": "face", "ready": "fp16"})
@@ -92,7 +92,7 @@ def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(w
     join("builds plans")
     assert opened_by == ["builds plans"], "the thread that uses the engine only exchanges it"
     assert "/onnx" in engine.spec.name
-    given = engine.infer(probe.inputs("face", 2))
+    given = engine.infer(parity.inputs("face", 2))
     assert engine.spec.name == "face-tiny/tensorrt-rtx-fp16"
     assert (given["logits"].argmax(1) == wanted["logits"].argmax(1)).all()
     assert engine.notice is None
@@ -123,7 +123,7 @@ def test_a_process_that_breaks_down_is_reported_with_its_last_words(tmp_path: Pa
     }
     said: list[str] = []
     command = saying({"kind": "face", "ready": "fp16"}, end="raise SystemExit('out of memory')")
-    tiny_networks.write_tiny(tmp_path, "face")
+    write_tiny(tmp_path, "face")
     start = GpuStart(said.append, command=command, open_way=lambda *_: ScriptedFace())
     start.start({tmp_path / f"{kind}.json": engine for kind, engine in engines.items()})
     join("builds plans")

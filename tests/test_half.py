@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import parity, probe
+from liveaffect.engines import parity
 from liveaffect.engines.build.half import half_nodes, to_half
 from liveaffect.engines.build.onnx_graph import folded
 from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.onnx_runtime import ort
 from liveaffect.engines.protocol import EngineFileError
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -42,13 +42,13 @@ def compared(path: Path, folder: Path) -> parity.Report:
     content = to_half(manifests.load_bytes(found, path.parent, "fp32"))
     (folder / f"{found.kind}.onnx").write_bytes(content)
     half = OnnxEngine(manifests.record_file(found, "fp32", content), folder)
-    inputs = probe.for_tensors(found.kind, 64, found.inputs, seed=3)
+    inputs = parity.for_tensors(found.kind, 64, found.inputs, seed=3)
     return parity.compare(OnnxEngine(found, path.parent), half, inputs, tolerance=parity.HALF)
 
 
 @pytest.mark.parametrize("kind", ["face", "voice", "fusion"])
 def test_half_precision_answers_like_fp32_and_is_not_fp32(kind: str, tmp_path: Path) -> None:
-    report = compared(tiny_networks.write_tiny(tmp_path / "full", kind), tmp_path)
+    report = compared(engines.write_tiny(tmp_path / "full", kind), tmp_path)
     assert report.alike, "\n".join(report.lines())
     worst = {one.output: one.largest for one in report.differences}
     assert worst["logits"] > 1e-6, "nothing was rounded, so nothing ran in half precision"
@@ -75,7 +75,7 @@ def test_the_darkest_and_the_lightest_picture_stay_in_range(level: int, tmp_path
 
 
 def test_learnt_products_are_half_and_the_front_end_and_softmax_are_not() -> None:
-    content = to_half(tiny_networks.network("voice").SerializeToString())
+    content = to_half(engines.network("voice").SerializeToString())
     types = types_of(content)
     spectrum, *rest = nodes_of(content, "Conv")
     assert not rest
@@ -91,7 +91,7 @@ def test_learnt_products_are_half_and_the_front_end_and_softmax_are_not() -> Non
 
 @pytest.mark.parametrize("kind", ["face", "voice", "fusion"])
 def test_inputs_and_outputs_keep_their_types_and_the_file_is_smaller(kind: str) -> None:
-    before = tiny_networks.network(kind)
+    before = engines.network(kind)
     content = to_half(before.SerializeToString())
     after = onnx.load_from_string(content)
     for was, now in ((before.graph.input, after.graph.input), (before.graph.output, after.graph.output)):

@@ -10,10 +10,14 @@ import pytest
 
 from liveaffect.engines.protocol import EngineUnavailable
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing
+from liveaffect.realtime import analysis
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.hearing import SpeechHearing
+from liveaffect.realtime.ring import AudioRing
+from liveaffect.realtime.testing.people import ScriptedFinder
+from liveaffect.realtime.testing.virtual_time import constant_networks
+from liveaffect.realtime.wiring import Rings, SpokenChoice, Wiring
 from liveaffect.realtime.words import WordTools
 from liveaffect.settings import Settings
 from liveaffect.spoken_choice import SpokenWish, spoken_choice, why_no_words
@@ -53,6 +57,46 @@ def test_closing_ends_the_thread_in_the_middle_of_listening() -> None:
     hearing.close()
     assert threads() == []
     assert hearing.notices == ()
+
+
+def test_the_end_of_a_run_waits_for_a_whisper_that_still_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short it waits for the rest: a process that ends in the middle of it crashes."""
+    monkeypatch.setattr(analysis, "JOIN_S", 0.05)
+    loading, loaded = threading.Event(), threading.Event()
+
+    def slowly() -> WordTools:
+        loading.set()
+        loaded.wait(1.0)
+        loaded.set()
+        raise EngineUnavailable("it took too long")
+
+    def wire() -> Wiring:
+        rings = Rings.plain([], ["mic"])
+        finders = ScriptedFinder(), ScriptedFinder()
+        wiring = Wiring(rings, constant_networks(), lambda: finders, lambda cues: None)
+        wiring.hear_words(SpokenChoice(slowly, transcript=False))
+        return wiring
+
+    run = analysis.Analysis(wire, MonotonicClock())
+    run.start()
+    assert loading.wait(10.0)
+    run.stop()
+    assert loaded.is_set()
+    assert threads() == []
+
+
+def test_a_thread_that_begins_after_the_end_loads_nothing() -> None:
+    asked = threading.Event()
+
+    def load() -> WordTools:
+        asked.set()
+        raise EngineUnavailable("nobody should ask")
+
+    hearing = SpeechHearing({"mic": AudioRing(SAMPLE_RATE)}, load)
+    hearing.close()
+    hearing.start(MonotonicClock())
+    hearing.close()
+    assert not asked.is_set()
 
 
 def test_off_hears_nothing_and_says_nothing() -> None:

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Scores
-from liveaffect.realtime.estimate import UNKNOWN, Estimate, Opinion
-from liveaffect.realtime.labelling import Labeller, LabelSettings, checked
-from liveaffect.realtime.pooling import Pooled
+from liveaffect.realtime.estimate import UNKNOWN, Estimate, Labeller, LabelSettings, Opinion, checked
+from liveaffect.realtime.expression import Pooled
 
 SETTINGS = LabelSettings()
 STEP_NS = 100 * MS

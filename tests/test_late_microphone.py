@@ -12,22 +12,22 @@ import pytest
 
 from liveaffect import doctor as examination
 from liveaffect import webcam
-from liveaffect.calibration import recording
-from liveaffect.calibration.recording import LiveRecording
+from liveaffect.calibration import av_offset as recording
+from liveaffect.calibration.av_offset import LiveRecording
 from liveaffect.cli import main
 from liveaffect.realtime.clock import MS, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.device_pairs import Pair, store_pair, stored_offset_ns
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
-from liveaffect.realtime.faces import files
+from liveaffect.realtime.faces import blazeface
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Restamped, Source
-from liveaffect.realtime.testing.stepped import constant_networks
-from liveaffect.realtime.testing.synthetic import ScriptedSource, picture, tone
-from liveaffect.realtime.testing.talkers import Talkers
+from liveaffect.realtime.testing.devices import ScriptedSource, picture, tone
+from liveaffect.realtime.testing.people import Talkers
+from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 
@@ -178,7 +178,7 @@ def test_two_devices_are_measured_kept_by_name_and_found_again(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(recording, "LiveRecording", Filmed)
-    monkeypatch.setattr(files, "make_finder", lambda _: Filmed.film.make_finders())
+    monkeypatch.setattr(blazeface, "make_finder", lambda _: Filmed.film.make_finders())
     store_pair(Pair("rtsp://cam/1", "some mic", 400 * MS, "clap", 1.0))
     assert main(["calibrate", "av", "--camera", "rtsp://cam/1", "--mic", "some mic"]) == 0
     said = capsys.readouterr()

@@ -13,11 +13,11 @@ from types import ModuleType
 import pytest
 
 from liveaffect.engines import load as loading
-from liveaffect.engines import manifest, probe, stopwatch
+from liveaffect.engines import manifest, parity, stopwatch
 from liveaffect.engines.build import quantize
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable, Tensors
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all three networks, face and voice in INT8 too."""
     folder = tmp_path_factory.mktemp("weights")
     for kind in manifest.KINDS:
-        path = tiny_networks.write_tiny(folder, kind)
+        path = engines.write_tiny(folder, kind)
         if kind != "fusion":
-            quantize.quantize(path, probe.split(probe.inputs(kind, 16), (16,)))
+            quantize.quantize(path, parity.split(parity.inputs(kind, 16), (16,)))
     return folder
 
 
@@ -56,7 +56,7 @@ def test_auto_takes_int8_only_where_it_is_faster(
     assert "\n" not in said[0]
     for words in (engine.spec.name, "0.70 ms", "0.30 ms", "not on a GPU: "):
         assert words in said[0]
-    engine.infer(probe.inputs(kind, 2))
+    engine.infer(parity.inputs(kind, 2))
 
 
 def test_auto_measures_for_itself_on_this_machine(quantised: Path) -> None:
@@ -67,8 +67,8 @@ def test_auto_measures_for_itself_on_this_machine(quantised: Path) -> None:
 
 
 def test_int8_that_answers_otherwise_than_fp32_is_not_taken(folder: Path, tmp_path: Path) -> None:
-    other = tiny_networks.write_tiny(tmp_path / "other", "face", seed=1)
-    content = quantize.quantize(other, [probe.inputs("face", 4)]).read_bytes()
+    other = engines.write_tiny(tmp_path / "other", "face", seed=1)
+    content = quantize.quantize(other, [parity.inputs("face", 4)]).read_bytes()
     path = folder / "face.json"
     (folder / "face.int8.onnx").write_bytes(content)
     manifest.write(manifest.record_file(manifest.read(path), "int8", content), path)
@@ -78,7 +78,7 @@ def test_int8_that_answers_otherwise_than_fp32_is_not_taken(folder: Path, tmp_pa
 
 
 def test_without_an_int8_file_auto_says_so_and_takes_fp32(tmp_path: Path) -> None:
-    tiny_networks.write_tiny(tmp_path, "voice")
+    engines.write_tiny(tmp_path, "voice")
     said: list[str] = []
     assert load("voice", weights=tmp_path, report=said.append).spec.name == "voice-tiny/onnx"
     assert "not INT8: there is no such file" in said[0]
@@ -215,7 +215,7 @@ def test_running_a_network_needs_neither_torch_nor_onnx(quantised: Path) -> None
 
 
 def test_the_answers_of_auto_are_those_of_the_network(quantised: Path) -> None:
-    batch: Tensors = probe.inputs("face", 3)
+    batch: Tensors = parity.inputs("face", 3)
     auto = load("face", weights=quantised).infer(batch)
     assert auto["logits"].shape == (3, 7)
     assert (

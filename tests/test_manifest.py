@@ -12,14 +12,14 @@ import pytest
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 Entry = dict[str, Any]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tiny_networks.write_tiny(tmp_path, "voice")
+    return engines.write_tiny(tmp_path, "voice")
 
 
 def rewrite(path: Path, change: Callable[[Entry], object]) -> None:
@@ -30,7 +30,7 @@ def rewrite(path: Path, change: Callable[[Entry], object]) -> None:
 
 @pytest.mark.parametrize("kind", manifests.KINDS)
 def test_what_was_written_is_what_is_read(tmp_path: Path, kind: str) -> None:
-    path = tiny_networks.write_tiny(tmp_path, kind, trained=True)
+    path = engines.write_tiny(tmp_path, kind, trained=True)
     found = manifests.read(path)
     again = tmp_path / "again.json"
     manifests.write(found, again)
@@ -159,7 +159,7 @@ def test_a_precision_without_a_file_is_named_with_the_command_that_builds_it(pat
 
 def test_only_a_network_with_a_training_record_counts_as_trained(tmp_path: Path) -> None:
     for trained in (False, True):
-        found = manifests.read(tiny_networks.write_tiny(tmp_path, "face", trained=trained))
+        found = manifests.read(engines.write_tiny(tmp_path, "face", trained=trained))
         assert found.spec("fp32", "onnx").trained is trained
 
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.capture.sound_time import SoundTime
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import MissingLibrary, SourceError, SourceLost, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.microphone import Microphone
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.synthetic import FakeSound
+from liveaffect.realtime.sound_device import SoundTime
+from liveaffect.realtime.testing.devices import FakeSound
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 Samples = NDArray[np.float32]
 

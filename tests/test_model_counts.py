@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.blocks import SelfAttention
-from liveaffect.engines.model.count import Macs, macs, parameters
+from liveaffect.engines.model.blocks import ClsTransformer, Macs, SelfAttention, macs, parameters
 from liveaffect.engines.model.heads import Network
-from liveaffect.engines.model.temporal import ClsTransformer
 
 MILLION = 1_000_000
 

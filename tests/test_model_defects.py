@@ -20,17 +20,17 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor, nn
 
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.model import presets
+from liveaffect.engines.model.blocks import ClsTransformer, attention_pool
 from liveaffect.engines.model.frontend import CropFront
 from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.reparam import deploy
-from liveaffect.engines.model.temporal import ClsTransformer, attention_pool
-from liveaffect.engines.model.voice_student import VoiceStudent
+from liveaffect.engines.model.voice_statistics import VoiceStudent
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics, Statistics
 from liveaffect.engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
 from liveaffect.engines.training.corpora_faces import Faces, FaceSplit
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
@@ -45,7 +45,7 @@ LIGHT = [
 
 
 def inputs(network: Network, count: int = 2) -> tuple[Tensor, ...]:
-    batch = probe.for_tensors(network.kind, count, network.inputs, seed=7)
+    batch = parity.for_tensors(network.kind, count, network.inputs, seed=7)
     return tuple(torch.from_numpy(batch[spec.name]) for spec in network.inputs)
 
 
@@ -136,7 +136,7 @@ def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pyt
     for name, stand_in in {
         "FaceRecipe": lambda **_: small,
         "load_split": lambda found, frozen: faces,
-        "export": lambda *asked, **given: tiny_networks.write_tiny(tmp_path, "face"),
+        "export": lambda *asked, **given: engines.write_tiny(tmp_path, "face"),
         "quantize": lambda path, batches: scales.extend(batches),
     }.items():
         monkeypatch.setattr(train_face, name, stand_in)
@@ -183,7 +183,7 @@ def test_07_no_figure_decides_which_weights_are_kept(tmp_path: Path) -> None:
 def test_08_ten_times_the_loudness_is_not_another_picture() -> None:
     """Power without logarithm would change a hundredfold; its logarithm, in Whisper's measure, by a half."""
     front = presets.build("voice", "student").get_submodule("front")
-    samples = torch.from_numpy(probe.inputs("voice", 4, seed=7, piece=25_600)["samples"])
+    samples = torch.from_numpy(parity.inputs("voice", 4, seed=7, piece=25_600)["samples"])
     quiet, loud = (front(gain * samples) for gain in (0.1, 1.0))
     assert loud.abs().max() < 5
     assert (loud - quiet).max() <= 0.5 + 1e-4

@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor
 
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.frontend import (
     CropFront,
@@ -36,7 +36,7 @@ FLAT = (torch.full((1, MEL_BANDS), -6.0), torch.full((1, MEL_BANDS), 0.5))
 
 
 def voice(piece: int, count: int = 2) -> Tensor:
-    return torch.from_numpy(probe.inputs("voice", count, seed=4, piece=piece)["samples"])
+    return torch.from_numpy(parity.inputs("voice", count, seed=4, piece=piece)["samples"])
 
 
 def heard(preset: SoundPreset, samples: Tensor) -> Sound:
@@ -125,7 +125,7 @@ def test_mixed_precision_in_training_does_not_touch_the_spectrum() -> None:
 
 
 def test_a_crop_is_read_as_rgb_and_normalised_per_channel() -> None:
-    crop = torch.from_numpy(probe.inputs("face", 2)["crop"])
+    crop = torch.from_numpy(parity.inputs("face", 2)["crop"])
     want = (crop.float() - torch.tensor([159.0, 111.0, 102.0])) / torch.tensor([37.0, 33.0, 32.0])
     front = CropFront(64, presets.FACE_FV2ES.mean, presets.FACE_FV2ES.std)
     torch.testing.assert_close(front(crop), want.permute(0, 3, 1, 2))

@@ -13,15 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.blocks import DropPath, SelfAttention
+from liveaffect.engines.model.blocks import DropPath, SelfAttention, attention_pool
 from liveaffect.engines.model.frontend import SoundPreset
 from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.reparam import deploy
-from liveaffect.engines.model.temporal import attention_pool
-from liveaffect.engines.model.voice_fcn import FcnPreset, LocalNorm, VoiceFcn
-from liveaffect.engines.model.voice_nest import Level, NestLevel, NestPreset, StemConv, VoiceNest
+from liveaffect.engines.model.voice_spectrogram import (
+    FcnPreset,
+    Level,
+    LocalNorm,
+    NestLevel,
+    NestPreset,
+    StemConv,
+    VoiceFcn,
+    VoiceNest,
+)
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
@@ -38,7 +45,7 @@ NEST = NestPreset(
 
 
 def inputs(network: Network, count: int) -> tuple[Tensor, ...]:
-    batch = probe.for_tensors(network.kind, count, network.inputs, seed=6)
+    batch = parity.for_tensors(network.kind, count, network.inputs, seed=6)
     return tuple(torch.from_numpy(batch[spec.name]) for spec in network.inputs)
 
 
@@ -91,7 +98,7 @@ def test_the_same_seed_gives_the_same_network_and_leaves_the_dice_alone() -> Non
 
 def test_an_unknown_preset_is_refused_with_the_ones_there_are() -> None:
     with pytest.raises(
-        ValueError, match="no network 'face big'; there are: face live, face live-vgg, face fv2es"
+        ValueError, match="no network 'face big'; there are: face live, face wide, face live-vgg, face fv2es"
     ):
         presets.build("face", "big")
 

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 import torch
 from torch import Tensor, nn
 
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.blocks import ConvNorm, RepVggBlock
 from liveaffect.engines.model.heads import Network
@@ -44,7 +44,7 @@ def relative(got: Tensor, want: Tensor) -> float:
 
 
 def inputs(network: Network) -> tuple[Tensor, ...]:
-    batch = probe.for_tensors(network.kind, 2, network.inputs, seed=3)
+    batch = parity.for_tensors(network.kind, 2, network.inputs, seed=3)
     return tuple(torch.from_numpy(batch[spec.name]) for spec in network.inputs)
 
 

@@ -1,4 +1,4 @@
-"""Running pooling is batch pooling, and the transformer knows an order if it is told to."""
+"""Training pools as the live path does, and the transformer knows an order if it is told to."""
 
 from __future__ import annotations
 
@@ -6,37 +6,16 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="networks are built with torch: pip install liveaffect[train]")
 
 import torch
 
-from liveaffect.engines.model.temporal import ClsTransformer, RunningPool, attention_pool
+from liveaffect.engines.model.blocks import ClsTransformer, attention_pool
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.pooling import Evidence, Forgetting, pool
+from liveaffect.realtime.expression import Evidence, Forgetting, pool
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
-
-ITEMS = st.lists(
-    st.tuples(st.floats(-80, 80), st.floats(0, 600)), min_size=1, max_size=20
-)  # score, seconds since the start
-
-
-@settings(max_examples=60, deadline=None)
-@given(ITEMS, st.sampled_from([0.5, 8.0, 60.0]), st.integers(0, 99))
-def test_running_pooling_equals_batch_pooling_in_any_order(
-    items: list[tuple[float, float]], half_life_s: float, seed: int
-) -> None:
-    vectors = torch.randn(len(items), 6, generator=torch.Generator().manual_seed(seed))
-    scores, times_s = torch.tensor(items, dtype=torch.float64).T
-    running = RunningPool(6, half_life_s)
-    for vector, (score, t_s) in zip(vectors, items, strict=True):
-        running.add(vector, score, t_s)
-    now_s = times_s.max()
-    batch = attention_pool(vectors[None].double(), scores[None], (now_s - times_s)[None], half_life_s)
-    torch.testing.assert_close(running.value(), batch[0].float(), rtol=1e-4, atol=1e-5)
 
 
 def test_training_pools_as_live_use_does() -> None:
@@ -71,7 +50,6 @@ def test_what_is_not_there_is_left_out_of_pooling() -> None:
     pooled = attention_pool(vectors, scores, ages_s, 8.0)
     torch.testing.assert_close(pooled[0], vectors[0, [0, 2]].mean(0))
     assert torch.equal(pooled[1], torch.zeros(4))
-    assert torch.equal(RunningPool(4, 8.0).value(), torch.zeros(4))
 
 
 def test_evidence_counts_half_after_a_half_life() -> None:

@@ -22,10 +22,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from liveaffect.node import expanded, refuse_open_secrets, sink_names
-from liveaffect.realtime.capture.stream import StreamCapture, decoders, substream
 from liveaffect.realtime.clock import MS, epoch_ns
 from liveaffect.realtime.errors import RealtimeError, SettingsError
-from liveaffect.realtime.sinks.links import open_network, subject_of
+from liveaffect.realtime.sinks.network import open_network, subject_of
+from liveaffect.realtime.stream import StreamCapture, decoders, substream
 from liveaffect.realtime.testing.network_camera import NetworkCamera
 from liveaffect.realtime.testing.real_triton import free_port
 from liveaffect.realtime.testing.scenes import cue

@@ -8,9 +8,8 @@ import pytest
 from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Scores
-from liveaffect.realtime.estimate import Circumstances, Estimate, Opinion
-from liveaffect.realtime.labelling import Labeller, Reason
-from liveaffect.realtime.pooling import Pooled
+from liveaffect.realtime.estimate import Circumstances, Estimate, Labeller, Opinion, Reason
+from liveaffect.realtime.expression import Pooled
 
 PLAIN = Circumstances()
 

@@ -13,7 +13,7 @@ from liveaffect import cli
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks.catalogue import by_flag, open_sink, refuse_overwriting
 from liveaffect.realtime.sinks.disk import part_of
-from liveaffect.realtime.testing.damaged import film, plain_wav
+from liveaffect.realtime.testing.media import film, plain_wav
 
 
 def run(*arguments: str | Path) -> int:

@@ -19,13 +19,13 @@ from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, Scr
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingFile, SettingsError
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.feeds import Feed, camera_feed, file_feed, microphone_feed, told_apart
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.testing import damaged
-from liveaffect.realtime.testing.synthetic import ScriptedSource
+from liveaffect.realtime.testing import media
+from liveaffect.realtime.testing.devices import ScriptedSource
 from liveaffect.realtime.wiring import Rings, Wiring
 
 Capture = pytest.CaptureFixture[str]
@@ -57,7 +57,7 @@ def in_a_process(*arguments: str | Path, **how: object) -> subprocess.CompletedP
 def test_analyze_goes_on_after_a_file_that_is_missing_or_damaged_and_lists_them(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    good, last = damaged.plain_wav(tmp_path / "a.wav", 2.0), damaged.plain_wav(tmp_path / "z.wav", 2.0)
+    good, last = media.plain_wav(tmp_path / "a.wav", 2.0), media.plain_wav(tmp_path / "z.wav", 2.0)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no film")
     cues = tmp_path / "{stem}.jsonl"
@@ -73,9 +73,9 @@ def test_analyze_goes_on_after_a_file_that_is_missing_or_damaged_and_lists_them(
 
 
 def test_analyze_takes_folders_and_says_what_it_passed_over(tmp_path: Path, capsys: Capture) -> None:
-    damaged.plain_wav(tmp_path / "a.wav")
+    media.plain_wav(tmp_path / "a.wav")
     (tmp_path / "below").mkdir()
-    damaged.plain_wav(tmp_path / "below" / "b.wav")
+    media.plain_wav(tmp_path / "below" / "b.wav")
     (tmp_path / "elsewhere").symlink_to(tmp_path / "below")
     for name in ("me.heic", "she.HEIC", "it.gif", "x.avif", "old.jp2", "README", ".hidden", "c.jpg", "n.txt"):
         (tmp_path / name).write_bytes(b"x")
@@ -105,7 +105,7 @@ def test_predict_goes_on_after_a_folder_that_cannot_be_read_and_one_with_nothing
     closed, empty = tmp_path / "closed", tmp_path / "empty"
     closed.mkdir()
     empty.mkdir()
-    good = damaged.plain_wav(tmp_path / "good.wav")
+    good = media.plain_wav(tmp_path / "good.wav")
     real = os.scandir
 
     def scandir(path: str) -> object:
@@ -125,7 +125,7 @@ def test_predict_goes_on_after_a_folder_that_cannot_be_read_and_one_with_nothing
 def test_damaged_pictures_of_a_film_are_counted_where_its_result_is_said(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    clip = damaged.film(tmp_path / "clip.avi", "mjpeg", "pcm_s16le")
+    clip = media.film(tmp_path / "clip.avi", "mjpeg", "pcm_s16le")
     content = clip.read_bytes()
     clip.write_bytes(content[: len(content) * 3 // 5])
     assert run("analyze", clip, "--engine", "scripted") == 0
@@ -135,8 +135,8 @@ def test_damaged_pictures_of_a_film_are_counted_where_its_result_is_said(
 
 
 def test_an_output_that_got_nothing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    blink = damaged.film(tmp_path / "blink.mp4", "mpeg4", None)
-    sound = damaged.plain_wav(tmp_path / "sound.wav", 0.2)
+    blink = media.film(tmp_path / "blink.mp4", "mpeg4", None)
+    sound = media.plain_wav(tmp_path / "sound.wav", 0.2)
     flags: list[str | Path] = [
         "--cues",
         tmp_path / "c.jsonl",
@@ -165,11 +165,11 @@ def test_an_output_that_got_nothing_says_so(tmp_path: Path, caplog: pytest.LogCa
 @pytest.mark.slow
 @pytest.mark.parametrize("again", ["the same file", "another of that name"])
 def test_two_films_of_one_name_are_two_sources(tmp_path: Path, again: str) -> None:
-    first = damaged.film(tmp_path / "k.mp4", None, "aac", seconds=4)
+    first = media.film(tmp_path / "k.mp4", None, "aac", seconds=4)
     second = first
     if again != "the same file":
         (tmp_path / "other").mkdir()
-        second = damaged.film(tmp_path / "other" / "k.mp4", None, "aac", seconds=4)
+        second = media.film(tmp_path / "other" / "k.mp4", None, "aac", seconds=4)
     cues = tmp_path / "cues.jsonl"
     done = in_a_process(
         *("live", "--camera", first, "--camera", second, "--sink", cues, "--engine", "scripted")
@@ -197,7 +197,7 @@ def test_a_film_waits_for_the_networks_and_ends_the_run_although_a_microphone_co
     tmp_path: Path,
 ) -> None:
     clock = MonotonicClock()
-    clip = damaged.film(tmp_path / "k.mp4", "mpeg4", None)
+    clip = media.film(tmp_path / "k.mp4", "mpeg4", None)
     delivered: list[int] = []
 
     def slow(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
@@ -274,10 +274,10 @@ def test_what_makes_no_sense_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    damaged.plain_wav(Path("a.wav"))
+    media.plain_wav(Path("a.wav"))
     Path("noise.toml").write_bytes(bytes(range(256)))
     os.mkfifo("pipe.wav")
-    Path("bomb.png").write_bytes(damaged.damaged_png(40_000, 40_000, rows=1))
+    Path("bomb.png").write_bytes(media.damaged_png(40_000, 40_000, rows=1))
     code = run(*arguments, "--engine", "scripted")
     said = capsys.readouterr().err
     assert code == 1
@@ -293,7 +293,7 @@ def test_export_without_torch_is_one_line(capsys: Capture, monkeypatch: pytest.M
 
 def test_a_name_that_standard_output_cannot_print_is_printed_escaped(tmp_path: Path) -> None:
     name = os.fsdecode(bytes(tmp_path) + b"/b\xff\xfe\xc3\xa4.wav")
-    damaged.plain_wav(Path(name))
+    media.plain_wav(Path(name))
     for coding in ("utf-8", "ascii"):
         surroundings = {**os.environ, "PYTHONIOENCODING": coding}
         done = in_a_process("predict", name, "--engine", "scripted", stdout=subprocess.PIPE, env=surroundings)
@@ -304,7 +304,7 @@ def test_a_name_that_standard_output_cannot_print_is_printed_escaped(tmp_path: P
 def test_a_name_that_would_move_the_cursor_is_written_out(tmp_path: Path, capsys: Capture) -> None:
     """A line of the table stays one line, and no terminal is cleared by a file that was sent."""
     good, bad = tmp_path / "a\x1b[2J\n.wav", tmp_path / "b\x1b[2J\n.wav"
-    damaged.plain_wav(good)
+    media.plain_wav(good)
     bad.write_bytes(b"no sound")
     for command in ("analyze", "predict"):
         assert run(command, good, bad, "--engine", "scripted") == 1
@@ -316,7 +316,7 @@ def test_a_name_that_would_move_the_cursor_is_written_out(tmp_path: Path, capsys
 
 
 def test_a_full_standard_output_and_a_reader_that_left_are_one_line_or_none(tmp_path: Path) -> None:
-    sound = damaged.plain_wav(tmp_path / "a.wav")
+    sound = media.plain_wav(tmp_path / "a.wav")
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full, so POSIX")
     with open("/dev/full", "w") as full:
@@ -331,7 +331,7 @@ def test_a_full_standard_output_and_a_reader_that_left_are_one_line_or_none(tmp_
 
 
 def test_closed_streams_end_no_run(tmp_path: Path) -> None:
-    sound, cues = damaged.plain_wav(tmp_path / "a.wav", 3.0), tmp_path / "c.jsonl"
+    sound, cues = media.plain_wav(tmp_path / "a.wav", 3.0), tmp_path / "c.jsonl"
     command = f"{sys.executable} -m liveaffect analyze {sound} --cues {cues} --engine scripted >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], check=False, timeout=60).returncode == 0
     assert cues.stat().st_size
@@ -357,7 +357,7 @@ raise SystemExit(main())
 )
 def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path, loading: str) -> None:
     """At the moment at which a certain module is asked for, so that no moment has to be hit."""
-    sound = damaged.plain_wav(tmp_path / "a.wav")
+    sound = media.plain_wav(tmp_path / "a.wav")
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, loading, "predict", str(sound)],
         capture_output=True,
@@ -384,7 +384,7 @@ def test_ctrl_c_that_a_library_takes_for_a_failure_to_load_it_is_still_ctrl_c(
     # A shell that starts tests in the background has them ignore Ctrl-C, and commands leave it so.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert run("predict", damaged.plain_wav(tmp_path / "a.wav")) == 130
+        assert run("predict", media.plain_wav(tmp_path / "a.wav")) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "stopped\n"
@@ -403,8 +403,8 @@ def test_an_empty_name_does_not_mean_the_present_folder(command: str, capsys: Ca
 def test_samples_of_one_file_do_not_reach_the_next(tmp_path: Path, capsys: Capture) -> None:
     """Once a file of absurd samples had been analysed, those after it had no voice."""
     loud = np.full(48_000, 1e20, np.float32)
-    (tmp_path / "a.wav").write_bytes(damaged.float_wav(loud))
-    damaged.plain_wav(tmp_path / "b.wav", 3.0)
+    (tmp_path / "a.wav").write_bytes(media.float_wav(loud))
+    media.plain_wav(tmp_path / "b.wav", 3.0)
     assert run("predict", tmp_path, "--json", "--engine", "scripted") == 0
     out = capsys.readouterr()
     absurd, plain = (json.loads(line) for line in out.out.splitlines())

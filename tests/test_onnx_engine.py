@@ -11,17 +11,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.onnx_engine import OnnxEngine, session_options
 from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineInputError, zeros_for
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 TASKS = Path("/proc/self/task")
 Change = Callable[[onnx.ModelProto], object]
 
 
 def opened(folder: Path, kind: str = "face", *, threads: int = 1) -> OnnxEngine:
-    path = tiny_networks.write_tiny(folder, kind)
+    path = engines.write_tiny(folder, kind)
     return OnnxEngine(manifests.read(path), folder, threads=threads)
 
 
@@ -41,7 +41,7 @@ def test_the_engine_names_network_and_back_end(tmp_path: Path) -> None:
 
 def test_the_answer_follows_the_crop(tmp_path: Path) -> None:
     engine = opened(tmp_path)
-    first = engine.infer(probe.inputs("face", 2, seed=1))["vector"]
+    first = engine.infer(parity.inputs("face", 2, seed=1))["vector"]
     assert np.abs(first[0] - first[1]).max() > 1e-3
 
 
@@ -76,7 +76,7 @@ def add_output(graph: onnx.ModelProto) -> None:
 def test_a_graph_that_is_not_what_its_manifest_says_is_refused(
     tmp_path: Path, change: Change, words: str
 ) -> None:
-    graph = tiny_networks.network("face")
+    graph = engines.network("face")
     change(graph)
     with pytest.raises(EngineFileError, match=words) as refusal:
         with_graph(tmp_path, graph)
@@ -93,7 +93,7 @@ def test_a_file_that_is_no_network_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_is_not_finite_is_an_error_that_names_output_and_item(tmp_path: Path) -> None:
-    graph = tiny_networks.network("fusion")
+    graph = engines.network("fusion")
     # The logarithm of the mask is fine for present modalities and minus infinity for absent ones.
     weights = next(node for node in graph.graph.node if node.output[0] == "weights")
     weights.output[0] = "open"
@@ -108,7 +108,7 @@ def test_an_answer_that_is_not_finite_is_an_error_that_names_output_and_item(tmp
 
 
 def test_a_failure_inside_the_runtime_is_an_engine_failure(tmp_path: Path) -> None:
-    graph = tiny_networks.network("face")
+    graph = engines.network("face")
     graph.graph.initializer.append(numpy_helper.from_array(np.array([99]), "far"))
     score = next(node for node in graph.graph.node if node.output[0] == "score")
     score.output[0] = "fine"
@@ -119,7 +119,7 @@ def test_a_failure_inside_the_runtime_is_an_engine_failure(tmp_path: Path) -> No
 
 def test_an_array_that_is_not_contiguous_gives_the_same_answer(tmp_path: Path) -> None:
     engine = opened(tmp_path)
-    crop = probe.inputs("face", 4)["crop"]
+    crop = parity.inputs("face", 4)["crop"]
     wide = np.zeros((8, 64, 128, 3), np.uint8)
     wide[::2, :, ::2] = crop
     strided = engine.infer({"crop": wide[::2, :, ::2]})
@@ -127,7 +127,7 @@ def test_an_array_that_is_not_contiguous_gives_the_same_answer(tmp_path: Path) -
 
 
 def test_an_engine_on_two_threads_gives_the_same_answers(tmp_path: Path) -> None:
-    batch = probe.inputs("voice", 3)
+    batch = parity.inputs("voice", 3)
     one, two = opened(tmp_path, "voice"), opened(tmp_path, "voice", threads=2)
     np.testing.assert_allclose(one.infer(batch)["logits"], two.infer(batch)["logits"], atol=1e-5)
 

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime.capture.stamp import read_stamp, write_stamp
 from liveaffect.realtime.cue import NOT_SURE
-from liveaffect.realtime.drawing import canvas, fonts, panels, signs, text
+from liveaffect.realtime.drawing import canvas, panels, signs, text
+from liveaffect.realtime.drawing import text as fonts
 from liveaffect.realtime.drawing.placer import FORMS, PanelPlacer, WantedPanel, face_room, overlap
 from liveaffect.realtime.overlay import Mark, OverlayLayout, PanelPlace, View, draw, lay_out
+from liveaffect.realtime.portrait import read_stamp, write_stamp
 from liveaffect.realtime.testing import scenes
-from liveaffect.realtime.testing.golden import GOLDEN, difference, load_golden, save_golden
+from liveaffect.realtime.testing.scenes import GOLDEN, difference, load_golden, save_golden
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 LIMIT_BYTES = 400_000

@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.cue import FACE, NOT_SURE
 from liveaffect.realtime.drawing import canvas
-from liveaffect.realtime.freshness import FACE
 from liveaffect.realtime.overlay import OverlayLayout, View, draw, lay_out, opacity
 from liveaffect.realtime.testing import scenes
-from liveaffect.realtime.testing.golden import Picture
+from liveaffect.realtime.testing.scenes import Picture
 
 # Ages.
 

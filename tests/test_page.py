@@ -18,12 +18,12 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect import Analyzer, Settings
-from liveaffect.realtime.capture.stamp import read_stamp
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.drawn_head import ActingHead
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.files import FULL_RANGE, model_path
-from liveaffect.realtime.sinks.csv_file import COLUMNS
+from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
+from liveaffect.realtime.portrait import read_stamp
+from liveaffect.realtime.sinks.cue_files import COLUMNS
 from liveaffect.realtime.sinks.web import WebSink
 from liveaffect.realtime.speech import tone_voice, write_wav
 from liveaffect.realtime.testing.scenes import background, cue, frame

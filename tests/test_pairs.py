@@ -10,8 +10,8 @@ import pytest
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, SettingsError
 from liveaffect.realtime.frame import VideoFrame
-from liveaffect.realtime.testing.stepped import constant_networks
-from liveaffect.realtime.testing.talkers import Talkers
+from liveaffect.realtime.testing.people import Talkers
+from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import parity, probe
+from liveaffect.engines import parity
 from liveaffect.engines.build.quantize import quantize
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.overview import compare_named
 from liveaffect.engines.parity import EXACT, QUANTISED, Tolerance, compare
 from liveaffect.engines.protocol import Done, EngineInputError, EngineSpec, Pending, Tensors
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 Change = Callable[[dict[str, np.ndarray]], object]
 
@@ -26,7 +26,7 @@ class Altered(OnnxEngine):
     """A right engine whose answers are then changed."""
 
     def __init__(self, folder: Path, change: Change, kind: str = "face") -> None:
-        super().__init__(manifests.read(tiny_networks.write_tiny(folder, kind)), folder)
+        super().__init__(manifests.read(engines.write_tiny(folder, kind)), folder)
         self._change = change
         self.sizes: list[int] = []
 
@@ -43,7 +43,7 @@ def nothing(outputs: dict[str, np.ndarray]) -> None:
 
 def report(tmp_path: Path, change: Change, tolerance: Tolerance = EXACT) -> parity.Report:
     return compare(
-        Altered(tmp_path, nothing), Altered(tmp_path, change), probe.inputs("face", 64), tolerance=tolerance
+        Altered(tmp_path, nothing), Altered(tmp_path, change), parity.inputs("face", 64), tolerance=tolerance
     )
 
 
@@ -72,7 +72,7 @@ def test_two_engines_on_one_file_are_alike_over_64_inputs(tmp_path: Path) -> Non
 
 
 def test_a_difference_is_measured_against_how_far_the_answers_move(tmp_path: Path) -> None:
-    truth = Altered(tmp_path, nothing).infer(probe.inputs("face", 64))["score"]
+    truth = Altered(tmp_path, nothing).infer(parity.inputs("face", 64))["score"]
     spread = float(np.ptp(truth))
     (score,) = [d for d in report(tmp_path, shift).differences if d.output == "score"]
     assert score.spread == pytest.approx(spread, rel=1e-4)
@@ -85,7 +85,7 @@ def test_an_answer_that_hardly_moves_is_measured_against_a_hundredth_of_its_size
         outputs["score"][:] = 5
 
     found = compare(
-        Altered(tmp_path, still), Altered(tmp_path, still), probe.inputs("face", 4), tolerance=EXACT
+        Altered(tmp_path, still), Altered(tmp_path, still), parity.inputs("face", 4), tolerance=EXACT
     )
     assert next(d for d in found.differences if d.output == "score").spread == pytest.approx(0.05)
     assert found.alike
@@ -118,13 +118,13 @@ def test_what_a_tolerance_leaves_open_is_reported_but_not_judged(tmp_path: Path)
 
 
 def test_flips_are_items_whose_largest_logit_is_another(tmp_path: Path) -> None:
-    truth = Altered(tmp_path, nothing).infer(probe.inputs("face", 64))["logits"].argmax(1)
+    truth = Altered(tmp_path, nothing).infer(parity.inputs("face", 64))["logits"].argmax(1)
     assert report(tmp_path, swap_labels).flips == int((truth != 6 - truth).sum())
 
 
 def test_the_second_engine_sees_batches_of_1_3_and_16(tmp_path: Path) -> None:
     a, b = Altered(tmp_path, nothing), Altered(tmp_path, nothing)
-    compare(a, b, probe.inputs("face", 64), tolerance=EXACT)
+    compare(a, b, parity.inputs("face", 64), tolerance=EXACT)
     assert set(a.sizes) == {1}
     assert set(b.sizes) >= {1, 3, 16}
     assert sum(a.sizes) == sum(b.sizes) == 64
@@ -144,12 +144,12 @@ def test_an_engine_that_says_the_same_to_everything_is_not_alike(tmp_path: Path)
         outputs["vector"] += 10
 
     truth = Altered(tmp_path, much_alike)
-    usual = truth.infer(probe.inputs("face", 64))["vector"].mean(0)
+    usual = truth.infer(parity.inputs("face", 64))["vector"].mean(0)
 
     def same(outputs: dict[str, np.ndarray]) -> None:
         outputs["vector"][:] = usual
 
-    found = compare(truth, Altered(tmp_path, same), probe.inputs("face", 64), tolerance=QUANTISED)
+    found = compare(truth, Altered(tmp_path, same), parity.inputs("face", 64), tolerance=QUANTISED)
     (vector,) = [d for d in found.differences if d.output == "vector"]
     assert vector.cosine > 0.99
     assert any("vector follows what is asked with a cosine of 0.0" in one for one in found.complaints)
@@ -160,7 +160,7 @@ def test_engines_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(
         EngineInputError, match="'face-tiny/onnx' and 'voice-tiny/onnx' are not of the same kind"
     ):
-        compare(face, voice, probe.inputs("face", 2), tolerance=EXACT)
+        compare(face, voice, parity.inputs("face", 2), tolerance=EXACT)
 
 
 def test_engines_are_compared_by_name_and_closed_again(
@@ -174,8 +174,8 @@ def test_engines_are_compared_by_name_and_closed_again(
         real(engine)
 
     monkeypatch.setattr(OnnxEngine, "close", close)
-    quantize(tiny_networks.write_tiny(tmp_path / "a", "face"), [probe.inputs("face", 16)])
-    tiny_networks.write_tiny(tmp_path / "b", "face", seed=1)
+    quantize(engines.write_tiny(tmp_path / "a", "face"), [parity.inputs("face", 16)])
+    engines.write_tiny(tmp_path / "b", "face", seed=1)
     int8 = compare_named("face", "onnx", "onnx-int8", weights=tmp_path / "a")
     assert int8.tolerance == QUANTISED
     assert (int8.items, int8.alike) == (64, True)
@@ -195,7 +195,7 @@ def test_a_report_as_json_holds_figures_and_verdict(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", manifests.KINDS)
 def test_the_same_seed_gives_the_same_inputs_and_they_differ_among_themselves(kind: str) -> None:
-    first, again, other = (probe.inputs(kind, 4, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (parity.inputs(kind, 4, seed=seed) for seed in (1, 1, 2))
     specs = manifests.tensors(kind)[0]
     assert {t.name: ((4, *t.shape), t.dtype) for t in specs} == {
         name: (array.shape, array.dtype.name) for name, array in first.items()
@@ -208,14 +208,14 @@ def test_the_same_seed_gives_the_same_inputs_and_they_differ_among_themselves(ki
 
 
 def test_made_evidence_is_zero_where_the_mask_leaves_it_out_and_never_empty() -> None:
-    batch = probe.inputs("fusion", 200)
+    batch = parity.inputs("fusion", 200)
     assert (batch["mask"].sum(1) >= 1).all()
     assert not batch["voice_long"][batch["mask"][:, 1] == 0].any()
     assert batch["face_logits"][batch["mask"][:, 0] == 1].any()
 
 
 def test_splitting_keeps_every_item_in_order() -> None:
-    batch = probe.inputs("fusion", 25)
-    parts = probe.split(batch, (1, 3, 16))
+    batch = parity.inputs("fusion", 25)
+    parts = parity.split(batch, (1, 3, 16))
     assert [len(part["mask"]) for part in parts] == [1, 3, 16, 1, 3, 1]
     np.testing.assert_array_equal(np.concatenate([part["mask"] for part in parts]), batch["mask"])

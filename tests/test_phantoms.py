@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import Found
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import Found, make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture
-from liveaffect.realtime.testing.faces import Actor, ScriptedFinder, scene
+from liveaffect.realtime.testing.people import Actor, ScriptedFinder, scene
 
 FPS = 30
 

@@ -17,10 +17,10 @@ from onnx import helper, numpy_helper
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build import plan as planning
 from liveaffect.engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare_plan
+from liveaffect.engines.gpu_driver import Backend, find_backend
 from liveaffect.engines.manifest import SHIPPED, Manifest
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 ONE_SIZE = (4,)
 """Voice networks are built with one profile here: each costs as much as the network itself."""
@@ -127,7 +127,7 @@ def test_in_int8_products_are_fed_by_explicit_marks(shelves: dict[str, Shelf], b
 
 @pytest.fixture(scope="module")
 def tiny() -> bytes:
-    content: bytes = tiny_networks.network("face").SerializeToString()
+    content: bytes = engines.network("face").SerializeToString()
     return content
 
 
@@ -154,7 +154,7 @@ def test_a_truncated_file_is_refused(tiny: bytes, backend: Backend, cut: slice, 
 
 
 def test_what_the_parser_refuses_is_quoted_with_the_name_of_the_node(backend: Backend) -> None:
-    model = tiny_networks.network("face")
+    model = engines.network("face")
     relu = next(node for node in model.graph.node if node.op_type == "Relu")
     relu.op_type, relu.name, relu.domain = "FutureRelu", "the_new_one", "someone.else"
     with pytest.raises(EngineFileError, match=r"cannot read this network: .*'the_new_one' \(FutureRelu\)"):
@@ -162,7 +162,7 @@ def test_what_the_parser_refuses_is_quoted_with_the_name_of_the_node(backend: Ba
 
 
 def test_a_fixed_batch_axis_is_refused(backend: Backend) -> None:
-    model = tiny_networks.network("face")
+    model = engines.network("face")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     with pytest.raises(EngineFileError, match=r"'crop' has the shape \(4, 64, 64, 3\).*free batch axis"):
         build_plan(model.SerializeToString(), precision="fp32", backend=backend)
@@ -182,7 +182,7 @@ def test_a_precision_wants_its_own_file(shelves: dict[str, Shelf], backend: Back
 
 
 def test_an_asymmetric_int8_file_is_refused_by_name(backend: Backend) -> None:
-    model = tiny_networks.network("fusion")
+    model = engines.network("fusion")
     first = model.graph.node[0].output[0]
     scale = numpy_helper.from_array(np.asarray(0.1, np.float32), "scale")
     zero = numpy_helper.from_array(np.asarray(3, np.int8), "zero")

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 
 from liveaffect import cli
-from liveaffect.engines import gpu_driver, plans, tensorrt_backend
+from liveaffect.engines import gpu_driver, plans
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import overview as engine_list
 from liveaffect.engines.build import forms as engine_build
 from liveaffect.engines.build.plan import BuiltPlan
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.plans import PlanKey
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
 SCRIPTED = Backend(None, "tensorrt-rtx", "1.7")
@@ -28,7 +27,7 @@ SCRIPTED = Backend(None, "tensorrt-rtx", "1.7")
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for kind in ("face", "voice", "fusion"):
-        tiny_networks.write_tiny(tmp_path / "weights", kind)
+        engines.write_tiny(tmp_path / "weights", kind)
     return tmp_path / "weights"
 
 
@@ -90,7 +89,7 @@ def test_plans_that_fit_are_kept_and_new_weights_are_built_anew(weights: Path, b
     again = build(weights, "fp32", "fp16")
     assert len(built) == 4
     assert sum("is there and fits" in line for line in again) == 4
-    tiny_networks.write_tiny(weights, "face", seed=1)
+    engines.write_tiny(weights, "face", seed=1)
     build(weights, "fp32", "fp16")
     assert built[4:] == ["fp32", "fp16"]
 
@@ -153,13 +152,13 @@ def test_what_cannot_be_built_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ())
+    monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ())
     assert run("build", "--precision", precision, "--weights", weights) == 1
     assert words in capsys.readouterr().err
 
 
 def test_without_tensorrt_int8_files_are_still_made(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_backend, "TENSORRT_MODULES", ())
+    monkeypatch.setattr(gpu_driver, "TENSORRT_MODULES", ())
     said = build(weights, "int8")
     assert said[-1].startswith("no plans: there is no TensorRT")
     assert manifests.read(weights / "face.json").has("int8")

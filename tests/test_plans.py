@@ -16,12 +16,11 @@ import pytest
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import plans
 from liveaffect.engines.build.plan import PORTABLE, SIZES, BuiltPlan
-from liveaffect.engines.gpu_driver import Gpu, gpus
+from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend, gpus
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.plans import PlanKey, PlanMissing
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 CONTENT = b"an ONNX file"
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
@@ -201,7 +200,7 @@ def test_kernels_of_another_card_or_driver_lie_elsewhere(tmp_path: Path) -> None
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    return manifests.read(tiny_networks.write_tiny(tmp_path, "face"))
+    return manifests.read(engines.write_tiny(tmp_path, "face"))
 
 
 def test_rtx_plans_are_portable_and_refused_for_a_card_that_would_refuse_them(manifest: Manifest) -> None:
@@ -239,7 +238,7 @@ def test_a_real_plan_goes_through_the_cache(tmp_path: Path) -> None:
         backend = find_backend()
     except EngineUnavailable as err:
         pytest.skip(str(err))
-    path = tiny_networks.write_tiny(tmp_path, "fusion")
+    path = engines.write_tiny(tmp_path, "fusion")
     found = manifests.read(path)
     key = plans.key_of(found, "fp32", backend, next(iter(gpus()), None), sizes=(1,))
     cache = tmp_path / "cache"

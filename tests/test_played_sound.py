@@ -10,7 +10,7 @@ from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.errors import MissingLibrary, SourceNotFound
 from liveaffect.realtime.feeds import microphone_feed
 from liveaffect.realtime.frame import AudioBlock
-from liveaffect.realtime.testing.pulse import virtual_microphone, why_no_virtual_microphone
+from liveaffect.realtime.testing.devices import virtual_microphone, why_no_virtual_microphone
 
 pytestmark = [
     pytest.mark.slow,

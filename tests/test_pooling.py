@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.pooling import Evidence, Forgetting, pool, weighted_score
+from liveaffect.realtime.expression import Evidence, Forgetting, pool, weighted_score
 
 HALF_LIFE_NS = 8 * SECOND
 

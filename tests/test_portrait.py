@@ -11,9 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from liveaffect.realtime.capture.stamp import STAMP_SIZE, read_stamp, write_stamp
 from liveaffect.realtime.errors import EndOfStream, SourceError
-from liveaffect.realtime.portrait import Motion, Portraits, packaged_portraits
+from liveaffect.realtime.portrait import (
+    STAMP_SIZE,
+    Motion,
+    Portraits,
+    packaged_portraits,
+    read_stamp,
+    write_stamp,
+)
 from liveaffect.realtime.replay import load_picture
 
 Image = NDArray[np.uint8]

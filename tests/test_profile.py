@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liveaffect.calibration import recording
+from liveaffect.calibration import av_offset
 from liveaffect.calibration.baseline import Sitting, sound_of
 from liveaffect.cli import main
 from liveaffect.engines.protocol import Pending, Tensors
@@ -23,8 +23,8 @@ from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.profile import Baseline, Side
 from liveaffect.realtime.testing.engines import AroundEngine, ConstantEngine, FailingEngine
-from liveaffect.realtime.testing.stepped import constant_networks
-from liveaffect.realtime.testing.talkers import Film, Talkers
+from liveaffect.realtime.testing.people import Film, Talkers
+from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.wiring import Tools
 
 BOTH = {"face": "net-of-faces", "voice": "net-of-voices"}
@@ -145,7 +145,7 @@ def test_devices_give_what_was_asked_of_them(
     camera: str, mic: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch, Tools(constant_networks(), Filmed.film.make_finders))
-    monkeypatch.setattr(recording, "LiveRecording", Filmed)
+    monkeypatch.setattr(av_offset, "LiveRecording", Filmed)
     assert main(["calibrate", "baseline", "--profile", "ann", "--camera", camera, "--mic", mic]) == 0
     assert "neutral face" in capsys.readouterr().err
     expected = {"face"} if mic == "none" else {"face", "voice"}

@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 from liveaffect.engines.protocol import Pending, Tensors
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.people import Person, Profile, ProfileOwner
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.testing.engines import AroundEngine, ConstantEngine
-from liveaffect.realtime.testing.faces import Actor
-from liveaffect.realtime.testing.stepped import constant_networks
-from liveaffect.realtime.testing.talkers import Film, Talkers
+from liveaffect.realtime.testing.people import Actor, Film, Talkers
+from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.wiring import Rings, Wiring
 
 HAPPY = LABELS.index("happy")

@@ -18,8 +18,8 @@ from liveaffect import cli, progress
 from liveaffect.findings import Finding, report_json, report_text
 from liveaffect.progress import ProgressBar, say, working
 from liveaffect.realtime.errors import MissingFile, SettingsError
-from liveaffect.realtime.faces.files import make_finder
-from liveaffect.realtime.testing import damaged
+from liveaffect.realtime.faces.blazeface import make_finder
+from liveaffect.realtime.testing import media
 
 CLEARED = "\r\x1b[K"
 
@@ -71,14 +71,14 @@ SHOWN: dict[str, tuple[str, str]] = {
         "liveaffect.calibration.fit_confidence.calibrate_confidence",
         "calibrating",
     ),
-    "calibrate av --clap --file a.wav": ("liveaffect.calibration.av_measurement.measure_offset", "measuring"),
+    "calibrate av --clap --file a.wav": ("liveaffect.calibration.av_offset.measure_offset", "measuring"),
     "calibrate baseline --profile me --file a.wav": ("liveaffect.calibration.baseline.measured", "measuring"),
     "calibrate report": ("liveaffect.calibration.report.write_report", "writing the report"),
     "bench quick": ("liveaffect.bench.runs.rows_of", "measuring"),
     "bench full": ("liveaffect.bench.runs.rows_of", "measuring"),
     "bench latency": ("liveaffect.bench.runs.rows_of", "measuring"),
     "bench streams": ("liveaffect.bench.runs.stream_rows", "measuring"),
-    "bench gpu": ("liveaffect.bench.gpu_page.run_gpu", "measuring"),
+    "bench gpu": ("liveaffect.bench.gpu.run_gpu", "measuring"),
     "bench peers": ("liveaffect.bench.peers.run_peers", "measuring"),
 }
 SHOW_THEMSELVES = {"live", "doctor", "serve"}
@@ -98,7 +98,7 @@ def test_while_a_command_works_a_line_says_what_at(
     slow, words = SHOWN[command]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIVEAFFECT_ENGINE", "scripted")
-    damaged.plain_wav(Path("a.wav"))
+    media.plain_wav(Path("a.wav"))
     seen = []
 
     def takes_long(*_: object, **__: object) -> NoReturn:
@@ -165,7 +165,7 @@ def test_predict_shows_how_many_files_are_done_and_how_far_a_film_is(
     terminal = somebody_looks(monkeypatch)
     _needs_the_detector()
     for name in ("a.wav", "b.wav"):
-        damaged.plain_wav(tmp_path / name, 3.0)
+        media.plain_wav(tmp_path / name, 3.0)
     assert run("predict", tmp_path, "--json", "--engine", "scripted") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     shown = terminal.getvalue()

@@ -23,7 +23,7 @@ from liveaffect.realtime.crop import eye_distance
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import load_picture
 from liveaffect.realtime.testing.engines import SchooledEngine
-from liveaffect.realtime.testing.faces import ScriptedFinder
+from liveaffect.realtime.testing.people import ScriptedFinder
 from liveaffect.realtime.window import PIECES
 
 CAST = Engines(

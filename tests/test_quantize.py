@@ -14,23 +14,22 @@ import pytest
 from onnx import numpy_helper
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import parity, probe
+from liveaffect.engines import parity
 from liveaffect.engines.build import quantize as quantising
 from liveaffect.engines.build.onnx_graph import folded
-from liveaffect.engines.build.quantize import prepare_network, quantize
-from liveaffect.engines.build.ranges import METHODS
+from liveaffect.engines.build.quantize import METHODS, prepare_network, quantize
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 
-def calibration(kind: str, count: int = 32) -> list[probe.Batch]:
-    return probe.split(probe.inputs(kind, count), (8,))
+def calibration(kind: str, count: int = 32) -> list[parity.Batch]:
+    return parity.split(parity.inputs(kind, count), (8,))
 
 
 @pytest.fixture(params=["face", "voice"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return tiny_networks.write_tiny(tmp_path, request.param)
+    return engines.write_tiny(tmp_path, request.param)
 
 
 @pytest.fixture(scope="module", params=["face", "voice"])
@@ -46,9 +45,9 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return made
 
 
-def calibration_of(path: Path, count: int) -> list[probe.Batch]:
+def calibration_of(path: Path, count: int) -> list[parity.Batch]:
     found = manifests.read(path)
-    return probe.split(probe.for_tensors(found.kind, count, found.inputs), (8,))
+    return parity.split(parity.for_tensors(found.kind, count, found.inputs), (8,))
 
 
 def both(path: Path) -> tuple[OnnxEngine, OnnxEngine]:
@@ -64,14 +63,14 @@ def graph_of(path: Path) -> onnx.ModelProto:
 def test_every_method_answers_like_fp32(path: Path, method: str) -> None:
     kind = manifests.read(path).kind
     quantize(path, calibration(kind), method=method)
-    report = parity.compare(*both(path), probe.inputs(kind, 64, seed=9), tolerance=parity.QUANTISED)
+    report = parity.compare(*both(path), parity.inputs(kind, 64, seed=9), tolerance=parity.QUANTISED)
     assert report.alike, "\n".join(report.lines())
 
 
 def test_a_live_preset_answers_like_fp32(live: Path) -> None:
     fp32, int8 = both(live)
     found = manifests.read(live)
-    inputs = probe.for_tensors(found.kind, 64, found.inputs, seed=9)
+    inputs = parity.for_tensors(found.kind, 64, found.inputs, seed=9)
     report = parity.compare(fp32, int8, inputs, tolerance=parity.QUANTISED)
     assert report.alike, "\n".join(report.lines())
     assert {one.output for one in report.differences} == {tensor.name for tensor in fp32.spec.outputs}
@@ -84,9 +83,9 @@ def test_statistics_of_features_are_behind_layers_that_are_quantised(live: Path)
 
 
 def test_the_front_end_is_exact_to_the_bit(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "voice")
+    path = engines.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
-    batch = probe.inputs("voice", 8, seed=2)
+    batch = parity.inputs("voice", 8, seed=2)
     wanted, given = (engine.infer(batch) for engine in both(path))
     for name in ("stat_sum", "stat_sumsq"):
         np.testing.assert_array_equal(wanted[name], given[name])
@@ -98,7 +97,7 @@ def fed_by_q(graph: onnx.ModelProto, node: onnx.NodeProto) -> list[bool]:
 
 
 def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path: Path) -> None:
-    path = tiny_networks.write_tiny(tmp_path, "voice")
+    path = engines.write_tiny(tmp_path, "voice")
     quantize(path, calibration("voice"))
     graph = graph_of(path)
     products = [node for node in graph.graph.node if node.op_type in quantising.OP_TYPES]
@@ -109,7 +108,7 @@ def test_only_products_with_a_weight_behind_the_logarithm_are_quantised(tmp_path
 
 
 def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: Path) -> None:
-    graph = tiny_networks.network("voice")
+    graph = engines.network("voice")
     product = next(n for n in graph.graph.node if n.op_type == "MatMul" and n.input[1].startswith("weight"))
     weight = next(w for w in graph.graph.initializer if w.name == product.input[1])
     turned = numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(weight).T), weight.name)
@@ -123,7 +122,7 @@ def test_a_weight_that_is_transposed_in_the_graph_counts_as_a_weight(tmp_path: P
 
 
 def test_bands_mixed_again_after_the_logarithm_still_belong_to_the_front_end(tmp_path: Path) -> None:
-    graph = tiny_networks.network("voice")
+    graph = engines.network("voice")
     total = next(n for n in graph.graph.node if n.output[0] == "stat_sum")
     mixing = numpy_helper.from_array(np.eye(64, dtype=np.float32), "more_mixing")
     graph.graph.initializer.append(mixing)
@@ -183,13 +182,13 @@ def test_a_quantised_file_takes_any_batch(path: Path) -> None:
     quantize(path, calibration(kind))
     _, int8 = both(path)
     for size in (1, 3, 16, 64):
-        assert int8.infer(probe.inputs(kind, size))["vector"].shape == (size, 64)
+        assert int8.infer(parity.inputs(kind, size))["vector"].shape == (size, 64)
 
 
 def test_what_cannot_be_quantised_is_refused_with_the_reason(path: Path, tmp_path: Path) -> None:
     kind = manifests.read(path).kind
     batches = calibration(kind)
-    names = quantising.quantisable(tiny_networks.network(kind))
+    names = quantising.quantisable(engines.network(kind))
     with pytest.raises(
         ValueError, match="no calibration method 'guess'; known are minmax, percentile, entropy"
     ):
@@ -201,7 +200,7 @@ def test_what_cannot_be_quantised_is_refused_with_the_reason(path: Path, tmp_pat
     with pytest.raises(ValueError, match="at least one batch of calibration inputs, got none"):
         quantize(path, [])
     with pytest.raises(ValueError, match="a fusion network is not quantised; face and voice networks are"):
-        quantize(tiny_networks.write_tiny(tmp_path, "fusion"), [])
+        quantize(engines.write_tiny(tmp_path, "fusion"), [])
     (path.parent / f"{kind}.onnx").write_bytes(b"")
     with pytest.raises(EngineFileError, match="truncated or altered"):
         quantize(path, batches)

@@ -7,14 +7,16 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect.calibration.reliability import (
+    UnfitSamples,
     calibration_error,
+    fit_logits,
     judge,
     kept,
     promise,
     risk_against_coverage,
     squared_gap,
+    tempered,
 )
-from liveaffect.calibration.temperature import UnfitSamples, fit_logits, tempered
 
 Rows = tuple[NDArray[np.float64], NDArray[np.int64]]
 

@@ -21,7 +21,7 @@ from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.replay import HELD, LATE_NS, MediaFile, Paced, load_picture
 from liveaffect.realtime.source import Item, Source
-from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 Image = NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from liveaffect import cli
-from liveaffect.calibration import plots
+from liveaffect.calibration import report
 from liveaffect.calibration.int8_tables import read_int8
 from liveaffect.calibration.report import ListedNetwork, OffsetOfPair, ReportInputs, report_page, short_layer
 
@@ -164,26 +164,26 @@ def test_figures_of_weights_that_are_not_at_hand_say_so(sources: ReportInputs) -
 
 
 def test_a_drawing_takes_its_colours_from_the_page_and_points_nowhere() -> None:
-    rows = [plots.Bar("a < b", 1.0, "1"), plots.Bar("c", -0.25, "-0.25", True, 0.5)]
-    picture = ElementTree.fromstring(plots.bars("x & y", rows))
+    rows = [report.Bar("a < b", 1.0, "1"), report.Bar("c", -0.25, "-0.25", True, 0.5)]
+    picture = ElementTree.fromstring(report.bars("x & y", rows))
     assert picture.findtext("title") == "x & y"
     assert {"a < b", "c", "1", "-0.25"} <= {(text.text or "").strip() for text in picture.iter("text")}
-    told = plots.bars("x & y", rows)
+    told = report.bars("x & y", rows)
     assert set(re.findall(r"(?:fill|stroke): (#\w+)", told)) == set()
     assert all(f"var(--{name})" in told for name in ("first", "quiet", "ink"))
 
 
 def test_the_same_figures_are_drawn_alike_and_a_line_reaches_as_far_as_its_points() -> None:
     points = {"after": [(0.0, 0.0), (1.0, 1.0)]}
-    assert plots.reliability("x", points) == plots.reliability("x", points)
+    assert report.reliability("x", points) == report.reliability("x", points)
     lines = [
         [float(n) for n in re.findall(r"[\d.]+", path.get("d", ""))]
-        for path in ElementTree.fromstring(plots.reliability("x", points)).iter("path")
+        for path in ElementTree.fromstring(report.reliability("x", points)).iter("path")
         if "var(--first)" in path.get("style", "") and "fill: none" in path.get("style", "")
     ]
     ideal = [
         [float(n) for n in re.findall(r"[\d.]+", path.get("d", ""))]
-        for path in ElementTree.fromstring(plots.reliability("x", points)).iter("path")
+        for path in ElementTree.fromstring(report.reliability("x", points)).iter("path")
         if "stroke-dasharray" in path.get("style", "")
     ]
     assert lines == ideal  # from corner to corner, as the diagonal does

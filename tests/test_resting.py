@@ -8,9 +8,17 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.expression import FACE, Memory
-from liveaffect.realtime.pooling import Evidence, Pooled
-from liveaffect.realtime.resting import ANYBODY, FULL, MOST_RAISED, USUAL, Rest
+from liveaffect.realtime.expression import (
+    ANYBODY,
+    FACE,
+    FULL,
+    MOST_RAISED,
+    USUAL,
+    Evidence,
+    Memory,
+    Pooled,
+    Rest,
+)
 
 FRAME_NS = 100 * MS
 """Ten pictures a second, so that ten minutes are soon over."""

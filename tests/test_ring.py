@@ -14,7 +14,7 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import SourceLost
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
 from liveaffect.realtime.ring import Ring
-from liveaffect.realtime.testing.monitor import Monitor, Monitors, monitored_audio_ring, monitored_ring
+from liveaffect.realtime.testing.virtual_time import Monitor, Monitors, monitored_audio_ring, monitored_ring
 
 
 def picture(seq: int, captured_ns: int, *, source: str = "camera:0", side: int = 8) -> VideoFrame:

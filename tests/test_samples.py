@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from liveaffect.calibration import samples
+from liveaffect.calibration.reliability import UnfitSamples
 from liveaffect.calibration.samples import Exam, Pick, Places, draw_picks, freeze_picks, left_over
-from liveaffect.calibration.temperature import UnfitSamples
 from liveaffect.engines.protocol import EngineFileError
 
 CONDITIONS = ("plain", "noisy", "far")

@@ -9,14 +9,13 @@ import pytest
 
 from liveaffect.engines.recipe import HOP, LABELS, PIECE, SAMPLE_RATE, Statistics
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.confidence import Confidence
 from liveaffect.realtime.cue import Cue
+from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.frame import AudioBlock, Face, Sighting
 from liveaffect.realtime.load_shedder import VOICE_SMALL
 from liveaffect.realtime.networks import LighterVoice, Networks
-from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.scheduler import Scheduler, Snapshot
 from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine, FailingEngine, SchooledEngine
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer

@@ -14,7 +14,9 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.faces.blazeface import (
     FULL,
+    FULL_RANGE,
     SHORT,
+    SHORT_RANGE,
     BlazeFace,
     MediapipeFace,
     anchors,
@@ -22,9 +24,9 @@ from liveaffect.realtime.faces.blazeface import (
     halve,
     letterbox,
     merge,
+    model_path,
     overlap_with_each,
 )
-from liveaffect.realtime.faces.files import FULL_RANGE, SHORT_RANGE, model_path
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import load_picture
 from liveaffect.realtime.search import (
@@ -37,7 +39,7 @@ from liveaffect.realtime.search import (
     look,
     tiles,
 )
-from liveaffect.realtime.testing.faces import Actor, ScriptedFinder, scene
+from liveaffect.realtime.testing.people import Actor, ScriptedFinder, scene
 from liveaffect.realtime.track import assign
 
 sizes = st.tuples(st.integers(40, 4000), st.integers(40, 2200))

@@ -30,7 +30,7 @@ from liveaffect import Analyzer, Settings
 from liveaffect.page_session import HEAD, MOST_A_SECOND, PICTURE, SOUND, Closed, decoded, parsed
 from liveaffect.realtime.errors import SettingsError
 from liveaffect.realtime.faces.blazeface import Found
-from liveaffect.realtime.testing.stepped import constant_networks
+from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.web.guard import Access
 from liveaffect.realtime.wiring import Tools
 from liveaffect.serve import MOST_PAGES, Served

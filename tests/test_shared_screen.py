@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 import pytest
 
-from liveaffect.realtime.capture.stamp import read_stamp, write_stamp
 from liveaffect.realtime.clock import MonotonicClock
 from liveaffect.realtime.errors import SettingsError, SourceChanged, SourceLost, SourceNotFound
 from liveaffect.realtime.feeds import camera_feed
 from liveaffect.realtime.frame import VideoFrame
+from liveaffect.realtime.portrait import read_stamp, write_stamp
 from liveaffect.realtime.shared_screen import SharedScreen, window_part
-from liveaffect.realtime.testing.clock import FakeClock
+from liveaffect.realtime.testing.contracts import check_source
 from liveaffect.realtime.testing.scenes import background
-from liveaffect.realtime.testing.source_contract import check_source
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 PROGRAMS = ("Xvfb", "xdotool", "display")
 pytestmark = pytest.mark.skipif(

@@ -20,14 +20,11 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Cue
 from liveaffect.realtime.drawing.canvas import label_colour
 from liveaffect.realtime.errors import SinkError
-from liveaffect.realtime.sinks import contact_sheet, timeline
+from liveaffect.realtime.sinks import timeline
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.contact_sheet import ContactSheet, Tile, chosen
-from liveaffect.realtime.sinks.csv_file import COLUMNS, CsvFile
-from liveaffect.realtime.sinks.jsonl import JsonLines
-from liveaffect.realtime.sinks.timeline import Timeline, time_text
-from liveaffect.realtime.testing.golden import load_golden
-from liveaffect.realtime.testing.scenes import background, cue, frame
+from liveaffect.realtime.sinks.cue_files import COLUMNS, CsvFile, JsonLines
+from liveaffect.realtime.sinks.timeline import ContactSheet, Tile, Timeline, chosen, time_text
+from liveaffect.realtime.testing.scenes import background, cue, frame, load_golden
 
 FILES = ["cues.jsonl", "table.csv", "out.mp4", "run.sheet.png", "run.png"]
 
@@ -188,22 +185,22 @@ def test_the_sheet_is_evenly_spaced_from_first_to_last_whatever_the_length(
     tmp_path: Path, pictures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sheets: list[list[int]] = []
-    real = contact_sheet.sheet
+    real = timeline.sheet
 
     def note(tiles: Sequence[Tile]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         sheets.append([t for t, _, _ in tiles])
         return real(tiles)
 
-    monkeypatch.setattr(contact_sheet, "sheet", note)
+    monkeypatch.setattr(timeline, "sheet", note)
     out = ContactSheet(str(tmp_path / "run.sheet.png"))
     small = np.full((12, 16, 3), 50, np.uint8)
     for seq in range(pictures):
         out.show(small, frame(small, seq))
     held = len(out._kept)
     out.close()
-    assert held < 4 * contact_sheet.PICTURES + 1
+    assert held < 4 * timeline.PICTURES + 1
     (times,) = sheets
-    assert len(times) == min(pictures, contact_sheet.PICTURES)
+    assert len(times) == min(pictures, timeline.PICTURES)
     assert times[0] == 0
     end = (pictures - 1) * SECOND // 30
     assert times[-1] >= end * 0.93

@@ -28,12 +28,11 @@ from liveaffect.engines import LABELS
 from liveaffect.realtime.clock import MS, epoch_ns
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.links import open_network
-from liveaffect.realtime.sinks.network import HELD, NetworkSink
+from liveaffect.realtime.sinks.network import HELD, NetworkSink, open_network
 from liveaffect.realtime.sinks.notice import Noticed
 from liveaffect.realtime.sinks.web import WebSink
+from liveaffect.realtime.testing.contracts import check_sink
 from liveaffect.realtime.testing.scenes import background, cue, frame
-from liveaffect.realtime.testing.sink_contract import check_sink
 
 SCHEMA = (Path(__file__).resolve().parent.parent / "docs" / "cue.md").read_text("utf-8")
 SCHEMA = SCHEMA.split("## Schema\n\n```json\n")[1].split("```")[0]

@@ -14,8 +14,12 @@ import pytest
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.devices import in_time
 from liveaffect.realtime.errors import MissingFile, SourceError
-from liveaffect.realtime.faces.files import FULL_RANGE, model_path
-from liveaffect.realtime.testing.pulse import VirtualMicrophone, virtual_microphone, why_no_virtual_microphone
+from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
+from liveaffect.realtime.testing.devices import (
+    VirtualMicrophone,
+    virtual_microphone,
+    why_no_virtual_microphone,
+)
 
 ENDS_WITHIN_S = 5.0
 

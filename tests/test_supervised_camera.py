@@ -12,8 +12,8 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Patience, Supervisor
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.synthetic import FakeCamera
+from liveaffect.realtime.testing.devices import FakeCamera
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -26,8 +26,8 @@ from liveaffect.realtime.errors import (
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.source import Item, Source, SourceState
 from liveaffect.realtime.supervisor import Numbering, Supervisor
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.synthetic import ScriptedSource, picture, tone
+from liveaffect.realtime.testing.devices import ScriptedSource, picture, tone
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 Step = tuple[int, Item | Exception]
 PERIOD_NS = 33 * MS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from liveaffect.calibration.temperature import (
+from liveaffect.calibration.reliability import (
     UnfitSamples,
     check_samples,
     fit_logits,

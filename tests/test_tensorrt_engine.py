@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
-from liveaffect.engines.device.host import HostMemory
-from liveaffect.engines.device_memory import DeviceError
+from liveaffect.engines import parity
+from liveaffect.engines.device_memory import DeviceError, HostMemory
+from liveaffect.engines.gpu_driver import find_backend
 from liveaffect.engines.load import load
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import (
@@ -25,10 +25,9 @@ from liveaffect.engines.protocol import (
     EngineUnavailable,
 )
 from liveaffect.engines.slots import PLACES
-from liveaffect.engines.tensorrt_backend import find_backend
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
-from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
-from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory, plan_of
+from liveaffect.realtime.testing import engines, gpu
+from liveaffect.realtime.testing.gpu import LosableMemory, plan_of
 
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 SIZES = [1, 2, 4, 8]
@@ -39,7 +38,7 @@ SIZES = [1, 2, 4, 8]
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     for kind in manifests.KINDS:
-        tiny_networks.write_tiny(folder, kind)
+        engines.write_tiny(folder, kind)
     return folder
 
 
@@ -58,7 +57,7 @@ def opened(request: pytest.FixtureRequest, face: tuple[Manifest, bytes]) -> Iter
 
     def open_one(memory: HostMemory | None = None, **options: Any) -> TensorRTEngine:
         memory = memory or HostMemory()
-        backend = scripted_tensorrt.backend(request.param)
+        backend = gpu.backend(request.param)
         run = RunOptions(**options)
         engine = TensorRTEngine(face[0], "fp16", face[1], backend=backend, memory=memory, options=run)
         engines.append((engine, memory))
@@ -70,8 +69,8 @@ def opened(request: pytest.FixtureRequest, face: tuple[Manifest, bytes]) -> Iter
         memory.close()
 
 
-def faces(count: int, seed: int = 0) -> probe.Batch:
-    return probe.inputs("face", count, seed=seed)
+def faces(count: int, seed: int = 0) -> parity.Batch:
+    return parity.inputs("face", count, seed=seed)
 
 
 def graphed(engine: TensorRTEngine) -> list[int]:
@@ -99,11 +98,11 @@ def test_submitting_only_hands_in_and_each_result_waits_for_its_own_stream_once(
     memory = HostMemory()
     first = opened(memory)
     voice, plan = plan_of(tiny, "voice")
-    second = TensorRTEngine(voice, "fp16", plan, backend=scripted_tensorrt.backend(), memory=memory)
+    second = TensorRTEngine(voice, "fp16", plan, backend=gpu.backend(), memory=memory)
     for engine in (first, second):
         engine.warm_up()
     waits = memory.waits
-    pending = first.submit(faces(3)), second.submit(probe.inputs("voice", 1))
+    pending = first.submit(faces(3)), second.submit(parity.inputs("voice", 1))
     assert memory.waits == waits
     pending[1].result()
     assert memory.waits == waits + 1
@@ -216,7 +215,7 @@ def test_a_graph_that_is_wrong_is_noticed_once_and_work_goes_on_without_it(
 def test_what_rtx_says_cannot_be_captured_is_never_called_a_graph(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "is_stream_capturable", lambda *_: False)
+    monkeypatch.setattr(gpu.IExecutionContext, "is_stream_capturable", lambda *_: False)
     engine = opened()
     engine.warm_up()
     is_rtx = "rtx" in engine.spec.name
@@ -252,9 +251,7 @@ def test_kernels_of_an_earlier_start_are_handed_on_with_tensorrt_rtx_only(opened
 @pytest.mark.parametrize("moment", ["before submit", "before result"])
 def test_a_lost_gpu_is_said_so_at_once_and_for_good(face: tuple[Manifest, bytes], moment: str) -> None:
     memory, options = LosableMemory(), RunOptions(owns_memory=True)
-    engine = TensorRTEngine(
-        face[0], "fp16", face[1], backend=scripted_tensorrt.backend(), memory=memory, options=options
-    )
+    engine = TensorRTEngine(face[0], "fp16", face[1], backend=gpu.backend(), memory=memory, options=options)
     engine.warm_up()
     pending = engine.submit(faces(1))
     memory.lost = True
@@ -273,8 +270,8 @@ def test_a_gpu_whose_loss_tensorrt_only_answers_with_no_is_known_to_be_lost(
     memory = LosableMemory()
     engine = opened(memory, graphs=False)
     engine.warm_up()
-    real = scripted_tensorrt.IExecutionContext.execute_async_v3
-    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", lambda *_: False)
+    real = gpu.IExecutionContext.execute_async_v3
+    monkeypatch.setattr(gpu.IExecutionContext, "execute_async_v3", lambda *_: False)
     with pytest.raises(EngineFailed, match="a batch of 1 was refused: TensorRT does not say why") as err:
         engine.submit(faces(1))
     assert not isinstance(err.value, EngineLost)
@@ -283,9 +280,9 @@ def test_a_gpu_whose_loss_tensorrt_only_answers_with_no_is_known_to_be_lost(
         memory.lost = True
         return False
 
-    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", real)
+    monkeypatch.setattr(gpu.IExecutionContext, "execute_async_v3", real)
     engine.infer(faces(1))
-    monkeypatch.setattr(scripted_tensorrt.IExecutionContext, "execute_async_v3", refuse)
+    monkeypatch.setattr(gpu.IExecutionContext, "execute_async_v3", refuse)
     with pytest.raises(EngineLost, match="CUDA_ERROR_DEVICE_UNAVAILABLE"):
         engine.submit(faces(1))
     memory.lost = False
@@ -300,7 +297,7 @@ def test_a_gpu_without_enough_memory_is_not_called_lost(face: tuple[Manifest, by
     with pytest.raises(
         EngineFailed, match="opening the plan: cuMemAlloc failed with CUDA_ERROR_OUT_OF"
     ) as err:
-        TensorRTEngine(face[0], "fp16", face[1], backend=scripted_tensorrt.backend(), memory=memory)
+        TensorRTEngine(face[0], "fp16", face[1], backend=gpu.backend(), memory=memory)
     assert not isinstance(err.value, EngineLost)
     memory.close()  # Refuses if anything was left behind.
 
@@ -311,7 +308,7 @@ def test_a_plan_that_tensorrt_refuses_is_an_error_with_its_words(
 ) -> None:
     memory = HostMemory()
     with pytest.raises(EngineFileError, match=r"cannot open the plan of 'face-tiny/.*serialized engine"):
-        TensorRTEngine(face[0], "fp16", spoil(face[1]), backend=scripted_tensorrt.backend(), memory=memory)
+        TensorRTEngine(face[0], "fp16", spoil(face[1]), backend=gpu.backend(), memory=memory)
     memory.close()
 
 
@@ -319,7 +316,7 @@ def test_a_plan_of_another_network_is_refused(tiny: Path, face: tuple[Manifest, 
     _, plan = plan_of(tiny, "voice")
     memory = HostMemory()
     with pytest.raises(EngineFileError, match="of another network: its inputs are samples"):
-        TensorRTEngine(face[0], "fp16", plan, backend=scripted_tensorrt.backend(), memory=memory)
+        TensorRTEngine(face[0], "fp16", plan, backend=gpu.backend(), memory=memory)
     memory.close()
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from liveaffect.engines.gpu_driver import find_backend
 from liveaffect.engines.protocol import EngineUnavailable
-from liveaffect.engines.tensorrt_backend import find_backend
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILDING = {
@@ -36,7 +36,7 @@ BUILDING = {
     },
 }
 RUNNING = {
-    "engines/tensorrt_run.py": {
+    "engines/tensorrt_engine.py": {
         "_runtime": "Runtime",
         "_engine": "ICudaEngine",
         "engine": "ICudaEngine",
@@ -231,7 +231,7 @@ def test_what_our_classes_override_is_declared_like_that(trt: Any) -> None:
 def test_no_other_module_touches_tensorrt(trt: Any) -> None:
     distinctive = {use.name for use in collected(trt) if use.of and use.call and use.name.count("_") > 1}
     assert "execute_async_v3" in distinctive
-    scripted = "realtime/testing/scripted_tensorrt.py"
+    scripted = "realtime/testing/gpu.py"
     for path in [*(ROOT / "engines").rglob("*.py"), *(ROOT / "benchmarks" / "gpu").rglob("*.py")]:
         shown = path.relative_to(ROOT).as_posix()
         if shown in ROLES or shown == scripted:
@@ -248,7 +248,7 @@ def test_no_other_module_touches_tensorrt(trt: Any) -> None:
 
 
 def test_the_scripted_runtime_has_what_the_engine_uses(trt: Any) -> None:
-    scripted = pytest.importorskip("liveaffect.realtime.testing.scripted_tensorrt")
+    scripted = pytest.importorskip("liveaffect.realtime.testing.gpu")
     for use in collected(trt):
         if use.where.split(":")[0] in RUNNING:
             owner = resolve(scripted, use.of) if use.of else scripted
@@ -267,7 +267,7 @@ def made(kind: Any) -> Any:
 
 
 def test_the_scripted_runtime_has_nothing_that_the_real_one_has_not(trt: Any) -> None:
-    scripted = pytest.importorskip("liveaffect.realtime.testing.scripted_tensorrt")
+    scripted = pytest.importorskip("liveaffect.realtime.testing.gpu")
     for name in scripted.NAMES:
         ours, real = getattr(scripted, name), getattr(trt, name)
         if inspect.isfunction(ours):

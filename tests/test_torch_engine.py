@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="tests the engine on torch")
 
-from liveaffect.engines import gpu_load, manifest, parity, probe
+from liveaffect.engines import gpu_load, manifest, parity
 from liveaffect.engines.build.export_onnx import export
 from liveaffect.engines.load import load
 from liveaffect.engines.manifest import Manifest
@@ -27,8 +27,8 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return manifest.read(export(request.param, preset, folder)), folder
 
 
-def inputs(found: Manifest, count: int, seed: int = 0) -> probe.Batch:
-    return probe.for_tensors(found.kind, count, found.inputs, seed=seed)
+def inputs(found: Manifest, count: int, seed: int = 0) -> parity.Batch:
+    return parity.for_tensors(found.kind, count, found.inputs, seed=seed)
 
 
 def test_half_precision_answers_like_fp32_on_onnx_runtime(found: tuple[Manifest, Path]) -> None:

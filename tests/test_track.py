@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from liveaffect.realtime.clock import SECOND
-from liveaffect.realtime.faces.box_filter import BoxFilter
 from liveaffect.realtime.search import close_area
-from liveaffect.realtime.testing.faces import Actor, found
-from liveaffect.realtime.track import KEPT_NS, LOST_AFTER, MAX_FACES, LikenedFind, Tracker
+from liveaffect.realtime.testing.people import Actor, found
+from liveaffect.realtime.track import KEPT_NS, LOST_AFTER, MAX_FACES, BoxFilter, LikenedFind, Tracker
 
 FRAME_NS = SECOND // 30
 

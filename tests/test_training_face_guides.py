@@ -21,6 +21,9 @@ from liveaffect import placing as live_placing
 from liveaffect.cli import main
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.model import presets
+from liveaffect.engines.model.face import FaceNet
+from liveaffect.engines.model.reparam import unfold
+from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, LABELS, crop_matrix
 from liveaffect.engines.training import (
@@ -40,7 +43,7 @@ from liveaffect.engines.training.augment_faces import (
 )
 from liveaffect.engines.training.corpora_faces import Faces
 from liveaffect.engines.training.learn_faces import FaceRecipe, FaceTask, read_before, teacher_opinions
-from liveaffect.engines.training.train_face import LIVE, TEACHER, FaceOptions
+from liveaffect.engines.training.train_face import LIVE, TEACHERS, FaceOptions
 from liveaffect.realtime.crop import cut_out
 from liveaffect.realtime.faces.blazeface import Found
 
@@ -189,7 +192,7 @@ def test_an_opinion_is_the_mean_over_places_and_mirrors_with_what_was_added_in_t
 def test_a_teacher_has_its_share_beside_the_votes() -> None:
     recipe = FaceRecipe(batch=28, mixed=0.0, teacher=0.25, strength=still())
     alone = FaceTask(faces(), faces(7), recipe, "test")
-    taught = FaceTask(faces(), faces(7), recipe, "test", teacher=Told())
+    taught = FaceTask(faces(), faces(7), recipe, "test", teachers=[Told()])
     votes, wanted = (next(iter(t.batches(0, np.random.default_rng(0))))[1] for t in (alone, taught))
     assert torch.allclose(wanted.sum(1), torch.ones(28), atol=1e-5)
     said = (wanted - 0.75 * votes) / 0.25
@@ -197,20 +200,48 @@ def test_a_teacher_has_its_share_beside_the_votes() -> None:
     assert float(said[:, 1:].std(1).max()) < 0.2  # All but the first label are alike to it but for the dice.
 
 
-def test_the_network_before_has_to_be_of_the_same_preset(tmp_path: Path) -> None:
+def test_a_checkpoint_says_itself_which_network_it_holds(tmp_path: Path) -> None:
     state = presets.build("face", "live", seed=4).state_dict()
     checkpoint = _checkpoint(tmp_path / loop.CHECKPOINT, state)
-    before = read_before(checkpoint, "live")
+    before = read_before(checkpoint)
     assert all(torch.equal(before.state[name], state[name]) for name in state)
-    assert (before.epochs, before.task) == (7, "face-live-x/y")
+    assert (before.preset, before.epochs, before.task) == ("live", 7, "face-live-x/y")
     _checkpoint(checkpoint, presets.build("face", "live", seed=5).state_dict())
-    assert read_before(checkpoint, "live").digest != before.digest
+    assert read_before(checkpoint).digest != before.digest
+    _checkpoint(checkpoint, state, "face-fv2es-x/y")
     with pytest.raises(EngineFileError, match="not those of a face network 'fv2es'"):
-        read_before(checkpoint, "fv2es")
+        read_before(checkpoint)
+    _checkpoint(checkpoint, state, "voice-student/y")
+    with pytest.raises(EngineFileError, match="one of a training of faces"):
+        read_before(checkpoint)
 
 
-def _checkpoint(path: Path, averaged: dict[str, Any]) -> Path:
-    content = {"format": loop.CHECKPOINT_FORMAT, "averaged": averaged, "epoch": 7, "task": "face-live-x/y"}
+def test_a_deployed_network_goes_on_training_from_what_it_said() -> None:
+    """In evaluation exactly; in training nearly, where BatchNorm looks at its batch."""
+    before = read_before(manifests.SHIPPED / "face.json")
+    crops = grey_crops(np.stack([picture(seed) for seed in range(96)]))
+    shown = torch.from_numpy(crops)
+    shipped = OnnxEngine(manifests.read(manifests.SHIPPED / "face.json"), manifests.SHIPPED)
+    wanted = torch.from_numpy(shipped.infer({"crop": crops[:8]})["logits"])
+    shipped.close()
+    network = before.begun(crops)
+    assert isinstance(network, FaceNet)
+    torch.testing.assert_close(network.eval()(shown[:8]).logits, wanted, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(presets.deploy(network)(shown[:8]).logits, wanted, atol=2e-3, rtol=1e-3)
+    network.train()
+    network.to_vector.eval()  # Without dropout.
+    assert float((network(shown).logits[:8].detach() - wanted).abs().max()) < 0.1
+    network(shown).logits.square().mean().backward()
+    gains = [gain for name, gain in network.named_parameters() if name.endswith("point.norm.weight")]
+    assert len(gains) == 10
+    assert all(gain.grad is not None and bool(gain.grad.abs().max() > 0) for gain in gains)
+    other = {f"further.{name}": value for name, value in before.state.items()}
+    with pytest.raises(ValueError, match=r"another network: it has no further\.cnn\.0"):
+        unfold(network, other, shown)
+
+
+def _checkpoint(path: Path, averaged: dict[str, Any], task: str = "face-live-x/y") -> Path:
+    content = {"format": loop.CHECKPOINT_FORMAT, "averaged": averaged, "epoch": 7, "task": task}
     torch.save(content, path)
     return path
 
@@ -242,7 +273,9 @@ def test_eyes_where_the_template_has_them_give_the_place_of_the_corpus() -> None
     assert live_placing.TEMPLATE.shape == np.array([EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT]).shape
 
 
-@pytest.mark.parametrize("flag", [["--as-live"], ["--after", "checkpoint.pt"]])
+@pytest.mark.parametrize(
+    "flag", [["--as-live"], ["--after", "checkpoint.pt"], ["--teacher", "checkpoint.pt"]]
+)
 def test_guides_are_for_faces_alone(
     flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,11 +293,15 @@ def test_a_training_goes_out_from_one_before_it_and_says_so(
     monkeypatch.setattr(train_face, "quantize", lambda path, batches: None)
     plan = train_face.face_schedule(epochs=1, threads=1)
     checkpoint = _checkpoint(tmp_path / loop.CHECKPOINT, presets.build("face", "live", seed=4).state_dict())
-    order = FaceOptions(place=lambda one: moved(2), after=checkpoint)
+    (tmp_path / "wide").mkdir()
+    wide = presets.build("face", "wide", seed=4).state_dict()
+    larger = _checkpoint(tmp_path / "wide" / loop.CHECKPOINT, wide, "face-wide-x/y")
+    order = FaceOptions(place=lambda one: moved(2), after=checkpoint, teachers=(larger,))
     made = train_face.train_face(tmp_path, tmp_path / "made", order, schedule=plan)
     assert made is not None
     told = manifests.read(made).training
-    assert told["after"] == read_before(checkpoint, "live").told()
-    assert (told["recipe"]["live"], told["recipe"]["teacher"]) == (LIVE, TEACHER)
+    assert told["after"] == read_before(checkpoint).told()
+    assert told["teachers"] == [read_before(larger).told()]
+    assert (told["recipe"]["live"], told["recipe"]["teacher"]) == (LIVE, TEACHERS)
     row = json.loads((made.parent / loop.LOG).read_text())
     assert 0.0 <= row["live_accuracy"] <= 1.0

@@ -142,9 +142,17 @@ def test_the_table_of_scores_gives_every_figure_again() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 7, 50)
     logits = {name: np.round(rng.normal(size=(50, 7)), 3).astype(np.float32) for name in ("fp32", "int8")}
-    scores = {name: score(truth, part) for name, part in logits.items()}
     names = tuple(map(str, range(50)))
-    verdict = evaluate_face.FaceVerdict("face-live", "fer+", names, truth, logits, scores, 0.1, {})
+
+    agreed = truth % 2 == 0
+    logits["fp32"][agreed] = np.eye(7, dtype=np.float32)[truth[agreed]]
+    scores = {name: score(truth, part) for name, part in logits.items()}
+    verdict = evaluate_face.FaceVerdict("face-live", "fer+", names, truth, agreed, logits, scores, 0.1, {})
+    assert verdict.figures()["fp32"]["majority"] == {
+        "items": int(agreed.sum()),
+        "accuracy": 1.0,
+        "unweighted_recall": 1.0,
+    }
     again, read = evaluate_face.read_table(verdict.table())
     assert {name: score(again, part) for name, part in read.items()} == scores
     with pytest.raises(ValueError, match="begins with name, truth"):

@@ -99,6 +99,17 @@ def test_votes_stay_a_distribution_and_single_votes_are_slips() -> None:
     assert soft_labels(scattered)[0][0] == pytest.approx(1 / 7)
 
 
+def test_a_majority_is_more_than_half_of_the_votes_that_are_no_slips() -> None:
+    for agreed, cast in (
+        (True, {"happiness": 6, "neutral": 4}),
+        (False, {"happiness": 5, "neutral": 5}),
+        (True, {"happiness": 4, "neutral": 3, "anger": 1, "fear": 1, "sadness": 1}),
+        (False, {"happiness": 4, "neutral": 2, "anger": 2, "fear": 1, "sadness": 1}),
+        (False, dict.fromkeys(COLUMNS, 1)),
+    ):
+        assert corpora_faces.majorities(votes(**cast)).tolist() == [agreed], cast
+
+
 def test_contempt_is_left_out_and_the_rest_renormalised() -> None:
     soft, said = soft_labels(votes(neutral=4, contempt=3, sadness=3))
     assert soft[0, LABELS.index("neutral")] == pytest.approx(4 / 7)

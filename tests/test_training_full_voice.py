@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="networks are trained with torch")
 
-from liveaffect.engines import probe
-from liveaffect.engines.model.voice_statistics import HeadPreset, SpeechJudge, StatisticsHead
-from liveaffect.engines.model.voice_student import StudentPreset, VoiceStudent
-from liveaffect.engines.model.whisper_front import WhisperSound
+from liveaffect.engines import parity
+from liveaffect.engines.model.frontend import WhisperSound
+from liveaffect.engines.model.voice_statistics import (
+    HeadPreset,
+    SpeechJudge,
+    StatisticsHead,
+    StudentPreset,
+    VoiceStudent,
+)
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics, Statistics
 from liveaffect.engines.training import piece_bank, speech_judge, voice_heads
 from liveaffect.engines.training.corpora_voices import Take
@@ -128,7 +133,7 @@ def test_a_bank_that_was_stopped_goes_on_to_the_same_end(
     torch.manual_seed(0)
     network = VoiceStudent(StudentPreset("tiny", SOUND, stem=4, width=8, dilations=(1,))).eval()
     monkeypatch.setattr(piece_bank, "GROUP", 2)
-    samples = probe.inputs("voice", 3, piece=SAMPLE_RATE)["samples"]
+    samples = parity.inputs("voice", 3, piece=SAMPLE_RATE)["samples"]
     take = Take("made", "a", "made/1", "happy", tmp_path)
     sounds = [Sound(samples[0], take), Sound(samples[1], replace(take, name="b")), Sound(samples[2])]
     lines: list[str] = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.engines.training import augment_samples, synthetic_sounds
 from liveaffect.engines.training.augment_samples import Hearing, heard
@@ -17,7 +17,7 @@ ALWAYS = Hearing(pace=1, colour=1, band_limit=1, room=1, noise=1, level=1)
 
 def speech(seed: int) -> NDArray[np.float32]:
     """A second of a made voice."""
-    found: NDArray[np.float32] = probe.inputs("voice", 1, seed=seed, piece=SAMPLE_RATE)["samples"][0]
+    found: NDArray[np.float32] = parity.inputs("voice", 1, seed=seed, piece=SAMPLE_RATE)["samples"][0]
     return found
 
 

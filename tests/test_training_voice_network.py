@@ -17,9 +17,9 @@ pytest.importorskip("torch", reason="networks are trained with torch: pip instal
 
 import torch
 
-from liveaffect.engines import manifest, probe, whisper
+from liveaffect.engines import manifest, parity, whisper
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.voice_whisper import VoiceWhisper, foreign_names
+from liveaffect.engines.model.voice_statistics import VoiceWhisper, foreign_names
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineError, EngineFileError
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
@@ -27,8 +27,8 @@ from liveaffect.engines.training import evaluate_voice, splits, train_voice, voi
 from liveaffect.engines.training.listen import Heard, listen
 from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, few, found_in, sided
 from liveaffect.engines.training.train_voice import VoiceOptions
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 from liveaffect.realtime.window import PieceGrid
 from tests.test_whisper import converted
@@ -53,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (side, speaker) in enumerate(sorted(speakers().items())):
         count = 2 if side == "train" else 1
         for at, label in enumerate(LABELS * count):
-            sound = probe.inputs("voice", 1, seed=100 * number + at, piece=round(LENGTH_S * SAMPLE_RATE))
+            sound = parity.inputs("voice", 1, seed=100 * number + at, piece=round(LENGTH_S * SAMPLE_RATE))
             path = root / "plain" / label / f"{speaker}_{at}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             with wave.open(str(path), "wb") as out:
@@ -104,7 +104,7 @@ def test_a_smoke_run_that_was_stopped_goes_on_to_files_that_run_and_can_be_judge
     assert found.training["corpora"] == ["plain"]
     assert found.training["speakers"] == [f"plain/{speakers()['train']}"]
     assert found.quantisation["items"] == len(LABELS) * 2  # two whole hops are in each recording
-    inputs = probe.for_tensors("voice", 3, found.inputs)
+    inputs = parity.for_tensors("voice", 3, found.inputs)
     full, small = (OnnxEngine(found, out, precision).infer(inputs) for precision in manifest.PRECISIONS)
     assert np.abs(full["logits"] - small["logits"]).max() < 1.0
     assert manifest.read(out / "fusion.json").kind == "fusion"
@@ -148,7 +148,7 @@ class AllIsSpeech:
 def test_what_is_judged_and_calibrated_on_is_what_the_live_path_gives_the_network() -> None:
     ask = AllIsSpeech()
     recipe = ask.found.recipe
-    sound = probe.inputs("voice", 1, seed=1, piece=2 * SAMPLE_RATE)["samples"][0]
+    sound = parity.inputs("voice", 1, seed=1, piece=2 * SAMPLE_RATE)["samples"][0]
     ring = AudioRing(len(sound))
     grid = PieceGrid(recipe.piece, recipe.hop, recipe.lead, recipe.statistics)
     live = VoiceAnalyzer("microphone:0", ring, grid)
@@ -168,7 +168,7 @@ def test_what_is_judged_and_calibrated_on_is_what_the_live_path_gives_the_networ
 
 def test_a_speaker_who_was_heard_before_begins_with_what_is_known_of_them_and_others_do_not() -> None:
     ask = AllIsSpeech()
-    sounds = [probe.inputs("voice", 1, seed=s, piece=SAMPLE_RATE)["samples"][0] for s in (1, 2, 3)]
+    sounds = [parity.inputs("voice", 1, seed=s, piece=SAMPLE_RATE)["samples"][0] for s in (1, 2, 3)]
     heard = listen(ask, ask.found.recipe, sounds, ["a", "b", "a"])
     begins_cold = [not one.mean[0].any() for one in heard]
     assert begins_cold[1]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import features
 
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime.drawing import fonts, text
+from liveaffect.realtime.drawing import text
+from liveaffect.realtime.drawing import text as fonts
 from liveaffect.realtime.drawing.canvas import LABEL_COLOURS, PANEL, PANEL_COVER, QUIET, Canvas, Colour, paste
 from liveaffect.realtime.drawing.panels import Measures
 from liveaffect.realtime.drawing.text import (
@@ -145,7 +146,7 @@ def test_a_script_that_dejavu_lacks_is_drawn_in_a_font_of_this_machine(
 def test_without_any_font_for_it_a_character_is_a_box_and_not_left_out(
     monkeypatch: pytest.MonkeyPatch, nothing_remembered: None
 ) -> None:
-    monkeypatch.setattr("liveaffect.realtime.drawing.fonts.subprocess.run", _no_such_program)
+    monkeypatch.setattr("liveaffect.realtime.drawing.text.subprocess.run", _no_such_program)
     monkeypatch.setattr(fonts, "_BY_NAME", ())
     assert fonts.font_of("日") is None
     assert text_mask("日", 8).any()

@@ -13,8 +13,8 @@ from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.errors import SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.microphone import Microphone
-from liveaffect.realtime.testing.pulse import virtual_microphone, why_no_virtual_microphone
-from liveaffect.realtime.testing.source_contract import check_source
+from liveaffect.realtime.testing.contracts import check_source
+from liveaffect.realtime.testing.devices import virtual_microphone, why_no_virtual_microphone
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,7 +19,7 @@ from liveaffect.engines.protocol import Done, Pending, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
 from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, found_in, sided
 from liveaffect.engines.training.splits import side_of
-from liveaffect.realtime.testing import tiny_networks
+from liveaffect.realtime.testing import engines
 
 TAKES = 8
 
@@ -59,7 +59,7 @@ class SureOfSpeech(OnnxEngine):
 
 
 def trained(data: Path, folder: Path) -> tuple[Manifest, OnnxEngine]:
-    path = tiny_networks.write_tiny(folder, "voice")
+    path = engines.write_tiny(folder, "voice")
     takes = found_in(data)
     training = {"corpora": list(takes), "splits": sided(takes, folder / "splits.json")[1]}
     manifests.write(manifests.extended(manifests.read(path), training=training), path)

@@ -12,16 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect.realtime import analysis
-from liveaffect.realtime.analysis import SCHEDULER, STILL_NS, Analysis
+from liveaffect.realtime.analysis import EVERY_NS, SCHEDULER, STILL_NS, Analysis, Watchdog
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.faces.blazeface import Found
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.ring import Ring
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.faces import Actor, ScriptedFinder, scene
-from liveaffect.realtime.testing.stepped import constant_networks
-from liveaffect.realtime.watchdog import EVERY_NS, Watchdog
+from liveaffect.realtime.testing.people import Actor, ScriptedFinder, scene
+from liveaffect.realtime.testing.virtual_time import FakeClock, constant_networks
 from liveaffect.realtime.wiring import Rings, Wiring
 
 CAMERA = "camera:0"

@@ -65,7 +65,7 @@ import numpy as np
 from functools import partial
 from pathlib import Path
 from liveaffect.realtime.sinks.window import HELP_NS, WindowSink
-from liveaffect.realtime.testing.golden import load_golden
+from liveaffect.realtime.testing.scenes import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 from liveaffect.realtime.overlay import draw
 
@@ -104,7 +104,7 @@ import numpy as np
 from pathlib import Path
 from liveaffect.realtime.overlay import lay_out, paint
 from liveaffect.realtime.sinks.window import HELP_NS, WindowSink, _display_size, opening_size
-from liveaffect.realtime.testing.golden import load_golden
+from liveaffect.realtime.testing.scenes import load_golden
 from liveaffect.realtime.testing.scenes import crowd, frame
 
 window, shot = WindowSink(), sys.argv[1]
@@ -165,7 +165,7 @@ import subprocess, sys, time
 import numpy as np
 from pathlib import Path
 from liveaffect.realtime.sinks.window import HELP_NS, WindowSink, display_is_there
-from liveaffect.realtime.testing.golden import load_golden
+from liveaffect.realtime.testing.scenes import load_golden
 from liveaffect.realtime.testing.scenes import frame
 
 assert display_is_there()  # which holds a connection, or the server would forget what it is told next

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.protocol import SPEECH_CHUNK, HeardWords, SpeechReader, TimedWord
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.audio_ring import AudioRing
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.speech import SENTENCES, make_speech, read_wav
 from liveaffect.realtime.utterance import Utterance
 from liveaffect.realtime.words import OVERRUN, UNHEARD, WordsAnalyzer, WordTools

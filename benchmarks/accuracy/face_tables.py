@@ -59,6 +59,19 @@ def face_of(precision: str) -> Maker:
     return make
 
 
+def face_protocols(results: Path) -> str:
+    """The two rules by which FER+ gets labels."""
+    text = read_tables(results / FACE)[ANSWERS]
+    truth, logits = evaluate_face.read_table(text)
+    agreed = np.array([row["agreed"] == "1" for row in rows_of(text)])
+    cells = []
+    for rule, kept in (("most votes of ten", np.ones_like(agreed)), ("more than half of the votes", agreed)):
+        for precision in logits:
+            count, right, recall = evaluate_face.majority_figures(truth, kept, logits[precision])
+            cells.append((rule, precision, count, f"{right:.3f}", f"{recall:.3f}"))
+    return markdown_table(("label by", "file", "pictures", "accuracy", "unweighted recall"), cells)
+
+
 def face_flips(results: Path) -> str:
     """How often INT8 calls otherwise."""
     _, logits = evaluate_face.read_table(read_tables(results / FACE)[ANSWERS])
@@ -186,6 +199,7 @@ MAKERS: dict[str, Maker] = {
     "face source": face_source,
     "face fp32": face_of("fp32"),
     "face int8": face_of("int8"),
+    "face protocols": face_protocols,
     "face flips": face_flips,
     "face conditions": face_conditions,
     "face live crop": face_live_crop,

@@ -27,7 +27,7 @@ from liveaffect.placing import Picture, in_a_room, live_crop
 from liveaffect.realtime.cue import NOT_SURE, Cue
 from liveaffect.realtime.estimate import softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.lockstep import analyse, watched
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import MediaFile, load_picture

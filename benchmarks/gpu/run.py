@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
-from liveaffect.bench import gpu, gpu_page
+from liveaffect.bench import gpu
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import EngineError
@@ -30,24 +30,24 @@ DRY = gpu.Effort(calls=3, queued=2, paced_s=0.1, trial_s=0.05, most_streams=2, i
 
 def dry_networks() -> Path:
     """Tiny networks, written into a folder."""
-    from liveaffect.realtime.testing import tiny_networks
+    from liveaffect.realtime.testing import engines
 
     folder = Path(tempfile.mkdtemp(prefix="liveaffect-dry-"))
     for kind in manifests.KINDS:
-        tiny_networks.write_tiny(folder, kind)
+        engines.write_tiny(folder, kind)
     return folder
 
 
 def dry_ways() -> list[gpu.Way]:
     """A scripted TensorRT, with and without graphs."""
-    from liveaffect.engines.device.host import HostMemory
+    from liveaffect.engines.device_memory import HostMemory
     from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
-    from liveaffect.realtime.testing import scripted_tensorrt
+    from liveaffect.realtime.testing import gpu as absent
 
     def opened(found: Manifest, folder: Path, *, graphs: bool) -> SlotEngine:
-        _, plan = scripted_tensorrt.plan_of(folder, found.kind, (1, 4, 16, 64))
+        _, plan = absent.plan_of(folder, found.kind, (1, 4, 16, 64))
         options = RunOptions(graphs=graphs, owns_memory=True)
-        backend = scripted_tensorrt.backend()
+        backend = absent.backend()
         return TensorRTEngine(found, "fp16", plan, backend=backend, memory=HostMemory(), options=options)
 
     return [
@@ -66,14 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.dry_run:
-            return gpu_page.run_gpu(
+            return gpu.run_gpu(
                 given.networks or dry_networks(),
                 given.minutes,
                 given.out,
                 say=lambda line: print(f"dry run, no GPU: {line}", flush=True),
                 dry=(dry_ways(), DRY),
             )
-        return gpu_page.run_gpu(
+        return gpu.run_gpu(
             given.networks or manifests.SHIPPED, given.minutes, given.out, say=partial(print, flush=True)
         )
     except EngineError as err:

@@ -1,8 +1,10 @@
 """From a torch module to `<kind>.onnx` and the manifest beside it.
 
-Only the deployed form of a network is exported. Constants are not folded on the way, so every weight
-keeps the name it has in the module and can be found again in the file; run-times fold them when they
-load. Nothing is written before the ONNX checker and strict shape inference were content.
+Only the deployed form of a network is exported. Constants are not folded on the way, so every weight keeps
+the name it has in the module and can be found again in the file; run-times fold them when they load.
+Nothing is written before the ONNX checker and strict shape inference were content. Of tensors that are not
+ours the file says where they belong and what shape they have, and holds none of their numbers: they are put
+back from the user's own copy when it is loaded.
 """
 
 from __future__ import annotations
@@ -16,18 +18,74 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from liveaffect.engines import foreign, probe, whisper
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines.build.foreign import taken_out
+from liveaffect.engines import parity, whisper
 from liveaffect.engines.build.onnx_graph import check_graph
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.model.voice_whisper import FOREIGN, VoiceWhisper, foreign_names
+from liveaffect.engines.model.voice_statistics import FOREIGN, VoiceWhisper, foreign_names
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import Statistics
+
+LOCATION = "whisper"
+"""What the file says of where those tensors are; nothing of that name exists, they are handed over."""
+
+
+def taken_out(graph: onnx.ModelProto, theirs: Mapping[str, str]) -> onnx.ModelProto:
+    """The graph without the tensors named in `theirs`, which now go by their names in the foreign file.
+
+    Raises ValueError if the graph lacks one of them.
+    """
+    found = onnx.ModelProto()
+    found.CopyFrom(graph)
+    held = {tensor.name: tensor for tensor in found.graph.initializer}
+    if missing := sorted(set(theirs) - set(held)):
+        raise ValueError(f"the graph holds no tensor {', '.join(missing)}")
+    for name, theirs_name in theirs.items():
+        tensor = held[name]
+        for part in ("raw_data", "float_data"):
+            tensor.ClearField(part)
+        tensor.name = theirs_name
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        del tensor.external_data[:]
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", LOCATION
+    for node in found.graph.node:
+        node.input[:] = [theirs.get(name, name) for name in node.input]
+    return found
+
+
+_VOICE = 1
+"""Its place among face, voice and words."""
+_TENSOR = "temperature"
+
+
+def write_beside(fusion: Path, folder: Path) -> Path:
+    """Write the fusion of the folder `fusion` into another one, for a voice of temperature one; its manifest.
+
+    Its confidence was fitted with another voice, so it comes without. Raises ValueError for a fusion that
+    has no temperatures.
+    """
+    found = manifests.read(fusion / "fusion.json")
+    graph = onnx.load_from_string(manifests.load_bytes(found, fusion, "fp32"))
+    held = next((tensor for tensor in graph.graph.initializer if tensor.name == _TENSOR), None)
+    if held is None:
+        raise ValueError(f"the fusion '{found.name}' has no temperatures; train one with this voice")
+    numbers = np.array(numpy_helper.to_array(held))
+    numbers[_VOICE] = 1.0
+    held.CopyFrom(numpy_helper.from_array(numbers, _TENSOR))
+    check_graph(graph, found.name)
+    content: bytes = graph.SerializeToString(deterministic=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifests.write_whole(folder / manifests.file_name("fusion", "fp32"), content)
+    manifest = manifests.record_file(manifests.extended(found, confidence={}, figures={}), "fp32", content)
+    manifests.write(manifest, folder / "fusion.json")
+    return folder / "fusion.json"
+
 
 OPSET = 17
 """The first with LayerNormalization as one operator; ONNX Runtime and TensorRT know all of it."""
@@ -106,7 +164,7 @@ def _foreign_names(module: nn.Module) -> dict[str, str]:
 
 def _foreign_tensors(module: nn.Module, theirs: Mapping[str, str]) -> dict[str, Any]:
     assert isinstance(module, VoiceWhisper)
-    return foreign.described(whisper.KNOWN[module.preset.whisper], list(theirs.values()))
+    return whisper.described(whisper.KNOWN[module.preset.whisper], list(theirs.values()))
 
 
 def to_onnx(module: nn.Module, manifest: Manifest) -> bytes:
@@ -125,7 +183,7 @@ def to_onnx(module: nn.Module, manifest: Manifest) -> bytes:
 def _traced(module: nn.Module, manifest: Manifest) -> onnx.ModelProto:
     names_in = [tensor.name for tensor in manifest.inputs]
     names_out = [tensor.name for tensor in manifest.outputs]
-    sample = probe.inputs(
+    sample = parity.inputs(
         manifest.kind, 2, piece=manifest.recipe.piece, statistics=manifest.recipe.statistics
     )
     with (

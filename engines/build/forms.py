@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from liveaffect.engines import gpu_driver, manifest, plans, probe
+from liveaffect.engines import gpu_driver, manifest, parity, plans
 from liveaffect.engines.build.plan import PRECISIONS, source_of
-from liveaffect.engines.gpu_driver import Gpu
+from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.protocol import EngineError, EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend, find_backend
 
 CALIBRATION_ITEMS = 64
 BATCH = 8
@@ -112,10 +111,10 @@ def _int8_file(path: Path, report: Report) -> None:
             return
     from liveaffect.engines.build.quantize import quantize
 
-    inputs = probe.inputs(
+    inputs = parity.inputs(
         found.kind, CALIBRATION_ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics
     )
-    written = quantize(path, probe.split(inputs, (BATCH,)))
+    written = quantize(path, parity.split(inputs, (BATCH,)))
     made = manifest.read(path)
     manifest.write(manifest.extended(made, quantisation={**made.quantisation, "inputs": "made up"}), path)
     report(

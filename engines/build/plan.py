@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from liveaffect.engines import stopwatch
+from liveaffect.engines.gpu_driver import Backend
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
-from liveaffect.engines.tensorrt_backend import Backend
 
 PRECISIONS = ("fp32", "fp32-tf32", "fp16", "int8")
 PORTABLE = "portable"

@@ -11,15 +11,19 @@ from dataclasses import replace
 import torch
 
 from liveaffect.engines.model.face import FaceNet, FacePreset, FaceStage
-from liveaffect.engines.model.frontend import SoundPreset
+from liveaffect.engines.model.frontend import SoundPreset, WhisperSound
 from liveaffect.engines.model.fusion import BilinearFusion, FusionPreset, LateFusion, LateMaskedFusion
 from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.reparam import deploy
-from liveaffect.engines.model.voice_fcn import FcnPreset, VoiceFcn
-from liveaffect.engines.model.voice_nest import Level, NestPreset, StemConv, VoiceNest
-from liveaffect.engines.model.voice_student import StudentPreset, VoiceStudent
-from liveaffect.engines.model.voice_whisper import VoiceWhisper, WhisperPreset
-from liveaffect.engines.model.whisper_front import WhisperSound
+from liveaffect.engines.model.voice_spectrogram import (
+    FcnPreset,
+    Level,
+    NestPreset,
+    StemConv,
+    VoiceFcn,
+    VoiceNest,
+)
+from liveaffect.engines.model.voice_statistics import StudentPreset, VoiceStudent, VoiceWhisper, WhisperPreset
 
 FACE_LIVE = FacePreset(
     name="live",
@@ -38,6 +42,26 @@ FACE_LIVE = FacePreset(
         FaceStage(192, stride=2),
         FaceStage(192),
     ),
+)
+FACE_WIDE = FacePreset(
+    name="wide",
+    # Never shipped: a teacher, at the size in which the corpus has its pictures.
+    size=48,
+    mean=(127.5,),
+    std=(64.0,),
+    stages=(
+        FaceStage(64, stride=2),
+        FaceStage(64),
+        FaceStage(128, stride=2),
+        FaceStage(128),
+        FaceStage(128),
+        FaceStage(256, stride=2),
+        FaceStage(256),
+        FaceStage(256),
+        FaceStage(384, stride=2),
+        FaceStage(384),
+    ),
+    dropout=0.3,
 )
 FACE_LIVE_VGG = replace(FACE_LIVE, name="live-vgg", plain=True)
 FACE_FV2ES = FacePreset(
@@ -98,6 +122,7 @@ AMFBP = FusionPreset("amfbp", adaptive=True, trunks=True)
 
 _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("face", "live"): lambda: FaceNet(FACE_LIVE),
+    ("face", "wide"): lambda: FaceNet(FACE_WIDE),
     ("face", "live-vgg"): lambda: FaceNet(FACE_LIVE_VGG),
     ("face", "fv2es"): lambda: FaceNet(FACE_FV2ES),
     ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),

@@ -7,7 +7,8 @@ validation, so there is no way here to fold a module that somebody still trains.
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,53 @@ def _fold_children(parent: nn.Module, *, stem: bool) -> None:
             setattr(parent, name, _folded(child))
         else:
             _fold_children(child, stem=stem)
+
+
+def unfold(module: nn.Module, folded: Mapping[str, Tensor], inputs: Tensor) -> None:
+    """Give a module in training form, in place, the weights of its deployed form, so that training can go on.
+
+    One branch holds everything, the others begin at nothing. BatchNorm in training looks at its batch, so
+    it needs what `inputs`, a few hundred items as in training, look like inside to undo it.
+    """
+    own = {name: value for name, value in folded.items() if ".folded." not in name}
+    missing = set(module.load_state_dict(own, strict=False).unexpected_keys)
+    blocks = {name: part for name, part in module.named_modules() if f"{name}.folded.weight" in folded}
+    missing |= {name for name in folded if ".folded." in name and name.partition(".folded.")[0] not in blocks}
+    if missing:
+        raise ValueError(f"the weights belong to another network: it has no {sorted(missing)[0]}")
+
+    def adopt(name: str, block: nn.Module, x: Tensor) -> None:
+        one = block.dense if isinstance(block, RepVggBlock) else block
+        assert isinstance(one, ConvNorm)
+        one.conv.weight.copy_(folded[f"{name}.folded.weight"])
+        out = one.conv(x).double()
+        middle, spread = out.mean((0, 2, 3)), out.var((0, 2, 3), correction=0)
+        _restate(one.norm, middle, spread, folded[f"{name}.folded.bias"])
+        if isinstance(block, RepVggBlock):
+            for norm in (block.point.norm, block.identity):
+                if norm is not None:
+                    nn.init.zeros_(norm.weight)
+                    nn.init.zeros_(norm.bias)
+
+    def hook(name: str) -> Any:
+        return blocks[name].register_forward_pre_hook(lambda block, given: adopt(name, block, given[0]))
+
+    hooks, training = [hook(name) for name in blocks], module.training
+    with torch.no_grad():
+        module.eval()(inputs)
+    for one in hooks:
+        one.remove()
+    module.train(training)
+
+
+def _restate(norm: nn.BatchNorm2d, middle: Tensor, spread: Tensor, bias: Tensor) -> None:
+    """A BatchNorm that adds a bias and nothing else to what has this mean and variance."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(middle)
+    norm.running_var.copy_(spread)
+    norm.weight.copy_((spread + norm.eps).sqrt())
+    norm.bias.copy_(bias.double() + middle)
 
 
 def _folded(block: RepVggBlock | ConvNorm) -> FoldedConv:

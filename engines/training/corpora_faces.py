@@ -61,6 +61,8 @@ class Faces:
     """'train' or 'test' by the corpus's own split, None where it has none."""
     placing: NDArray[np.float64] | None = None
     """(n, 2, 3), where the live finder would cut each out, NaN where it finds no face; None if unknown."""
+    agreed: NDArray[np.bool_] | None = None
+    """On which more than half of the votes are for the label: FER+'s own rule; None where nobody voted."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,6 +79,7 @@ class Faces:
             self.label[at],
             tuple(self.sides[i] for i in at),
             None if self.placing is None else self.placing[at],
+            None if self.agreed is None else self.agreed[at],
         )
 
 
@@ -94,6 +97,12 @@ def find_faces(data: Path) -> list[Faces]:
     if not found:
         raise CorpusError(f"the data folder {data} holds no corpus of faces; {_looked_for()}")
     return found
+
+
+def majorities(votes: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Pictures on which more than half of the votes agree, single ones not counted."""
+    counted = np.where(votes > 1, votes, 0)
+    return np.asarray(counted.max(1) > counted.sum(1) / 2, np.bool_)
 
 
 def soft_labels(votes: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -201,7 +210,16 @@ def _ferplus(
     tested = {group for group, side in zip(groups, sides, strict=True) if side == "test"}
     at = [i for i, side in enumerate(sides) if side == "test" or groups[i] not in tested]
     soft, label = soft_labels(votes)
-    everything = Faces(FERPLUS, tuple(names), tuple(groups), np.stack(pictures), soft, label, tuple(sides))
+    everything = Faces(
+        FERPLUS,
+        tuple(names),
+        tuple(groups),
+        np.stack(pictures),
+        soft,
+        label,
+        tuple(sides),
+        agreed=majorities(votes),
+    )
     return everything.take(np.array(at))
 
 

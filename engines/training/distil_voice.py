@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from liveaffect.engines.model.voice_student import VoiceStudent
-from liveaffect.engines.model.voice_whisper import VoiceWhisper
-from liveaffect.engines.model.whisper_front import heard_share
+from liveaffect.engines.model.frontend import heard_share
+from liveaffect.engines.model.voice_statistics import VoiceStudent, VoiceWhisper
 from liveaffect.engines.training import spoken_sounds, synthetic_sounds
 from liveaffect.engines.training.augment_samples import heard
 

@@ -34,6 +34,8 @@ from liveaffect.engines.training.scores import Scores, score, to_markdown, two_f
 Crops = NDArray[np.uint8]
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
+_KEYS = ("name", "truth", "agreed")
+MAJORITY = ("items", "accuracy", "unweighted_recall")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,8 @@ class FaceVerdict:
     corpus: str
     names: tuple[str, ...]
     truth: NDArray[np.int64]
+    agreed: NDArray[np.bool_] | None
+    """Where more than half of the votes agree, see `Faces`."""
     logits: Mapping[str, NDArray[np.float32]]
     """Per precision."""
     scores: Mapping[str, Scores]
@@ -68,6 +72,10 @@ class FaceVerdict:
             }
             for precision, found in self.scores.items()
         }
+        if self.agreed is not None:
+            for precision, logits in self.logits.items():
+                figures = majority_figures(self.truth, self.agreed, logits)
+                out[precision]["majority"] = dict(zip(MAJORITY, figures, strict=True))
         if self.flips is not None:
             out["int8_flips"] = round(self.flips, 4)
         return out
@@ -91,10 +99,11 @@ class FaceVerdict:
     def table(self) -> str:
         """One line a picture, from which every figure can be made again."""
         heads = [f"{precision}_{label}" for precision in self.logits for label in LABELS]
-        lines = [",".join(["name", "truth", *heads])]
+        lines = [",".join([*_KEYS, *heads])]
         for at, name in enumerate(self.names):
             cells = [f"{value:.3f}" for part in self.logits.values() for value in part[at]]
-            lines.append(",".join([name, LABELS[self.truth[at]], *cells]))
+            agreed = "" if self.agreed is None else str(int(self.agreed[at]))
+            lines.append(",".join([name, LABELS[self.truth[at]], agreed, *cells]))
         return "\n".join(lines) + "\n"
 
 
@@ -130,9 +139,11 @@ def read_table(text: str) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float
     """Truth and logits per precision out of a `face.csv`. Raises ValueError if it is none."""
     rows = list(csv.DictReader(io.StringIO(text)))
     heads = list(rows[0]) if rows else []
-    found = dict.fromkeys(head.partition("_")[0] for head in heads[2:])
-    if heads != ["name", "truth", *(f"{p}_{label}" for p in found for label in LABELS)] or not found:
-        raise ValueError(f"a table of scores begins with name, truth and a column a label, got {heads[:4]}")
+    found = dict.fromkeys(head.partition("_")[0] for head in heads[len(_KEYS) :])
+    if heads != [*_KEYS, *(f"{p}_{label}" for p in found for label in LABELS)] or not found:
+        raise ValueError(
+            f"a table of scores begins with {', '.join(_KEYS)} and a column a label, got {heads[:4]}"
+        )
     truth = np.array([LABELS.index(row["truth"]) for row in rows])
     return truth, {
         precision: np.array([[row[f"{precision}_{label}"] for label in LABELS] for row in rows], np.float32)
@@ -155,7 +166,17 @@ def judge_face(found: Manifest, folder: Path, faces: FaceSplit) -> FaceVerdict:
     called = [part.argmax(1) for part in logits.values()]
     flips = float((called[0] != called[1]).mean()) if len(called) == 2 else None
     scores = {precision: score(test.label, part) for precision, part in logits.items()}
-    return FaceVerdict(found.name, test.corpus, test.names, test.label, logits, scores, flips, seen_as)
+    return FaceVerdict(
+        found.name, test.corpus, test.names, test.label, test.agreed, logits, scores, flips, seen_as
+    )
+
+
+def majority_figures(
+    truth: NDArray[np.int64], agreed: NDArray[np.bool_], logits: NDArray[np.float32]
+) -> tuple[int, float, float]:
+    """How many pictures more than half agree on; accuracy and unweighted recall on those."""
+    right, recall = two_figures(truth[agreed], logits[agreed].argmax(1))
+    return int(agreed.sum()), round(right, 4), round(recall, 4)
 
 
 def crop_answers(engine: Engine, crops: Crops) -> NDArray[np.float32]:

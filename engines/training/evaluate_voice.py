@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines import foreign
 from liveaffect.engines import manifest as manifests
+from liveaffect.engines import whisper
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
@@ -143,7 +143,7 @@ def evaluate_voice(
         if not (where / "voice.json").exists():
             continue
         found = manifests.read(where / "voice.json")
-        if why := foreign.why_not(found):
+        if why := whisper.why_not(found):
             report(f"{voice} voice: not judged, {why}")
             continue
         # A corpus that it did not learn from has no sides for it: every speaker of that one is a stranger.

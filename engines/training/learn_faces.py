@@ -4,26 +4,31 @@ How rare expressions are weighed is one decision in two halves: they are drawn m
 what they lack is added to the logits during training. The weight a face asks for in pooling is learnt from
 bags of faces, behind a barrier, so that it never changes what the network sees in a single face.
 
-A network may begin with the weights of the one before and heed it beside the votes: ten votes are a rough
-measure of what people see, and a network's mean opinion over several views of a face is smoother.
+A network may begin with the weights of the one before, out of a checkpoint or out of the file that is
+shipped, and heed it and larger networks beside the votes: ten votes are a rough measure of what people see,
+and the mean opinion of networks over several views of a face is smoother.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from liveaffect.engines import manifest as manifests
 from liveaffect.engines.model import presets
+from liveaffect.engines.model.heads import Network
 from liveaffect.engines.model.presets import deploy
+from liveaffect.engines.model.reparam import unfold
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.training.augment_faces import FaceChanges, grey_crops, seen, tinted, where_found
 from liveaffect.engines.training.corpora_faces import Faces
@@ -54,7 +59,7 @@ class FaceRecipe:
     live: float = 0.0
     """Share of faces that are placed as the live finder places them."""
     teacher: float = 0.0
-    """Share that the opinion of the network before has in what is to be said; the votes have the rest."""
+    """Share that the opinion of networks before has in what is to be said; the votes have the rest."""
     strength: FaceChanges = field(default_factory=FaceChanges)
 
 
@@ -69,7 +74,7 @@ class FaceTask:
         name: str,
         device: str = "cpu",
         *,
-        teacher: nn.Module | None = None,
+        teachers: Sequence[nn.Module] = (),
     ) -> None:
         self._train, self._recipe, self._device = train, recipe, device
         self._watched = _watched_crops(watched)
@@ -78,8 +83,9 @@ class FaceTask:
         drawn = self._chance @ train.soft
         self._prior = torch.from_numpy(np.log(np.maximum(drawn, 1e-4)).astype(np.float32)).to(device)
         self._wanted: NDArray[np.float32] = train.soft
-        if teacher is not None:
-            said = teacher_opinions(teacher, train, recipe.adjustment * self._prior, device)
+        if teachers:
+            shift = recipe.adjustment * self._prior
+            said = np.mean([teacher_opinions(one, train, shift, device) for one in teachers], axis=0)
             self._wanted = np.asarray(train.soft + recipe.teacher * (said - train.soft), np.float32)
         self.name = f"{name}/{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
         self.steps = max(len(train) // recipe.batch, 1)
@@ -195,34 +201,62 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 class Before:
     """A network whose training is finished."""
 
+    preset: str
     state: Mapping[str, Tensor]
-    """Averaged weights, in training form."""
+    """Averaged weights in training form, or those of the deployed form."""
     digest: str
     """Of these weights."""
     epochs: int
     task: str
-    """What it learnt, as its checkpoint calls it."""
+    """What it learnt, as its checkpoint calls it; the network's name where only the shipped file is left."""
+    folded: bool = False
 
     def told(self) -> dict[str, str | int]:
         """For the manifest of the network that comes after it."""
         return {"weights": self.digest, "epochs": self.epochs, "task": self.task}
 
+    def begun(self, crops: Crops, seed: int = 0) -> Network:
+        """A network in training form with these weights; `crops` are a few hundred as in training."""
+        network = presets.build("face", self.preset, seed=seed)
+        if self.folded:
+            unfold(network, self.state, torch.from_numpy(crops))
+        else:
+            network.load_state_dict(dict(self.state))
+        return network
 
-def read_before(checkpoint: Path, preset: str) -> Before:
-    """The network that a training left. Raises EngineFileError if it is damaged or of another preset."""
-    found = read_checkpoint(checkpoint)
-    state, network = found["averaged"], presets.build("face", preset)
+
+def read_before(path: Path) -> Before:
+    """The network that a training left: its checkpoint, or the manifest beside what was made of it.
+
+    Raises EngineFileError if it is damaged or no face network.
+    """
+    if path.suffix == ".json":
+        return _read_deployed(path)
+    found = read_checkpoint(path)
+    state, task = found["averaged"], str(found["task"])
+    mine = [name for name in presets.preset_names("face") if task.startswith(f"face-{name}-")]
+    if not mine:
+        raise EngineFileError(f"the checkpoint {path} is of '{task}'; name one of a training of faces")
+    preset = max(mine, key=len)
     try:
-        network.load_state_dict(state)
+        presets.build("face", preset).load_state_dict(state)
     except RuntimeError as err:
-        raise EngineFileError(
-            f"the weights in {checkpoint} are not those of a face network '{preset}'; "
-            "name the checkpoint of a training of that preset"
-        ) from err
+        raise EngineFileError(f"the weights in {path} are not those of a face network '{preset}'") from err
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode() + state[name].contiguous().cpu().numpy().tobytes())
-    return Before(state, digest.hexdigest(), int(found["epoch"]), str(found["task"]))
+    return Before(preset, state, digest.hexdigest(), int(found["epoch"]), task)
+
+
+def _read_deployed(path: Path) -> Before:
+    found = manifests.read(path)
+    if found.kind != "face" or not found.preset:
+        raise EngineFileError(f"{path} describes '{found.name}', not a face network of a preset")
+    graph = onnx.load_from_string(manifests.load_bytes(found, path.parent, "fp32")).graph
+    state = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in graph.initializer}
+    epochs = int(found.training.get("epochs", 0))
+    digest = found.files[manifests.file_name("face", "fp32")]
+    return Before(found.preset, state, digest, epochs, found.name, folded=True)
 
 
 def teacher_opinions(network: nn.Module, faces: Faces, shift: Tensor, device: str) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build.export_onnx import export
 from liveaffect.engines.build.quantize import quantize
 from liveaffect.engines.model import presets
-from liveaffect.engines.protocol import Tensors
+from liveaffect.engines.protocol import EngineFileError, Tensors
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import corpora_faces, evaluate_face, loop
 from liveaffect.engines.training.augment_faces import (
@@ -42,8 +42,11 @@ from liveaffect.engines.training.ship import source_commit
 QUANTISE_EACH = 24
 """Pictures of each label that INT8 is calibrated on."""
 EPOCHS = 30
-LIVE, TEACHER = 0.5, 0.4
-"""Of `FaceRecipe`, where the live finder and a network before are at hand."""
+RATE, RATE_BEGUN = 2e-3, 1e-3
+"""Of a network that knows nothing, and of one that goes on: twice as fast would undo what it knows."""
+LIVE, TEACHER, TEACHERS = 0.5, 0.4, 0.6
+"""Of `FaceRecipe`, where the live finder, a network before, and other networks too, are at hand."""
+UNFOLD_PICTURES = 512
 SMOKE_PICTURES, SMOKE_EPOCHS = 512, 1
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
@@ -59,7 +62,9 @@ class FaceOptions:
     place: Place | None = None
     """Says where the live finder puts a face; half of the faces are then placed so."""
     after: Path | None = None
-    """The checkpoint of a finished training, whose network is the beginning and the teacher."""
+    """A checkpoint of a finished training or a manifest, whose network is the beginning and a teacher."""
+    teachers: tuple[Path, ...] = ()
+    """The same of further networks, of any size, that are teachers alone."""
 
 
 def face_schedule(
@@ -69,11 +74,16 @@ def face_schedule(
     epochs: int | None = None,
     limit_s: float = math.inf,
     threads: int = 0,
+    begun: bool = False,
 ) -> loop.Schedule:
-    """How long and where to train: on a GPU if there is one."""
-    epochs = epochs or (SMOKE_EPOCHS if smoke else EPOCHS)
+    """How long and where to train: on a GPU if there is one. `begun`: with the weights of another."""
     return loop.Schedule(
-        epochs=epochs, seed=seed, device=loop.best_device(), limit_s=limit_s, threads=threads
+        epochs=epochs or (SMOKE_EPOCHS if smoke else EPOCHS),
+        rate=RATE_BEGUN if begun else RATE,
+        seed=seed,
+        device=loop.best_device(),
+        limit_s=limit_s,
+        threads=threads,
     )
 
 
@@ -102,9 +112,13 @@ def train_face(
         report("looking where the live finder puts them")
         faces = _placed_faces(faces, order.place, out / PLACINGS)
     report(f"{len(faces.train)} faces to train on, {len(faces.calibrate)} to watch")
-    before = None if order.after is None else read_before(order.after, order.preset)
-    recipe = FaceRecipe(live=LIVE if order.place else 0.0, teacher=TEACHER if before else 0.0)
-    network, task = _begun(faces, recipe, order.preset, schedule, before)
+    before = None if order.after is None else read_before(order.after)
+    if before is not None and before.preset != order.preset:
+        raise EngineFileError(f"{order.after} holds a network '{before.preset}', not one of '{order.preset}'")
+    teachers = [read_before(path) for path in order.teachers]
+    taught = TEACHERS if teachers else TEACHER if before else 0.0
+    recipe = FaceRecipe(live=LIVE if order.place else 0.0, teacher=taught)
+    network, task = _begun(faces, recipe, order.preset, schedule, before, teachers)
     outcome = loop.train(network, task, schedule, out, report=report)
     if not outcome.finished:
         report("the time is up; the same command goes on from here")
@@ -116,6 +130,8 @@ def train_face(
     training = _training_facts(faces, recipe, schedule, share)
     if before is not None:
         training["after"] = before.told()
+    if teachers:
+        training["teachers"] = [one.told() for one in teachers]
     path = export("face", order.preset, out, state=state, training=training)
     quantize(path, face_batches(faces.calibrate))
     verdict = evaluate_face.judge_face(manifests.read(path), out, faces)
@@ -137,16 +153,25 @@ def _placed_faces(faces: FaceSplit, place: Place, kept: Path) -> FaceSplit:
 
 
 def _begun(
-    faces: FaceSplit, recipe: FaceRecipe, preset: str, schedule: loop.Schedule, before: Before | None
+    faces: FaceSplit,
+    recipe: FaceRecipe,
+    preset: str,
+    schedule: loop.Schedule,
+    before: Before | None,
+    teachers: Sequence[Before],
 ) -> tuple[nn.Module, FaceTask]:
     """A network before its first step, and what it is to learn."""
+    name = f"face-{preset}-{faces.digest[:12]}"
+    few = grey_crops(faces.train.pictures[:UNFOLD_PICTURES])
     network = presets.build("face", preset, seed=schedule.seed)
-    name, teacher = f"face-{preset}-{faces.digest[:12]}", None
+    taught_by = [one.begun(few) for one in teachers]
+    name += "".join(f"-by-{one.digest[:12]}" for one in teachers)
     if before is not None:
-        network.load_state_dict(dict(before.state))
+        network = before.begun(few, schedule.seed)
+        taught_by.append(network)
         name += f"-after-{before.digest[:12]}"
-        teacher = presets.deploy(network).to(schedule.device)
-    return network, FaceTask(faces.train, faces.calibrate, recipe, name, schedule.device, teacher=teacher)
+    answering = [presets.deploy(one).to(schedule.device) for one in taught_by]
+    return network, FaceTask(faces.train, faces.calibrate, recipe, name, schedule.device, teachers=answering)
 
 
 def _training_facts(

@@ -23,14 +23,16 @@ from torch.nn import functional
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import whisper
-from liveaffect.engines.build.export_onnx import export
-from liveaffect.engines.build.fusion_beside import write_beside
+from liveaffect.engines.build.export_onnx import export, write_beside
 from liveaffect.engines.build.quantize import quantize
 from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.voice_statistics import StatisticsHead, StatisticsVoice
-from liveaffect.engines.model.voice_student import VoiceStudent
-from liveaffect.engines.model.voice_whisper import VoiceWhisper
+from liveaffect.engines.model.voice_statistics import (
+    StatisticsHead,
+    StatisticsVoice,
+    VoiceStudent,
+    VoiceWhisper,
+)
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineError, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from liveaffect.engines.model.voice_student import VoiceStudent
-from liveaffect.engines.model.voice_whisper import VoiceWhisper
+from liveaffect.engines.model.voice_statistics import VoiceStudent, VoiceWhisper
 from liveaffect.engines.recipe import Statistics
 from liveaffect.engines.training.augment_samples import heard
 from liveaffect.engines.training.distil_voice import DistilTask, Pupil

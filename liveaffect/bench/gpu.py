@@ -1,14 +1,17 @@
-"""What a GPU does with the networks, in one run of minutes: latency, throughput, ticks, streams, parity.
+"""`liveaffect bench gpu`: what a GPU does with the networks, in one run of minutes, record and page.
 
 Every time says what it holds. *whole* is from arrays on the host to answers on the host, as a live run pays
-it; *with copies* and *alone* are the device's own time for many batches that were handed in without waiting,
-with and without the copies. Lengths are fixed beforehand; a p99 is given from 1,000 samples on. Ticks are
-run back to back and 30 times a second, because clocks fall in between. Parts come in order of importance and
-each is written when it is done, so that a run that is cut short leaves the best.
+it; *with copies* and *alone* are the device's own time for many batches that were handed in without
+waiting, with and without the copies. Lengths are fixed beforehand; a p99 is given from 1,000 samples on.
+Ticks are run back to back and 30 times a second, because clocks fall in between: a latency means nothing
+without the clock it was measured at, so the card's own library (NVML) is asked beside it. Parts come in
+order of importance and each is written when it is done, so that a run that is cut short leaves the best.
 """
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from liveaffect.bench.card import Watch
-from liveaffect.bench.measure import short
-from liveaffect.engines import gpu_driver, gpu_load, manifest, parity, plans, probe, stopwatch
+from liveaffect.bench import runs
+from liveaffect.bench.measure import machine, short
+from liveaffect.engines import gpu_driver, gpu_load, manifest, parity, plans, stopwatch
 from liveaffect.engines.load import load, manifest_path
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import Engine, EngineError, EngineUnavailable
@@ -31,6 +34,66 @@ from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 from liveaffect.realtime.clock import MonotonicClock
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.networks import Networks, Row
+
+LIBRARY = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
+_READINGS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "sm_mhz": ("nvmlDeviceGetClockInfo", (1,)),
+    "memory_mhz": ("nvmlDeviceGetClockInfo", (2,)),
+    "power_mw": ("nvmlDeviceGetPowerUsage", ()),
+    "power_limit_mw": ("nvmlDeviceGetEnforcedPowerLimit", ()),
+    "temperature_c": ("nvmlDeviceGetTemperature", (0,)),
+    "sm_mhz_highest": ("nvmlDeviceGetMaxClockInfo", (1,)),
+}
+_HELD_DOWN = {
+    0x2: "clocks set by an application",
+    0x4: "power limit",
+    0x8: "hardware slowdown",
+    0x20: "temperature, by the driver",
+    0x40: "temperature, by the hardware",
+    0x80: "power brake",
+}
+
+
+class Watch:
+    """Lowest and highest of everything that was read of the card with one UUID, for each part of a run."""
+
+    def __init__(self, uuid: str = "", library: Any = None) -> None:
+        self.why_not = ""
+        self._device = ctypes.c_void_p()
+        self._read: dict[str, list[int]] = {}
+        self._held: set[str] = set()
+        try:
+            self._library = library or ctypes.CDLL(LIBRARY)
+            status = int(self._library.nvmlInit_v2()) or int(
+                self._library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(self._device))
+            )
+        except (OSError, AttributeError) as err:
+            self.why_not = f"clocks and power were not read: {err}"
+            return
+        if status:
+            self.why_not = f"clocks and power were not read: NVML answers with error {status}"
+
+    def look(self) -> None:
+        """Read once. Takes a fraction of a millisecond and must not run inside a timed call."""
+        if self.why_not:
+            return
+        for name, (function, selectors) in _READINGS.items():
+            value = ctypes.c_uint(0)
+            given = [ctypes.c_uint(one) for one in selectors]
+            if not getattr(self._library, function)(self._device, *given, ctypes.byref(value)):
+                self._read.setdefault(name, []).append(value.value)
+        reasons = ctypes.c_ulonglong(0)
+        self._library.nvmlDeviceGetCurrentClocksThrottleReasons(self._device, ctypes.byref(reasons))
+        self._held |= {name for bit, name in _HELD_DOWN.items() if reasons.value & bit}
+
+    def taken(self) -> dict[str, Any]:
+        """What was read since it was last asked."""
+        read, held = self._read, self._held
+        self._read, self._held = {}, set()
+        if self.why_not:
+            return {"clocks": self.why_not}
+        return {**{name: [min(all_), max(all_)] for name, all_ in read.items()}, "held_down_by": sorted(held)}
+
 
 KINDS = ("face", "voice")
 SIZES = (1, 16, 64)
@@ -91,9 +154,9 @@ class GpuRun:
         """Of one network that is measured."""
         return manifest.read(manifest_path(kind, self.folder))
 
-    def made_up(self, kind: str, count: int, seed: int = 0) -> probe.Batch:
+    def made_up(self, kind: str, count: int, seed: int = 0) -> parity.Batch:
         """A batch for it."""
-        return probe.for_tensors(kind, count, self.manifest(kind).inputs, seed=seed)
+        return parity.for_tensors(kind, count, self.manifest(kind).inputs, seed=seed)
 
     @contextmanager
     def opened(self, way: Way, *kinds: str) -> Iterator[list[SlotEngine]]:
@@ -214,7 +277,7 @@ def latency(run: GpuRun, way: Way) -> list[Figures]:
     return rows
 
 
-def cell(run: GpuRun, engine: SlotEngine, batches: Sequence[probe.Batch], size: int) -> Figures:
+def cell(run: GpuRun, engine: SlotEngine, batches: Sequence[parity.Batch], size: int) -> Figures:
     """One network at one size."""
     taken_ms = [_timed_ms(partial(engine.infer, batches[at % 2])) for at in range(run.effort.calls)]
     copied_ms, alone_ms = (
@@ -402,6 +465,102 @@ def _timed_ms(call: Callable[[], object]) -> float:
     return (stopwatch.wall_ns() - start_ns) / 1e6
 
 
-def _rows(batch: probe.Batch) -> list[Row]:
+def _rows(batch: parity.Batch) -> list[Row]:
     count = len(next(iter(batch.values())))
     return [{name: array[at] for name, array in batch.items()} for at in range(count)]
+
+
+RECORD, PAGE = "gpu.json", "gpu.html"
+DRY_RUN = "DRY RUN: walked without a GPU; no figure below is one"
+
+
+def run_gpu(
+    networks: Path,
+    minutes: float,
+    out: Path,
+    *,
+    say: Say,
+    dry: tuple[Sequence[Way], Effort] | None = None,
+) -> int:
+    """Measure and write; 1 if a part broke. Raises EngineUnavailable where there is nothing to measure."""
+    ways: Sequence[Way]
+    missing: Sequence[str]
+    if dry is None:
+        card = gpu_load.find_gpu() if gpu_driver.why_no_gpu() is None else None
+        (ways, missing), effort = real_ways(), Effort()
+    else:
+        (ways, effort), missing, card = dry, [], None
+    record: Figures = {
+        "dry_run": DRY_RUN if dry else "",
+        "machine": machine(),
+        "networks": str(networks),
+        "gpu": {"name": card.name, "capability": card.sm, "uuid": card.uuid} if card else {},
+        "not_measured": list(missing),
+    }
+    run = GpuRun(
+        folder=networks,
+        ways=ways,
+        effort=effort,
+        deadline_ns=stopwatch.wall_ns() + round(minutes * 60e9),
+        watch=Watch(card.uuid if card else ""),
+        write=lambda found: runs.write_record(out / RECORD, found),
+        say=say,
+        record=record,
+    )
+    try:
+        found = measure_gpu(run)
+    finally:
+        _write_page(record, out)
+    say(f"\n{runs.as_text(found.get('budgets', ()))}\n\nwrote {out / RECORD} and {out / PAGE}")
+    return int(any(part.get("broken") for part in found["parts"].values()))
+
+
+def _write_page(record: Figures, out: Path) -> None:
+    """The page of what there is; a run that was cut off has had less."""
+    about = [{"": name, "is": _about(record[name])} for name in ("gpu", "machine", "networks")]
+    parts = [("Machine", runs.as_html(about))]
+    if record["dry_run"]:
+        parts.insert(0, (record["dry_run"], ""))
+    if "budgets" in record:
+        parts.append(("Budgets", runs.as_html(record["budgets"])))
+    if record["not_measured"]:
+        parts.append(("Not measured", runs.as_html([{"why": why} for why in record["not_measured"]])))
+    if points := _latencies(record):
+        parts.append(("Whole time, p50", runs.plot(points, x="batch", y="milliseconds", log=True)))
+    if ages := _ages(record):
+        parts.append(("Age of a picture, p99", runs.plot(ages, x="streams", y="milliseconds", log=True)))
+    for name, part in record.get("parts", {}).items():
+        rows = [{key: value for key, value in row.items() if key != "trials"} for row in part.get("rows", ())]
+        said = runs.as_html([{"why not": part["why_not"]}]) if "why_not" in part else runs.as_html(rows)
+        clocks = runs.as_html([{"seconds": part.get("seconds"), **part.get("card", {})}])
+        parts.append((name, said + clocks))
+    runs.write_page(out / PAGE, f"A GPU: {record['gpu'].get('name', 'none')}", parts)
+
+
+def _about(found: Any) -> str:
+    return (
+        ", ".join(f"{key} {value}" for key, value in found.items()) if isinstance(found, dict) else str(found)
+    )
+
+
+def _latencies(record: Figures) -> dict[str, list[tuple[float, float]]]:
+    """By network and way, the whole time at each batch."""
+    out: dict[str, list[tuple[float, float]]] = {}
+    for name, part in record.get("parts", {}).items():
+        if name.startswith("latency"):
+            for row in part.get("rows", ()):
+                line = f"{row['network']}, {name.removeprefix('latency, ')}"
+                out.setdefault(line, []).append((row["batch"], row["whole_p50_ms"]))
+    return out
+
+
+def _ages(record: Figures) -> dict[str, list[tuple[float, float]]]:
+    """By way, the age at each number of streams that was tried."""
+    out: dict[str, list[tuple[float, float]]] = {}
+    for name, part in record.get("parts", {}).items():
+        if name.startswith("streams"):
+            trials = {
+                one["streams"]: one["age_p99_ms"] for row in part.get("rows", ()) for one in row["trials"]
+            }
+            out[name] = sorted(trials.items())
+    return {name: points for name, points in out.items() if points}

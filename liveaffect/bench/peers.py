@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from liveaffect.bench import page
+from liveaffect.bench import runs
 from liveaffect.bench.measure import machine, short
 from liveaffect.engines import stopwatch
 from liveaffect.realtime.clock import SECOND
@@ -133,9 +133,9 @@ def run_peers(names: Sequence[str] | None, data: Path | None, out: Path, setting
     for path in (pictures, sound):
         path.unlink()
     record = {"format": 1, "machine": machine(), "rows": rows}
-    page.write_record(out / "peers.json", record)
-    page.write_page(out / "peers.html", "Peers on the same pictures", [("Rows", page.as_html(rows))])
-    return f"{page.as_text(rows)}\n\nwrote {out / 'peers.json'} and {out / 'peers.html'}"
+    runs.write_record(out / "peers.json", record)
+    runs.write_page(out / "peers.html", "Peers on the same pictures", [("Rows", runs.as_html(rows))])
+    return f"{runs.as_text(rows)}\n\nwrote {out / 'peers.json'} and {out / 'peers.html'}"
 
 
 def _row(peer: Peer, data: Path | None, out: Path, media: tuple[Path, Path]) -> dict[str, Any]:

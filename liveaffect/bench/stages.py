@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 
 from liveaffect.bench.measure import Row, measure_calls
-from liveaffect.engines import probe, stopwatch
+from liveaffect.engines import parity, stopwatch
 from liveaffect.engines.protocol import Engine
 from liveaffect.realtime.crop import cut_out
 from liveaffect.realtime.drawing.view import Health, Mark, View
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import Sighting, VideoFrame
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.overlay import draw
@@ -105,8 +105,8 @@ def _network_calls(networks: Networks) -> dict[str, Callable[[], object]]:
     calls: dict[str, Callable[[], object]] = {
         name: partial(engine.infer, batch) for name, (engine, batch) in batches.items()
     }
-    return {**calls, "fusion, 3 people": partial(networks.fuse, probe.inputs("fusion", 3))}
+    return {**calls, "fusion, 3 people": partial(networks.fuse, parity.inputs("fusion", 3))}
 
 
-def _batch(engine: Engine, kind: str, count: int) -> probe.Batch:
-    return probe.for_tensors(kind, count, engine.spec.inputs)
+def _batch(engine: Engine, kind: str, count: int) -> parity.Batch:
+    return parity.for_tensors(kind, count, engine.spec.inputs)

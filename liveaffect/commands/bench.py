@@ -55,7 +55,7 @@ def _bench(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _bench_gpu(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.bench.gpu_page import run_gpu
+    from liveaffect.bench.gpu import run_gpu
     from liveaffect.engines.manifest import SHIPPED
 
     with working("measuring the GPU"):
@@ -73,7 +73,7 @@ def _bench_peers(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _bench_compare(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.bench.verdict import judge_runs, read_run
+    from liveaffect.bench.runs import judge_runs, read_run
 
     verdicts = judge_runs(read_run(given.before), read_run(given.after))
     sys.stdout.write("".join(f"{one.line}\n" for one in verdicts))

@@ -19,7 +19,7 @@ from liveaffect.realtime.errors import MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
 if TYPE_CHECKING:
-    from liveaffect.calibration.recording import LiveRecording
+    from liveaffect.calibration.av_offset import LiveRecording
 
 
 class _CanOpen(Protocol):
@@ -50,9 +50,9 @@ def _av_flags(parts: Any) -> None:
 
 
 def _av(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.calibration import av_measurement as av
+    from liveaffect.calibration import av_offset as av
     from liveaffect.realtime import device_pairs
-    from liveaffect.realtime.faces.files import make_finder
+    from liveaffect.realtime.faces.blazeface import make_finder
     from liveaffect.realtime.replay import MediaFile
 
     if given.list:
@@ -75,11 +75,11 @@ def _av(given: argparse.Namespace, settings: Settings) -> int:
 
 def _measure_devices(settings: Settings, *, clap: bool) -> str:
     """Measure the camera and the microphone of the settings, keep it, and say what came of it."""
-    from liveaffect.calibration import av_measurement as av
-    from liveaffect.calibration.recording import LiveRecording
+    from liveaffect.calibration import av_offset as av
+    from liveaffect.calibration.av_offset import LiveRecording
     from liveaffect.realtime import device_pairs
     from liveaffect.realtime.clock import MonotonicClock
-    from liveaffect.realtime.faces.files import make_finder
+    from liveaffect.realtime.faces.blazeface import make_finder
     from liveaffect.webcam import feeds_of
 
     names = _device_names(settings)
@@ -188,7 +188,7 @@ def _baseline(given: argparse.Namespace, settings: Settings) -> int:
 
 def _one_person(settings: Settings, seconds: float) -> tuple[LiveRecording, list[str]]:
     """The first camera and the first microphone of the settings, and what they are to show."""
-    from liveaffect.calibration.recording import LiveRecording
+    from liveaffect.calibration.av_offset import LiveRecording
     from liveaffect.realtime.clock import MonotonicClock
     from liveaffect.webcam import feeds_of
 

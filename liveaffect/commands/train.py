@@ -43,8 +43,16 @@ def add_training(commands: Any) -> None:
     train.add_argument(
         "--after",
         type=Path,
-        metavar="CHECKPOINT",
-        help="face: begin with this one's network, and learn from it",
+        metavar="FILE",
+        help="face: begin with the network of a checkpoint or a face.json, and learn from it",
+    )
+    train.add_argument(
+        "--teacher",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="face: learn from the network of this checkpoint or face.json too; again for each further one",
     )
     train.add_argument(
         "--voices", type=Path, metavar="FILE", help="fusion: the archive of what voices of folds said"
@@ -66,8 +74,10 @@ def add_training(commands: Any) -> None:
 def _train(given: argparse.Namespace, settings: Settings) -> int:
     """Train one network, or go on where the last call stopped. 0 when it is finished, 3 when time ran out."""
     _refuse_without_data(given.data)
-    if given.kind != "face" and (given.as_live or given.after):
-        raise SettingsError(f"--as-live and --after are for the face network, not for {given.kind}")
+    if given.kind != "face" and (given.as_live or given.after or given.teacher):
+        raise SettingsError(
+            f"--as-live, --after and --teacher are for the face network, not for {given.kind}"
+        )
     start = {"face": _train_face, "voice": _train_voice, "fusion": _train_fusion}[given.kind]
     with working(f"training the {given.kind} network"):
         done = start(given, given.out or Path("trained") / given.kind, settings)
@@ -79,13 +89,15 @@ def _train_face(given: argparse.Namespace, out: Path, settings: Settings) -> Pat
     from liveaffect.placing import placed_live
 
     place = placed_live() if given.as_live else None
-    options = FaceOptions(given.preset or USUAL_PRESETS[given.kind], given.smoke, place, given.after)
-    return train_face(given.data, out, options, schedule=face_schedule(**_schedule_flags(given)), report=say)
+    preset = given.preset or USUAL_PRESETS[given.kind]
+    options = FaceOptions(preset, given.smoke, place, given.after, tuple(given.teacher))
+    schedule = face_schedule(**_schedule_flags(given), begun=given.after is not None)
+    return train_face(given.data, out, options, schedule=schedule, report=say)
 
 
 def _train_voice(given: argparse.Namespace, out: Path, settings: Settings) -> Path | None:
-    from liveaffect.engines.foreign import whisper_folder
     from liveaffect.engines.training.train_voice import VoiceOptions, train_voice
+    from liveaffect.engines.whisper import whisper_folder
 
     options = VoiceOptions(
         whisper=given.whisper or whisper_folder("tiny.en"),

@@ -150,8 +150,7 @@ def _serve(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _analyze(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.files import OutputFiles, analyse_files
-    from liveaffect.folders import expand, table_of_failures
+    from liveaffect.files import OutputFiles, analyse_files, expand, table_of_failures
     from liveaffect.realtime.endings import SOUNDS, VIDEOS
     from liveaffect.realtime.sinks.catalogue import Kind, by_flag
 
@@ -179,7 +178,7 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _predict(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.folders import expand, table_of_failures
+    from liveaffect.files import expand, table_of_failures
     from liveaffect.prediction import predict_files
     from liveaffect.realtime.endings import PICTURES, SOUNDS, VIDEOS
 

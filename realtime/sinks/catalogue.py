@@ -46,11 +46,11 @@ class Named:
     def open(self, *, sound: bool = True) -> Sink:
         """Open it; `sound` says whether a video needs a place for some. Raises SinkError."""
         if self.kind == "cues":
-            from liveaffect.realtime.sinks.jsonl import JsonLines
+            from liveaffect.realtime.sinks.cue_files import JsonLines
 
             return JsonLines(self.name)
         if self.kind == "table":
-            from liveaffect.realtime.sinks.csv_file import CsvFile
+            from liveaffect.realtime.sinks.cue_files import CsvFile
 
             return CsvFile(self.name)
         if self.kind == "video":
@@ -58,7 +58,7 @@ class Named:
 
             return VideoFile(self.name, sound=sound)
         if self.kind == "sheet":
-            from liveaffect.realtime.sinks.contact_sheet import ContactSheet
+            from liveaffect.realtime.sinks.timeline import ContactSheet
 
             return ContactSheet(self.name)
         from liveaffect.realtime.sinks.timeline import Timeline
@@ -107,7 +107,7 @@ def open_sink(name: str, *, sound: bool = True, notice: bool = True, token: str 
 
         return WindowSink()
     if name == "lsl" or name.partition("://")[0] in NETWORK:
-        from liveaffect.realtime.sinks.links import open_network
+        from liveaffect.realtime.sinks.network import open_network
 
         return open_network(name)
     sink = _showing(name, sound=sound, token=token)

@@ -6,19 +6,26 @@ What the ring could not hold meanwhile is counted and said at the end. What a pr
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import logging
+import re
+import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.realtime.clock import MS, epoch_ns
+from liveaffect.engines import LABELS
+from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, epoch_ns
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.errors import MissingLibrary, SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.ring import Ring
 
@@ -178,3 +185,345 @@ def sent_cue(cue: Cue) -> dict[str, object]:
     """A cue as it is sent: what the documented one says, and how long ago it was made."""
     age_ms = None if cue.epoch_ns is None else max(0, epoch_ns() - cue.epoch_ns) // MS
     return {**cue.to_json(), "sent_after_ms": age_ms}
+
+
+ANSWERS_WITHIN_S = 3.0
+CAMERA = "{camera}"
+"""Stands in an address for the name of the camera that a cue is of."""
+_STATE_EVERY_NS = SECOND
+T = TypeVar("T")
+
+
+def subject_of(template: str, source: str, between: str) -> str:
+    """Where the cues of a source go: `{camera}` is its name, in letters that no server takes for a sign."""
+    camera = re.sub(r"[^A-Za-z0-9_-]", "_", source.partition(":")[2] or source)
+    return template.replace("/", between).replace("{camera}", camera)
+
+
+class MqttLink:
+    """Every cue to `liveaffect/cues`, or to a topic for each camera; to Home Assistant a sensor."""
+
+    def __init__(self, where: SplitResult, port: int) -> None:
+        import paho.mqtt.client as mqtt
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        self._where, self._port = where, port
+        path = unquote(where.path).strip("/")
+        self._template = path if CAMERA in path else ""
+        self._topic = path.removesuffix(f"/{CAMERA}") or "liveaffect"
+        self._clock = MonotonicClock()
+        self._told_ns = -_STATE_EVERY_NS
+        self._welcomed = threading.Event()
+        self._refused = ""
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+        self._client.connect_timeout = ANSWERS_WITHIN_S
+        self._client.will_set(f"{self._topic}/available", "offline", retain=True)
+        self._client.on_connect = self._answered
+        if where.username:
+            password = None if where.password is None else unquote(where.password)
+            self._client.username_pw_set(unquote(where.username), password)
+
+    def connect(self) -> None:
+        """And say that there is a sensor."""
+        try:
+            self._client.connect(self._where.hostname or "", self._port, keepalive=10)
+        except (OSError, ValueError) as error:
+            raise LinkLost(f"no MQTT server answers ({error})") from error
+        self._client.loop_start()
+        if not self._welcomed.wait(ANSWERS_WITHIN_S) or self._refused:
+            raise LinkLost(f"the MQTT server did not let us in ({self._refused or 'no answer'})")
+        self._publish(f"homeassistant/sensor/{self._topic}/config", json.dumps(self._sensor()), retain=True)
+        self._publish(f"{self._topic}/available", "online", retain=True)
+
+    def send(self, cues: Sequence[Cue]) -> None:
+        """All cues, and now and then what the largest face shows."""
+        for cue in cues:
+            topic = subject_of(self._template, cue.source, "/") or f"{self._topic}/cues"
+            # With a topic for each camera cues are records, which the server has to confirm.
+            self._publish(topic, json.dumps(sent_cue(cue)), qos=1 if self._template else 0)
+        now_ns = self._clock.now_ns()
+        if now_ns - self._told_ns >= _STATE_EVERY_NS:
+            self._told_ns = now_ns
+            self._publish(f"{self._topic}/state", json.dumps(_state(cues)))
+
+    def warn(self, alert: Alert) -> None:
+        """The newest one of each camera stays there to be read."""
+        if self._template:
+            topic = subject_of(_of_alerts(self._template), alert.source, "/")
+            self._publish(topic, json.dumps(alert.to_json()), retain=True, qos=1)
+
+    def close(self) -> None:
+        """Leave with a word."""
+        if self._client.is_connected():
+            self._client.publish(f"{self._topic}/available", "offline", retain=True).wait_for_publish(1.0)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _answered(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._refused = str(reason) if reason.is_failure else ""
+        self._welcomed.set()
+
+    def _publish(self, topic: str, text: str, *, retain: bool = False, qos: int = 0) -> None:
+        if not self._client.is_connected():
+            raise LinkLost("the MQTT server went away")
+        sent = self._client.publish(topic, text, retain=retain, qos=qos)
+        if sent.rc == 0 and qos:
+            with contextlib.suppress(RuntimeError):  # it was not sent, which is asked next
+                sent.wait_for_publish(ANSWERS_WITHIN_S)
+        if sent.rc != 0 or (qos and not sent.is_published()):
+            raise LinkLost("the MQTT server went away")
+
+    def _sensor(self) -> dict[str, Any]:
+        """As Home Assistant's MQTT discovery wants it."""
+        return {
+            "name": "Emotion",
+            "unique_id": f"{self._topic.replace('/', '_')}_emotion",
+            "state_topic": f"{self._topic}/state",
+            "value_template": "{{ value_json.label }}",
+            "json_attributes_topic": f"{self._topic}/state",
+            "availability_topic": f"{self._topic}/available",
+            "expire_after": 10,
+            "icon": "mdi:emoticon-outline",
+            "device": {"identifiers": [self._topic], "name": self._topic, "manufacturer": "liveaffect"},
+        }
+
+
+class NatsLink:
+    """Every cue to the subject `liveaffect.cues`, or to one for each camera.
+
+    With a stream, JetStream stores each once: what is sent again because a confirmation was lost bears the
+    same number, by which the server knows it.
+    """
+
+    def __init__(self, where: SplitResult, port: int) -> None:
+        import nats
+        import nats.errors
+
+        self._nats = nats
+        self._lost = (OSError, nats.errors.Error, TimeoutError)
+        self._subject = unquote(where.path).strip("/").replace("/", ".") or "liveaffect.cues"
+        options = {name: values[-1] for name, values in parse_qs(where.query).items()}
+        self._stream, self._ca = options.get("stream", ""), options.get("ca", "")
+        self._storage: Any = None
+        self._url = where._replace(
+            path="", query="", netloc=where.netloc if where.port else f"{where.netloc}:{port}"
+        )
+        self._loop = asyncio.new_event_loop()
+        self._client: Any = None
+
+    def connect(self) -> None:
+        """Without the client's own reconnecting, which would queue."""
+
+        async def ignore(error: Exception) -> None:
+            """It is raised where it matters."""
+
+        connecting = self._nats.connect(
+            self._url.geturl(),
+            allow_reconnect=False,
+            max_reconnect_attempts=1,  # without it, the first attempt alone goes on for two minutes
+            reconnect_time_wait=0,
+            error_cb=ignore,
+            tls=ssl.create_default_context(cafile=self._ca) if self._ca else None,
+        )
+        self._client = self._do(asyncio.wait_for(connecting, ANSWERS_WITHIN_S))
+        if self._stream:
+            self._storage = self._client.jetstream(timeout=ANSWERS_WITHIN_S)
+            self._do(self._find_stream())
+
+    def send(self, cues: Sequence[Cue]) -> None:
+        """And wait until the server has them: what is not flushed would be lost without a word."""
+        messages = [
+            (
+                subject_of(self._subject, cue.source, "."),
+                sent_cue(cue),
+                f"{cue.epoch_ns}-{cue.track}-{cue.t_ns}",
+            )
+            for cue in cues
+        ]
+        self._do(self._send(messages))
+
+    def warn(self, alert: Alert) -> None:
+        """Beside the cues, where each camera has a subject of its own."""
+        if CAMERA in self._subject:
+            subject = subject_of(_of_alerts(self._subject), alert.source, ".")
+            self._do(self._send([(subject, alert.to_json(), f"alert-{alert.epoch_ns}")]))
+
+    async def _send(self, messages: Sequence[tuple[str, dict[str, object], str]]) -> None:
+        sending = []
+        for subject, content, number in messages:
+            payload = json.dumps(content).encode()
+            if self._storage is None:
+                await self._client.publish(subject, payload)
+            else:
+                headers = {"Nats-Msg-Id": f"{subject}-{number}"}
+                sending.append(self._storage.publish(subject, payload, headers=headers))
+        if self._storage is None:
+            await self._client.flush(timeout=ANSWERS_WITHIN_S)
+        await asyncio.gather(*sending)
+
+    async def _find_stream(self) -> None:
+        """The operator's, or a plain one of ours."""
+        from nats.js.errors import NotFoundError
+
+        try:
+            await self._storage.stream_info(self._stream)
+        except NotFoundError:
+            subjects = [one.replace(CAMERA, "*") for one in (self._subject, _of_alerts(self._subject))]
+            await self._storage.add_stream(name=self._stream, subjects=sorted(set(subjects)))
+
+    def close(self) -> None:
+        """Also where nothing was ever opened."""
+        if self._loop.is_closed():
+            return
+        if self._client is not None and not self._client.is_closed:
+            with contextlib.suppress(LinkLost):  # it is closed either way
+                self._do(self._client.close())
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+
+    def _do(self, what: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._loop.run_until_complete(what)
+        except self._lost as error:
+            raise LinkLost(f"no NATS server answers ({type(error).__name__}: {error})") from error
+
+
+def _of_alerts(template: str) -> str:
+    """Alerts go beside the cues: `alerts.SITE.CAMERA` for `cues.SITE.CAMERA`."""
+    return re.sub(r"^cues(?=[./])", "alerts", template)
+
+
+class OscLink:
+    """One message a cue, by UDP: nobody says whether it arrived."""
+
+    def __init__(self, where: SplitResult, port: int) -> None:
+        from pythonosc.udp_client import SimpleUDPClient
+
+        self._address = where.path.rstrip("/") or "/liveaffect/cue"
+        try:
+            self._client: SimpleUDPClient | None = SimpleUDPClient(where.hostname or "", port)
+        except OSError:
+            self._client = None
+
+    def connect(self) -> None:
+        """There is nothing to connect; a name that cannot be looked up is no address."""
+        if self._client is None:
+            raise LinkLost("that host cannot be found")
+
+    def send(self, cues: Sequence[Cue]) -> None:
+        """Source, track (-1: nobody in view), label, confidence, t, ages in ms (-1: none), seven shares."""
+        assert self._client is not None
+        for cue in cues:
+            track = -1 if cue.track is None else cue.track
+            ages = [-1 if age is None else age for age in cue.age_ms]
+            values = [cue.source, track, cue.label, float(cue.confidence), float(cue.t), *ages]
+            try:
+                self._client.send_message(self._address, [*values, *map(float, cue.fused)])
+            except OSError as error:
+                raise LinkLost(f"the network refuses ({error.strerror})") from error
+
+    def warn(self, alert: Alert) -> None:
+        """There is no message for it."""
+
+    def close(self) -> None:
+        """Let the socket go."""
+        if self._client is not None:
+            self._client._sock.close()
+
+
+class LslLink:
+    """A stream for Lab Streaming Layer, stamped with when a cue was true, not when it is sent."""
+
+    CHANNELS = ("track", "label", "confidence", "age_face_ms", "age_voice_ms", *LABELS)
+    """`label` is its place in LABELS, -1 for 'not sure'; an age of -1 means no evidence."""
+
+    def __init__(self) -> None:
+        import pylsl  # type: ignore[import-untyped]
+
+        self._pylsl = pylsl
+        info = pylsl.StreamInfo(
+            "liveaffect",
+            "Emotion",
+            len(self.CHANNELS),
+            pylsl.IRREGULAR_RATE,
+            pylsl.cf_float32,
+            "liveaffect-cues",
+        )
+        channels = info.desc().append_child("channels")
+        for name in self.CHANNELS:
+            channels.append_child("channel").append_child_value("label", name)
+        self._info: Any = info
+        self._outlet: Any = None
+
+    def connect(self) -> None:
+        """Readers find it by themselves."""
+        self._outlet = self._pylsl.StreamOutlet(self._info, max_buffered=10)
+
+    def send(self, cues: Sequence[Cue]) -> None:
+        """Never waits; without a reader nothing is kept."""
+        for cue in cues:
+            since_s = 0.0 if cue.epoch_ns is None else (epoch_ns() - cue.epoch_ns) / SECOND
+            ages = [-1.0 if age is None else float(age) for age in cue.age_ms]
+            label = LABELS.index(cue.label) if cue.label in LABELS else -1
+            track = -1.0 if cue.track is None else float(cue.track)
+            sample = [track, float(label), float(cue.confidence), *ages, *map(float, cue.fused)]
+            self._outlet.push_sample(sample, self._pylsl.local_clock() - since_s)
+
+    def warn(self, alert: Alert) -> None:
+        """There is no channel for it."""
+
+    def close(self) -> None:
+        """The stream ends for its readers."""
+        self._outlet = None
+
+
+def _state(cues: Sequence[Cue]) -> dict[str, Any]:
+    """What a house wants to know: one label, and how many people."""
+    people = [cue for cue in cues if cue.track is not None]
+    largest = max(people or cues, key=lambda cue: 0 if cue.box is None else cue.box[2] * cue.box[3])
+    return {
+        "label": largest.label,
+        "confidence": round(largest.confidence, 3),
+        "people": len(people),
+        "speaking": largest.speaking,
+        "source": largest.source,
+        "age_face_ms": largest.age_ms[0],
+        "age_voice_ms": largest.age_ms[1],
+        "t": largest.t,
+    }
+
+
+def open_network(name: str) -> NetworkSink:
+    """The sink that a name with a scheme means. Raises SinkError or MissingLibrary."""
+    if name == "lsl":
+        return NetworkSink(name, _with_library(name, LslLink))
+    try:
+        where = urlsplit(name)
+        port, host = where.port, where.hostname
+    except ValueError as error:
+        raise SinkError(f"'{name}' is no address: {error}") from error
+    if not host:
+        raise SinkError(f"'{name}' names no server; such as {where.scheme}://127.0.0.1")
+    kinds: dict[str, tuple[Callable[[SplitResult, int], Link], int]] = {
+        "mqtt": (MqttLink, 1883),
+        "nats": (NatsLink, 4222),
+        "osc": (OscLink, 9000),
+    }
+    kind, usual_port = kinds[where.scheme]
+    shown = f"{where.scheme}://{host}:{port or usual_port}{where.path}"  # without a password
+    keeps = where.scheme != "osc" and (CAMERA in unquote(where.path) or "stream=" in where.query)
+    return NetworkSink(shown, _with_library(shown, lambda: kind(where, port or usual_port)), keeps=keeps)
+
+
+def _with_library(name: str, make: Callable[[], Link]) -> Callable[[], Link]:
+    """Refuse at once where the package is missing."""
+    try:
+        make().close()
+    except ImportError as error:
+        raise MissingLibrary(
+            f"{name} needs the package that holds '{error.name}', of the extra 'outputs': "
+            "uv sync --extra outputs, or pip install 'liveaffect[outputs]'"
+        ) from error
+    return make

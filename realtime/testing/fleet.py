@@ -27,7 +27,7 @@ from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Scheduler
-from liveaffect.realtime.sinks.links import open_network, subject_of
+from liveaffect.realtime.sinks.network import open_network, subject_of
 
 BRIDGE, NET = "lafleet", "10.77.7"
 RATE_HZ = 25
@@ -82,7 +82,7 @@ def record_sightings(path: Path) -> None:
     import cv2
 
     from liveaffect.realtime.face_analyzer import FaceAnalyzer
-    from liveaffect.realtime.faces.files import make_finder
+    from liveaffect.realtime.faces.blazeface import make_finder
     from liveaffect.realtime.frame import VideoFrame
     from liveaffect.realtime.portrait import packaged_portraits
 

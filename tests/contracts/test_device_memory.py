@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 
 from liveaffect.engines import device_memory, gpu_driver
-from liveaffect.engines.device.host import HostMemory
-from liveaffect.engines.device_memory import NAMES, DeviceError, open_memory, why_no_memory
+from liveaffect.engines.device_memory import NAMES, DeviceError, HostMemory, open_memory, why_no_memory
 from liveaffect.engines.protocol import EngineUnavailable
-from liveaffect.realtime.testing import stand_in_driver
-from liveaffect.realtime.testing.memory_contract import check_memory
+from liveaffect.realtime.testing import gpu
+from liveaffect.realtime.testing.contracts import check_memory
 
 PACKAGES = {"cuda-python": "cuda", "pycuda": "pycuda"}
 PROGRAM = """
 import ctypes, sys
 from liveaffect.engines.device_memory import open_memory
-from liveaffect.realtime.testing.memory_contract import check_memory
+from liveaffect.realtime.testing.contracts import check_memory
 check_memory(lambda: open_memory(sys.argv[1]))
 driver = ctypes.CDLL("libcuda.so.1")
 print("left behind:", driver.standInLive(), driver.standInUsers())
@@ -44,7 +43,7 @@ def test_a_package_keeps_the_contract_through_a_stand_in_driver(name: str, tmp_p
     links = [
         p for root in spec.submodule_search_locations for p in Path(root).parent.glob("pycuda/_driver*.so")
     ]
-    stand_in_driver.build_driver(tmp_path, links[0] if name == "pycuda" else None)
+    gpu.build_driver(tmp_path, links[0] if name == "pycuda" else None)
     paths = os.pathsep.join([str(tmp_path), os.environ.get("LD_LIBRARY_PATH", "")])
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, name],

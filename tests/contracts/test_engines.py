@@ -25,8 +25,7 @@ from liveaffect.engines.protocol import (
 from liveaffect.engines.recipe import LABELS, PIECE, SAMPLE_RATE
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice, log_mel
 from liveaffect.realtime.clock import MS
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.engine_contract import check_engine
+from liveaffect.realtime.testing.contracts import check_engine
 from liveaffect.realtime.testing.engines import (
     ConstantEngine,
     CountingEngine,
@@ -34,6 +33,7 @@ from liveaffect.realtime.testing.engines import (
     NanEngine,
     SlowEngine,
 )
+from liveaffect.realtime.testing.virtual_time import FakeClock
 
 
 def rows_for(tensors: tuple[TensorSpec, ...]) -> Callable[[int], Tensors]:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
+from liveaffect.engines import parity
 from liveaffect.engines.build.quantize import quantize
-from liveaffect.engines.device.host import HostMemory
+from liveaffect.engines.device_memory import HostMemory
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import Engine, Tensors
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
-from liveaffect.realtime.testing import scripted_tensorrt, tiny_networks
-from liveaffect.realtime.testing.engine_contract import check_engine
+from liveaffect.realtime.testing import engines, gpu
+from liveaffect.realtime.testing.contracts import check_engine
 
 INT8_STEP = 0.05
 """In another batch a sum may round to the next of 255 steps, and that error goes on through the layers."""
@@ -25,9 +25,9 @@ INT8_STEP = 0.05
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     for kind in manifests.KINDS:
-        path = tiny_networks.write_tiny(folder, kind)
+        path = engines.write_tiny(folder, kind)
         if kind != "fusion":
-            quantize(path, [probe.inputs(kind, 32)])
+            quantize(path, [parity.inputs(kind, 32)])
     return folder
 
 
@@ -47,7 +47,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def items(kind: str, weights: Path) -> Callable[[int], Tensors]:
     wanted = manifests.read(weights / f"{kind}.json").inputs
-    return lambda count: probe.for_tensors(kind, count, wanted, seed=count)
+    return lambda count: parity.for_tensors(kind, count, wanted, seed=count)
 
 
 def made(kind: str, choice: str, weights: Path) -> Callable[[], Engine]:
@@ -79,14 +79,14 @@ def test_the_tensorrt_engine_keeps_the_contract_on_the_host(
     tiny: Path, kind: str, graphs: bool, flavour: str
 ) -> None:
     found = manifests.read(tiny / f"{kind}.json")
-    plan = scripted_tensorrt.plan(manifests.load_bytes(found, tiny, "fp32"), (1, 4, 16))
+    plan = gpu.plan(manifests.load_bytes(found, tiny, "fp32"), (1, 4, 16))
 
     def make() -> Engine:
         return TensorRTEngine(
             found,
             "fp32",
             plan,
-            backend=scripted_tensorrt.backend(flavour),
+            backend=gpu.backend(flavour),
             memory=HostMemory(),
             options=RunOptions(graphs=graphs, owns_memory=True),
         )

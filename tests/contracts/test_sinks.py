@@ -16,7 +16,7 @@ from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.catalogue import open_sink
 from liveaffect.realtime.sinks.window import WindowSink, display_is_there
-from liveaffect.realtime.testing.sink_contract import check_sink
+from liveaffect.realtime.testing.contracts import check_sink
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines import probe
+from liveaffect.engines import parity as probe
 from liveaffect.engines.build.triton_repository import BACKENDS, Serving, write_repository
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import EngineUnavailable
 from liveaffect.engines.triton_engine import TritonEngine, identity, servers_of, version_of
-from liveaffect.realtime.testing import tiny_networks
-from liveaffect.realtime.testing.engine_contract import check_engine
+from liveaffect.realtime.testing import engines as tiny_networks
+from liveaffect.realtime.testing.contracts import check_engine
 from liveaffect.realtime.testing.real_triton import RealTriton, TritonMissing, free_port, make_certificate
 
 WITHIN_S = 0.2

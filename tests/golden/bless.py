@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from liveaffect.realtime.testing.golden import GOLDEN, load_golden, save_golden
+from liveaffect.realtime.testing.scenes import GOLDEN, load_golden, save_golden
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liveaffect.engines import device_memory, gpu_driver, gpu_load, manifest, parity, plans, probe
+from liveaffect.engines import device_memory, gpu_driver, gpu_load, manifest, parity, plans
 from liveaffect.engines.device_memory import DeviceError, DeviceMemory, open_memory, why_no_memory
 from liveaffect.engines.fallback import LOST, FallbackEngine
 from liveaffect.engines.load import load
@@ -20,8 +20,7 @@ from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.slots import SlotEngine
 from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
 from liveaffect.realtime.networks import Networks, Row
-from liveaffect.realtime.testing.engine_contract import check_engine
-from liveaffect.realtime.testing.memory_contract import check_memory
+from liveaffect.realtime.testing.contracts import check_engine, check_memory
 
 pytestmark = pytest.mark.gpu
 SLACK = 2 << 20
@@ -69,8 +68,8 @@ def plan_of(found: Manifest, memory: Any = None, **options: Any) -> TensorRTEngi
     return engine
 
 
-def inputs(found: Manifest, count: int, seed: int = 0) -> probe.Batch:
-    return probe.for_tensors(found.kind, count, found.inputs, seed=seed)
+def inputs(found: Manifest, count: int, seed: int = 0) -> parity.Batch:
+    return parity.for_tensors(found.kind, count, found.inputs, seed=seed)
 
 
 @pytest.mark.parametrize("name", [name for name in device_memory.NAMES if name != "host"])

@@ -21,7 +21,6 @@ from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
-from liveaffect.realtime.testing.clock import TickingClock
 from liveaffect.realtime.testing.faults import (
     Drop,
     Fault,
@@ -36,7 +35,7 @@ from liveaffect.realtime.testing.faults import (
     Unplug,
     scripts,
 )
-from liveaffect.realtime.testing.played import END_NS, PERIOD_NS, SOURCES, VOICE, Case
+from liveaffect.realtime.testing.virtual_time import END_NS, PERIOD_NS, SOURCES, VOICE, Case, TickingClock
 
 AT_S, AWAY_NS = 1, 2 * SECOND
 FAULTS: dict[str, Callable[[int], list[Fault]]] = {

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from liveaffect.engines.build.triton_repository import Serving, write_repository
-from liveaffect.realtime.sinks.links import ANSWERS_WITHIN_S
+from liveaffect.realtime.sinks.network import ANSWERS_WITHIN_S
 from liveaffect.realtime.testing.fleet import Machines, record_sightings
 from liveaffect.realtime.testing.real_triton import RealTriton, TritonMissing, make_certificate
 

@@ -14,12 +14,11 @@ from liveaffect.realtime.clock import MS
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.scheduler import Snapshot
-from liveaffect.realtime.testing import scripted_tensorrt as scripted_gpu
-from liveaffect.realtime.testing import tiny_networks
-from liveaffect.realtime.testing.clock import FakeClock
-from liveaffect.realtime.testing.faces import Actor, scene
-from liveaffect.realtime.testing.scripted_tensorrt import LosableMemory
-from liveaffect.realtime.testing.stepped import Stepped, never
+from liveaffect.realtime.testing import engines
+from liveaffect.realtime.testing import gpu as scripted_gpu
+from liveaffect.realtime.testing.gpu import LosableMemory
+from liveaffect.realtime.testing.people import Actor, scene
+from liveaffect.realtime.testing.virtual_time import FakeClock, Stepped, never
 
 CAMERA = "camera:test"
 PEOPLE = (Actor(200, 200, 120, who=1), Actor(440, 200, 120, who=2))
@@ -30,7 +29,7 @@ class Run:
     """Two people before a camera, the face network behind an engine that can be exchanged."""
 
     def __init__(self, weights: Path, first: Engine | None = None) -> None:
-        tiny_networks.write_tiny(weights, "face")
+        engines.write_tiny(weights, "face")
         self.card = LosableMemory()
         self.plan = scripted_gpu.plan_of(weights, "face")
         first = first or load("face", choice="onnx", weights=weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +18,7 @@ from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawing.view import View
 from liveaffect.realtime.errors import MissingFile, MissingLibrary, SourceNotFound
-from liveaffect.realtime.faces.blazeface import Found
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import Found, make_finder
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.health import losses_in_words
@@ -30,8 +31,8 @@ from liveaffect.realtime.screen import NO_CAMERA, RunStatus, Screen
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.source import Source
 from liveaffect.realtime.speech import tone_voice, write_wav
-from liveaffect.realtime.testing.faces import ScriptedFinder
-from liveaffect.realtime.testing.monitor import Monitors
+from liveaffect.realtime.testing.people import ScriptedFinder
+from liveaffect.realtime.testing.virtual_time import Monitors
 from liveaffect.realtime.wiring import Rings, Wiring
 
 SIZE = (320, 240)
@@ -286,3 +287,27 @@ def test_stopping_while_everything_still_loads_leaves_nothing_behind(
         if thread.name == "scheduler":
             thread.join(1.0)
     show.check_the_end()
+
+
+def test_a_process_does_not_end_in_the_middle_of_loading() -> None:
+    """It did, and the library that was loading called it a crash."""
+    code = """
+import threading
+from liveaffect.realtime import analysis
+from liveaffect.realtime.clock import MonotonicClock
+analysis.JOIN_S, begun = 0.05, threading.Event()
+def load():
+    begun.set()
+    threading.Event().wait(0.7)
+    print("loaded", flush=True)
+    raise RuntimeError("nobody needs it any more")
+run = analysis.Analysis(load, MonotonicClock())
+run.start()
+begun.wait(10.0)
+run.stop()
+print("stopped", flush=True)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.stdout.split() == ["stopped", "loaded"], ran.stderr

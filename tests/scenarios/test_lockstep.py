@@ -18,7 +18,7 @@ from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.files import OutputFiles, analyse_files
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.lockstep import Summary
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits, packaged_portraits

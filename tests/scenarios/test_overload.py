@@ -23,16 +23,15 @@ from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.source import Source
 from liveaffect.realtime.speech import tone_voice
-from liveaffect.realtime.testing.clock import TickingClock
+from liveaffect.realtime.testing.devices import ScriptedSource
 from liveaffect.realtime.testing.engines import (
     ConstantEngine,
     CountingEngine,
     FailingEngine,
     SlowEngine,
 )
-from liveaffect.realtime.testing.faces import Actor, scene
-from liveaffect.realtime.testing.stepped import Stepped, never
-from liveaffect.realtime.testing.synthetic import ScriptedSource
+from liveaffect.realtime.testing.people import Actor, scene
+from liveaffect.realtime.testing.virtual_time import Stepped, TickingClock, never
 from liveaffect.realtime.voice_analyzer import SHED
 
 CAMERA, MICROPHONE = "camera:0", "mic:0"

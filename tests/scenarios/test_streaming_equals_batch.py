@@ -16,15 +16,21 @@ from liveaffect.realtime import expression
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import quality
 from liveaffect.realtime.errors import EndOfStream, MissingFile
-from liveaffect.realtime.expression import Expression, Memory
+from liveaffect.realtime.expression import (
+    LONG_HALF_LIFE_NS,
+    Evidence,
+    Expression,
+    Memory,
+    Rest,
+    pool,
+    weighted_score,
+)
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.files import make_finder
+from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import analyse, watched
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.pooling import LONG_HALF_LIFE_NS, Evidence, pool, weighted_score
 from liveaffect.realtime.replay import MediaFile
-from liveaffect.realtime.resting import Rest
 from liveaffect.realtime.scheduler import Scheduler, Snapshot
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.testing.engines import AroundEngine

@@ -26,9 +26,7 @@ from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.source import Item
 from liveaffect.realtime.speech import tone_voice
 from liveaffect.realtime.supervisor import Numbering
-from liveaffect.realtime.testing.clock import FakeClock
 from liveaffect.realtime.testing.engines import ConstantEngine
-from liveaffect.realtime.testing.faces import Actor, scene
 from liveaffect.realtime.testing.faults import (
     Delivery,
     Drop,
@@ -41,7 +39,8 @@ from liveaffect.realtime.testing.faults import (
     Unplug,
     deliveries,
 )
-from liveaffect.realtime.testing.stepped import Stepped, never
+from liveaffect.realtime.testing.people import Actor, scene
+from liveaffect.realtime.testing.virtual_time import FakeClock, Stepped, never
 from liveaffect.realtime.window import FUSION_STEP_NS
 
 CAMERA, MICROPHONE = "camera:0", "mic:0"

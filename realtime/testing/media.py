@@ -1,13 +1,17 @@
-"""Media files that are damaged, absurd or odd, made from whole ones: cut, flipped, zeroed, doubled, mixed.
+"""Media files made when they are wanted: whole ones to try examples with, damaged, absurd and odd ones.
 
-Nothing foreign is kept in the repository, so every file is made when a test wants it. The same seed makes the
-same files, so what one of them did can be looked at again.
+    python -m liveaffect.realtime.testing.media FOLDER
+
+Nothing foreign is kept in the repository: the portrait of the film is one that an installed package
+carries. The same seed damages a file in the same way (cut, flipped, zeroed, doubled, mixed), so it can be
+looked at again.
 """
 
 from __future__ import annotations
 
 import random
 import struct
+import sys
 import wave
 import zlib
 from collections.abc import Callable
@@ -16,6 +20,46 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.portrait import Portraits, packaged_portraits
+from liveaffect.realtime.replay import load_picture
+from liveaffect.realtime.sinks.video_file import VideoFile
+from liveaffect.realtime.speech import tone_voice, write_wav
+
+FILM_FPS = 25
+FILM_SECONDS = 2
+
+
+def write_media(folder: Path) -> Path:
+    """Write portrait.jpg, talk.mp4 and voice.wav into the folder, which is returned.
+
+    Raises FileNotFoundError where no installed package carries a portrait.
+    """
+    found = packaged_portraits()
+    if not found:
+        raise FileNotFoundError("no installed package carries a portrait; mediapipe brings one along")
+    portrait = load_picture(found[0])
+    cv2.imwrite(str(folder / "portrait.jpg"), cv2.cvtColor(portrait, cv2.COLOR_RGB2BGR))
+    voice = tone_voice(FILM_SECONDS)
+    write_wav(folder / "voice.wav", voice)
+    film = VideoFile(str(folder / "talk.mp4"))
+    camera = Portraits([portrait], (320, 240), FILM_FPS, frames=FILM_FPS * FILM_SECONDS)
+    camera.open()
+    period = SAMPLE_RATE // FILM_FPS
+    for seq in range(FILM_FPS * FILM_SECONDS):
+        frame = camera.read(1.0)
+        samples = voice[seq * period : (seq + 1) * period]
+        film.hear(AudioBlock("microphone", seq * period, frame.captured_ns, samples.copy()))
+        film.show(frame.image, frame)
+    film.close()
+    return folder
+
+
+if __name__ == "__main__":
+    write_media(Path(sys.argv[1]))
+
 
 PICTURE = (96, 64)
 SECONDS = 1.6

@@ -1,1 +1,0 @@
-"""The ways to memory on a device, one module each; `engines.device_memory` knows which there are."""
