@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,9 @@ class Model:
         self.env.run(seconds + 1.0)
         return self
 
-    def _node(self, cameras: int, queue: simpy.Store, core: simpy.Resource, seconds: float) -> Iterator[Any]:
+    def _node(
+        self, cameras: int, queue: simpy.Store, core: simpy.Resource, seconds: float
+    ) -> Generator[Any, Any, None]:
         """A turn 25 times a second: send, wait, fuse; a turn that is missed is left out."""
         yield self.env.timeout(float(self._random.uniform(0, 1 / RATE_HZ)))
         turn, count = self.env.now, 0
@@ -171,10 +173,10 @@ class Model:
             turn = max(turn, self.env.now)
             yield self.env.timeout(turn - self.env.now)
 
-    def _server(self, queue: simpy.Store, core: simpy.Resource) -> Iterator[Any]:
+    def _server(self, queue: simpy.Store, core: simpy.Resource) -> Generator[Any, Any, None]:
         """Triton's batcher: what came within the delay, up to the largest batch, is one execution."""
         while True:
-            waiting = [(yield queue.get())]
+            waiting: list[Any] = [(yield queue.get())]
             # The first that waits sets the end: while another batch was executed, its time ran on.
             until = self.env.timeout(max(0.0, waiting[0][2] - self.env.now))
             while sum(crops for crops, *_ in waiting) < MAX_BATCH:
@@ -192,7 +194,7 @@ class Model:
             for _, answer, _ in waiting:
                 answer.succeed()
 
-    def _work(self, core: simpy.Resource, seconds: float) -> Iterator[Any]:
+    def _work(self, core: simpy.Resource, seconds: float) -> Generator[Any, Any, None]:
         """Some processor time, in slices, so that others come in between."""
         if self._late_s:
             drawn = float(self._random.uniform(0, 100))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class TritonPythonModel:
         """Open the file."""
         # Before it is loaded: it would ask for a host of its vendor otherwise.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        import onnxruntime as ort
+        import onnxruntime as ort  # type: ignore[import-untyped]
 
         config = json.loads(args["model_config"])
         self._inputs = [each["name"] for each in config["input"]]
@@ -34,13 +35,13 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One run for all of them; each gets its own rows."""
-        import triton_python_backend_utils as triton
+        triton: Any = import_module("triton_python_backend_utils")
 
         parts = {
             name: [triton.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
             for name in self._inputs
         }
-        answers = self._session.run(
+        answers: Any = self._session.run(
             self._outputs, {name: np.concatenate(rows) for name, rows in parts.items()}
         )
         ends = np.cumsum([len(rows) for rows in parts[self._inputs[0]]])[:-1]

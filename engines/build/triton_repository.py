@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from liveaffect.engines.triton_engine import identity, version_of
 BACKENDS = ("onnx", "tensorrt", "python")
 """`python` runs the ONNX file by ONNX Runtime's package, for servers without the back end `onnx`."""
 KINDS = ("face", "voice")
+_SCHEMA = "tritonclient.grpc.model_config_pb2"
 _MODEL = Path(__file__).with_name("triton_model.py")
 _WAITING = 4
 """So many full batches may wait: who comes later would be answered too late anyway, and is told so."""
@@ -70,7 +72,7 @@ def write_repository(
 def config_of(manifest: Manifest, serving: Serving) -> Any:
     """Triton's own description of the model, as a message of its schema."""
     try:
-        from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+        schema: Any = import_module(_SCHEMA)
     except ImportError as err:
         raise EngineUnavailable(
             f"export for Triton needs '{err.name}', of the extra 'fleet': uv sync --extra fleet"
@@ -80,12 +82,12 @@ def config_of(manifest: Manifest, serving: Serving) -> Any:
         "tensorrt": {"platform": "tensorrt_plan", "backend": "tensorrt"},
         "python": {"backend": "python"},
     }
-    config = ModelConfig(name=manifest.kind, max_batch_size=MAX_BATCH, **names[serving.backend])
+    config = schema.ModelConfig(name=manifest.kind, max_batch_size=MAX_BATCH, **names[serving.backend])
     config.version_policy.all.SetInParent()
     config.input.extend(_tensor(each, "ModelInput") for each in manifest.inputs)
     config.output.extend(_tensor(each, "ModelOutput") for each in manifest.outputs)
     gpu = serving.gpu or serving.backend == "tensorrt"
-    kind = ModelInstanceGroup.KIND_GPU if gpu else ModelInstanceGroup.KIND_CPU
+    kind = schema.ModelInstanceGroup.KIND_GPU if gpu else schema.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(count=serving.instances, kind=kind)
     batching = config.dynamic_batching
     batching.max_queue_delay_microseconds = serving.delay_us
@@ -122,19 +124,16 @@ def _write_model(folder: Path, manifest: Manifest, weights: Path, serving: Servi
 
 
 def _tensor(tensor: TensorSpec, message: str) -> Any:
-    from tritonclient.grpc import model_config_pb2
-
-    made: Any = getattr(model_config_pb2, message)(
+    made: Any = getattr(import_module(_SCHEMA), message)(
         name=tensor.name, data_type=_data_type(tensor), dims=tensor.shape
     )
     return made
 
 
 def _data_type(tensor: TensorSpec) -> int:
-    from tritonclient.grpc import model_config_pb2
-
+    schema: Any = import_module(_SCHEMA)
     names = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
-    number: int = model_config_pb2.DataType.Value(names[tensor.dtype])
+    number: int = schema.DataType.Value(names[tensor.dtype])
     return number
 
 

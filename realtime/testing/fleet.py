@@ -90,7 +90,7 @@ def record_sightings(path: Path) -> None:
     assert face is not None
     picture = np.asarray(cv2.resize(face, (400, 480)), np.uint8)
     analyzer = FaceAnalyzer("camera:recorded", *make_finder(), ids=itertools.count(1))
-    seen = []
+    seen: list[Face] = []
     for seq in range(40):
         moved = np.full((480, 640, 3), 128, np.uint8)
         at = 100 + round(20 * np.sin(seq / 6))

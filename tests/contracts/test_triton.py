@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,14 +116,14 @@ def test_a_configuration_holds_the_manifests_tensors_and_a_bounded_wait(
 ) -> None:
     """By Triton's own schema; the parser of its text form refuses every field that is not in it."""
     from google.protobuf import text_format
-    from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
+    schema: Any = import_module("tritonclient.grpc.model_config_pb2")
     write_repository(tmp_path, Serving(backend=backend, delay_us=1500), tiny, print, kinds=[kind])
-    config = text_format.Parse((tmp_path / kind / "config.pbtxt").read_text(), ModelConfig())
+    config = text_format.Parse((tmp_path / kind / "config.pbtxt").read_text(), schema.ModelConfig())
     found = manifests.read(tiny / f"{kind}.json")
     types = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
     for told, wanted in ((config.input, found.inputs), (config.output, found.outputs)):
-        assert [(t.name, DataType.Name(t.data_type), tuple(t.dims)) for t in told] == [
+        assert [(t.name, schema.DataType.Name(t.data_type), tuple(t.dims)) for t in told] == [
             (t.name, types[t.dtype], t.shape) for t in wanted
         ]
     batching = config.dynamic_batching
