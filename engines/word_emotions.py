@@ -1,7 +1,8 @@
 """Which emotion a sentence tells of, by the small network that comes with the program. English.
 
 It is no kind of network like face and voice: it takes a sentence of any length, one at a time, and is asked a
-few times a second at most. Its manifest says which file it is and how its answers were calibrated.
+few times a second at most. Its manifest says which file it is and how its answers were calibrated; a network
+with a vocabulary of its own, such as ALBERT, brings that as a file beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.onnx_runtime import ort
@@ -19,7 +21,8 @@ from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.word_pieces import table_rows, words_of
 
-MANIFEST, FILE = "words.json", "words.onnx"
+MANIFEST, FILE, TOKENIZER = "words.json", "words.onnx", "tokenizer.json"
+MOST_TOKENS = 100
 Judge = Callable[[str], "tuple[float, ...] | None"]
 
 
@@ -29,15 +32,17 @@ def load_judge(weights: Path | None = None) -> Judge:
     try:
         told = json.loads((folder / MANIFEST).read_text("utf-8"))
         content = (folder / FILE).read_bytes()
-        temperature, labels, wanted = float(told["temperature"]), told["labels"], told["files"][FILE]
+        temperature, labels, wanted = float(told["temperature"]), told["labels"], dict(told["files"])
+        found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (FILE, *wanted)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineFileError(
             f"the network that judges words cannot be read in {folder}: {error}; install liveaffect again"
         ) from error
-    if hashlib.sha256(content).hexdigest() != wanted or labels != list(LABELS):
+    if found != wanted or labels != list(LABELS):
         raise EngineFileError(
             f"{folder / FILE} is not the file that {MANIFEST} describes; install liveaffect again"
         )
+    rows_of = token_rows(folder / TOKENIZER) if TOKENIZER in wanted else table_rows
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -46,7 +51,30 @@ def load_judge(weights: Path | None = None) -> Judge:
     def judge(text: str) -> tuple[float, ...] | None:
         if not any(word[0].isalnum() for word in words_of(text)):
             return None
-        (logits,) = session.run(None, {"rows": table_rows(text)})
+        (logits,) = session.run(None, {"rows": rows_of(text)})
         return tuple((np.asarray(logits, np.float64) / temperature).tolist())
 
     return judge
+
+
+def token_rows(path: Path) -> Callable[[str], NDArray[np.int64]]:
+    """What gives the token numbers of a text by a vocabulary file. Raises EngineFileError."""
+    try:
+        from tokenizers import Tokenizer
+
+        text = path.read_text("utf-8")
+        json.loads(text)  # The package's own complaint about what is no JSON is of no kind one could catch.
+    except ImportError as error:
+        raise EngineFileError(
+            f"the words network in {path.parent} needs tokenizers: pip install 'liveaffect[words]'"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise EngineFileError(f"the vocabulary {path} cannot be read: {error}; copy it again") from error
+    found = Tokenizer.from_str(text)
+    found.no_padding()
+    found.enable_truncation(MOST_TOKENS)
+
+    def rows(text: str) -> NDArray[np.int64]:
+        return np.array(found.encode(text).ids, np.int64)
+
+    return rows

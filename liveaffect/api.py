@@ -115,8 +115,8 @@ def predict(
 def analyze(file: File, *, sinks: Sequence[Sink] = (), settings: Settings | None = None) -> Cues:
     """The cues of a video or sound file, made as they are asked for: lock-step, nothing skipped, no thread.
 
-    `sinks` are shown the drawn pictures and told the same cues; they are closed at the end. Raises
-    SourceError at once for a file that cannot be read.
+    `sinks` are shown the drawn pictures, with the mark of `Settings.notice`, and told the same cues; they are
+    closed at the end. Raises SourceError at once for a file that cannot be read.
 
     >>> cues = list(analyze("talk.mp4"))
     >>> cues[0].source, cues[-1].t
@@ -129,8 +129,9 @@ def analyze(file: File, *, sinks: Sequence[Sink] = (), settings: Settings | None
         )
     media = MediaFile(path)
     media.open()
-    outputs = Outputs(sinks)
-    return Cues(_file_cues(media, outputs, settings or Settings()), outputs, lambda: media.losses)
+    chosen = settings or Settings()
+    outputs = Outputs(sinks, notice=chosen.notice)
+    return Cues(_file_cues(media, outputs, chosen), outputs, lambda: media.losses)
 
 
 def watch(
@@ -156,7 +157,7 @@ def watch(
     feeds = feeds_of(chosen, clock)
     if not feeds:
         raise SettingsError("watch() of neither a camera nor a microphone has nothing to watch")
-    outputs, gpu = Outputs(sinks), GpuStart(_LOG.info)
+    outputs, gpu = Outputs(sinks, notice=chosen.notice), GpuStart(_LOG.info)
     run = make_run(feeds, chosen, clock, outputs, gpu, _LOG.info)
     unfetched = Counter[str]()
 

@@ -91,7 +91,7 @@ def run_demo(
     names = [out / "demo.mp4", out / "demo.sheet.png", out / "demo.jsonl"]
     with working(LOADING):
         tools = settings.load_tools(say)
-    outputs = Outputs([open_sink(str(name)) for name in names])
+    outputs = Outputs([open_sink(str(name)) for name in names], notice=settings.notice)
     source = Together(pictures, seconds)
     source.open()
     bar = ProgressBar("demo", seconds)

@@ -107,6 +107,8 @@ class OutputFiles:
     """Outputs of `analyze`; `{stem}` in a name stands for the name of the analysed file."""
 
     outputs: tuple[Named, ...] = ()
+    notice: bool = True
+    """Pictures carry the mark that emotions are being analysed."""
 
     def check(self, files: Sequence[Path]) -> None:
         """Refuse to write a result over another one or over what is to be read."""
@@ -189,7 +191,7 @@ def _analyse_file(file: Path, wanted: OutputFiles, tools: Tools, later_ns: int) 
     outputs = Outputs([])
     bar = ProgressBar(file.name, media.duration_s)
     try:
-        outputs = Outputs(wanted.open(file, sound=media.has_audio))
+        outputs = Outputs(wanted.open(file, sound=media.has_audio), notice=wanted.notice)
         summary = analyse(watched(media, later_ns), tools, outputs, lambda _: None, bar.show)
         bar.done(summary.media_s)
     finally:

@@ -74,7 +74,7 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     sinks = open_outputs(settings, say, sound=any(feed.sound for feed in feeds))
     windows = [sink for sink in sinks if isinstance(sink, WindowSink)]
     gpu = GpuStart(say)
-    outputs = Outputs(sinks)
+    outputs = Outputs(sinks, notice=settings.notice)
     run = make_run(feeds, settings, clock, outputs, gpu, say)
     for window in windows:
         window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
@@ -164,10 +164,7 @@ def open_outputs(settings: Settings, say: Say, *, sound: bool) -> list[Sink]:
     if settings.sink:
         sinks: list[Sink] = []
         try:
-            sinks.extend(
-                open_sink(name, sound=sound, notice=settings.notice, token=settings.token)
-                for name in settings.sink
-            )
+            sinks.extend(open_sink(name, sound=sound, token=settings.token) for name in settings.sink)
         except (SinkError, MissingLibrary):
             Outputs(sinks).close()
             raise

@@ -193,6 +193,8 @@ class Grabber(threading.Thread):
 
 OPEN_S = 20.0
 """Opening takes up to 12 s with some Windows drivers, a network camera a few."""
+OPEN_URL_MS, READ_URL_MS = 8_000, 2_500
+"""OpenCV waits 30 s for a network that is away; after 26 s of that a picture came back 6 s late, not 1."""
 
 
 def opencv_capture(target: int | str) -> Capture:
@@ -202,7 +204,8 @@ def opencv_capture(target: int | str) -> Capture:
     import cv2
 
     if isinstance(target, str) and "://" in target:
-        return cv2.VideoCapture(target, cv2.CAP_ANY)
+        waits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_URL_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_URL_MS]
+        return cv2.VideoCapture(target, cv2.CAP_FFMPEG, waits)
     backend = {"linux": cv2.CAP_V4L2, "win32": cv2.CAP_MSMF, "darwin": cv2.CAP_AVFOUNDATION}
     return cv2.VideoCapture(target, backend.get(sys.platform, cv2.CAP_ANY))
 

@@ -33,6 +33,8 @@ SAME_MOMENT = 0.7
 """Unlikeness of one person from one frame to the next; what a cut brings is above it."""
 SAME_PLACE = 0.8
 """Box widths that a face may move during an abrupt change."""
+STILL, ALONE = 1.0, 2.0
+"""Box widths a second below which a face stands still, and from the next face beyond which it is alone."""
 NOVEL_PLACE = 0.15
 """An abrupt change with no face left where it was is a cut if this much of the picture is new."""
 
@@ -48,12 +50,15 @@ class FaceAnalyzer:
         self._far, self._near = far, near
         self._tracker = Tracker() if ids is None else Tracker(ids)
         self._motion = MotionDetector()
+        self._doubted: set[int] = set()
+        """Who may be somebody else, since what is around them changed at once; to be looked at anew."""
         self._search: Search | None = None
         self._size = (0, 0)
 
     def reset(self) -> tuple[int, ...]:
         """Forget everybody, as when a camera was reopened; the ids that ended. Ids go on counting."""
         self._motion.reset()
+        self._doubted.clear()
         self._search = None
         return self._tracker.end(list(self._tracker.tracks))
 
@@ -67,7 +72,8 @@ class FaceAnalyzer:
         image, now_ns = frame.image, frame.captured_ns
         change = self._motion.look(image)
         self._tracker.predict(now_ns)
-        judged, ended, cut = self._judge(image, change) if change.abrupt else (0, left, resized)
+        self._doubt(change)
+        judged, ended, cut = self._judge(image, change) if self._doubted else (0, left, resized)
         if cut:
             self._search.restart()
         visible = self._tracker.visible()
@@ -87,14 +93,32 @@ class FaceAnalyzer:
         faces = tuple(_face_of(image, track) for track in self._tracker.visible())
         return Sighting(frame.source, frame.seq, now_ns, frame.size, faces, cut, ended)
 
+    def _doubt(self, change: Change) -> None:
+        # All, after a change of the whole picture; else those in a tile of a call that shows another person.
+        visible = self._tracker.visible()
+        new = (t.id for t in visible if change.abrupt or self._may_be_replaced(t, visible, change))
+        self._doubted = {
+            i for i in (*self._doubted, *new) if i is not None and any(i == t.id for t in visible)
+        }
+
+    def _may_be_replaced(self, track: Track, visible: Sequence[Track], change: Change) -> bool:
+        # Not where faces pass each other or move fast: there everything around them changes, too.
+        if not change.abrupt_at(track.box, self._size):
+            return False
+        still = float(np.hypot(track.steady.vx, track.steady.vy)) < STILL * track.box[2]
+        return still and all(t is track or _apart(t.box, track.box) > ALONE for t in visible)
+
     def _judge(self, image: NDArray[np.uint8], change: Change) -> tuple[int, tuple[int, ...], bool]:
-        # After an abrupt change nobody is believed to be who they were before they were looked at again.
+        # Nobody in doubt is believed to be who they were before they were looked at again, a few a picture.
         # Answers how many looks that took, which ids ended, and whether it was a cut.
-        known = [] if change.cut else self._tracker.visible()[:LOOKS_ALONE]
+        doubted = [track for track in self._tracker.visible() if track.id in self._doubted]
+        known = [] if change.cut else doubted[:LOOKS_ALONE]
         areas, seen = self._take_looks(image, known, LOOKS_ALONE, anew=True)
         verdicts = [_is_same(track, seen) for track in known]
+        self._doubted -= {t.id for t, same in zip(known, verdicts, strict=True) if same is not None and t.id}
         others = [track for track, same in zip(known, verdicts, strict=True) if same is False]
-        nobody_left = bool(known) and True not in verdicts and (bool(others) or change.novel > NOVEL_PLACE)
+        nobody_left = change.abrupt and bool(known) and True not in verdicts
+        nobody_left = nobody_left and (bool(others) or change.novel > NOVEL_PLACE)
         if change.cut or nobody_left:
             places = [_suspect_at(track) for track in self._tracker.visible()]
             ended = self._tracker.end(list(self._tracker.tracks))
@@ -137,7 +161,7 @@ class FaceAnalyzer:
         for track in self._tracker.tracks:
             lost, age_ns = track.is_lost(now_ns), now_ns - track.looked_ns
             wait_ns = LOOK_FOR_LOST_NS if lost else LOOK_AGAIN_NS if track.id is None else again_ns
-            if age_ns >= wait_ns:
+            if age_ns >= wait_ns and track.id not in self._doubted:
                 due.append((track.id is not None, lost, track.looked_ns, track.id or 0, track))
         return [track for *_, track in sorted(due, key=lambda item: item[:-1])]
 

@@ -219,6 +219,7 @@ class LiveRun:
                 dropped=self.health.dropped(),
                 skipped=0 if wiring is None else wiring.scheduler.skipped["grid points"],
                 notices=self._notices(),
+                disclosure=self._outputs.disclose,
                 text_scale=self.text_scale(name),
             ),
         )

@@ -164,8 +164,11 @@ class LockStep:
         ledger = self._wiring.health.ledger(frame.source)
         ledger.captured += 1
         if self._screen is not None and self._outputs.want_pictures:
-            around = RunStatus(frame.captured_ns, "locked", notices=self._notices)
-            self._outputs.show(self._screen.draw(frame, sighting, snapshot, around), frame)
+            outputs = self._outputs
+            around = RunStatus(
+                frame.captured_ns, "locked", notices=self._notices, disclosure=outputs.disclose
+            )
+            outputs.show(self._screen.draw(frame, sighting, snapshot, around), frame)
         ledger.shown += 1
         self.pictures += 1
         self.newest = frame, sighting, snapshot

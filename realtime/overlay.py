@@ -36,6 +36,7 @@ from liveaffect.realtime.drawing.placer import (
 )
 from liveaffect.realtime.drawing.signs import (
     corner,
+    disclosure_panels,
     health_panel,
     line_panel,
     meter,
@@ -59,7 +60,7 @@ class PlacedSprite:
     """One sprite and where it goes."""
 
     what: str
-    """'panel', 'readings', 'meter', 'health', 'notices', 'timeline', 'nobody', 'caption'."""
+    """'panel', 'readings', 'meter', 'health', 'notices', 'disclosure', 'timeline', 'nobody', 'caption'."""
     rect: Rect
     sprite: Sprite
 
@@ -106,7 +107,8 @@ def lay_out(view: View, before: tuple[PanelPlace, ...] = (), *, text_scale: floa
     m = Measures.of(*view.frame.size, text_scale)
     boxes = {mark.track: _box(mark, view) for mark in view.marks}
     room = PanelPlacer(view.frame.size, m.gap, [face_room(_box(mark, view)) for mark in view.marks])
-    sprites = [*_notices(view, room, m), *_health(view, room, m), *_meter(view, boxes, room, m)]
+    sprites = [*_notices(view, room, m), *_disclosure(view, room, m)]
+    sprites += [*_health(view, room, m), *_meter(view, boxes, room, m)]
     texts = {mark.track: text for mark in view.marks if (text := _panel_text(mark)) is not None}
     readings = {mark.track: _readings(mark) for mark in view.marks}
     wanted = [
@@ -217,6 +219,20 @@ def _notices(view: View, room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
     return [PlacedSprite("notices", room.take(min(spots, key=lambda r: _hidden(r, room))), sprite)]
 
 
+def _disclosure(view: View, room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
+    """In a corner, or where it hides least of the faces: it is never left out."""
+    if not view.disclosure:
+        return []
+    order = ("br", "bl", "tr", "tl", "bc", "tc", "mr", "ml")
+    panels = disclosure_panels(room.size[0] - 2 * m.gap, m)
+    for sprite in panels:
+        if (rect := room.first_free(room.corners(sprite.size, order))) is not None:
+            return [PlacedSprite("disclosure", rect, sprite)]
+    spots = [(rect, sprite) for sprite in panels for rect in room.corners(sprite.size, order)]
+    rect, sprite = min(spots, key=lambda spot: _hidden(spot[0], room))
+    return [PlacedSprite("disclosure", room.take(rect), sprite)]
+
+
 def _hidden(rect: Rect, room: PanelPlacer) -> int:
     """Pixels of what is taken that the rectangle would hide."""
     x, y, w, h = rect
@@ -228,8 +244,10 @@ def _hidden(rect: Rect, room: PanelPlacer) -> int:
 
 def _health(view: View, room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
     """At the bottom, in the longest form for which there is room."""
+    beside = disclosure_panels(room.size[0], m)[0].size[0] + m.gap if view.disclosure else 0
     for share in (1, 2, 3, 4):
-        sprite = health_panel(view.health, room.size[0] // share - 2 * m.gap, m)
+        wide = min(room.size[0] // share, max(room.size[0] - beside, room.size[0] // 3))
+        sprite = health_panel(view.health, wide - 2 * m.gap, m)
         rect = room.first_free(room.corners(sprite.size, ("bl", "br", "tl", "tr")))
         if rect is not None:
             return [PlacedSprite("health", rect, sprite)]

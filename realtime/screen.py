@@ -75,6 +75,8 @@ class RunStatus:
     dropped: int = 0
     skipped: int = 0
     notices: tuple[str, ...] = ()
+    disclosure: bool = False
+    """Whether the picture leaves the process and has to say what is done with it."""
     text_scale: float = 1.0
     """How much larger than usual text must be, because the picture is shown smaller than it is."""
 
@@ -127,6 +129,7 @@ class Screen:
             voice_level=0.0 if snapshot is None else snapshot.level,
             history=tuple(self._history),
             notices=(*around.notices, *(() if snapshot is None else snapshot.notices)),
+            disclosure=around.disclosure,
             captions=() if snapshot is None else snapshot.captions,
             mirrored=self.mirrored,
         )

@@ -45,7 +45,9 @@ class StreamCapture:
                 return
             except (FFmpegError, ValueError, NotImplementedError) as failure:
                 self.release()
-                _LOG.warning("%s cannot be read (%s): %s", name, device or "in software", _in_words(failure))
+                _LOG.warning(
+                    "%s cannot be read (%s): %s", name, device or "in software", _without_address(failure)
+                )
 
     def isOpened(self) -> bool:  # noqa: N802
         """Whether there is a stream."""
@@ -56,7 +58,7 @@ class StreamCapture:
         try:
             self._picture = next(self._pictures, None)
         except FFmpegError as failure:
-            _LOG.info("a stream broke off: %s", _in_words(failure))
+            _LOG.info("a stream broke off: %s", _without_address(failure))
             self._picture = None
         if self._picture is None:
             self.release()
@@ -116,6 +118,6 @@ def decoders(wish: str) -> list[str | None]:
     return [*(name for name in wanted if name in known and Path(_DEVICES[name]).exists()), None]
 
 
-def _in_words(failure: Exception) -> str:
+def _without_address(failure: Exception) -> str:
     """Without the address, which FFmpeg puts behind its words."""
     return failure.strerror or "no stream" if isinstance(failure, FFmpegError) else str(failure)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from liveaffect import cli
@@ -142,17 +143,26 @@ def test_compare_ends_with_1_only_if_something_got_worse(
 
 def test_a_peer_that_cannot_be_had_says_why_and_a_changed_label_is_timed(tmp_path: Path) -> None:
     (xception,) = [peer for peer in peers.PEERS if peer.needs]
-    media = (tmp_path / "pictures.npy", tmp_path / "sound.npy")
-    assert "is not in the folder of --data" in peers._row(xception, None, tmp_path, media)["why_not"]
+    votes = np.array(
+        [[6, 4, 0, 0, 0, 0, 0, 0, 0, 0], [4, 4, 2, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 9, 0, 0, 0, 0, 0, 0]]
+    )
+    counted = {"plurality": np.array([0, 0, 2]), "majority": peers.majority_of_votes(votes.astype(float))}
+    assert counted["majority"].tolist() == [0, -1, 2]
+    assert peers.accuracy(["neutral", "happy", "sadness"], counted) == {"plurality": 0.667, "majority": 1.0}
+    shown = peers.Shown(tmp_path, None, (30,), (0,), {})
+    assert "is not in the folder of --data" in peers._row(xception, shown, tmp_path)["why_not"]
     broken = peers.Peer("broken", (), "raise SystemExit('no such library')")
     python = tmp_path / "environments" / "broken" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    assert peers._row(broken, None, tmp_path, media)["why_not"] == "ended with 1: no such library"
+    for name in ("pictures.npy", "sound.npy"):
+        np.save(tmp_path / name, np.zeros(3, np.uint8))
+    assert peers._row(broken, shown, tmp_path)["why_not"] == "ended with 1: no such library"
     labels = ["neutral"] * 36 + ["happy"] * 60 + ["not sure"] + ["happy"] * 10 + ["neutral"] * 73
-    assert peers._response(labels) == {
+    assert peers.response(labels, shown) == {
         "smile_named_s": 0.2,
-        "label_changes": 2,
-        "pictures_with_a_face": 180,
+        "smiles_named": "1 of 1",
+        "needless_changes": 1,
+        "pictures_with_a_face": 1.0,
     }
-    assert peers._response(["neutral"] * 180)["smile_named_s"] is None
+    assert peers.response(["neutral"] * 180, shown)["smile_named_s"] is None

@@ -33,6 +33,17 @@ def run(*arguments: str | Path) -> int:
     return cli.main([str(argument) for argument in arguments])
 
 
+def grey_film(path: Path, width: int, height: int) -> Path:
+    """A second of nothing."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=10, width=width, height=height)
+        for _ in range(10):
+            picture = av.VideoFrame.from_ndarray(np.full((height, width, 3), 90, np.uint8), format="bgr24")
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode())
+    return path
+
+
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -74,6 +85,21 @@ def test_sound_alone_is_analysed_and_predicted(tmp_path: Path, capsys: pytest.Ca
     assert line["kind"] == "sound"
     assert sum(line["voice"].values()) == pytest.approx(1, abs=1e-6)
     assert line["faces"] == []
+
+
+@pytest.mark.usefixtures("_detector")
+def test_a_film_with_overlay_says_that_emotions_are_analysed_unless_told_not_to(tmp_path: Path) -> None:
+    """Its lower right corner, where the mark stands, differs from the grey of the film only with it."""
+    clip = grey_film(tmp_path / "clip.mp4", 640, 480)
+    inked = []
+    for flags in ((), ("--notice", "no")):
+        out = tmp_path / f"out{len(flags)}.mp4"
+        assert run("analyze", clip, "--overlay", out, "--engine", "scripted", *flags) == 0
+        with av.open(str(out)) as video:
+            corner = [picture.to_ndarray(format="gray")[-24:, -190:] for picture in video.decode(video=0)][-1]
+        inked.append(float((np.abs(corner.astype(int) - 90) > 30).mean()))
+    assert inked[0] > 0.3
+    assert inked[1] < 0.01
 
 
 def _hashable(cue: dict[str, object]) -> dict[str, object]:
@@ -143,13 +169,7 @@ def test_what_makes_no_sense_is_refused_in_words(
 def test_a_contact_sheet_is_one_whatever_its_name_and_a_full_disk_is_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = tmp_path / "clip.mp4"
-    with av.open(str(clip), "w") as file:
-        stream = file.add_stream("mpeg4", rate=10, width=160, height=120)
-        for _ in range(10):
-            picture = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 90, np.uint8), format="bgr24")
-            file.mux(stream.encode(picture))
-        file.mux(stream.encode())
+    clip = grey_film(tmp_path / "clip.mp4", 160, 120)
     assert run("analyze", clip, "--sheet", tmp_path / "{stem}.png", "--engine", "scripted") == 0
     assert (tmp_path / "clip.png").stat().st_size > 1000
     capsys.readouterr()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.cue import NOT_SURE, Caption
 from liveaffect.realtime.drawing import canvas, panels, signs, text
 from liveaffect.realtime.drawing import text as fonts
 from liveaffect.realtime.drawing.placer import FORMS, PanelPlacer, WantedPanel, face_room, overlap
@@ -119,6 +119,7 @@ def crowds(drawn: st.DrawFn) -> View:
         voice_level=drawn(st.floats(0, 1)),
         history=drawn(st.sampled_from([(), scenes.history()])),
         notices=notices,
+        disclosure=drawn(st.booleans()),
         mirrored=drawn(st.booleans()),
     )
 
@@ -141,7 +142,7 @@ def test_nothing_but_a_notice_without_any_room_ever_stands_on_a_face(view: View)
     faces = [on_picture(view, mark) for mark in view.marks]
     inside = in_the_box(layout)
     for piece in layout.sprites:
-        if piece.what == "notices" or piece.rect in inside:
+        if piece.what in ("notices", "disclosure") or piece.rect in inside:
             continue
         assert not any(overlap(piece.rect, face) for face in faces), piece.what
 
@@ -179,6 +180,47 @@ def test_panels_lie_within_the_picture_and_never_on_each_other(view: View) -> No
     for a, b in itertools.combinations(pieces, 2):
         if "notices" not in (a.what, b.what):
             assert not overlap(a.rect, b.rect), (a.what, b.what)
+    assert [piece.what for piece in pieces].count("disclosure") == view.disclosure
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 9, 16])
+@pytest.mark.parametrize(
+    "size", [(640, 480), (854, 480), (480, 854), (1280, 720), (1920, 1080), (3840, 2160)]
+)
+def test_that_emotions_are_analysed_is_said_and_covers_nothing_and_nobody(
+    size: tuple[int, int], count: int
+) -> None:
+    """Beside the longest health line, with captions, a notice, a voice out of view and the small timeline."""
+    plain = scenes.crowd(*size, count)
+    plain = replace(
+        plain,
+        health=replace(plain.health, fps=59.94, age_ms=1234.0, dropped=12345, skipped=6789, mode="late"),
+        nobody=scenes.cue("angry", track=None),
+        history=scenes.history(),
+        notices=("camera:0 lost; trying again",),
+        captions=(
+            Caption("mic", 1, "so what do you think", "of it"),
+            Caption("mic", None, "nothing at all", ""),
+        ),
+    )
+    view = replace(plain, disclosure=True)
+    pieces = {piece.what: piece for piece in lay_out(view).sprites}
+    others = [piece.rect for piece in lay_out(view).sprites if piece.what != "disclosure"]
+    others += [on_picture(view, mark) for mark in view.marks]
+    covered = {rect: shared_px(pieces["disclosure"].rect, rect) for rect in others}
+    assert sum(covered.values()) == 0
+    assert "health" in pieces
+    x, y, w, h = pieces["disclosure"].rect
+    changed = (draw(view)[y : y + h, x : x + w] != view.frame.image[y : y + h, x : x + w]).any(axis=-1)
+    assert changed.mean() > 0.9, "the mark is there, and whole"
+    assert w * h < 0.02 * size[0] * size[1]
+
+
+def shared_px(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
+    """How many pixels two rectangles share."""
+    wide = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    high = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(0, wide) * max(0, high)
 
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (1280, 720)])

@@ -91,6 +91,16 @@ VOICE_FV2ES = NestPreset(
     drop_path=0.5,
     flatten=1024,
 )
+VOICE_NEST = NestPreset(
+    name="nest",
+    # The published idea mended: 64 bands as they are, halved by the stem, narrow levels, the map averaged.
+    sound=SoundPreset(),
+    stem=(StemConv(32, (2, 1)), StemConv(48)),
+    block=8,
+    levels=(Level(48, 2, 2), Level(96, 4, 2), Level(192, 8, 4)),
+)
+VOICE_NEST_CONV = replace(VOICE_NEST, name="nest-conv", attends=False)
+"""The same without attention, to see what attention brings."""
 
 VOICE_AMFBP = FcnPreset(
     name="amfbp",
@@ -126,6 +136,8 @@ _MAKERS: dict[tuple[str, str], Callable[[], Network]] = {
     ("face", "live-vgg"): lambda: FaceNet(FACE_LIVE_VGG),
     ("face", "fv2es"): lambda: FaceNet(FACE_FV2ES),
     ("voice", "fv2es"): lambda: VoiceNest(VOICE_FV2ES),
+    ("voice", "nest"): lambda: VoiceNest(VOICE_NEST),
+    ("voice", "nest-conv"): lambda: VoiceNest(VOICE_NEST_CONV),
     ("voice", "amfbp"): lambda: VoiceFcn(VOICE_AMFBP),
     ("voice", "whisper"): lambda: VoiceWhisper(VOICE_WHISPER),
     ("voice", "student"): lambda: VoiceStudent(VOICE_STUDENT),

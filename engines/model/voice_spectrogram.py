@@ -170,17 +170,38 @@ class NestPreset:
     gelu: bool = True
     flatten: int | None = None
     dropout: float = 0.2
+    attends: bool = True
+    """False puts a convolution of nearly as many numbers in the place of attention, and leaves the rest."""
+
+
+class BlockConv(nn.Module):
+    """A 3x3 convolution inside each block, in two groups: what attention is compared with."""
+
+    def __init__(self, width: int, block: int) -> None:
+        super().__init__()
+        self.block = block
+        self.mix = nn.Conv2d(width, width, 3, padding=1, groups=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens, width = x.shape[1:]
+        grid = x.transpose(1, 2).reshape(-1, width, self.block, self.block)
+        out: Tensor = self.mix(grid).reshape(-1, width, tokens).transpose(1, 2)
+        return out
 
 
 class NestLayer(nn.Module):
-    """Pre-norm attention and feed-forward inside one block."""
+    """Pre-norm attention, or the convolution compared with it, and feed-forward inside one block."""
 
-    def __init__(self, level: Level, *, gelu: bool, drop_path: float) -> None:
+    def __init__(self, level: Level, preset: NestPreset, drop_path: float) -> None:
         super().__init__()
         self.norm_mix = nn.LayerNorm(level.width, eps=1e-6)
-        self.attend = SelfAttention(level.width, level.heads)
+        self.attend: nn.Module
+        if preset.attends:
+            self.attend = SelfAttention(level.width, level.heads)
+        else:
+            self.attend = BlockConv(level.width, preset.block)
         self.norm_feed = nn.LayerNorm(level.width, eps=1e-6)
-        self.feed = FeedForward(level.width, 4 * level.width, gelu=gelu)
+        self.feed = FeedForward(level.width, 4 * level.width, gelu=preset.gelu)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -232,7 +253,7 @@ class NestTrunk(nn.Module):
                 parts.append(_merge(width, level.width))
                 side //= 2
             rates = [preset.drop_path * (done + i) / max(total - 1, 1) for i in range(level.depth)]
-            layers = [NestLayer(level, gelu=preset.gelu, drop_path=rate) for rate in rates]
+            layers = [NestLayer(level, preset, rate) for rate in rates]
             parts.append(NestLevel(level, side, preset.block, layers))
             done, width = done + level.depth, level.width
         if side != preset.block:

@@ -148,13 +148,27 @@ def rate_at(schedule: Schedule, step: int, steps: int) -> float:
 
 
 def optimiser_of(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW over every parameter; only matrices and kernels decay."""
-    kept = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in kept if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in kept if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=schedule.rate)
+    """AdamW over every parameter; only matrices and kernels decay.
+
+    A part with a `learning_share` learns at that share of the rate: it was taught before.
+    """
+    slow = {
+        id(p): float(share)
+        for part in network.modules()
+        if (share := getattr(part, "learning_share", None)) is not None
+        for p in part.parameters()
+    }
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
+    for p in network.parameters():
+        if p.requires_grad:
+            groups.setdefault((p.ndim > 1, slow.get(id(p), 1.0)), []).append(p)
+    return torch.optim.AdamW(
+        [
+            {"params": those, "weight_decay": schedule.weight_decay if decays else 0.0, "share": share}
+            for (decays, share), those in groups.items()
+        ],
+        lr=schedule.rate,
+    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -207,7 +221,7 @@ class _Run(Generic[B]):
             step = self.epoch * steps + at
             rate = rate_at(plan, step, plan.epochs * steps)
             for group in self.optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("share", 1.0)
             with torch.autocast(kind, torch.bfloat16) if plan.bf16 else nullcontext():
                 loss = task.loss(self.network, batch)
             self.optimiser.zero_grad()

@@ -62,7 +62,7 @@ def score(
     count, said = scores.shape[1], scores.argmax(1)
     table = confusion(truth, said, count)
     recalls, precisions = _shares_along(table, 1), _shares_along(table, 0)
-    draws = _bootstrap(len(truth), groups, rounds, seed)
+    draws = bootstrap(len(truth), groups, rounds, seed)
     return Scores(
         items=len(truth),
         accuracy=accuracy(truth, said),
@@ -154,7 +154,8 @@ def _shares_along(table: NDArray[np.int64], axis: int) -> tuple[float | None, ..
     )
 
 
-def _bootstrap(items: int, groups: Sequence[str] | None, rounds: int, seed: int) -> list[NDArray[np.int64]]:
+def bootstrap(items: int, groups: Sequence[str] | None, rounds: int, seed: int) -> list[NDArray[np.int64]]:
+    """Rows of samples drawn anew from these items, whole groups where there are any."""
     rng = np.random.default_rng(seed)
     if groups is None:
         return [rng.integers(0, items, items) for _ in range(rounds)]

@@ -1,8 +1,12 @@
 """Other systems on the same pictures and the same sound, each in an environment of its own that is made here.
 
-What each says of a picture or a second of sound is not compared here, only what it costs: time on one core,
-the first answer, memory, the size of its installation, and how long after a face changes its label changes.
-A row that cannot be had says why. Weights that no package carries are taken from `--data`.
+What is compared: processor time of a picture, the first answer, memory, the size of its installation, how
+long after a face begins to smile its label says so and how often labels change, and, where `--data` holds
+FER+, how many pictures of its valid split get the label people gave them, under both ways to count votes. A
+row that cannot be had says why. A row that was measured is kept in `--out` and not measured again, so a run
+that was stopped goes on; remove its folder `rows` to measure anew. Weights that no package carries,
+photographs of people who smile and recorded speech are taken from `--data`; without, a drawn head smiles and
+a tone speaks.
 """
 
 from __future__ import annotations
@@ -14,78 +18,36 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from liveaffect.bench import runs
 from liveaffect.bench.measure import machine, short
-from liveaffect.engines import stopwatch
-from liveaffect.realtime.clock import SECOND
+from liveaffect.bench.peer_programs import AROUND, EGEMAPS, FER, HUMAN, OURS, POLICY, RANDOM, XCEPTION
+from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.drawn_head import SCENE, ActingHead
 from liveaffect.realtime.errors import EndOfStream, InputRefused
-from liveaffect.realtime.estimate import Estimate
-from liveaffect.realtime.frame import VideoFrame
-from liveaffect.realtime.lockstep import Watched, analyse
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.speech import tone_voice
 from liveaffect.settings import Settings
 
 FPS = 30.0
 FROM_S, SECONDS = 1.0, 6.0
-"""The part of the drawn head's scene that everybody is shown; it smiles and is surprised in it."""
-TIMEOUT_S = 900.0
+"""The part of the drawn head's scene that is shown where there are no photographs; it smiles in it."""
+PEOPLE, NEUTRAL_S, BLEND_S, PERSON_S = 5, 1.0, 0.3, 2.4
+"""Photographed people after one another: neutral, then within a moment a smile."""
+MAKE_S, MEASURE_S = 1200.0, 180.0
 Say = Callable[[str], None]
-
-_AROUND = """
-import json, resource, sys, time
-import numpy as np
-began = time.perf_counter()
-{setup}
-pictures, sound = np.load(sys.argv[1], mmap_mode="r"), np.load(sys.argv[2])
-first, taken, labels = None, [], []
-for item in {items}:
-    cpu = time.process_time()
-    labels.append(ask(item))
-    taken.append(time.process_time() - cpu)
-    first = first or time.perf_counter() - began
-rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-cpu_ms = 1000 * float(np.median(taken[1:]))
-print(json.dumps(dict(first_s=first, cpu_ms=cpu_ms, memory_mb=rss, labels=labels)))
-"""
-_FER = """
-from fer.fer import FER
-detector = FER(mtcnn={mtcnn})
-def ask(picture):
-    found = detector.detect_emotions(picture[:, :, ::-1].copy())
-    return max(found[0]["emotions"], key=found[0]["emotions"].get) if found else ""
-"""
-_XCEPTION = """
-import os
-import cv2
-from tensorflow.keras.models import load_model
-names = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
-model = load_model(os.path.join(sys.argv[3], "fer2013_mini_XCEPTION.102-0.66.hdf5"), compile=False)
-finder = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
-def ask(picture):
-    grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
-    boxes = finder.detectMultiScale(grey, 1.3, 5)
-    if not len(boxes):
-        return ""
-    x, y, w, h = boxes[0]
-    face = cv2.resize(grey[y:y + h, x:x + w], (64, 64)).astype("float32") / 255
-    return names[int(model((face * 2 - 1)[None, :, :, None]).numpy().argmax())]
-"""
-_SMILE = """
-import opensmile
-smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
-def ask(piece):
-    return str(smile.process_signal(piece, 16000).shape)
-"""
+Picture = NDArray[np.uint8]
 _SECONDS = "[sound[k:k + 16000] for k in range(0, len(sound) - 15999, 4000)]"
+_BLOCKS = "[sound[k:k + 1600] for k in range(0, len(sound), 1600)]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,129 +56,295 @@ class Peer:
 
     name: str
     packages: tuple[str, ...]
-    setup: str
+    program: str
     items: str = "pictures"
     needs: str = ""
-    """A file that has to lie in `--data`."""
+    """A file that has to lie somewhere in `--data`."""
+    note: str = ""
+    node: bool = False
+    """It runs on Node, and its packages come by npm."""
+
+    @property
+    def folder(self) -> str:
+        """Its name as that of a folder or file."""
+        return "".join(sign if sign.isalnum() else "-" for sign in self.name)
 
 
+_FER_PACKAGES = ("fer==25.10.3", "setuptools<81", "opencv-contrib-python<5")
+OWN = (
+    Peer("liveaffect, faces", (), OURS.replace("SOUND", "'none'")),
+    Peer("liveaffect, faces and small voice", (), OURS.replace("SOUND", "'small'")),
+    Peer("liveaffect, faces and full voice", (), OURS.replace("SOUND", "'full'")),
+    Peer("liveaffect, words", (), POLICY.replace("OURS", "True"), _BLOCKS),
+)
 PEERS = (
-    Peer("fer, Haar", ("fer==25.10.3", "setuptools<81", "opencv-contrib-python<5"), _FER.format(mtcnn=False)),
-    Peer("fer, MTCNN", ("fer==25.10.3", "setuptools<81", "opencv-contrib-python<5"), _FER.format(mtcnn=True)),
+    Peer("fer, Haar", _FER_PACKAGES, FER.replace("MTCNN", "False")),
     Peer(
-        "Haar and mini-XCEPTION",
-        ("tensorflow", "opencv-python-headless<5", "numpy"),
-        _XCEPTION,
+        "fer, MTCNN",
+        _FER_PACKAGES,
+        "import facenet_pytorch  # before TensorFlow, or LLVM is there twice\n"
+        + FER.replace("MTCNN", "True"),
+    ),
+    Peer(
+        "mediapipe and mini-XCEPTION",
+        ("tensorflow", "opencv-python-headless<5", "numpy", "mediapipe==0.10.21"),
+        XCEPTION,
         needs="fer2013_mini_XCEPTION.102-0.66.hdf5",
     ),
-    Peer("openSMILE eGeMAPS, a second of sound", ("opensmile==2.6.0",), _SMILE, _SECONDS),
+    Peer(
+        "human on Node, WASM",
+        ("@vladmandic/human@3.3.6", "@tensorflow/tfjs@4", "@tensorflow/tfjs-backend-wasm@4"),
+        HUMAN,
+        node=True,
+    ),
+    Peer(
+        "online-emotion-detection",
+        ("online-emotion-detection[onnx]==0.3.4", "torch", "timm", "opencv-python-headless<5"),
+        RANDOM,
+        note="random network of its shape, the face's box given",
+    ),
+    Peer("openSMILE eGeMAPS, a second of sound", ("opensmile==2.6.0",), EGEMAPS, _SECONDS),
+    Peer(
+        "whisper_streaming's policy, faster-whisper tiny.en",
+        ("faster-whisper", "numpy"),
+        POLICY.replace("OURS", "False"),
+        _BLOCKS,
+        note="agreement of two passes, one a second",
+    ),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What everybody is shown: files, and what is true of them."""
+
+    folder: Path
+    data: Path | None
+    smiles_at: tuple[int, ...]
+    """Pictures with which a smile begins."""
+    cuts_at: tuple[int, ...]
+    """First pictures of each person."""
+    truth: Mapping[str, NDArray[np.int64]]
+    """FER+ valid by the way of counting votes: a label, or -1 where the picture does not count."""
 
 
 def run_peers(names: Sequence[str] | None, data: Path | None, out: Path, settings: Settings, say: Say) -> str:
     """Measure and write; the table for the terminal."""
-    chosen = [peer for peer in PEERS if names is None or any(name in peer.name for name in names)]
+    known = (*OWN, *PEERS)
+    chosen = [peer for peer in known if names is None or any(name in peer.name for name in names)]
     if not chosen:
-        raise InputRefused(f"no such peer; known are {', '.join(peer.name for peer in PEERS)}")
-    out.mkdir(parents=True, exist_ok=True)
-    pictures, sound = out / "pictures.npy", out / "sound.npy"
-    head = ActingHead([])
-    first = round(FROM_S * FPS)
-    film = [head.draw(at) for at in range(first, first + round(SECONDS * FPS))]
-    np.save(pictures, np.stack(film))
-    np.save(sound, tone_voice(5.0))
-    say("liveaffect")
-    rows = [_ours(settings, film, say)]
+        raise InputRefused(f"no such peer; known are {', '.join(peer.name for peer in known)}")
+    (out / "rows").mkdir(parents=True, exist_ok=True)
+    shown, rows = shown_to_all(data, out), []
     for peer in chosen:
+        kept = out / "rows" / f"{peer.folder}.json"
+        if kept.exists():
+            say(f"{peer.name}: measured before, in {kept}")
+            rows.append(json.loads(kept.read_text("utf-8")))
+            continue
         say(peer.name)
-        rows.append({"system": peer.name, **_row(peer, data, out, (pictures, sound))})
-    for path in (pictures, sound):
-        path.unlink()
-    record = {"format": 1, "machine": machine(), "rows": rows}
+        row = {"system": peer.name, **_row(peer, shown, out)}
+        if "why_not" not in row:
+            runs.write_record(kept, row)
+        rows.append(row)
+    shutil.rmtree(shown.folder)
+    record = {"format": 2, "machine": machine(), "shown": _what_was_shown(shown), "rows": rows}
     runs.write_record(out / "peers.json", record)
     runs.write_page(out / "peers.html", "Peers on the same pictures", [("Rows", runs.as_html(rows))])
     return f"{runs.as_text(rows)}\n\nwrote {out / 'peers.json'} and {out / 'peers.html'}"
 
 
-def _row(peer: Peer, data: Path | None, out: Path, media: tuple[Path, Path]) -> dict[str, Any]:
-    """One peer in an environment of its own, or why there is none."""
-    if peer.needs and (data is None or not (data / peer.needs).exists()):
-        return {"why_not": f"{peer.needs} is not in the folder of --data"}
-    home = out / "environments" / "".join(sign if sign.isalnum() else "-" for sign in peer.name)
-    python = home / "bin" / "python"
+def shown_to_all(data: Path | None, out: Path) -> Shown:
+    """Film, sound and the faces of FER+ as files in a folder under `out`."""
+    folder = out / "shown"
+    folder.mkdir(parents=True, exist_ok=True)
+    if (people := _file_in(data, "london20.tar")) is not None:
+        film, count = _smiling_people(people), round(PERSON_S * FPS)
+        cuts = tuple(range(0, len(film), count))
+        smiles = tuple(cut + round(NEUTRAL_S * FPS) for cut in cuts)
+    else:
+        head, first = ActingHead([]), round(FROM_S * FPS)
+        film = [head.draw(at) for at in range(first, first + round(SECONDS * FPS))]
+        cuts, begin_s = (0,), next(act.from_s for act in SCENE if act.label == "happy")
+        smiles = (round((begin_s - FROM_S) * FPS),)
+    np.save(folder / "pictures.npy", np.stack(film))
+    sound = tone_voice(10.0)
+    if (speech := _file_in(data, "jfk.wav")) is not None:
+        sound = _sound_of(speech)
+    np.save(folder / "sound.npy", sound)
+    truth: dict[str, NDArray[np.int64]] = {}
+    if (votes := _file_in(data, "fer2013plus.npz")) is not None:
+        from liveaffect.engines.training.corpora_faces import read_ferplus, soft_labels
+
+        with np.load(votes) as file:
+            valid = (file["split"] == 1) & ~file["near_leak"]
+            counts = file["votes"][valid].astype(np.float64)
+        faces = read_ferplus(votes)
+        chosen = np.array([side == "test" for side in faces.sides])
+        np.save(folder / "faces.npy", faces.pictures[chosen])
+        truth = {"plurality": soft_labels(counts)[1], "majority": majority_of_votes(counts)}
+    return Shown(folder, data, smiles, cuts, truth)
+
+
+def majority_of_votes(votes: NDArray[np.float64]) -> NDArray[np.int64]:
+    """FER+'s own "majority": single votes left out, then more than half for one of the seven; else -1."""
+    from liveaffect.engines.training.corpora_faces import soft_labels
+
+    counted = np.where(votes > 1, votes, 0.0)
+    clear = counted.max(1) > 0.5 * counted.sum(1)
+    return np.where(clear, soft_labels(counted)[1], -1)
+
+
+def _file_in(data: Path | None, name: str) -> Path | None:
+    return None if data is None else next(iter(sorted(data.rglob(name))), None)
+
+
+def _sound_of(path: Path) -> NDArray[np.float32]:
+    media, parts = MediaFile(path), []
+    media.open()
     try:
-        if not python.exists():
-            _made(home, peer.packages)
-        program = _AROUND.format(setup=peer.setup, items=peer.items)
-        given = [str(python), "-c", program, *map(str, media), str(data or "")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        while True:
+            if isinstance(item := media.read(1.0), AudioBlock):
+                parts.append(item.samples)
+    except EndOfStream:
+        return np.concatenate(parts)
+    finally:
+        media.close()
+
+
+def _smiling_people(archive: Path) -> list[Picture]:
+    """Neutral photographs that turn into smiling ones, held as by a hand, with the noise of a sensor."""
+    import cv2
+
+    film: list[Picture] = []
+    rng = np.random.default_rng(0)
+    with tarfile.open(archive) as tar:
+        files = {Path(name).stem: name for name in tar.getnames() if name.endswith(".jpg")}
+        numbers = sorted({stem.partition("_")[0] for stem in files})[:PEOPLE]
+        for number in numbers:
+            read = (tar.extractfile(files[f"{number}_{what}"]) for what in ("neutral", "happy"))
+            encoded = (np.frombuffer(file.read(), np.uint8) for file in read if file is not None)
+            pair = [cv2.imdecode(one, cv2.IMREAD_COLOR_RGB) for one in encoded]
+            rest, smile = (np.asarray(one, np.float32) for one in pair if one is not None)
+            for at in range(round(PERSON_S * FPS)):
+                share = min(1.0, max(0.0, (at / FPS - NEUTRAL_S) / BLEND_S))
+                away = 3 * np.sin(at / FPS * np.array([5.3, 7.1])) + np.array([120, 60])
+                scale = 400 / rest.shape[1]
+                place = np.array([[scale, 0, away[0]], [0, scale, away[1]]])
+                mixed = cv2.warpAffine(
+                    (1 - share) * rest + share * smile, place, (640, 480), borderMode=cv2.BORDER_REPLICATE
+                )
+                noisy = mixed + 2.0 * rng.standard_normal(mixed.shape, np.float32)
+                film.append(np.clip(noisy, 0, 255).astype(np.uint8))
+    return film
+
+
+def _row(peer: Peer, shown: Shown, out: Path) -> dict[str, Any]:
+    """One system in an environment of its own, or why there is none."""
+    needed = _file_in(shown.data, peer.needs) if peer.needs else None
+    if peer.needs and needed is None:
+        return {"why_not": f"{peer.needs} is not in the folder of --data"}
+    home = out / "environments" / peer.folder
+    runs = home / "node_modules" if peer.node else home / "bin" / "python"
+    own = peer in OWN
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "GLOG_minloglevel": "3"}
+    environment |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "MPLBACKEND": "agg"}
+    try:
+        if not own and not runs.exists():
+            _made(home, peer)
+        if peer.node:
+            (home / "ask.cjs").write_text(peer.program, "utf-8")
+            command = [_found("node"), "ask.cjs"]
+        else:
+            program = AROUND.replace("SETUP", peer.program).replace("ITEMS", peer.items)
+            command = [sys.executable if own else str(runs), "-c", program]
+        given = [*command, str(shown.folder.resolve()), str(needed or _whisper())]
+        where = None if own else home
         ran = subprocess.run(
-            given, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, env=environment
+            given, capture_output=True, text=True, timeout=MEASURE_S, check=True, env=environment, cwd=where
         )
         told = json.loads(ran.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as err:
         lines = (err.stderr or err.stdout or "").strip().splitlines()
         return {"why_not": f"ended with {err.returncode}: {lines[-1] if lines else 'it says nothing'}"}
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as err:
+    except subprocess.TimeoutExpired as err:
+        return {"why_not": f"not done within {err.timeout:.0f} s"}
+    except (OSError, ValueError, IndexError) as err:
         return {"why_not": str(err)}
-    labels = told.pop("labels")
-    size_mb = sum(path.stat().st_size for path in home.rglob("*") if path.is_file()) / 1e6
-    row = {name: short(value) for name, value in told.items()}
-    return {**row, "installed_mb": round(size_mb), **(_response(labels) if peer.items == "pictures" else {})}
+    labels, judged = told.pop("labels"), told.pop("judged", None)
+    row: dict[str, Any] = {name: short(value) for name, value in told.items() if value is not None}
+    if not own:
+        row["installed_mb"] = round(sum(p.stat().st_size for p in home.rglob("*") if p.is_file()) / 1e6)
+    if peer.items == "pictures" and not peer.note:
+        row |= response(labels, shown)
+    row |= {f"fer_{name}": value for name, value in accuracy(judged, shown.truth).items()}
+    return row | ({"note": peer.note} if peer.note else {})
 
 
-def _made(home: Path, packages: Sequence[str]) -> None:
-    """An environment with these packages. Raises CalledProcessError."""
-    uv = shutil.which("uv")
-    make = [uv, "venv", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
-    python = str(home / "bin" / "python")
-    fill = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
-    for command in ([*make, str(home)], [*fill, *packages]):
-        subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+def _whisper() -> str:
+    """The folder of Whisper tiny.en, which `liveaffect fetch` brings."""
+    from liveaffect.spoken_choice import folder_of
+
+    return str(folder_of("tiny.en"))
 
 
-def _ours(settings: Settings, film: Sequence[Any], say: Say) -> dict[str, Any]:
-    """The whole path on the same pictures in lock-step, on this thread."""
-    began_ns = stopwatch.wall_ns()
-    tools = settings.load_tools(say)
-    tools.networks.warm_up()
-    shown: dict[int, str] = {}
-
-    def watch(one: Estimate) -> None:
-        shown[one.at_ns] = one.label
-
-    first_s = (stopwatch.wall_ns() - began_ns) / SECOND
-    tools.networks.confidence = replace(tools.networks.confidence, watch=watch)
-    start_ns = stopwatch.thread_cpu_ns()
-    analyse(Watched(_Film(film), "film", None), tools, Outputs([]), lambda _: None)
-    cpu_ms = (stopwatch.thread_cpu_ns() - start_ns) / 1e6 / len(film)
-    tools.networks.close()
-    labels = [shown.get(round(at * SECOND / FPS), "") for at in range(len(film))]
-    row = {"system": "liveaffect, faces", "first_s": short(first_s), "cpu_ms": short(cpu_ms)}
-    return {**row, **_response(labels)}
+def _found(program: str) -> str:
+    if (path := shutil.which(program)) is None:
+        raise OSError(f"{program} is not installed")
+    return path
 
 
-class _Film:
-    """Pictures as a source of a file."""
+def _made(home: Path, peer: Peer) -> None:
+    """An environment with its packages. Raises CalledProcessError, OSError."""
+    if peer.node:
+        home.mkdir(parents=True, exist_ok=True)
+        commands = [[_found("npm"), "install", "--no-audit", "--no-fund", "--prefix", str(home)]]
+    elif uv := shutil.which("uv"):
+        python = str(home / "bin" / "python")
+        commands = [
+            [uv, "venv", "--python", sys.executable, str(home)],
+            [uv, "pip", "install", "--python", python],
+        ]
+    else:
+        python = str(home / "bin" / "python")
+        commands = [[sys.executable, "-m", "venv", str(home)], [python, "-m", "pip", "install"]]
+    commands[-1] += peer.packages
+    for command in commands:
+        subprocess.run(command, capture_output=True, text=True, timeout=MAKE_S, check=True)
 
-    def __init__(self, pictures: Sequence[Any]) -> None:
-        self._left = iter(enumerate(pictures))
 
-    def read(self, timeout_s: float) -> VideoFrame:
-        """The next picture."""
-        for at, picture in self._left:
-            return VideoFrame("film", at, round(at * SECOND / FPS), picture)
-        raise EndOfStream("film")
-
-
-def _response(labels: Sequence[str]) -> dict[str, Any]:
-    """From when the head begins to smile to the first picture so called, and changes of label a minute."""
-    begin = round((next(act.from_s for act in SCENE if act.label == "happy") - FROM_S) * FPS)
-    found = next((at - begin for at in range(begin, len(labels)) if labels[at].startswith("happ")), math.inf)
-    said = [label for label in labels if label and label != "not sure"]
-    changes = sum(one != other for one, other in itertools.pairwise(said))
+def response(labels: Sequence[str], shown: Shown) -> dict[str, Any]:
+    """From where a smile begins to where it is named, and changes of label that no face explains."""
+    delays, needless = [], 0
+    for begin, cut, end in zip(
+        shown.smiles_at, shown.cuts_at, (*shown.cuts_at[1:], len(labels)), strict=True
+    ):
+        delays.append(
+            next((at - begin for at in range(begin, end) if labels[at].startswith("happ")), math.inf)
+        )
+        said = [label for label in labels[cut:end] if label and label != "not sure"]
+        changes = sum(one != other for one, other in itertools.pairwise(said))
+        needless += max(0, changes - 1)
+    named = [delay / FPS for delay in delays if math.isfinite(delay)]
     return {
-        "smile_named_s": short(found / FPS) if math.isfinite(found) else None,
-        "label_changes": changes,
-        "pictures_with_a_face": len([label for label in labels if label]),
+        "smile_named_s": short(float(np.median(named))) if named else None,
+        "smiles_named": f"{len(named)} of {len(delays)}",
+        "needless_changes": needless,
+        "pictures_with_a_face": round(np.mean([bool(label) for label in labels]), 3),
+    }
+
+
+def accuracy(judged: Sequence[str] | None, truth: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
+    """Share of FER+'s valid pictures that get people's label, for each way of counting votes."""
+    if not judged or not truth:
+        return {}
+    places = {label[:3]: at for at, label in enumerate(LABELS)}
+    found = np.array([places.get(label[:3].lower(), -2) for label in judged])
+    return {name: round(float((found == want)[want >= 0].mean()), 3) for name, want in truth.items()}
+
+
+def _what_was_shown(shown: Shown) -> dict[str, Any]:
+    return {
+        "smiles": len(shown.smiles_at),
+        **{f"fer_{name}_n": int((want >= 0).sum()) for name, want in shown.truth.items()},
     }

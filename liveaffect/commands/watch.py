@@ -38,7 +38,7 @@ def add_watching(commands: Any) -> None:
     )
     analyze.add_argument("--plot", metavar="OUT.png", help="a timeline of all tracks")
     analyze.add_argument("--sheet", metavar="OUT.png", help="a contact sheet of drawn pictures")
-
+    _notice_flag(analyze)
     _personal_flags(analyze)
     _spoken_flags(analyze)
 
@@ -96,7 +96,11 @@ def _output_flags(live: argparse.ArgumentParser) -> None:
         help="window, a .mp4 .jsonl .csv .png file, - for cues on stdout, camera (a virtual one), "
         "ws://127.0.0.1:8765, mqtt://HOST, nats://HOST, osc://HOST, lsl; repeatable",
     )
-    live.add_argument(
+    _notice_flag(live)
+
+
+def _notice_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--notice",
         type=_yes_or_no,
         metavar="yes|no",
@@ -161,7 +165,8 @@ def _analyze(given: argparse.Namespace, settings: Settings) -> int:
         ("timeline", given.plot),
         ("sheet", given.sheet),
     )
-    wanted = OutputFiles(tuple(by_flag(kind, name) for kind, name in flags if name is not None))
+    named = tuple(by_flag(kind, name) for kind, name in flags if name is not None)
+    wanted = OutputFiles(named, settings.notice)
     found = expand(given.files, (*VIDEOS, *SOUNDS))
     wanted.check(found.files)
     if (line := found.line()) is not None:

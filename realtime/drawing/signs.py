@@ -30,6 +30,7 @@ _HOLD_NS = 300 * MS
 """How long one entry of the history is carried on: after that the timeline shows a hole."""
 _METER_STEPS = 16
 _NOTICE_LINES = 5
+DISCLOSURE = "emotions are being analysed"
 NOTICE_COVER = 236
 """A notice hides more of the picture than a panel: it matters more."""
 
@@ -130,6 +131,13 @@ def health_panel(health: Health, width_px: int, m: Measures) -> Sprite:
     """The health line; its lamp says whether the overlay is locked to the picture."""
     room = width_px - 3 * m.gap - m.cap
     return line_panel(health_text(health, room, m.cap), GOOD if health.mode == "locked" else WARN, m)
+
+
+def disclosure_panels(width_px: int, m: Measures) -> list[Sprite]:
+    """That emotions are being analysed: in one line, and narrower in two or more, within so many pixels."""
+    line = line_panel(DISCLOSURE, WARN, m)
+    below = [help_panel(DISCLOSURE, width_px // share, m, FULL) for share in (1, 2, 3)]
+    return [sprite for sprite in (line, *below) if sprite.size[0] <= width_px] or below[-1:]
 
 
 @lru_cache(maxsize=32)

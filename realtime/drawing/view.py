@@ -60,5 +60,7 @@ class View:
     """What the person must know now, such as 'camera:0 lost; trying again'."""
     captions: tuple[Caption, ...] = ()
     """What was said lately, at the face of whoever said it."""
+    disclosure: bool = False
+    """Say on the picture that emotions are being analysed: it is seen by others."""
     mirrored: bool = False
     """Mirror the picture; text and meters stay as they are."""

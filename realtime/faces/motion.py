@@ -19,6 +19,8 @@ COARSE = (32, 24)
 ABRUPT_LEVEL, ABRUPT_RATIO = 4.0, 4.0
 """A mean change of so many levels, and so many times what is usual here, is abrupt."""
 USUAL_GAIN = 0.2
+ABRUPT_HERE = 5.0
+"""The same for half of the cells around one face."""
 
 CELLS = 24
 """Samples across a face when it is followed."""
@@ -40,6 +42,18 @@ class Change:
     """The picture has nothing in common with the one before."""
     novel: float
     """Share of the picture that no small shift of the one before explains."""
+    levels: NDArray[np.float32] | None = None
+    """How much each of `COARSE` cells changed; None where there is nothing to compare with."""
+
+    def abrupt_at(self, box: Box, size: tuple[int, int]) -> bool:
+        """Whether everything in and around a face changed at once, as where a tile shows another."""
+        if self.levels is None:
+            return False
+        columns, rows = COARSE[0] / size[0], COARSE[1] / size[1]
+        left, right = (box[0] - box[2] / 4) * columns, (box[0] + 1.25 * box[2]) * columns
+        top, bottom = (box[1] - box[3] / 4) * rows, (box[1] + 1.25 * box[3]) * rows
+        part = self.levels[max(0, int(top)) : int(bottom) + 1, max(0, int(left)) : int(right) + 1]
+        return part.size > 0 and float(np.median(part)) > ABRUPT_HERE
 
 
 class MotionDetector:
@@ -63,13 +77,15 @@ class MotionDetector:
         self._samples, self._coarse = samples, coarse
         if before is None or before.shape != samples.shape:
             return Change(samples, abrupt=False, cut=False, novel=1.0)
-        level = float(np.abs(coarse - coarse_before).mean())
+        levels = np.abs(coarse - coarse_before)
+        level = float(levels.mean())
         abrupt = level > max(ABRUPT_LEVEL, ABRUPT_RATIO * self._usual)
         self._usual += USUAL_GAIN * (level - self._usual)
         if not abrupt:
-            return Change(samples, abrupt=False, cut=False, novel=0.0)
+            return Change(samples, abrupt=False, cut=False, novel=0.0, levels=levels)
         alike, novel = correlation(coarse, coarse_before), _novel(coarse, coarse_before)
-        return Change(samples, abrupt=True, cut=alike < 0.35 or (alike < 0.65 and novel > 0.5), novel=novel)
+        cut = alike < 0.35 or (alike < 0.65 and novel > 0.5)
+        return Change(samples, abrupt=True, cut=cut, novel=novel, levels=levels)
 
 
 def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

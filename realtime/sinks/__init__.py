@@ -16,6 +16,10 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 
 
+class OwnScreen:
+    """Marks a sink that shows pictures only to whoever started the program."""
+
+
 class Sink(Protocol):
     """One output. Times in frames, cues and sound never go back within a run."""
 

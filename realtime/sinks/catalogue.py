@@ -97,10 +97,10 @@ def by_flag(kind: Kind, name: str) -> Named:
     return Named(kind, name)
 
 
-def open_sink(name: str, *, sound: bool = True, notice: bool = True, token: str = "") -> Sink:
+def open_sink(name: str, *, sound: bool = True, token: str = "") -> Sink:
     """The opened output. Raises SinkError for a name that means nothing or a file that cannot be written.
 
-    With `notice`, pictures that leave the process carry the mark; `token` is what a server of ours wants.
+    `token` is what a server of ours wants.
     """
     if name == WINDOW:
         from liveaffect.realtime.sinks.window import WindowSink
@@ -110,15 +110,6 @@ def open_sink(name: str, *, sound: bool = True, notice: bool = True, token: str 
         from liveaffect.realtime.sinks.network import open_network
 
         return open_network(name)
-    sink = _showing(name, sound=sound, token=token)
-    if not notice:
-        return sink
-    from liveaffect.realtime.sinks.notice import Noticed
-
-    return Noticed(sink)
-
-
-def _showing(name: str, *, sound: bool, token: str) -> Sink:
     if name.startswith("ws://"):
         from liveaffect.realtime.sinks.web import WebSink
 

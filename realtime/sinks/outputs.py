@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.sinks import Sink
+from liveaffect.realtime.sinks import OwnScreen, Sink
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,8 +19,10 @@ _LOG = logging.getLogger(__name__)
 class Outputs:
     """Hands pictures, cues and sound to every sink. One caller."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[Sink], *, notice: bool = False) -> None:
         self._sinks = list(sinks)
+        self._notice = notice
+        """Pictures that leave the process are to say that emotions are being analysed."""
         self.failures: list[str] = []
         """What sinks failed at, in words for the user; the sink was closed."""
         self.notes: list[str] = []
@@ -30,6 +32,13 @@ class Outputs:
     def want_pictures(self) -> bool:
         """False: nothing need be drawn."""
         return any(sink.wants_pictures for sink in self._sinks)
+
+    @property
+    def disclose(self) -> bool:
+        """Whether pictures must carry the mark now: somebody besides the user's own window gets them."""
+        return self._notice and any(
+            sink.wants_pictures and not isinstance(sink, OwnScreen) for sink in self._sinks
+        )
 
     @property
     def want_sound(self) -> bool:

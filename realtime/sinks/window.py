@@ -26,6 +26,7 @@ from liveaffect.realtime.drawing.panels import Measures
 from liveaffect.realtime.drawing.signs import help_panel
 from liveaffect.realtime.errors import MissingLibrary, SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks import OwnScreen
 
 TITLE = "liveaffect"
 KEYS = {
@@ -81,7 +82,7 @@ class _Open:
     help_until_ns: int | None = None
 
 
-class WindowSink:
+class WindowSink(OwnScreen):
     """One window for each camera. Must be made and called on the main thread."""
 
     wants_pictures = True

@@ -104,7 +104,7 @@ def record_sightings(path: Path) -> None:
     )
 
 
-class Node:
+class VirtualNode:
     """Virtual cameras, the scheduler, and the ledger of one run."""
 
     def __init__(self, wish: dict[str, Any]) -> None:
@@ -208,11 +208,11 @@ class Node:
             self._sink.tell(cues)
 
 
-def main() -> None:
+def run_one() -> None:
     """One node, described by a file; its ledger goes to standard output."""
     wish = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     os.environ["OMP_NUM_THREADS"] = "1"
-    node = Node(wish)
+    node = VirtualNode(wish)
     try:
         sys.stdout.write(json.dumps(node.run(wish["seconds"])) + "\n")
     finally:
@@ -220,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_one()

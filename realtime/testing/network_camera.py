@@ -19,7 +19,7 @@ RATE_HZ = 20
 SIZES = ((640, 480), (320, 240))
 
 
-def film(pictures: Sequence[NDArray[np.uint8]]) -> list[bytes]:
+def packets_of(pictures: Sequence[NDArray[np.uint8]]) -> list[bytes]:
     """The bytes of each picture's packets, in both sizes."""
     parts, out = [], io.BytesIO()
     with av.open(out, "w", format="mpegts") as file:
@@ -44,7 +44,7 @@ class NetworkCamera:
     """Serves `url`; a context. `plug_out` and `plug_in` any number of times."""
 
     def __init__(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
-        self._film = film(pictures)
+        self._film = packets_of(pictures)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"tcp://127.0.0.1:{self.port}"

@@ -86,6 +86,7 @@ async function feedSound(stream, worker) {
   worker.postMessage({ kind: "sound", port: between.port2 }, [between.port2]);
   context.createMediaStreamSource(new MediaStream(stream.getAudioTracks())).connect(node);
   node.connect(context.destination); // it puts out silence; unconnected, some browsers would not run it
-  await context.resume();
+  // Not awaited: Firefox never answers where the machine has nothing to play sound with, and pictures go on without.
+  context.resume().catch(() => {});
   return () => context.close();
 }

@@ -51,11 +51,13 @@ function drawFace(pen, at, cue, nowS) {
   const colour = cue && seen > 0 ? colourOf(cue.label) : colourOf("not sure");
   corners(pen, at, colour);
   if (!cue || seen === 0) return;
-  const text = cue.label === "not sure" ? "not sure" : `${cue.label}  ${percent(cue.confidence)}`;
   const px = at.scale * Math.max(12, Math.min(17, at.w / 8));
   pen.globalAlpha = seen;
   pen.font = `600 ${px}px system-ui, "DejaVu Sans", sans-serif`;
-  const wide = pen.measureText(text).width + 1.5 * px + 0.8 * px;
+  const plateOf = (words) => pen.measureText(words).width + 1.5 * px + 0.8 * px;
+  const whole = cue.label === "not sure" ? "not sure" : `${cue.label}  ${percent(cue.confidence)}`;
+  const text = plateOf(whole) > 1.8 * at.w ? cue.label : whole; // small faces stand close to each other
+  const wide = plateOf(text);
   const high = 1.75 * px;
   const x = Math.max(4, Math.min(at.width - wide - 4, at.x + (at.w - wide) / 2));
   const above = at.y - high - 6;

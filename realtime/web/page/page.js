@@ -53,6 +53,9 @@ async function start() {
     await open();
     at("welcome").hidden = true;
     at("run").hidden = false;
+    // Whoever scrolled down to the button is shown the picture, not what stands below it.
+    scrollTo(0, 0);
+    at("main").focus({ preventScroll: true });
   } catch (error) {
     const { title, text } = explained(error);
     at("welcome-problem").textContent = `${title}. ${text}`;
@@ -92,6 +95,7 @@ function halt() {
 
 function lost() {
   halt();
+  answer = null;
   setState("bad", "no picture");
   const text = source === "screen" ? "Sharing has ended." : "The camera was unplugged, or another program took it.";
   curtain("No picture any more", text, true);
@@ -204,7 +208,7 @@ function refreshSlowly() {
     "Answers a second": recent.length ? (recent.length / 3).toFixed(0) : "–",
     "Left out here": String(lostHere),
     "Lost in the analysis": String(lostThere),
-    Sound: stream?.getAudioTracks().length ? "yes" : "none",
+    Sound: !stream?.getAudioTracks().length ? "none" : health.samples ? "yes" : "none comes",
     Networks: engine || "–",
   };
   const list = at("health");
