@@ -16,6 +16,7 @@ from liveaffect.engines import gpu_driver, manifest, parity, stopwatch
 from liveaffect.engines.fallback import FallbackEngine
 from liveaffect.engines.manifest import SHIPPED, Manifest, RecipeNumbers
 from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
+from liveaffect.engines.triton_engine import TritonEngine, names_servers, servers_of
 
 CHOICES = ("auto", "tensorrt", "torch-gpu", "onnx-int8", "onnx", "torch", "scripted")
 ON_THE_GPU = ("face", "voice")
@@ -47,6 +48,12 @@ def load(
     Raises EngineFileError for missing or damaged files, EngineUnavailable for a back end that cannot work.
     """
     _refuse_unknown(kind, choice)
+    if names_servers(choice):
+        if require_gpu:
+            raise EngineUnavailable(
+                "a required GPU is one of this machine: leave out --require-gpu with triton://"
+            )
+        return _on_servers(kind, choice, weights, threads, report)
     wants_gpu = kind in ON_THE_GPU and (require_gpu or choice in GPU_CHOICES)
     if kind not in ON_THE_GPU:
         choice = "onnx" if choice in (*GPU_CHOICES, "onnx-int8") else choice
@@ -81,6 +88,8 @@ def recipe_numbers(kind: str, *, choice: str = "auto", weights: Path | None = No
     """Piece, hop and evidence of the network that `load` would open, for the planner."""
     _refuse_unknown(kind, choice)
     path = manifest_path(kind, weights)
+    if names_servers(choice):
+        return manifest.read(path).recipe
     if choice == "scripted" or (choice == "auto" and weights is None and not path.exists()):
         return manifest.describe(kind, "scripted").recipe
     return manifest.read(path).recipe
@@ -109,8 +118,25 @@ def why_not_on_gpu(choice: str = "auto") -> str | None:
 def _refuse_unknown(kind: str, choice: str) -> None:
     if kind not in manifest.KINDS:
         raise ValueError(f"no kind of network '{kind}'; known are {', '.join(manifest.KINDS)}")
-    if choice not in CHOICES:
-        raise EngineUnavailable(f"no engine '{choice}'; known are {', '.join(CHOICES)}")
+    if choice not in CHOICES and not names_servers(choice):
+        raise EngineUnavailable(
+            f"no engine '{choice}'; known are {', '.join(CHOICES)}, and triton://HOST:PORT"
+        )
+
+
+def _on_servers(kind: str, choice: str, weights: Path | None, threads: int, report: Report) -> Engine:
+    """Faces on Triton servers, sound too where it may leave this machine; everything else here."""
+    servers = servers_of(choice)
+    path = manifest_path(kind, weights)
+    if kind == "fusion" or (kind == "voice" and not servers.send_sound):
+        return load(kind, weights=weights, threads=threads, report=report)
+    found = manifest.read(path)
+    if found.foreign:
+        report(f"{kind}: '{found.name}' takes tensors from a file that is not ours, so it stays here")
+        return load(kind, weights=weights, threads=threads, report=report)
+    engine = TritonEngine(found, servers, _best_on_cpu(found, path.parent, threads)[0], report=report)
+    report(f"{kind}: '{engine.spec.name}' on {', '.join(map(str, servers.addresses))}")
+    return engine
 
 
 def _opened_engine(found: Manifest, folder: Path, choice: str, threads: int) -> tuple[Engine, str]:

@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="liveaffect",
         description="Watches cameras, listens to microphones, and shows which emotion each person shows "
-        "and how sure it is. Nothing leaves the machine.",
+        "and how sure it is. Nothing leaves the machine unless a server is named.",
     )
     parser.add_argument("--version", action="version", version=f"liveaffect {version('liveaffect')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
+from urllib.parse import urlencode
 
 from liveaffect.realtime.endings import names_a_file
 from liveaffect.realtime.errors import SettingsError
@@ -35,6 +36,8 @@ _KINDS = {int: "a whole number", float: "a number", str: "text in quotes", bool:
 OVERLAY_MODES = ("auto", "locked", "late")
 VOICE_CHOICES = ("auto", "small", "full")
 ENGINE_CHOICES = ("auto", "tensorrt", "torch-gpu", "onnx", "onnx-int8", "torch", "scripted")
+SERVERS = "triton://"
+"""Engines that are servers begin like this; `engines/triton_engine.py` reads the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,15 @@ class Settings:
     sink: tuple[str, ...] = ()
     """Outputs: 'window', a file named by its ending (.mp4, .jsonl, .csv, .png), 'camera', a server."""
     engine: str = "auto"
-    """Which back end runs the networks: auto, tensorrt, onnx, onnx-int8, torch, scripted."""
+    """Which back end runs the networks: auto, tensorrt, onnx, onnx-int8, torch, scripted, triton://HOST:8001."""
+    send_sound: bool = False
+    """Let servers of networks have sound as well as face crops; what people say can be understood in it."""
+    server_ca: str = ""
+    """File with the certificates that servers of networks may show, instead of the system's."""
+    server_cert: str = ""
+    """File with the certificate that this machine shows to servers of networks."""
+    server_key: str = ""
+    """File with the key of that certificate."""
     require_gpu: bool = False
     """Refuse to start rather than fall back to the CPU."""
     voice: str = "auto"
@@ -85,10 +96,14 @@ class Settings:
     """Say why each network runs where it runs."""
     notice: bool = True
     """Mark pictures that leave the process: whoever sees them is told that emotions are being analysed."""
+    site: str = ""
+    """Name of the place whose cameras are watched by a node: cues by camera to servers, no screen."""
+    decoder: str = "auto"
+    """What decodes network cameras that have a name: auto, software, cuda, vaapi, qsv."""
     host: str = "127.0.0.1"
-    """Where `serve` listens; anything but loopback wants a token."""
+    """Where `serve` and a node listen; anything but loopback wants a token."""
     port: int = 8765
-    """Port of `serve`; 0 takes any."""
+    """Port of `serve` and of a node; 0 takes any."""
     token: str = dataclasses.field(default="", repr=False)
     """Secret that pages and programs have to know; best given as LIVEAFFECT_TOKEN, and never logged."""
     log_level: str = "warning"
@@ -97,9 +112,13 @@ class Settings:
     def __post_init__(self) -> None:
         _ = self.picture_size, self.av_offset_ns  # refuse a bad one here, not at the device
         _one_of("overlay", self.overlay, OVERLAY_MODES)
-        _one_of("engine", self.engine, ENGINE_CHOICES)
+        if not self.engine.startswith(SERVERS):
+            _one_of("engine", self.engine, (*ENGINE_CHOICES, f"{SERVERS}HOST:8001"))
         _one_of("voice", self.voice, VOICE_CHOICES)
+        _one_of("decoder", self.decoder, ("auto", "software", "cuda", "vaapi", "qsv"))
         _one_of("log_level", self.log_level, ("debug", "info", "warning", "error"))
+        if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", self.site):
+            raise SettingsError(f"site is '{self.site:.80}'; it is letters, digits, - and _")
         if not 1 <= self.fps <= 1000:
             raise SettingsError(f"fps is {self.fps}; a camera gives 1 to 1000 pictures a second")
         if not 1 <= self.threads <= 64:
@@ -162,6 +181,16 @@ class Settings:
         return found
 
     @property
+    def engine_choice(self) -> str:
+        """The engine with all that is asked of its servers, as `engines.load` takes it."""
+        if not self.engine.startswith(SERVERS):
+            return self.engine
+        asked = {"ca": self.server_ca, "cert": self.server_cert, "key": self.server_key}
+        asked["sound"] = "yes" if self.send_sound else ""
+        given = urlencode({name: value for name, value in asked.items() if value})
+        return self.engine + (("&" if "?" in self.engine else "?") + given if given else "")
+
+    @property
     def weights_folder(self) -> Path | None:
         """Where the networks are; None for the package's own."""
         return Path(self.weights) if self.weights else None
@@ -202,14 +231,16 @@ class Settings:
         folders = self.folders(say, live=live)
         tools = load_tools(
             report,
-            engine=self.engine,
+            engine=self.engine_choice,
             folders=folders,
             threads=self.threads,
             require_gpu=self.require_gpu,
             face_files=self.face_files,
         )
         if live and folders["voice"] != self.weights_folder:
-            keep_small_voice(tools, self.weights_folder, report, engine=self.engine, threads=self.threads)
+            keep_small_voice(
+                tools, self.weights_folder, report, engine=self.engine_choice, threads=self.threads
+            )
         if not self.verbose:
             say(f"networks: {', '.join(tools.networks.names)} (-v says why)")
         profile = profile_of(self.profile, tools.networks, self.weights_folder)

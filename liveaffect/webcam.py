@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from liveaffect.engines.gpu_start import GpuStart
+from liveaffect.node import Node, expanded, refuse_open_secrets, sink_names, status_server
 from liveaffect.realtime.clock import MonotonicClock, epoch_ns
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.device_pairs import stored_offset_ns
 from liveaffect.realtime.endings import names_a_file
 from liveaffect.realtime.errors import MissingLibrary, SettingsError, SinkError
-from liveaffect.realtime.feeds import Feed, camera_feed, microphone_feed, told_apart
+from liveaffect.realtime.feeds import Feed, camera_feed, microphone_feed, renamed, stream_feed, told_apart
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.sinks import Sink
 from liveaffect.realtime.sinks.catalogue import open_sink, refuse_overwriting
+from liveaffect.realtime.sinks.network import Alert, NetworkSink
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.sinks.window import WindowSink
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 
 Say = Callable[[str], None]
+_TITLE = re.compile(r"[A-Za-z0-9_-]+")
 _LOG = logging.getLogger(__name__)
 
 
 def run_live(settings: Settings, say: Say) -> int:
     """Cameras and microphones as the settings name them, until the user stops it."""
+    if settings.site:
+        return run_node(settings, say)
     clock = MonotonicClock()
     settings.check_profile()
     # Before a source is opened: whatever an output would overwrite is still whole.
@@ -45,9 +52,18 @@ def feeds_of(settings: Settings, clock: MonotonicClock) -> list[Feed]:
     given_ns = settings.av_offset_ns or 0
     size, fps = settings.picture_size, settings.fps
     cameras = [name for name in settings.camera if name != "none"]
+
+    def camera(name: str) -> Feed:
+        title, equals, address = name.partition("=")
+        if equals and _TITLE.fullmatch(title) and not Path(name).exists():
+            if "://" in address:
+                return stream_feed(title, expanded(address), clock, size=size, decoder=settings.decoder)
+            return renamed(camera(address), f"camera:{title}")
+        return camera_feed(name, clock, size=size, fps=fps, later_ns=given_ns)
+
     return told_apart(
         [
-            *(camera_feed(name, clock, size=size, fps=fps, later_ns=given_ns) for name in cameras),
+            *map(camera, cameras),
             *(microphone_feed(name, clock, _offset_ns(name, settings)) for name in settings.microphones),
         ]
     )
@@ -80,6 +96,44 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
             report.worst_ms,
             report.overruns,
         )
+    return 1 if outputs.failures or run.analysis.failed is not None else 0
+
+
+def run_node(settings: Settings, say: Say) -> int:
+    """Watch until told otherwise; 1 if the analysis failed."""
+    refuse_open_secrets((*settings.camera, *settings.sink))
+    names = sink_names(settings)
+    mics = ("none",) if settings.mic == ("auto",) else settings.mic
+    settings = replace(settings, mic=mics, overlay="late", sink=tuple(map(expanded, names)))
+    clock = MonotonicClock()
+    feeds = feeds_of(settings, clock)
+    sinks: list[Sink] = open_outputs(settings, say, sound=False)
+    servers = [sink for sink in sinks if isinstance(sink, NetworkSink)]
+
+    def tell(alert: Alert) -> None:
+        for sink in servers:
+            sink.warn(alert)
+
+    node, outputs, gpu = Node(settings.site, clock, tell), Outputs(sinks), GpuStart(say)
+    run = node.run = make_run(feeds, settings, clock, outputs, gpu, say)
+    try:
+        server = status_server(node, settings)
+    except (SettingsError, MissingLibrary):
+        outputs.close()
+        raise
+
+    def turn() -> bool:
+        node.look()
+        return False
+
+    server.start()
+    say(f"{len(feeds)} sources of site {settings.site}; http://{settings.host}:{server.port}/healthz")
+    try:
+        run.run(seconds=settings.seconds, wants_stop=turn)
+    finally:
+        server.stop()
+        gpu.stop()
+        say(run.report())
     return 1 if outputs.failures or run.analysis.failed is not None else 0
 
 

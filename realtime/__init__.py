@@ -26,7 +26,7 @@ the clock of the machine and `lockstep` on that of a file; `screen` says what th
 how the run is doing, `profile` what a person is like at rest. `shared_screen` is a camera that watches a
 screen; `portrait`, `drawn_head` and `speech` are cameras and a voice for who has none.
 
-`decode` and `sound_device` are what sources are made of. One level down: `faces` finds faces and motion,
-`drawing` is what the overlay is made of, `sinks` the outputs, `web` the server and pages, `testing` the
-fakes.
+`decode`, `stream` and `sound_device` are what sources are made of. One level down: `faces` finds faces and
+motion, `drawing` is what the overlay is made of, `sinks` the outputs, `web` the server and pages, `testing`
+the fakes.
 """

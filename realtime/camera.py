@@ -221,8 +221,11 @@ class Camera:
         *,
         capture: Callable[[int | str], Capture] = opencv_capture,
         devices: Callable[[], list[Device]] = list_cameras,
+        title: str = "",
     ) -> None:
+        """`title`: what it is called, where its address is not to be seen."""
         self._spec = spec
+        self._title = title
         self._clock = clock
         self._wish = wish or CaptureFormat()
         self._make_capture = capture
@@ -234,6 +237,8 @@ class Camera:
     @property
     def name(self) -> str:
         """'camera:' and what the user called it, without a password."""
+        if self._title:
+            return f"camera:{self._title}"
         if "://" in self._spec:
             scheme, rest = self._spec.split("://", 1)
             return f"camera:{scheme}://{rest.rsplit('@', 1)[-1]}"

@@ -61,6 +61,22 @@ def camera_feed(
     return Feed(make().name, make, pictures=True, sound=False, live=True, watch=watch)
 
 
+def stream_feed(name: str, url: str, clock: Clock, *, size: tuple[int, int], decoder: str) -> Feed:
+    """A network camera under a name of its own, which is all that anybody sees of it."""
+    from liveaffect.realtime.camera import Camera
+    from liveaffect.realtime.stream import StreamCapture
+
+    def make() -> Source:
+        return Camera(
+            url,
+            clock,
+            capture=lambda target: StreamCapture(str(target), f"camera:{name}", size, decoder),
+            title=name,
+        )
+
+    return Feed(make().name, make, pictures=True, sound=False, live=True)
+
+
 def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
     """A microphone by index or name, its stamps set right; what is played; or a sound file as if live."""
     from liveaffect.realtime.microphone import Microphone
@@ -108,11 +124,13 @@ def told_apart(feeds: Sequence[Feed]) -> list[Feed]:
             continue
         if feed.live:
             raise SettingsError(f"{feed.name} is named twice; a device is opened once")
-        out.append(_renamed(feed, f"{feed.name}#{seen[feed.name]}"))
+        out.append(renamed(feed, f"{feed.name}#{seen[feed.name]}"))
     return out
 
 
-def _renamed(feed: Feed, name: str) -> Feed:
+def renamed(feed: Feed, name: str) -> Feed:
+    """The same under another name."""
+
     def make() -> Source:
         return Renamed(feed.make(), name)
 

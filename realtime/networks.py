@@ -8,6 +8,7 @@ path goes on.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -33,6 +34,23 @@ class Noticing(Protocol):
     @property
     def notice(self) -> str | None:
         """One line, or None."""
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """An engine on servers: it answers within its time or is stood in for by this machine."""
+
+    crops: Counter[str]
+
+    @property
+    def standing_in(self) -> bool:
+        """Whether this machine does the servers' work at the moment."""
+        ...
+
+    @property
+    def answers_within_s(self) -> float:
+        """How old a question may grow before its answer comes."""
         ...
 
 
@@ -228,6 +246,26 @@ class Networks:
     def notices(self) -> tuple[str, ...]:
         """What the engines have to tell the user, each line once."""
         return tuple(dict.fromkeys(asked.notice for asked in self._all() if asked.notice is not None))
+
+    @property
+    def standing_in(self) -> bool:
+        """Whether this machine judges faces in the place of servers that are lost."""
+        face = self._face.engine
+        return isinstance(face, Remote) and face.standing_in
+
+    @property
+    def faces_within_s(self) -> float:
+        """How long servers may take to judge a face; 0 where no server is asked."""
+        face = self._face.engine
+        return face.answers_within_s if isinstance(face, Remote) else 0.0
+
+    def asked_of_servers(self) -> Counter[str]:
+        """What became of every item that servers were to judge; empty without servers."""
+        counts = Counter[str]()
+        for asked in self._all():
+            if isinstance(asked.engine, Remote):
+                counts.update({f"{asked.modality}s {end}": n for end, n in asked.engine.crops.items()})
+        return counts
 
     def warm_up(self) -> None:
         """Do once what only the first call does slowly."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from liveaffect.realtime.attribution import mouth_motion
-from liveaffect.realtime.clock import MS
+from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import Quality, quality
 from liveaffect.realtime.cue import FACE, VOICE, Caption, Cue, age_ns
 from liveaffect.realtime.estimate import Circumstances, SpokenOpinion
@@ -39,6 +39,8 @@ from liveaffect.realtime.window import FUSION_STEP_NS, grid_due
 
 _LONGEST_LOOK_NS = 100 * MS
 """The time that one crop stands for at most."""
+_STANDING_IN = 3
+"""While this machine stands in for lost servers, every third look at a face is judged."""
 _JUDGE_EVERY = 3
 """Size, light, blur and turn of a face change slowly; every third look judges them."""
 _OLD_NS = 250 * MS
@@ -186,9 +188,18 @@ class Scheduler:
             self.skipped["looks"] += left_out
             for sighting in batch.items:
                 found = self._take(sighting)
-                if sighting is batch.items[-1]:
+                if sighting is not batch.items[-1]:
+                    continue
+                if self._too_old(now_ns - sighting.captured_ns):
+                    self.skipped["looks too old to be sent"] += len(found)
+                else:
                     looks.extend(found)
         return looks, late
+
+    def _too_old(self, age_ns: int) -> bool:
+        """Whether a server's answer would come when it counts for nothing any more."""
+        within_ns = round(self._networks.faces_within_s * SECOND)
+        return within_ns > 0 and age_ns + within_ns >= FACE.expires_ns
 
     def _take(self, sighting: Sighting) -> list[_Look]:
         """One sighting: who ended, whose mouth moved, and which faces the network should see."""
@@ -196,6 +207,8 @@ class Scheduler:
         for track in sighting.ended:
             self._forget(track)
         looks = []
+        every = 2 if self.shedder.does(FACES_HALVED) else 1
+        every = max(every, _STANDING_IN) if self._networks.standing_in else every
         for face in sighting.faces:
             person = self._people.get(face.track)
             if person is None:
@@ -209,7 +222,7 @@ class Scheduler:
                 seen = quality(face.crop, face.points)
             covers_ns = min(sighting.captured_ns - person.seen_ns, _LONGEST_LOOK_NS) if person.looks else 0
             person.see(sighting, face, seen)
-            if not (self.shedder.does(FACES_HALVED) and person.looks % 2 == 0):
+            if person.looks % every == 1 % every:
                 looks.append(_Look(person, face, sighting.captured_ns, covers_ns, seen))
         if self._profile_owner.settle(sighting, self._people):
             self._profile_owner.tell(self._profile_owner.track, self._voice_analyzers)

@@ -44,6 +44,7 @@ GROUPS = {
         "decode",
         "sound_device",
         "camera",
+        "stream",
         "microphone",
         "shared_screen",
         "replay",

@@ -177,5 +177,8 @@ def test_onnx_runtime_is_imported_by_one_module_only() -> None:
         for path in (Path(at) / name for name in names if name.endswith(".py"))
         if importing.search(path.read_text("utf-8"))
     }
-    # The quantiser takes submodules of it, behind an import of ours.
-    assert found == {"engines/onnx_runtime.py", "engines/build/quantize.py"}
+    # The quantiser takes submodules of it, behind an import of ours; Triton's back end runs where we are not.
+    assert found - {"engines/build/triton_model.py"} == {
+        "engines/onnx_runtime.py",
+        "engines/build/quantize.py",
+    }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from liveaffect.settings import ENGINE_CHOICES, VOICE_CHOICES, Settings
+from liveaffect.settings import ENGINE_CHOICES, SERVERS, VOICE_CHOICES, Settings
 
 USUAL_PRESETS = {"face": "live", "voice": "student", "fusion": "late-masked"}
 """The networks of the package."""
@@ -55,6 +55,11 @@ _IN_WORDS = {
     "token": "none",
     "pair": "none",
     "transcript": "no",
+    "send_sound": "no",
+    "site": "none",
+    "server_ca": "the system's",
+    "server_cert": "none",
+    "server_key": "none",
 }
 """Defaults of settings that say nothing as they stand."""
 
@@ -81,9 +86,22 @@ def command(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentP
     parser.add_argument(
         "-v", "--verbose", action="store_const", const=True, help="say why each network runs where it runs"
     )
-    parser.add_argument("--engine", choices=ENGINE_CHOICES, help="what runs the networks")
+    parser.add_argument(
+        "--engine",
+        type=_engine,
+        metavar="ENGINE",
+        help=f"what runs the networks: {', '.join(ENGINE_CHOICES)}, or {SERVERS}HOST:8001[,HOST2...]",
+    )
     parser.add_argument("--voice", choices=VOICE_CHOICES, help="which voice network; full: on Whisper")
     parser.add_argument("--weights", help="folder with other networks")
     parser.add_argument("--threads", type=int, help="processor threads of each network")
     parser.add_argument("--face-model", help="folder with the face detector's files")
     return parser
+
+
+def _engine(text: str) -> str:
+    if text not in ENGINE_CHOICES and not text.startswith(SERVERS):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no engine; choose from {', '.join(ENGINE_CHOICES)}, or {SERVERS}HOST:8001"
+        )
+    return text

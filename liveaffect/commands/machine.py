@@ -12,7 +12,7 @@ from typing import Any
 
 from liveaffect.commands import USUAL_PRESETS, command
 from liveaffect.progress import say, working
-from liveaffect.realtime.errors import MissingFile, MissingLibrary
+from liveaffect.realtime.errors import MissingFile, MissingLibrary, SettingsError
 from liveaffect.settings import Settings
 
 
@@ -26,11 +26,22 @@ def add_machine(commands: Any) -> None:
     doctor = command(commands, "doctor", _doctor, "what works here, what does not, and what mends it")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
 
-    export = command(commands, "export", _export, "write a network as ONNX with its manifest")
-    export.add_argument("kind", choices=("face", "voice", "fusion"))
+    export = command(commands, "export", _export, "write a network as ONNX, or those there are for Triton")
+    export.add_argument("kind", nargs="?", choices=("face", "voice", "fusion"))
     export.add_argument("--preset", help="which network; face live, voice student, fusion late-masked")
     export.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR")
     export.add_argument("--seed", type=int, default=0, help="of the random weights")
+    export.add_argument("--triton", type=Path, metavar="DIR", help="write Triton's model repository instead")
+    export.add_argument(
+        "--backend",
+        choices=("onnx", "tensorrt", "python"),
+        default="onnx",
+        help="of Triton's, that runs them",
+    )
+    export.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of Triton's networks")
+    export.add_argument("--delay-ms", type=float, default=2.0, help="how long Triton waits for more crops")
+    export.add_argument("--instances", type=int, default=1, help="executions side by side on Triton's device")
+    export.add_argument("--gpu", action="store_true", help="Triton's device is a GPU")
 
     build = command(commands, "build", _build, "make the faster forms of the networks for this machine")
     build.add_argument(
@@ -71,6 +82,10 @@ def _doctor(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _export(given: argparse.Namespace, settings: Settings) -> int:
+    if given.triton is not None:
+        return _export_for_triton(given, settings)
+    if given.kind is None:
+        raise SettingsError("export what? name a kind of network, or --triton DIR for a model repository")
     if lacking := [name for name in ("torch", "onnx") if importlib.util.find_spec(name) is None]:
         raise MissingLibrary(f"export needs {' and '.join(lacking)}: uv sync --inexact --extra train")
     with working(f"writing the {given.kind} network"):
@@ -79,6 +94,21 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
         preset = given.preset or USUAL_PRESETS[given.kind]
         path = export(given.kind, preset, given.out, seed=given.seed)
     say(f"written: {path}")
+    return 0
+
+
+def _export_for_triton(given: argparse.Namespace, settings: Settings) -> int:
+    from liveaffect.engines.build.triton_repository import KINDS, Serving, write_repository
+
+    if given.delay_ms < 0 or given.instances < 1:
+        raise SettingsError("--delay-ms is 0 or more, --instances 1 or more")
+    if given.kind not in (None, *KINDS):
+        raise SettingsError(f"a {given.kind} network is too small for a server; it stays on the nodes")
+    serving = Serving(
+        given.backend, given.precision, round(1000 * given.delay_ms), given.instances, given.gpu
+    )
+    kinds = KINDS if given.kind is None else (given.kind,)
+    write_repository(given.triton, serving, settings.weights_folder, say, kinds=kinds)
     return 0
 
 

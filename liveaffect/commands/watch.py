@@ -24,28 +24,7 @@ def add_watching(commands: Any) -> None:
     _spoken_flags(demo)
     _overlay_flags(demo)
 
-    live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
-    live.epilog = WINDOW_KEYS
-    live.add_argument(
-        "--camera",
-        action="append",
-        help="index, name, device, file, URL, screen, screen:x,y,w,h, window:NAME or none; repeatable",
-    )
-    live.add_argument(
-        "--mic",
-        action="append",
-        help="default, index, name, file, output (what the loudspeaker plays) or none; repeatable. "
-        "Not given: the default one, none with a film",
-    )
-    live.add_argument("--pair", action="append", help="CAMERA=MIC: whom a microphone hears; repeatable")
-    live.add_argument("--size", help="picture size to ask for, such as 1280x720")
-    live.add_argument("--fps", type=float, help="pictures a second to ask for")
-    _output_flags(live)
-    live.add_argument("--seconds", type=float, help="stop after so many seconds")
-    _personal_flags(live)
-    _spoken_flags(live)
-    _overlay_flags(live)
-
+    _add_live(commands)
     _add_serve(commands)
 
     analyze = command(commands, "analyze", _analyze, "files in lock-step, nothing skipped")
@@ -68,6 +47,38 @@ def add_watching(commands: Any) -> None:
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--cropped", action="store_true", help="the pictures are face crops already")
     _spoken_flags(predict)
+
+
+def _add_live(commands: Any) -> None:
+    live = command(commands, "live", _live, "the webcam app: camera and microphone, live")
+    live.epilog = WINDOW_KEYS
+    live.add_argument(
+        "--camera",
+        action="append",
+        help="index, name, device, file, URL, screen, screen:x,y,w,h, window:NAME or none, "
+        "or NAME=URL to call it otherwise; repeatable",
+    )
+    live.add_argument(
+        "--mic",
+        action="append",
+        help="default, index, name, file, output (what the loudspeaker plays) or none; repeatable. "
+        "Not given: the default one, none with a film",
+    )
+    live.add_argument("--pair", action="append", help="CAMERA=MIC: whom a microphone hears; repeatable")
+    live.add_argument("--size", help="picture size to ask for, such as 1280x720")
+    live.add_argument("--fps", type=float, help="pictures a second to ask for")
+    live.add_argument(
+        "--site", help="watch as a node of that name: many cameras, no screen; see docs/fleet.md"
+    )
+    live.add_argument("--decoder", help="of network cameras: auto, software, cuda, vaapi, qsv")
+    live.add_argument("--host", help="a node: where /metrics and /healthz are; not loopback wants a token")
+    live.add_argument("--port", type=int, help="a node: their port")
+    _output_flags(live)
+    live.add_argument("--seconds", type=float, help="stop after so many seconds")
+    _personal_flags(live)
+    _spoken_flags(live)
+    _overlay_flags(live)
+    _server_flags(live)
 
 
 def _add_serve(commands: Any) -> None:
@@ -95,6 +106,15 @@ def _notice_flag(parser: argparse.ArgumentParser) -> None:
         metavar="yes|no",
         help="mark pictures that leave the program: emotions are being analysed (default: yes)",
     )
+
+
+def _server_flags(live: argparse.ArgumentParser) -> None:
+    live.add_argument(
+        "--send-sound", action="store_const", const=True, help="let servers have sound, not only face crops"
+    )
+    live.add_argument("--server-ca", metavar="FILE", help="certificates that servers may show")
+    live.add_argument("--server-cert", metavar="FILE", help="what this machine shows to servers")
+    live.add_argument("--server-key", metavar="FILE", help="the key of that")
 
 
 def _yes_or_no(text: str) -> bool:

@@ -10,10 +10,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
+import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +29,32 @@ from liveaffect.realtime.errors import MissingLibrary, SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.ring import Ring
 
+KEPT = 600
+"""Grid points that wait for a server which keeps what it gets: a minute."""
 HELD = 16
 """Grid points that wait for a server: older ones are of no use to whoever follows a person."""
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A camera is down, or back; goes where its cues go."""
+
+    source: str
+    up: bool
+    message: str
+    epoch_ns: int
+
+    def to_json(self) -> dict[str, object]:
+        """The wire form."""
+        return {
+            "v": 1,
+            "source": self.source,
+            "up": self.up,
+            "message": self.message,
+            "epoch_ns": self.epoch_ns,
+        }
 
 
 class LinkLost(Exception):
@@ -46,6 +72,10 @@ class Link(Protocol):
         """Those of one grid point. Raises LinkLost."""
         ...
 
+    def warn(self, alert: Alert) -> None:
+        """Pass it on, or leave it. Raises LinkLost."""
+        ...
+
     def close(self) -> None:
         """Safe at any time."""
         ...
@@ -57,10 +87,12 @@ class NetworkSink:
     wants_pictures = False
     wants_sound = False
 
-    def __init__(self, name: str, make: Callable[[], Link]) -> None:
+    def __init__(self, name: str, make: Callable[[], Link], *, keeps: bool = False) -> None:
+        """`keeps`: the server stores what it gets, so what it has not got yet is sent again."""
         self.name = name
         self._make = make
-        self._cues: Ring[tuple[Cue, ...]] = Ring(HELD)
+        self._keeps = keeps
+        self._cues: Ring[tuple[Cue, ...] | Alert] = Ring(KEPT if keeps else HELD)
         self._stop = threading.Event()
         self.sent = self.missed = self.breaks = 0
         """Grid points that were sent and that were lost; how often the server was not there."""
@@ -76,6 +108,11 @@ class NetworkSink:
             raise SinkError(f"{self.name} was closed")
         if cues:
             self._cues.push(tuple(cues))
+
+    def warn(self, alert: Alert) -> None:
+        """As `tell`, and by the same thread."""
+        if not self._cues.closed:
+            self._cues.push(alert)
 
     def hear(self, block: AudioBlock) -> None:
         """Nothing to do."""
@@ -93,6 +130,7 @@ class NetworkSink:
         cursor = attempt = 0
         link = self._make()
         connected = False
+        waiting: deque[tuple[Cue, ...] | Alert] = deque()
         while True:
             if not connected:
                 try:
@@ -106,24 +144,36 @@ class NetworkSink:
                         break
                     attempt += 1
                     continue
-            batch = self._cues.wait_since(cursor, 1.0)
-            self.missed += batch.missed
-            cursor = batch.cursor
-            for number, cues in enumerate(batch.items):
-                try:
-                    link.send(cues)
-                    self.sent += 1
-                except LinkLost as lost:
-                    self._note_break(lost, first=True)
-                    connected = False
-                    link.close()
-                    link = self._make()
-                    self.missed += len(batch.items) - number
-                    break
-            if self._cues.closed and cursor == self._cues.written:
+            if not waiting:
+                batch = self._cues.wait_since(cursor, 1.0)
+                self.missed += batch.missed
+                cursor = batch.cursor
+                waiting.extend(batch.items)
+            try:
+                self._send_all(link, waiting)
+            except LinkLost as lost:
+                self._note_break(lost, first=True)
+                connected = False
+                link.close()
+                link = self._make()
+                if not self._keeps:
+                    self.missed += len(waiting)
+                    waiting.clear()
+            if self._cues.closed and cursor == self._cues.written and not waiting:
                 break
-        self.missed += self._cues.written - cursor
+        self.missed += self._cues.written - cursor + len(waiting)
         link.close()
+
+    def _send_all(self, link: Link, waiting: deque[tuple[Cue, ...] | Alert]) -> None:
+        """What was sent leaves the queue, so that only the rest is sent again."""
+        while waiting:
+            first = waiting[0]
+            if isinstance(first, Alert):
+                link.warn(first)
+            else:
+                link.send(first)
+            waiting.popleft()
+            self.sent += 1
 
     def _note_break(self, lost: LinkLost, *, first: bool) -> None:
         self.breaks += 1
@@ -138,19 +188,29 @@ def sent_cue(cue: Cue) -> dict[str, object]:
 
 
 ANSWERS_WITHIN_S = 3.0
+CAMERA = "{camera}"
+"""Stands in an address for the name of the camera that a cue is of."""
 _STATE_EVERY_NS = SECOND
 T = TypeVar("T")
 
 
+def subject_of(template: str, source: str, between: str) -> str:
+    """Where the cues of a source go: `{camera}` is its name, in letters that no server takes for a sign."""
+    camera = re.sub(r"[^A-Za-z0-9_-]", "_", source.partition(":")[2] or source)
+    return template.replace("/", between).replace("{camera}", camera)
+
+
 class MqttLink:
-    """Every cue to `liveaffect/cues`; for Home Assistant a sensor that finds itself, once a second."""
+    """Every cue to `liveaffect/cues`, or to a topic for each camera; to Home Assistant a sensor."""
 
     def __init__(self, where: SplitResult, port: int) -> None:
         import paho.mqtt.client as mqtt
         from paho.mqtt.enums import CallbackAPIVersion
 
         self._where, self._port = where, port
-        self._topic = where.path.strip("/") or "liveaffect"
+        path = unquote(where.path).strip("/")
+        self._template = path if CAMERA in path else ""
+        self._topic = path.removesuffix(f"/{CAMERA}") or "liveaffect"
         self._clock = MonotonicClock()
         self._told_ns = -_STATE_EVERY_NS
         self._welcomed = threading.Event()
@@ -178,11 +238,19 @@ class MqttLink:
     def send(self, cues: Sequence[Cue]) -> None:
         """All cues, and now and then what the largest face shows."""
         for cue in cues:
-            self._publish(f"{self._topic}/cues", json.dumps(sent_cue(cue)))
+            topic = subject_of(self._template, cue.source, "/") or f"{self._topic}/cues"
+            # With a topic for each camera cues are records, which the server has to confirm.
+            self._publish(topic, json.dumps(sent_cue(cue)), qos=1 if self._template else 0)
         now_ns = self._clock.now_ns()
         if now_ns - self._told_ns >= _STATE_EVERY_NS:
             self._told_ns = now_ns
             self._publish(f"{self._topic}/state", json.dumps(_state(cues)))
+
+    def warn(self, alert: Alert) -> None:
+        """The newest one of each camera stays there to be read."""
+        if self._template:
+            topic = subject_of(_of_alerts(self._template), alert.source, "/")
+            self._publish(topic, json.dumps(alert.to_json()), retain=True, qos=1)
 
     def close(self) -> None:
         """Leave with a word."""
@@ -195,8 +263,14 @@ class MqttLink:
         self._refused = str(reason) if reason.is_failure else ""
         self._welcomed.set()
 
-    def _publish(self, topic: str, text: str, *, retain: bool = False) -> None:
-        if not self._client.is_connected() or self._client.publish(topic, text, retain=retain).rc != 0:
+    def _publish(self, topic: str, text: str, *, retain: bool = False, qos: int = 0) -> None:
+        if not self._client.is_connected():
+            raise LinkLost("the MQTT server went away")
+        sent = self._client.publish(topic, text, retain=retain, qos=qos)
+        if sent.rc == 0 and qos:
+            with contextlib.suppress(RuntimeError):  # it was not sent, which is asked next
+                sent.wait_for_publish(ANSWERS_WITHIN_S)
+        if sent.rc != 0 or (qos and not sent.is_published()):
             raise LinkLost("the MQTT server went away")
 
     def _sensor(self) -> dict[str, Any]:
@@ -215,7 +289,11 @@ class MqttLink:
 
 
 class NatsLink:
-    """Every cue to the subject `liveaffect.cues`."""
+    """Every cue to the subject `liveaffect.cues`, or to one for each camera.
+
+    With a stream, JetStream stores each once: what is sent again because a confirmation was lost bears the
+    same number, by which the server knows it.
+    """
 
     def __init__(self, where: SplitResult, port: int) -> None:
         import nats
@@ -223,8 +301,13 @@ class NatsLink:
 
         self._nats = nats
         self._lost = (OSError, nats.errors.Error, TimeoutError)
-        self._subject = where.path.strip("/").replace("/", ".") or "liveaffect.cues"
-        self._url = where._replace(path="", netloc=where.netloc if where.port else f"{where.netloc}:{port}")
+        self._subject = unquote(where.path).strip("/").replace("/", ".") or "liveaffect.cues"
+        options = {name: values[-1] for name, values in parse_qs(where.query).items()}
+        self._stream, self._ca = options.get("stream", ""), options.get("ca", "")
+        self._storage: Any = None
+        self._url = where._replace(
+            path="", query="", netloc=where.netloc if where.port else f"{where.netloc}:{port}"
+        )
         self._loop = asyncio.new_event_loop()
         self._client: Any = None
 
@@ -240,14 +323,53 @@ class NatsLink:
             max_reconnect_attempts=1,  # without it, the first attempt alone goes on for two minutes
             reconnect_time_wait=0,
             error_cb=ignore,
+            tls=ssl.create_default_context(cafile=self._ca) if self._ca else None,
         )
         self._client = self._do(asyncio.wait_for(connecting, ANSWERS_WITHIN_S))
+        if self._stream:
+            self._storage = self._client.jetstream(timeout=ANSWERS_WITHIN_S)
+            self._do(self._find_stream())
 
     def send(self, cues: Sequence[Cue]) -> None:
         """And wait until the server has them: what is not flushed would be lost without a word."""
-        for cue in cues:
-            self._do(self._client.publish(self._subject, json.dumps(sent_cue(cue)).encode()))
-        self._do(self._client.flush(timeout=ANSWERS_WITHIN_S))
+        messages = [
+            (
+                subject_of(self._subject, cue.source, "."),
+                sent_cue(cue),
+                f"{cue.epoch_ns}-{cue.track}-{cue.t_ns}",
+            )
+            for cue in cues
+        ]
+        self._do(self._send(messages))
+
+    def warn(self, alert: Alert) -> None:
+        """Beside the cues, where each camera has a subject of its own."""
+        if CAMERA in self._subject:
+            subject = subject_of(_of_alerts(self._subject), alert.source, ".")
+            self._do(self._send([(subject, alert.to_json(), f"alert-{alert.epoch_ns}")]))
+
+    async def _send(self, messages: Sequence[tuple[str, dict[str, object], str]]) -> None:
+        sending = []
+        for subject, content, number in messages:
+            payload = json.dumps(content).encode()
+            if self._storage is None:
+                await self._client.publish(subject, payload)
+            else:
+                headers = {"Nats-Msg-Id": f"{subject}-{number}"}
+                sending.append(self._storage.publish(subject, payload, headers=headers))
+        if self._storage is None:
+            await self._client.flush(timeout=ANSWERS_WITHIN_S)
+        await asyncio.gather(*sending)
+
+    async def _find_stream(self) -> None:
+        """The operator's, or a plain one of ours."""
+        from nats.js.errors import NotFoundError
+
+        try:
+            await self._storage.stream_info(self._stream)
+        except NotFoundError:
+            subjects = [one.replace(CAMERA, "*") for one in (self._subject, _of_alerts(self._subject))]
+            await self._storage.add_stream(name=self._stream, subjects=sorted(set(subjects)))
 
     def close(self) -> None:
         """Also where nothing was ever opened."""
@@ -266,6 +388,11 @@ class NatsLink:
             return self._loop.run_until_complete(what)
         except self._lost as error:
             raise LinkLost(f"no NATS server answers ({type(error).__name__}: {error})") from error
+
+
+def _of_alerts(template: str) -> str:
+    """Alerts go beside the cues: `alerts.SITE.CAMERA` for `cues.SITE.CAMERA`."""
+    return re.sub(r"^cues(?=[./])", "alerts", template)
 
 
 class OscLink:
@@ -296,6 +423,9 @@ class OscLink:
                 self._client.send_message(self._address, [*values, *map(float, cue.fused)])
             except OSError as error:
                 raise LinkLost(f"the network refuses ({error.strerror})") from error
+
+    def warn(self, alert: Alert) -> None:
+        """There is no message for it."""
 
     def close(self) -> None:
         """Let the socket go."""
@@ -341,6 +471,9 @@ class LslLink:
             sample = [track, float(label), float(cue.confidence), *ages, *map(float, cue.fused)]
             self._outlet.push_sample(sample, self._pylsl.local_clock() - since_s)
 
+    def warn(self, alert: Alert) -> None:
+        """There is no channel for it."""
+
     def close(self) -> None:
         """The stream ends for its readers."""
         self._outlet = None
@@ -380,7 +513,8 @@ def open_network(name: str) -> NetworkSink:
     }
     kind, usual_port = kinds[where.scheme]
     shown = f"{where.scheme}://{host}:{port or usual_port}{where.path}"  # without a password
-    return NetworkSink(shown, _with_library(shown, lambda: kind(where, port or usual_port)))
+    keeps = where.scheme != "osc" and (CAMERA in unquote(where.path) or "stream=" in where.query)
+    return NetworkSink(shown, _with_library(shown, lambda: kind(where, port or usual_port)), keeps=keeps)
 
 
 def _with_library(name: str, make: Callable[[], Link]) -> Callable[[], Link]:

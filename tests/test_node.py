@@ -1,0 +1,287 @@
+"""A node watches cameras by name: cues by camera, alerts, figures; no password and no picture gets out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from liveaffect.node import expanded, refuse_open_secrets, sink_names
+from liveaffect.realtime.clock import MS, epoch_ns
+from liveaffect.realtime.errors import RealtimeError, SettingsError
+from liveaffect.realtime.sinks.network import open_network, subject_of
+from liveaffect.realtime.stream import StreamCapture, decoders, substream
+from liveaffect.realtime.testing.network_camera import NetworkCamera
+from liveaffect.realtime.testing.real_triton import free_port
+from liveaffect.realtime.testing.scenes import cue
+from liveaffect.settings import Settings, resolve
+
+NATS = "/usr/sbin/nats-server"
+SECRET = "zirkel-7Q"
+
+
+def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+# Addresses, secrets, outputs.
+
+
+def test_a_secret_comes_from_a_file_or_the_environment_and_is_fit_for_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hall").write_text("a/b@c\n")
+    monkeypatch.setenv("LOBBY", "d:e")
+    assert expanded(f"rtsp://me:${{file:{tmp_path}/hall}}@h/s") == "rtsp://me:a%2Fb%40c@h/s"
+    assert expanded("rtsp://me:${LOBBY}@h/s") == "rtsp://me:d%3Ae@h/s"
+
+
+@pytest.mark.parametrize("missing", ["${file:/no/such/file}", "${NO_SUCH_VARIABLE}"])
+def test_a_secret_that_is_missing_is_named(missing: str) -> None:
+    with pytest.raises(SettingsError, match=r"NO_SUCH_VARIABLE|/no/such/file"):
+        expanded(f"rtsp://me:{missing}@h/s")
+
+
+@pytest.mark.parametrize("address", [f"hall=rtsp://me:{SECRET}@h/s", f"nats://me:{SECRET}@h"])
+def test_a_password_in_the_settings_is_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        refuse_open_secrets((address,))
+    assert SECRET not in str(refused.value)
+    refuse_open_secrets(("hall=rtsp://me:${HALL}@h/s", "rtsp://h/s", "0"))
+
+
+def test_cues_get_a_subject_for_each_site_and_camera() -> None:
+    names = sink_names(
+        Settings(site="louvre", sink=("nats://h:4222", "mqtt://h", "nats://h/own.x", "a.jsonl"))
+    )
+    assert names == [
+        "nats://h:4222/cues.louvre.{camera}?stream=cues-louvre",
+        "mqtt://h/cues/louvre/{camera}",
+        "nats://h/own.x",
+        "a.jsonl",
+    ]
+    assert subject_of("cues.louvre.{camera}", "camera:Hall 1/*", ".") == "cues.louvre.Hall_1__"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "window", "ws://127.0.0.1:0", "a.png", "camera"])
+def test_an_output_that_shows_pictures_is_refused(name: str) -> None:
+    with pytest.raises(RealtimeError, match=r"pictures never leave|no output is called"):
+        sink_names(Settings(site="louvre", sink=(name,)))
+
+
+def test_the_settings_in_the_document_are_taken_as_they_stand(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "fleet.md").read_text("utf-8")
+    (tmp_path / "node.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    settings = resolve({}, {}, tmp_path / "node.toml")
+    refuse_open_secrets((*settings.camera, *settings.sink))
+    assert sink_names(settings) == [
+        "nats://node:${file:/run/secrets/nats}@10.0.0.10:4222/cues.louvre.{camera}?stream=cues-louvre"
+    ]
+    assert settings.engine_choice.endswith("10.0.0.12:8001?ca=%2Fetc%2Fliveaffect%2Ftriton.pem")
+
+
+# The camera.
+
+
+@pytest.mark.parametrize(
+    ("sizes", "least", "taken"),
+    [
+        ([(1920, 1080), (640, 480), (320, 240)], (640, 480), 1),
+        ([(1920, 1080), (320, 240)], (640, 480), 0),
+        ([(320, 240), (352, 288)], (640, 480), 1),
+        ([(640, 480)], (640, 480), 0),
+    ],
+)
+def test_the_smallest_stream_that_is_large_enough_is_read(
+    sizes: list[tuple[int, int]], least: tuple[int, int], taken: int
+) -> None:
+    assert substream(sizes, least) == taken
+
+
+def test_hardware_is_tried_where_there_is_some_and_software_always_last() -> None:
+    assert decoders("software") == [None]
+    assert decoders("auto")[-1] is None
+    wanted = ["cuda", None] if Path("/dev/nvidia0").exists() else [None]
+    assert decoders("cuda") == wanted
+
+
+@pytest.mark.slow
+def test_a_stream_gives_pictures_of_the_size_that_was_asked_for_until_it_breaks_off() -> None:
+    with NetworkCamera(pictures()) as camera:
+        capture = StreamCapture(camera.url, "camera:hall", (320, 200))
+        assert capture.isOpened()
+        assert capture.grab()
+        good, image = capture.retrieve()
+        assert good
+        assert image.shape == (240, 320, 3)
+        camera.plug_out()
+        until(lambda: not capture.grab())
+        assert not capture.isOpened()
+
+
+def test_an_address_that_does_not_answer_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    capture = StreamCapture(f"rtsp://me:{SECRET}@127.0.0.1:1/s", "camera:hall", (640, 480))
+    assert not capture.isOpened()
+    assert "camera:hall cannot be read" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def pictures() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 255, (60, 80, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    return [np.roll(base, 8 * n, axis=1) for n in range(10)]
+
+
+# Cues that are kept until the server has them.
+
+
+@contextmanager
+def nats_server(port: int, store: Path) -> Iterator[subprocess.Popen[bytes]]:
+    if not Path(NATS).exists():
+        pytest.skip("needs the package nats-server, which .ci/run installs")
+    command = [NATS, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+def stored(port: int, stream: str) -> list[tuple[str, dict[str, Any]]]:
+    """All that is in a stream, in order."""
+    import nats
+
+    async def read() -> list[tuple[str, dict[str, Any]]]:
+        client = await nats.connect(f"nats://127.0.0.1:{port}")
+        js = client.jetstream()
+        last = (await js.stream_info(stream)).state.last_seq
+        found = [await js.get_msg(stream, seq) for seq in range(1, last + 1)]
+        await client.close()
+        return [(m.subject or "", json.loads(m.data or b"{}")) for m in found]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_killed_and_comes_back_has_every_cue_once(tmp_path: Path) -> None:
+    port = free_port()
+    sink = open_network(f"nats://127.0.0.1:{port}/cues.louvre.{{camera}}?stream=cues")
+    told = 0
+
+    def tell(count: int) -> None:
+        nonlocal told
+        for _ in range(count):
+            told += 1
+            base = cue("happy", t_ns=told * 100 * MS)
+            sink.tell([replace(base, epoch_ns=epoch_ns(), source=f"camera:{name}") for name in ("a", "b")])
+            time.sleep(0.02)
+
+    with nats_server(port, tmp_path):
+        tell(20)
+        until(lambda: sink.sent > 10)
+        tell(20)
+    tell(20)
+    with nats_server(port, tmp_path):
+        tell(20)
+        until(lambda: sink.sent == told)
+        assert sink.close() is None
+        times = [(subject, one["t"]) for subject, one in stored(port, "cues")]
+    wanted = {(f"cues.louvre.{name}", round(n * 0.1, 6)) for n in range(1, told + 1) for name in ("a", "b")}
+    assert len(times) == len(set(times)) == 2 * told
+    assert set(times) == wanted
+
+
+# The whole command.
+
+
+@pytest.mark.slow
+def test_a_node_sends_cues_by_camera_and_says_which_camera_is_down(tmp_path: Path) -> None:
+    broker, status = free_port(), free_port()
+    (tmp_path / "secret").write_text(SECRET)
+    with (
+        NetworkCamera(faces()) as hall,
+        NetworkCamera(faces()) as lobby,
+        nats_server(broker, tmp_path / "js"),
+    ):
+        settings = tmp_path / "node.toml"
+        hidden = f"?password=${{file:{tmp_path}/secret}}"
+        settings.write_text(
+            f'site = "louvre"\nport = {status}\nsize = "320x240"\nengine = "onnx"\nvoice = "small"\n'
+            f'camera = ["hall={hall.url}{hidden}", "lobby={lobby.url}{hidden}"]\n'
+            f'sink = ["nats://127.0.0.1:{broker}"]\n'
+        )
+        with subprocess.Popen(
+            [sys.executable, "-m", "liveaffect", "live", "--config", str(settings), "--log-level", "info"],
+            stderr=subprocess.PIPE,
+            env=os.environ,
+        ) as node:
+            try:
+                until(lambda: health(status)[0] == 200, 60.0)
+                until(lambda: figure(status, "liveaffect_camera_pictures", "camera:hall") > 20)
+                lobby.plug_out()
+                until(lambda: health(status)[0] == 503)
+                assert list(health(status)[1]["down"]) == ["camera:lobby"]
+                assert figure(status, "liveaffect_camera_up", "camera:lobby") == 0
+                lobby.plug_in()
+                until(lambda: health(status)[0] == 200)
+            finally:
+                node.send_signal(signal.SIGINT)
+                said = node.communicate(timeout=30)[1].decode()
+        assert SECRET not in said
+        messages = stored(broker, "cues-louvre")
+    alerts = [(one["source"], one["up"]) for subject, one in messages if subject == "alerts.louvre.lobby"]
+    assert alerts == [("camera:lobby", False), ("camera:lobby", True)]
+    cues = [one for subject, one in messages if subject == "cues.louvre.hall"]
+    assert cues, said
+    assert {one["source"] for one in cues} == {"camera:hall"}
+
+
+def faces() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """A face that is found at half the size."""
+    import cv2
+
+    from liveaffect.realtime.portrait import packaged_portraits
+
+    face = cv2.imread(str(packaged_portraits()[0]), cv2.IMREAD_COLOR_RGB)
+    assert face is not None
+    height = 480
+    width = face.shape[1] * height // face.shape[0]
+    picture = np.full((480, 640, 3), 128, np.uint8)
+    small = cv2.resize(face, (min(width, 640), height))
+    picture[:, 60 : 60 + small.shape[1]] = small[:, : 640 - 60]
+    return [np.roll(picture, n % 5, axis=1) for n in range(10)]
+
+
+def health(port: int) -> tuple[int, dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    except OSError:
+        return 0, {}
+
+
+def figure(port: int, name: str, camera: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    samples = [s for family in families for s in family.samples if s.labels.get("camera") == camera]
+    return next(s.value for s in samples if s.name.removesuffix("_total") == name)
