@@ -11,6 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2  # noqa: F401  before PyAV, or a window never opens
+
+# isort: split
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.error import FFmpegError

@@ -21,6 +21,7 @@ torch.set_num_threads(1)  # tensors are small; a second thread only waits
 
 FOLDABLE = [
     ("face", "live"),
+    ("face", "wide"),
     ("face", "live-vgg"),
     ("face", "fv2es"),
     ("voice", "student"),

@@ -280,9 +280,7 @@ window.close()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "module", ["realtime.capture.decode", "realtime.capture.resample", "realtime.sinks.video_file"]
-)
+@pytest.mark.parametrize("module", ["realtime.decode", "realtime.stream", "realtime.sinks.video_file"])
 def test_a_window_opens_whatever_reads_or_writes_files_beside_it(module: str) -> None:
     on_a_display(AFTER_READING_FILES.format(module=f"liveaffect.{module}"))
 

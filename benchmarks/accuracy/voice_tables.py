@@ -131,4 +131,6 @@ MAKERS: dict[str, Maker] = {
     "voice labels": labels,
     "voice speech": speech,
     "voice folds whisper": folds_of("whisper"),
+    "voice folds student": folds_of("student"),
+    "voice folds student tuned": folds_of("student-tuned10"),
 }
