@@ -215,3 +215,13 @@ def test_nothing_large_is_in_the_repository() -> None:
     assert weights <= 24_000_000
     large = [path.name for path, size in sizes.items() if size > 2_000_000 and "weights" not in path.parts]
     assert large == []
+
+
+def test_ci_runs_no_long_form_that_the_plain_command_leaves_out() -> None:
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]["ini_options"]
+    left_out = set(re.findall(r"not (\w+)", " ".join(options["addopts"])))
+    expressions = re.findall(r'-m "([^"]+)"', (ROOT / ".ci" / "run").read_text("utf-8"))
+    assert left_out
+    assert expressions
+    for expression in expressions:
+        assert left_out <= set(re.findall(r"not (\w+)", expression)), expression
