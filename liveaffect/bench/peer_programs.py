@@ -47,7 +47,7 @@ from liveaffect.settings import Settings
 voice, shown = SOUND, {}
 tools = Settings(words="off", voice="small" if voice == "none" else voice).load_tools(lambda line: None)
 tools.networks.warm_up()
-tools.networks.confidence = replace(tools.networks.confidence, watch=lambda one: shown.__setitem__(one.at_ns, one.label))
+tools.networks.confidence = replace(tools.networks.confidence, watch=lambda one: one.track is None or shown.__setitem__(one.at_ns, one.label))
 run = LockStep.of("film", None if voice == "none" else "voice", tools, Outputs([]), lambda cues: None)
 each, at = SAMPLE_RATE // 30, iter(range(10**9))
 def ask(picture):
