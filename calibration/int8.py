@@ -150,7 +150,7 @@ def table_of(kind: str, outcome: Int8Outcome) -> int8_tables.Int8Table:
 def _time_taken(kind: str, path: Path) -> str:
     """Both forms in turns, on this machine now."""
     found = manifests.read(path)
-    batch = parity.inputs(kind, 1, piece=found.recipe.piece)
+    batch = parity.inputs(kind, 1, piece=found.recipe.piece, statistics=found.recipe.statistics)
     with (
         closing(OnnxEngine(found, path.parent)) as fp32,
         closing(OnnxEngine(found, path.parent, "int8")) as int8,
