@@ -34,6 +34,10 @@ LARGEST_BYTES = 60_000
 RUNS_S = 6.0
 """Until there is something on the timeline."""
 DENIED = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', '%s'); };"
+SHARED = "navigator.mediaDevices.getDisplayMedia = () => navigator.mediaDevices.getUserMedia({video: true});"
+OLD = (
+    "globalThis.Worker = class { constructor() { setTimeout(() => this.onerror(), 300); } postMessage() {} };"
+)
 LOST = "() => document.getElementById('video').srcObject.getVideoTracks()[0].onended()"
 
 
@@ -151,8 +155,10 @@ def failing(driver: Any, film: Path, served: Served) -> dict[str, bytes]:
                 page.locator("#welcome-problem").scroll_into_view_if_needed()
                 shots[error] = page.screenshot()
 
-        def started(name: str, then: Callable[[Any], None], wait: str) -> None:
-            with page_of(chromium, served, size, "light") as page:
+        def started(name: str, then: Callable[[Any], None], wait: str, first: str = "") -> None:
+            with page_of(chromium, served, size, "light", first) as page:
+                if first:
+                    page.check("input[name=source][value=screen]")
                 start(page)
                 page.wait_for_timeout(1500)
                 then(page)
@@ -165,6 +171,11 @@ def failing(driver: Any, film: Path, served: Served) -> dict[str, bytes]:
             return lambda page: setattr(Moody, name, True)
 
         started("unplugged", lambda page: page.evaluate(LOST), "#curtain:not([hidden])")
+        started("sharing ended", lambda page: page.evaluate(LOST), "#curtain:not([hidden])", SHARED)
+        with page_of(chromium, served, size, "light", OLD) as page:
+            page.wait_for_selector("#welcome-problem:not([hidden])")
+            page.locator("#welcome-problem").scroll_into_view_if_needed()
+            shots["browser too old"] = page.screenshot()
         started("analysis ended", set_to("fails"), "#curtain:not([hidden])")
         started("no answers", set_to("silent"), "#state[data-state=wait]")
         started("paused", lambda page: page.keyboard.press("Space"), "#state[data-state=off]")

@@ -138,7 +138,13 @@ worker.onmessage = ({ data }) => {
     curtain(title, data.again && data.words ? `${data.words}. Trying again by itself.` : text, !data.again);
   }
 };
-worker.onerror = () => curtain("This browser is too old", "It cannot run workers as modules. Take a newer one.");
+// Nothing has begun where this happens, so it has to be said beside the start as well.
+worker.onerror = () => {
+  const [title, text] = ["This browser is too old", "It cannot run workers as modules. Take a newer one."];
+  at("welcome-problem").textContent = `${title}. ${text}`;
+  at("welcome-problem").hidden = false;
+  curtain(title, text);
+};
 
 function remember({ t, cues }) {
   for (const cue of cues) {
