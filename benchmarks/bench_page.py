@@ -28,7 +28,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from harness import load, machine
+from harness import film_as_devices, load, machine
 from numpy.typing import NDArray
 
 from liveaffect import Settings
@@ -189,14 +189,7 @@ def opened(film: Path, port: int) -> Iterator[tuple[Any, int]]:
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    given = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-video-capture={film}",
-        f"--use-file-for-fake-audio-capture={film.with_suffix('.wav')}",
-    ]
+    given = film_as_devices(film)
     with sync_playwright() as driver, tempfile.TemporaryDirectory() as profile:
         context = driver.chromium.launch_persistent_context(
             profile, executable_path=chromium, args=given, viewport={"width": 1280, "height": 860}

@@ -231,3 +231,15 @@ def machine() -> dict[str, Any]:
 def load() -> float | None:
     """How many processes wanted a processor in the last minute; a busy machine explains a bad figure."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def film_as_devices(film: Path) -> list[str]:
+    """Chromium's flags that make a film its camera and the WAV beside it its microphone."""
+    return [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={film}",
+        f"--use-file-for-fake-audio-capture={film.with_suffix('.wav')}",
+    ]

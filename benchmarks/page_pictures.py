@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from harness import film_as_devices
 from numpy.typing import NDArray
 
 from liveaffect import Analyzer, Settings
@@ -76,16 +77,8 @@ def make_film(path: Path, faces: int) -> None:
 @contextmanager
 def browser(driver: Any, film: Path) -> Iterator[Any]:
     """A Chromium with that film for a camera."""
-    given = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-video-capture={film}",
-        f"--use-file-for-fake-audio-capture={film.with_suffix('.wav')}",
-    ]
     program = shutil.which("chromium") or shutil.which("chromium-browser")
-    opened = driver.chromium.launch(executable_path=program, args=given)
+    opened = driver.chromium.launch(executable_path=program, args=film_as_devices(film))
     yield opened
     opened.close()
 

@@ -65,9 +65,11 @@ class Actor:
 class Judge:
     """Finds and judges a face in a single picture."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = manifests.SHIPPED) -> None:
+        """With the network of that folder, in INT8 where it has it."""
         self._finders = make_finder()
-        self._engine = OnnxEngine(manifests.read(manifests.SHIPPED / "face.json"), manifests.SHIPPED, "int8")
+        found = manifests.read(folder / "face.json")
+        self._engine = OnnxEngine(found, folder, "int8" if found.has("int8") else "fp32")
 
     def look(self, picture: Picture) -> tuple[Points, tuple[float, ...]] | None:
         """Eyes and probabilities of the largest face."""

@@ -262,6 +262,11 @@ def test_a_folder_without_albert_is_named_with_what_is_wanted(tmp_path: Path) ->
         PaperNetwork(PaperPreset("x", words=tmp_path))
 
 
+def places(corpus: Path, cache: Path, out: Path, one: str) -> list[str]:
+    """Flags of a small training, with one of something."""
+    return ["--data", str(corpus), "--out", str(out), "--cache", str(cache), "--smoke", one, "1"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -275,17 +280,7 @@ def test_a_folder_without_albert_is_named_with_what_is_wanted(tmp_path: Path) ->
 def test_what_cannot_be_trained_is_refused_in_a_sentence(
     corpus: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
 ) -> None:
-    where = [
-        "--data",
-        str(corpus),
-        "--out",
-        str(tmp_path),
-        "--cache",
-        str(cache),
-        "--smoke",
-        "--workers",
-        "1",
-    ]
+    where = places(corpus, cache, tmp_path, "--workers")
     assert main(["train", *flags, *where]) != 0
     assert said in capsys.readouterr().err
 
@@ -293,17 +288,7 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(
 def test_the_command_trains_and_prints_the_page(
     corpus: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = [
-        "--data",
-        str(corpus),
-        "--out",
-        str(tmp_path),
-        "--cache",
-        str(cache),
-        "--smoke",
-        "--threads",
-        "1",
-    ]
+    where = places(corpus, cache, tmp_path, "--threads")
     assert main(["train", "paper", "gfbp", "--corpus", "iemocap", "--workers", "1", *where]) == 0
     assert main(["evaluate", "paper", "--results", str(tmp_path)]) == 0
     assert "| gfbp, mended, a trial, here |" in capsys.readouterr().out

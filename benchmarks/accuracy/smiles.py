@@ -23,23 +23,12 @@ from response_cast import MILD, STRONG, Judge, londoners
 from response_films import SIDE_PX, Mesh, Picture
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training.scores import markdown_table
 
 SIZES = (1.0, 0.85, 0.7, 0.55)
 KEPT = (1.0, 0.975, 0.95)
 HAPPY, NEUTRAL = LABELS.index("happy"), LABELS.index("neutral")
-
-
-class WeightsJudge(Judge):
-    """A judge with the network of another folder."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        found = manifests.read(folder / "face.json")
-        self._engine.close()
-        self._engine = OnnxEngine(found, folder, "int8" if found.has("int8") else "fp32")
 
 
 def margins(judge: Judge, pictures: list[Picture]) -> NDArray[np.float64]:
@@ -63,7 +52,7 @@ def main() -> None:
     parser.add_argument("--landmarks", type=Path, required=True, help="face_landmark.tflite of mediapipe")
     parser.add_argument("weights", type=Path, nargs="*", default=[manifests.SHIPPED])
     given = parser.parse_args()
-    judges = [WeightsJudge(folder) for folder in given.weights]
+    judges = [Judge(folder) for folder in given.weights]
     people = londoners(given.data / "faces/london20.tar", Mesh(given.landmarks), judges[0])
     rest = [one.head.rest for one in people]
     strong = [one for one in people if one.strength >= STRONG]
