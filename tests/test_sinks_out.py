@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import numpy as np
@@ -29,7 +30,7 @@ from liveaffect.realtime.clock import MS, epoch_ns
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks import OwnScreen
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.network import HELD, NetworkSink, open_network
+from liveaffect.realtime.sinks.network import HELD, LinkLost, MqttLink, NetworkSink, open_network
 from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.sinks.video_file import VideoFile
 from liveaffect.realtime.sinks.web import WebSink
@@ -261,6 +262,17 @@ def test_an_mqtt_server_that_dies_and_comes_back_is_found_again() -> None:
             until(lambda: sink.sent > before + 3)
     assert sink.missed > 0
     assert "were lost" in (sink.close() or "")
+
+
+def test_a_server_that_goes_between_the_question_and_the_word_of_parting_is_left_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    link = MqttLink(urlsplit("mqtt://127.0.0.1"), free_port())
+    with monkeypatch.context() as before:
+        before.setattr(link._client, "is_connected", lambda: True)
+        link.close()
+    with pytest.raises(LinkLost):
+        link.send([cue("happy")])
 
 
 # NATS, by nats-server and nats-py.

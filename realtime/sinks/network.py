@@ -255,7 +255,8 @@ class MqttLink:
     def close(self) -> None:
         """Leave with a word."""
         if self._client.is_connected():
-            self._client.publish(f"{self._topic}/available", "offline", retain=True).wait_for_publish(1.0)
+            with contextlib.suppress(RuntimeError):  # the server went away in between
+                self._client.publish(f"{self._topic}/available", "offline", retain=True).wait_for_publish(1.0)
         self._client.disconnect()
         self._client.loop_stop()
 
