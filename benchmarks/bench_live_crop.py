@@ -22,7 +22,7 @@ from liveaffect.engines.training import corpora_faces, evaluate_face
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.scores import accuracy, unweighted_recall
 from liveaffect.placing import in_a_room, live_crop
-from liveaffect.realtime.faces.blazeface import make_finder
+from liveaffect.realtime.blazeface import make_finder
 
 ALLOWED_POINTS = 1.0
 

@@ -26,7 +26,6 @@ from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineSpec, EngineUnavailable
 from liveaffect.engines.slots import PLACES, SIZES, Outputs, Slot, SlotEngine
 
-PRECISIONS = ("fp16", "fp32", "fp32-tf32")
 _cuda: Any = torch.cuda
 """Parts of it have no types."""
 
@@ -38,7 +37,7 @@ class TorchOptions:
     device: str = "cpu"
     """'cpu', or 'cuda:0'."""
     precision: str = "fp32"
-    """One of PRECISIONS."""
+    """Or 'fp16', 'fp32-tf32'."""
     graphs: bool = False
     """CUDA graphs, where they answer like the plain way."""
     compiled: str = ""

@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from liveaffect.commands import Run
-from liveaffect.commands.bench import add_bench
 from liveaffect.commands.calibrate import add_calibration
-from liveaffect.commands.machine import add_machine
+from liveaffect.commands.machine import add_bench, add_machine
 from liveaffect.commands.train import add_training
 from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
 from liveaffect.engines.user_folders import cache_dir
+from liveaffect.findings import limit_arenas
 from liveaffect.interrupts import ENDED, Interrupts
-from liveaffect.libraries import limit_arenas
 from liveaffect.progress import BesideTheLine, say
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve

@@ -14,19 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from liveaffect.progress import LOADING, ProgressBar, working
+from liveaffect.realtime.acting import ActingHead, make_voices
 from liveaffect.realtime.clock import SECOND, MonotonicClock
-from liveaffect.realtime.drawn_head import ActingHead
 from liveaffect.realtime.errors import EndOfStream, SinkError
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import Watched, analyse
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import MediaFile, Paced, load_picture
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.disk import refusal
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks.files import refusal
 from liveaffect.realtime.sinks.window import display_is_there
-from liveaffect.realtime.speech import make_voices
 from liveaffect.settings import Settings
 from liveaffect.webcam import run_feeds
 

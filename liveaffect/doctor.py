@@ -51,14 +51,14 @@ MB = 1_000_000
 
 def libraries() -> Iterator[Finding]:
     """System libraries first, then whether each Python package can be imported with them."""
-    from liveaffect.libraries import PROGRAMS, install_command, missing_libraries
+    from liveaffect.findings import PROGRAMS, install_command, missing_libraries
 
     absent = missing_libraries()
     for needed in absent:
         state: State = "absent" if needed in PROGRAMS else "broken"
         yield Finding(needed.name, state, f"not here; {needed.purpose} needs it", install_command([needed]))
     if not absent:
-        yield Finding("system libraries", "ok", "all here")
+        yield Finding("system findings", "ok", "all here")
     with suppress(ImportError, OSError):
         import_module("liveaffect.engines.onnx_runtime")  # first, so that the library sends nothing
     for name in PACKAGES:
@@ -100,7 +100,7 @@ def sent() -> Iterator[Finding]:
         )
         yield Finding("huggingface-hub", "ok", detail)
     detail = "OpenCV, LiteRT, PyAV and PortAudio were watched in an empty network: they ask for nobody"
-    yield Finding("other libraries", "ok", detail)
+    yield Finding("other findings", "ok", detail)
 
 
 def cameras() -> Iterator[Finding]:
@@ -228,7 +228,7 @@ def files(settings: Settings) -> Iterator[Finding]:
     """The fetched detectors, each checked against its SHA-256."""
     import hashlib
 
-    from liveaffect.realtime.faces.blazeface import COMMAND, FILES, files_dir
+    from liveaffect.realtime.blazeface import COMMAND, FILES, files_dir
 
     folder = files_dir(Path(settings.face_model) if settings.face_model else None)
     for file in FILES:
@@ -248,7 +248,7 @@ def voice_choice(settings: Settings) -> Iterator[Finding]:
     from liveaffect.engines.protocol import EngineError
     from liveaffect.engines.voices import voice_folder
     from liveaffect.engines.whisper import tensors
-    from liveaffect.realtime.faces.blazeface import COMMAND
+    from liveaffect.realtime.blazeface import COMMAND
 
     lines: list[str] = []
     try:
@@ -342,7 +342,7 @@ def known_voice(settings: Settings) -> Iterator[Finding]:
 def all_sections(settings: Settings) -> tuple[Section, ...]:
     """Everything there is to look at, in the order in which one thing needs another."""
     return (
-        ("libraries", libraries),
+        ("findings", libraries),
         ("nothing sent", sent),
         ("files", partial(files, settings)),
         ("cameras", cameras),

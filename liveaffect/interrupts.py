@@ -76,8 +76,8 @@ def _leave(why: str) -> NoReturn:
 
 def _unfinished() -> list[str]:
     """Asked of the module that knows, if it was ever loaded."""
-    disk = sys.modules.get("liveaffect.realtime.sinks.disk")
-    return disk.unfinished() if disk is not None else []
+    files = sys.modules.get("liveaffect.realtime.sinks.files")
+    return files.unfinished() if files is not None else []
 
 
 def _write_line(line: str) -> None:

@@ -17,10 +17,9 @@ from liveaffect.realtime.endings import names_a_file
 from liveaffect.realtime.errors import MissingLibrary, SettingsError, SinkError
 from liveaffect.realtime.feeds import Feed, camera_feed, microphone_feed, renamed, stream_feed, told_apart
 from liveaffect.realtime.live import LiveRun
-from liveaffect.realtime.sinks import Sink
+from liveaffect.realtime.sinks import Outputs, Sink
 from liveaffect.realtime.sinks.catalogue import open_sink, refuse_overwriting
 from liveaffect.realtime.sinks.network import Alert, NetworkSink
-from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.sinks.window import WindowSink
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings

@@ -11,8 +11,8 @@ import pytest
 from liveaffect import cli
 from liveaffect.engines import gpu_driver, plans
 from liveaffect.engines import manifest as manifests
+from liveaffect.engines import overview as engine_build
 from liveaffect.engines import overview as engine_list
-from liveaffect.engines.build import forms as engine_build
 from liveaffect.engines.build.plan import BuiltPlan
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.plans import PlanKey

@@ -15,10 +15,10 @@ import av
 import pytest
 from av.error import FFmpegError
 
+from liveaffect.realtime.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.errors import MissingFile, SinkError
-from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.disk import part_of
+from liveaffect.realtime.sinks.files import part_of
 from liveaffect.realtime.testing.media import film
 
 MOST_LOST_S = 2.0

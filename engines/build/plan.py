@@ -114,7 +114,7 @@ def batch_ranges(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 def _half(content: bytes) -> bytes:
     try:
-        from liveaffect.engines.build.half import to_half
+        from liveaffect.engines.build.onnx_graph import to_half
     except ImportError as err:
         raise EngineUnavailable(
             f"half precision is made with the package onnx ({err}); pip install onnx, or build int8"

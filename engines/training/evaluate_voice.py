@@ -25,10 +25,9 @@ from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import sound_store, splits, synthetic_sounds
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import SPEECH, listen
-from liveaffect.engines.training.pictures import write_pictures
 from liveaffect.engines.training.piece_bank import spoken
-from liveaffect.engines.training.scores import Scores, markdown_table, score, to_markdown
-from liveaffect.engines.training.sided_voices import found_in, on_side, sided
+from liveaffect.engines.training.scores import Scores, markdown_table, score, to_markdown, write_pictures
+from liveaffect.engines.training.splits import found_in, on_side, sided
 from liveaffect.engines.training.voice_answers import (
     COLD,
     KNOWN,

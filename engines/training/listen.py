@@ -23,7 +23,7 @@ from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
 from liveaffect.engines.training import sound_store
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.sided_voices import on_side
+from liveaffect.engines.training.splits import on_side
 
 Ask = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """A batch of voice inputs to the voice outputs."""

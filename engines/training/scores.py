@@ -1,4 +1,4 @@
-"""How good answers are, in numbers that a rare label cannot hide in.
+"""How good answers are, in numbers that a rare label cannot hide in, as tables and as pictures.
 
 Everything follows from truth and scores of single items, so a table can be made again from those alone,
 and an interval says what another sample of people would have given.
@@ -6,16 +6,23 @@ and an interval says what another sample of people would have given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.recipe import LABELS
 
 Labels = NDArray[np.int64]
+NO_CURVES = ("epoch", "rate", "loss", "seconds")
+"""Columns of a log that are no shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +180,54 @@ def _interval(
     found = [measure(at) for at in draws]
     low, high = np.percentile(found, [2.5, 97.5]) if found else (0.0, 0.0)
     return float(low), float(high)
+
+
+def write_pictures(out: Path, confusions: Mapping[str, Scores], trained: Path) -> list[Path]:
+    """`NAME.png` for every confusion and, where the training left its log, the curve; their paths."""
+    from liveaffect.engines.training.loop import LOG
+
+    log = trained / LOG
+    drawn = {name: confusion_figure(scores.confusion, name) for name, scores in confusions.items()}
+    if log.exists():
+        rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        drawn["curve"] = curve_figure(rows, [name for name in rows[-1] if name not in NO_CURVES])
+    out.mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        write_whole(out / f"{name}.png", buffer.getvalue())
+    return [out / f"{name}.png" for name in drawn]
+
+
+def confusion_figure(table: Sequence[Sequence[int]], title: str) -> Figure:
+    """Rows are the truth; the darker a cell, the larger its share of the row."""
+    count = np.array(table)
+    share = count / np.maximum(count.sum(1, keepdims=True), 1)
+    labels = (*LABELS, "unheard")[: len(count)]
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_title(title)
+    axes.set_xlabel("called")
+    axes.set_ylabel("truth")
+    axes.set_xticks(range(len(labels)), labels, rotation=30)
+    axes.set_yticks(range(len(labels)), labels)
+    for row, column in np.ndindex(*count.shape):
+        told = f"{count[row, column]}\n{share[row, column]:.0%}"
+        ink = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, told, ha="center", va="center", color=ink, fontsize=9)
+    return figure
+
+
+def curve_figure(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Figure:
+    """Shares over epochs, from 0 to 1, one line a name; rows without the name are left out."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), label=name)
+    axes.set(xlabel="epoch", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    if names:
+        axes.legend(loc="lower right")
+    return figure

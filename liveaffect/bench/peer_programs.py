@@ -42,7 +42,7 @@ from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import LockStep
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.settings import Settings
 voice, shown = SOUND, {}
 tools = Settings(words="off", voice="small" if voice == "none" else voice).load_tools(lambda line: None)

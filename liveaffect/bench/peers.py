@@ -31,11 +31,10 @@ from liveaffect.bench import runs
 from liveaffect.bench.measure import machine, short
 from liveaffect.bench.peer_programs import AROUND, EGEMAPS, FER, HUMAN, OURS, POLICY, RANDOM, XCEPTION
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime.drawn_head import SCENE, ActingHead
+from liveaffect.realtime.acting import SCENE, ActingHead, tone_voice
 from liveaffect.realtime.errors import EndOfStream, InputRefused
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.replay import MediaFile
-from liveaffect.realtime.speech import tone_voice
 from liveaffect.settings import Settings
 
 FPS = 30.0

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.acting import tone_voice, write_wav
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture
 from liveaffect.realtime.sinks.video_file import VideoFile
-from liveaffect.realtime.speech import tone_voice, write_wav
 
 FILM_FPS = 25
 FILM_SECONDS = 2
