@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.protocol import FACE_INPUTS, FACE_OUTPUTS, Done, Engine, EngineSpec, Pending, Tensors
 from liveaffect.engines.recipe import CROP_SIZE, LABELS, SAMPLE_RATE, SUBSETS
-from liveaffect.engines.training import corpora_faces, sound_store, splits
+from liveaffect.engines.training import corpora_faces, corpora_voices, splits
 from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.realtime.attribution import Attribution, Voice
@@ -236,7 +236,7 @@ def _sound_clips(takes: Sequence[Take], sides: dict[str, str], say: Say) -> list
     for corpus in sorted({take.corpus for take in takes}):
         mine = [take for take in takes if take.corpus == corpus]
         for take, samples in zip(
-            mine, sound_store.load_takes(mine, sound_store.default_folder(), say), strict=True
+            mine, corpora_voices.load_takes(mine, corpora_voices.default_folder(), say), strict=True
         ):
             truth = LABELS.index(take.label)
             clips.append(Clip(take.name, take.speaker, sides[take.speaker], truth, samples))

@@ -44,11 +44,10 @@ from liveaffect.calibration.held_out import (
 from liveaffect.calibration.reliability import UnfitSamples
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.confidence import READING, Calibrated, part
-from liveaffect.engines.load import load
+from liveaffect.engines.load import FULL, folders_of, load
 from liveaffect.engines.manifest import KINDS, Manifest
 from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics
-from liveaffect.engines.voices import FULL, folders_of
 from liveaffect.realtime.acting import make_speech, read_wav
 from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.clock import SECOND, process_cpu_ns

@@ -27,7 +27,7 @@ from liveaffect.calibration.reliability import refuse_unfit
 from liveaffect.engines.manifest import Manifest, RecipeNumbers, write_whole
 from liveaffect.engines.protocol import Engine, EngineFileError, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
-from liveaffect.engines.training import corpora_faces, sound_store, splits, synthetic_sounds
+from liveaffect.engines.training import corpora_faces, corpora_voices, splits, synthetic_sounds
 from liveaffect.engines.training.augment_faces import FaceChanges, Grey8, grey_crops, seen, tinted
 from liveaffect.engines.training.corpora_faces import Faces, load_split
 from liveaffect.engines.training.corpora_voices import Take
@@ -256,7 +256,7 @@ def _sounds(takes: dict[str, list[Take]], report: Callable[[str], None]) -> tupl
             held += these
             sounds += [
                 s.astype(np.float32)
-                for s in sound_store.load_takes(these, sound_store.default_folder(), report)
+                for s in corpora_voices.load_takes(these, corpora_voices.default_folder(), report)
             ]
     return held, sounds
 

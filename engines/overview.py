@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from liveaffect.engines import gpu_driver, manifest, parity, plans
-from liveaffect.engines.build.plan import PORTABLE, PRECISIONS, source_of
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.load import CHOICES, GPU_CHOICES, ON_THE_GPU, load, manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.parity import EXACT, ITEMS, QUANTISED, Report, Tolerance, compare
-from liveaffect.engines.plans import PlanKey, StoredPlan
+from liveaffect.engines.plans import PORTABLE, PRECISIONS, PlanKey, StoredPlan, source_of
 from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
 from liveaffect.engines.stopwatch import epoch_s
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.onnx_runtime import ort
+from liveaffect.engines.onnx_engine import ort
 from liveaffect.engines.protocol import SPEECH_CHUNK as CHUNK
 from liveaffect.engines.protocol import EngineUnavailable
 

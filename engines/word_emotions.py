@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.manifest import SHIPPED
-from liveaffect.engines.onnx_runtime import ort
+from liveaffect.engines.onnx_engine import ort
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.word_pieces import table_rows, words_of

@@ -58,9 +58,9 @@ def libraries() -> Iterator[Finding]:
         state: State = "absent" if needed in PROGRAMS else "broken"
         yield Finding(needed.name, state, f"not here; {needed.purpose} needs it", install_command([needed]))
     if not absent:
-        yield Finding("system findings", "ok", "all here")
+        yield Finding("system libraries", "ok", "all here")
     with suppress(ImportError, OSError):
-        import_module("liveaffect.engines.onnx_runtime")  # first, so that the library sends nothing
+        import_module("liveaffect.engines.onnx_engine")  # first, so that the library sends nothing
     for name in PACKAGES:
         try:
             module = import_module(name)
@@ -82,7 +82,7 @@ TELEMETRY = Path(".cache") / "Microsoft" / "DeveloperTools" / ".onnxruntime"
 def sent() -> Iterator[Finding]:
     """What libraries would send or leave behind by themselves, and that they do not."""
     with suppress(ImportError, OSError):
-        import_module("liveaffect.engines.onnx_runtime")
+        import_module("liveaffect.engines.onnx_engine")
     if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":
         detail = "switched off before it is loaded; else it asks for mobile.events.data.microsoft.com"
         yield Finding("telemetry of onnxruntime", "ok", detail)
@@ -100,7 +100,7 @@ def sent() -> Iterator[Finding]:
         )
         yield Finding("huggingface-hub", "ok", detail)
     detail = "OpenCV, LiteRT, PyAV and PortAudio were watched in an empty network: they ask for nobody"
-    yield Finding("other findings", "ok", detail)
+    yield Finding("other libraries", "ok", detail)
 
 
 def cameras() -> Iterator[Finding]:
@@ -243,10 +243,9 @@ def files(settings: Settings) -> Iterator[Finding]:
 
 def voice_choice(settings: Settings) -> Iterator[Finding]:
     """Which voice network a run on files would take, and why not the full one."""
-    from liveaffect.engines.load import manifest_path
+    from liveaffect.engines.load import manifest_path, voice_folder
     from liveaffect.engines.manifest import read
     from liveaffect.engines.protocol import EngineError
-    from liveaffect.engines.voices import voice_folder
     from liveaffect.engines.whisper import tensors
     from liveaffect.realtime.blazeface import COMMAND
 
@@ -342,7 +341,7 @@ def known_voice(settings: Settings) -> Iterator[Finding]:
 def all_sections(settings: Settings) -> tuple[Section, ...]:
     """Everything there is to look at, in the order in which one thing needs another."""
     return (
-        ("findings", libraries),
+        ("libraries", libraries),
         ("nothing sent", sent),
         ("files", partial(files, settings)),
         ("cameras", cameras),

@@ -179,7 +179,7 @@ def test_onnx_runtime_is_imported_by_one_module_only() -> None:
     }
     # The quantiser takes submodules of it, behind an import of ours. Triton's back end and the programs of
     # peers run where we are not.
-    assert found - {"engines/build/triton_model.py", "liveaffect/bench/peer_programs.py"} == {
-        "engines/onnx_runtime.py",
+    assert found - {"engines/build/triton_model.py", "liveaffect/bench/peers.py"} == {
+        "engines/onnx_engine.py",
         "engines/build/quantize.py",
     }

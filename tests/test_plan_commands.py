@@ -13,9 +13,8 @@ from liveaffect.engines import gpu_driver, plans
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import overview as engine_build
 from liveaffect.engines import overview as engine_list
-from liveaffect.engines.build.plan import BuiltPlan
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
-from liveaffect.engines.plans import PlanKey
+from liveaffect.engines.plans import BuiltPlan, PlanKey
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.realtime.testing import engines
 

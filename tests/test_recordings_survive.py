@@ -152,7 +152,7 @@ def heed_all() -> None:
 WAITER = """
 import sys, threading
 import numpy as np
-from liveaffect.interrupts import Interrupts
+from liveaffect.cli import Interrupts
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.sinks.catalogue import open_sink

@@ -23,7 +23,7 @@ from liveaffect.engines.protocol import EngineUnavailable
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILDING = {
-    "engines/build/plan.py": {
+    "engines/plans.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "config": "IBuilderConfig",

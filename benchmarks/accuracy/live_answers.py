@@ -20,9 +20,9 @@ from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import evaluate_face
-from liveaffect.engines.training.archive import change_tables
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.scores import change_tables
 from liveaffect.placing import Picture, in_a_room, live_crop
 from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.cue import NOT_SURE, Cue

@@ -22,8 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from liveaffect.engines.onnx_engine import PROVIDER, RUNTIME_ERRORS, session_options
-from liveaffect.engines.onnx_runtime import ort
+from liveaffect.engines.onnx_engine import PROVIDER, RUNTIME_ERRORS, ort, session_options
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import MEL_BANDS
 

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.sound_store import decode
+from liveaffect.engines.training.corpora_voices import Take, decode
 
 Samples = NDArray[np.float32]
 LENGTH_S = 4.0

@@ -38,7 +38,14 @@ from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineError, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.stopwatch import wall_ns
-from liveaffect.engines.training import loop, piece_bank, sound_store, splits, synthetic_sounds, voice_heads
+from liveaffect.engines.training import (
+    corpora_voices,
+    loop,
+    piece_bank,
+    splits,
+    synthetic_sounds,
+    voice_heads,
+)
 from liveaffect.engines.training.corpora_voices import LICENCES, Take
 from liveaffect.engines.training.listen import listen, pieces_of
 from liveaffect.engines.training.loop import source_commit
@@ -152,11 +159,11 @@ def read_corpora(data: Path, frozen: Path, *, smoke: bool = False, report: Repor
     sides, digest = sided(takes, frozen)
     if smoke:
         takes = {corpus: few(these, sides) for corpus, these in takes.items()}
-    cache = sound_store.default_folder()
+    cache = corpora_voices.default_folder()
     sounds = [
         Sound(samples, take)
         for these in takes.values()
-        for take, samples in zip(these, sound_store.load_takes(these, cache, report), strict=True)
+        for take, samples in zip(these, corpora_voices.load_takes(these, cache, report), strict=True)
     ]
     return Corpora(takes, tuple(sounds), sides, digest)
 

@@ -231,7 +231,7 @@ def _confidence_flags(parts: Any) -> None:
 
 
 def _confidence(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.engines.voices import FULL
+    from liveaffect.engines.load import FULL
 
     with working("calibrating"):
         from liveaffect.calibration.fit_confidence import calibrate_confidence, wanted

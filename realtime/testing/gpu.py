@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from liveaffect.engines import device_memory
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines.build.plan import BuiltPlan, batch_ranges
 from liveaffect.engines.device_memory import DeviceError, HostMemory
 from liveaffect.engines.gpu_driver import Backend, Gpu
 from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.plans import BuiltPlan, batch_ranges
 
 DRIVER = "libcuda.so.1"
 
@@ -434,7 +434,6 @@ def _view(memory: HostMemory, engine: ICudaEngine, name: str, address: int, rows
 
 
 def _session_of(content: bytes) -> Any:
-    from liveaffect.engines.onnx_engine import PROVIDER, session_options
-    from liveaffect.engines.onnx_runtime import ort
+    from liveaffect.engines.onnx_engine import PROVIDER, ort, session_options
 
     return ort.InferenceSession(content, session_options(1), providers=[PROVIDER])
