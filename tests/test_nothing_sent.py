@@ -141,7 +141,7 @@ def test_importing_everything_sends_nothing(folder: Path) -> None:
     """Whoever uses the package from Python."""
     code = (
         "import importlib, pkgutil, liveaffect\n"
-        "for part in ('', '.realtime', '.engines', '.realtime.sinks', '.realtime.faces', '.realtime.web'):\n"
+        "for part in ('', '.realtime', '.engines', '.realtime.sinks', '.realtime.web'):\n"
         "    package = 'liveaffect' + part\n"
         "    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):\n"
         "        if not found.name.startswith('_') and not found.ispkg:\n"

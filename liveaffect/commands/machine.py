@@ -161,13 +161,17 @@ def add_bench(commands: Any) -> None:
     kinds = bench.add_subparsers(required=True, metavar="quick|full|latency|streams|gpu|peers|compare")
     for name, text in (
         ("quick", "stages, the whole path and the response to a changed face, in two minutes"),
-        ("full", "the same for longer, and many sizes, rates, faces, loads and cameras"),
-        ("latency", "age of what is drawn, share of a core, and response to a changed face"),
+        ("full", "the same for longer, and many sizes, rates, faces, loads, cameras, voices and words"),
+        ("latency", "age of what is drawn, share of a core, and response to a changed face, voice, word"),
         ("streams", "how many cameras this machine carries, and what each costs"),
     ):
         one = command(kinds, name, _bench, text)
         one.set_defaults(what=name)
         one.add_argument("--out", type=Path, metavar="DIR", help="also write bench.json and bench.html there")
+        if name in ("full", "latency"):
+            one.add_argument(
+                "--data", type=Path, metavar="DIR", help="acted voices to measure a changed voice with"
+            )
         if name == "streams":
             one.add_argument("--cameras", default="1,2,4,8,16", help="numbers of cameras")
             one.add_argument("--seconds", type=float, default=20.0, help="for each number of cameras")
@@ -192,7 +196,7 @@ def _bench(given: argparse.Namespace, settings: Settings) -> int:
             cameras = tuple(int(one) for one in given.cameras.split(","))
             rows = runs.stream_rows(cameras, given.seconds, settings, say)
         else:
-            rows = runs.rows_of(given.what, settings, say)
+            rows = runs.rows_of(given.what, settings, getattr(given, "data", None), say)
     sys.stdout.write(runs.report(given.what, rows, given.out) + "\n")
     return 0
 
