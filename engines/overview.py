@@ -22,7 +22,6 @@ from liveaffect.engines.stopwatch import epoch_s
 CALIBRATION_ITEMS = 64
 BATCH = 8
 Say = Callable[[str], None]
-_SPANS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 
 def build_forms(precisions: Sequence[str], weights: Path | None, report: Say) -> None:
@@ -151,7 +150,7 @@ def plan_lines(weights: Path | None, cache: Path | None = None) -> Iterator[str]
         what = f"{plan.key.network:<7} {plan.key.precision:<10}" if plan.key else plan.path.name
         why = why_not_taken(plan, weights, cache)
         state = "fits" if why is None else f"not taken: {why}"
-        yield f"plan {what} {plan.size / 1e6:6.1f} MB  {age(now - plan.built)} old  {state}"
+        yield f"plan {what} {plan.size / 1e6:6.1f} MB  {(now - plan.built) / 86_400:.0f} days old  {state}"
 
 
 def why_not_taken(plan: StoredPlan, weights: Path | None, cache: Path | None = None) -> str | None:
@@ -165,15 +164,6 @@ def why_not_taken(plan: StoredPlan, weights: Path | None, cache: Path | None = N
     except EngineError as err:
         return str(err)
     return None
-
-
-def age(seconds: float) -> str:
-    """Such as '3 days'; under a minute it is 'moments'."""
-    for span, name in _SPANS:
-        count = int(seconds // span)
-        if count >= 1:
-            return f"{count} {name}{'s' if count > 1 else ''}"
-    return "moments"
 
 
 def _why_stale(key: PlanKey, weights: Path | None) -> str | None:

@@ -72,12 +72,12 @@ def build_plan(
     """
     started_ns = stopwatch.wall_ns()
     prepared = prepare_plan(content, precision=precision, backend=backend, sizes=sizes)
-    built = prepared.builder.build_serialized_network(prepared.network, prepared.config)
+    serialized = prepared.builder.build_serialized_network(prepared.network, prepared.config)
     said = prepared.said
-    if built is None:
+    if serialized is None:
         raise EngineFileError(f"{backend} cannot build this network in {precision}: {said.complaint()}")
     seconds = (stopwatch.wall_ns() - started_ns) / 1e9
-    return BuiltPlan(bytes(built), tuple(said.lines), seconds)
+    return BuiltPlan(bytes(serialized), tuple(said.lines), seconds)
 
 
 @dataclass(frozen=True, slots=True)

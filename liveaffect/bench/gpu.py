@@ -111,16 +111,15 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to run a network."""
+    """One way to run a network in half precision."""
 
     name: str
     open: Callable[[Manifest, Path], SlotEngine]
-    precision: str = "fp16"
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured; the dry run measures a moment."""
+    """How much is measured."""
 
     calls: int = LEAST_FOR_P99
     queued: int = 200
@@ -256,8 +255,7 @@ def measure_gpu(run: GpuRun) -> Figures:
     for way in rest:
         run.do(f"parity, {way.name}", lambda way=way: parity_rows(run, way))  # type: ignore[misc]
         run.do(f"ticks, {way.name}", lambda way=way: ticks(run, way))  # type: ignore[misc]
-    if not run.record.get("dry_run"):
-        run.record["budgets"] = budgets(run.record)
+    run.record["budgets"] = budgets(run.record)
     run.write(run.record)
     return run.record
 
@@ -424,7 +422,7 @@ def parity_rows(run: GpuRun, way: Way) -> list[Figures]:
                     reference,
                     engine,
                     run.made_up(kind, run.effort.items),
-                    tolerance=gpu_load.tolerance_of(way.precision),
+                    tolerance=gpu_load.tolerance_of("fp16"),
                 )
         finally:
             reference.close()
@@ -471,36 +469,22 @@ def _rows(batch: parity.Batch) -> list[Row]:
 
 
 RECORD, PAGE = "gpu.json", "gpu.html"
-DRY_RUN = "DRY RUN: walked without a GPU; no figure below is one"
 
 
-def run_gpu(
-    networks: Path,
-    minutes: float,
-    out: Path,
-    *,
-    say: Say,
-    dry: tuple[Sequence[Way], Effort] | None = None,
-) -> int:
+def run_gpu(networks: Path, minutes: float, out: Path, *, say: Say, effort: Effort | None = None) -> int:
     """Measure and write; 1 if a part broke. Raises EngineUnavailable where there is nothing to measure."""
-    ways: Sequence[Way]
-    missing: Sequence[str]
-    if dry is None:
-        card = gpu_load.find_gpu() if gpu_driver.why_no_gpu() is None else None
-        (ways, missing), effort = real_ways(), Effort()
-    else:
-        (ways, effort), missing, card = dry, [], None
+    ways, missing = real_ways()
+    card = gpu_load.find_gpu() if gpu_driver.why_no_gpu() is None else None
     record: Figures = {
-        "dry_run": DRY_RUN if dry else "",
         "machine": machine(),
         "networks": str(networks),
         "gpu": {"name": card.name, "capability": card.sm, "uuid": card.uuid} if card else {},
-        "not_measured": list(missing),
+        "not_measured": missing,
     }
     run = GpuRun(
         folder=networks,
         ways=ways,
-        effort=effort,
+        effort=effort or Effort(),
         deadline_ns=stopwatch.wall_ns() + round(minutes * 60e9),
         watch=Watch(card.uuid if card else ""),
         write=lambda found: runs.write_record(out / RECORD, found),
@@ -519,8 +503,6 @@ def _write_page(record: Figures, out: Path) -> None:
     """The page of what there is; a run that was cut off has had less."""
     about = [{"": name, "is": _about(record[name])} for name in ("gpu", "machine", "networks")]
     parts = [("Machine", runs.as_html(about))]
-    if record["dry_run"]:
-        parts.insert(0, (record["dry_run"], ""))
     if "budgets" in record:
         parts.append(("Budgets", runs.as_html(record["budgets"])))
     if record["not_measured"]:
