@@ -268,10 +268,8 @@ def made(kind: Any) -> Any:
 
 def test_the_scripted_runtime_has_nothing_that_the_real_one_has_not(trt: Any) -> None:
     scripted = pytest.importorskip("liveaffect.realtime.testing.gpu")
-    own = {
-        name for name, one in vars(scripted).items() if getattr(one, "__module__", "") == scripted.__name__
-    }
-    stands_in = {name for name in own if is_public(name) and hasattr(trt, name)}
+    of_it = [n for n, one in vars(scripted).items() if getattr(one, "__module__", "") == scripted.__name__]
+    stands_in = {name for name in of_it if is_public(name) and hasattr(trt, name)}
     assert {"Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig"} <= stands_in
     for name in stands_in:
         ours, real = getattr(scripted, name), getattr(trt, name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -501,15 +502,15 @@ def run_gpu(networks: Path, minutes: float, out: Path, *, say: Say, effort: Effo
 
 def _write_page(record: Figures, out: Path) -> None:
     """The page of what there is; a run that was cut off has had less."""
-    about = [{"": name, "is": _about(record[name])} for name in ("gpu", "machine", "networks")]
-    parts = [("Machine", runs.as_html(about))]
+    about = [{**record["gpu"], "networks": record["networks"]}], [record["machine"]]
+    parts = [("Machine", "".join(map(runs.as_html, about)))]
     if "budgets" in record:
         parts.append(("Budgets", runs.as_html(record["budgets"])))
     if record["not_measured"]:
         parts.append(("Not measured", runs.as_html([{"why": why} for why in record["not_measured"]])))
-    if points := _latencies(record):
+    if points := _curves(record, "latency"):
         parts.append(("Whole time, p50", runs.plot(points, x="batch", y="milliseconds", log=True)))
-    if ages := _ages(record):
+    if ages := _curves(record, "streams"):
         parts.append(("Age of a picture, p99", runs.plot(ages, x="streams", y="milliseconds", log=True)))
     for name, part in record.get("parts", {}).items():
         rows = [{key: value for key, value in row.items() if key != "trials"} for row in part.get("rows", ())]
@@ -519,30 +520,13 @@ def _write_page(record: Figures, out: Path) -> None:
     runs.write_page(out / PAGE, f"A GPU: {record['gpu'].get('name', 'none')}", parts)
 
 
-def _about(found: Any) -> str:
-    return (
-        ", ".join(f"{key} {value}" for key, value in found.items()) if isinstance(found, dict) else str(found)
-    )
-
-
-def _latencies(record: Figures) -> dict[str, list[tuple[float, float]]]:
-    """By network and way, the whole time at each batch."""
-    out: dict[str, list[tuple[float, float]]] = {}
+def _curves(record: Figures, kind: str) -> dict[str, list[tuple[float, float]]]:
+    """For a plot: the whole time at each batch, or the age at each number of streams that was tried."""
+    out: dict[str, dict[float, float]] = defaultdict(dict)
     for name, part in record.get("parts", {}).items():
-        if name.startswith("latency"):
-            for row in part.get("rows", ()):
-                line = f"{row['network']}, {name.removeprefix('latency, ')}"
-                out.setdefault(line, []).append((row["batch"], row["whole_p50_ms"]))
-    return out
-
-
-def _ages(record: Figures) -> dict[str, list[tuple[float, float]]]:
-    """By way, the age at each number of streams that was tried."""
-    out: dict[str, list[tuple[float, float]]] = {}
-    for name, part in record.get("parts", {}).items():
-        if name.startswith("streams"):
-            trials = {
-                one["streams"]: one["age_p99_ms"] for row in part.get("rows", ()) for one in row["trials"]
-            }
-            out[name] = sorted(trials.items())
-    return {name: points for name, points in out.items() if points}
+        for row in part.get("rows", ()) if name.startswith(kind) else ():
+            if kind == "latency":
+                out[f"{row['network']}, {name}"][row["batch"]] = row["whole_p50_ms"]
+            else:
+                out[name] |= {one["streams"]: one["age_p99_ms"] for one in row["trials"]}
+    return {name: sorted(points.items()) for name, points in out.items() if points}
