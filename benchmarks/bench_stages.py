@@ -125,7 +125,7 @@ def start() -> None:
     clock, times = MonotonicClock(), []
     for _ in range(7):
         began_ns = clock.now_ns()
-        subprocess.run([sys.executable, "-m", "realtime", "--help"], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "liveaffect", "--help"], check=True, capture_output=True)
         times.append((clock.now_ns() - began_ns) / MS)
     print_record(
         Result("stages/start/help", {"wall_p50_ms": statistics.median(times)}, judged=("wall_p50_ms",))
