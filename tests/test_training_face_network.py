@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -173,7 +174,8 @@ class Killed(Exception):
 def test_a_small_training_that_was_killed_ends_in_the_same_files_and_can_be_judged(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_face, "SMOKE_PICTURES", 256)  # Two batches an epoch.
+    monkeypatch.setattr(train_face, "SMOKE_PICTURES", 64)
+    monkeypatch.setattr(train_face, "FaceRecipe", partial(FaceRecipe, batch=32))  # Two batches an epoch.
     monkeypatch.setattr(evaluate_face, "CONDITIONS", {})
     corpora = corpora_faces.find_faces(shared_data)
     monkeypatch.setattr(corpora_faces, "find_faces", lambda data: corpora)  # Read once.

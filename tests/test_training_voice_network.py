@@ -91,8 +91,9 @@ def quiet(line: str) -> None:
 
 @pytest.mark.slow
 def test_a_smoke_run_that_was_stopped_goes_on_to_files_that_run_and_can_be_judged(
-    data: Path, tmp_path: Path, a_whisper: Path
+    data: Path, tmp_path: Path, a_whisper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(evaluate_voice, "NOISES_EACH", 1)
     out, lines = tmp_path / "out", list[str]()
     asked = VoiceOptions(whisper=a_whisper, smoke=True)
     assert train_voice.train_voice(data, out, replace(asked, limit_s=-1.0), report=quiet) is None

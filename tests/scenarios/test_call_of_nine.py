@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ CLIP_S = 3.0
 Picture = NDArray[np.uint8]
 
 
+@cache
 def talkers(clip: Path) -> list[list[Picture]]:
     """The pictures of the first nine people, each as large as a tile of a call."""
     with av.open(str(clip)) as file:

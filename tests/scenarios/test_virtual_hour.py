@@ -43,10 +43,10 @@ from liveaffect.realtime.testing.virtual_time import FakeClock, Stepped, never
 from liveaffect.realtime.window import FUSION_STEP_NS
 
 CAMERA, MICROPHONE = "camera:0", "mic:0"
-FPS = 30
+FPS = 20
 SIZE = (96, 80)
 BLOCK = SAMPLE_RATE // 10
-LOOK_EVERY, STEP_EVERY = 9, 3
+LOOK_EVERY, STEP_EVERY = 6, 2
 AT_DESK = Actor(24, 40, 28, who=1000)
 
 
