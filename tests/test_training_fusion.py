@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from liveaffect.engines.model.fusion import LateMaskedFusion
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import fit_fusion, pairs, train_fusion
-from liveaffect.engines.training.archive import write_tables
 from liveaffect.engines.training.corpora_voices import CorpusError
 from liveaffect.engines.training.fit_fusion import (
     BOTH,
@@ -26,7 +25,7 @@ from liveaffect.engines.training.fit_fusion import (
     fit_late_masked,
     probabilities,
 )
-from liveaffect.engines.training.scores import accuracy
+from liveaffect.engines.training.scores import accuracy, write_tables
 from liveaffect.engines.training.voice_answers import FOLDS_OF, VoiceAnswer, write_answers
 
 torch.set_num_threads(1)

@@ -38,7 +38,6 @@ from liveaffect.engines.training import (
     pairs,
     splits,
 )
-from liveaffect.engines.training.archive import read_tables
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.fit_fusion import (
@@ -49,8 +48,9 @@ from liveaffect.engines.training.fit_fusion import (
     fusion_temperature,
 )
 from liveaffect.engines.training.listen import ask_about
-from liveaffect.engines.training.ship import source_commit
-from liveaffect.engines.training.sided_voices import found_in, sided
+from liveaffect.engines.training.loop import source_commit
+from liveaffect.engines.training.scores import read_tables
+from liveaffect.engines.training.splits import found_in, sided
 from liveaffect.engines.training.voice_answers import COLD, FOLDS_OF, KNOWN, read_answers
 
 EPOCHS, SMOKE_EPOCHS = 40, 5

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from liveaffect.bench.measure import Row
 from liveaffect.calibration.clips import SOUND, Clip, PlayedSound, voice_clips
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.realtime.acting import make_voices, read_wav
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.estimate import Estimate
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.lockstep import Watched, analyse
 from liveaffect.realtime.ring import AudioRing
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.speech import make_voices, read_wav
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.utterance import plain
 from liveaffect.realtime.wiring import SpokenChoice, Tools
 from liveaffect.realtime.words import WordsAnalyzer, WordTools
