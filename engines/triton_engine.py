@@ -50,6 +50,7 @@ _STEADY_S = 10.0
 _LEAST_S = 0.02
 """With less time left than this, another server is not worth asking."""
 _VERSION_DIGITS = 15
+HASH = "sha256 of version "
 _BYTES = 64 << 20
 _TYPES = {"uint8": "UINT8", "float32": "FP32"}
 _OPTIONS = {"sound", "within_ms", "ca", "cert", "key"}
@@ -141,6 +142,11 @@ def version_of(manifest: Manifest) -> int:
     return int(identity(manifest)[:_VERSION_DIGITS], 16) or 1
 
 
+def hash_parameter(manifest: Manifest) -> str:
+    """Under which name a model's configuration tells the whole hash: it is one for all versions."""
+    return f"{HASH}{version_of(manifest)}"
+
+
 class _Refused(Exception):
     """Why a server's answer cannot be used, in words."""
 
@@ -158,6 +164,7 @@ class _Server:
         self._address = address
         self._kind = manifest.kind
         self._identity, self._version = identity(manifest), str(version_of(manifest))
+        self._hash_parameter = hash_parameter(manifest)
         self._spec = spec
         self._servers = servers
         self._client: Any = None
@@ -175,7 +182,7 @@ class _Server:
         except InferenceServerException as err:
             self.drop(_in_words(err, _OPENING_S))
             return
-        found = config.parameters["sha256"].string_value
+        found = config.parameters[self._hash_parameter].string_value
         if found != self._identity:
             self.drop(
                 f"another network: its hash is {found[:12] or 'not told'}, wanted {self._identity[:12]}"

@@ -129,6 +129,11 @@ class RealTriton:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._run.pid, number)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and went away by itself, which a supervisor would answer by a new start."""
+        return self._run is not None and self._run.poll() is not None
+
     def cpu_s(self) -> float:
         """Processor time of the server and its back ends so far."""
         assert self._run is not None
