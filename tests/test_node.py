@@ -301,6 +301,8 @@ def test_a_node_sends_cues_by_camera_and_says_which_camera_is_down(tmp_path: Pat
         subscriber(second, "records", "cues/#", "alerts/#") as heard,
     ):
         settings = tmp_path / "node.toml"
+        hall.plug_out()
+        lobby.plug_out()
         hidden = f"?password=${{file:{tmp_path}/secret}}"
         settings.write_text(
             f'site = "louvre"\nport = {status}\nsize = "320x240"\nengine = "onnx"\nvoice = "small"\n'
@@ -313,6 +315,10 @@ def test_a_node_sends_cues_by_camera_and_says_which_camera_is_down(tmp_path: Pat
             env=os.environ,
         ) as node:
             try:
+                # The cameras are not there yet, as after a power cut; the node waits for them.
+                until(lambda: len(health(status)[1].get("down", ())) == 2, 60.0)
+                hall.plug_in()
+                lobby.plug_in()
                 until(lambda: health(status)[0] == 200, 60.0)
                 until(lambda: figure(status, "liveaffect_camera_pictures", "camera:hall") > 20)
                 lobby.plug_out()
@@ -329,7 +335,7 @@ def test_a_node_sends_cues_by_camera_and_says_which_camera_is_down(tmp_path: Pat
         until(lambda: len(heard) >= len(messages))
     for by, got in ((".", messages), ("/", heard)):
         alerts = [(one["source"], one["up"]) for where, one in got if where == f"alerts{by}louvre{by}lobby"]
-        assert alerts == [("camera:lobby", False), ("camera:lobby", True)]
+        assert alerts == 2 * [("camera:lobby", False), ("camera:lobby", True)]
         cues = [one for where, one in got if where == f"cues{by}louvre{by}hall"]
         assert cues, said
         assert {one["source"] for one in cues} == {"camera:hall"}
