@@ -146,9 +146,17 @@ class WordsAnalyzer:
                 self._open = _Stretch(self._number, begin, at + CHUNK, speech=CHUNK)
             return
         if probability >= (SILENCE if stretch.end == at else SPEECH):
+            if stretch.whole and stretch.passed >= stretch.end:
+                self._go_on(stretch, at)
             stretch.end, stretch.speech = at + CHUNK, stretch.speech + CHUNK
         elif at + CHUNK - stretch.end >= _samples(END_S):
             self._end(stretch)
+
+    def _go_on(self, stretch: _Stretch, at: int) -> None:
+        """Speech goes on after a pause: what was heard up to it stays as it is, and is not heard again."""
+        begin = max(stretch.begin, self._ring.start, at - _samples(BEFORE_S))
+        self._leave_behind(stretch, len(stretch.agreement.believed), begin)
+        stretch.whole = False
 
     def _end(self, stretch: _Stretch) -> None:
         self._open, stretch.ended = None, True
@@ -195,12 +203,11 @@ class WordsAnalyzer:
             self.lost[UNHEARD] += stretch.ended
             return
         agreement = stretch.agreement
-        given = () if whole else agreement.believed
-        heard = self._tools.ears.hear(sound.samples, given, language=stretch.language, cut=not whole)
+        heard = self._tools.ears.hear(sound.samples, language=stretch.language, cut=not whole)
         self.passes += 1
         if stretch.speech >= _samples(2.0):
             stretch.language = heard.language
-        new = plausible(heard, len(given), (stretch.end - stretch.begin) / SAMPLE_RATE)
+        new = plausible(heard, (stretch.end - stretch.begin) / SAMPLE_RATE)
         if whole:
             agreement.settle(new)
         else:
