@@ -86,7 +86,7 @@ def plausible(heard: HeardWords, speech_s: float) -> tuple[TimedWord, ...]:
         if not sure or speech_s < FILLER_SPEECH_S:
             return ()
     new = without_loops(new)
-    while new and new[-1].end_s - new[-1].begin_s < LEAST_WORD_S:
+    while new and (new[-1].end_s - new[-1].begin_s < LEAST_WORD_S or new[-1].begin_s >= speech_s):
         new = new[:-1]  # Whisper begins the sentence again where there is no sound left for it
     return new[: max(1, round(FASTEST_WORDS_S * speech_s))]
 

@@ -19,7 +19,7 @@ from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.utterance import Agreement, Utterance, Word, plausible
 
-SPEECH, SILENCE = 0.5, 0.35
+SPEECH, SILENCE = 0.3, 0.2
 """Speech begins at the first and ends below the second of these probabilities."""
 BEFORE_S, AFTER_S = 0.3, 0.2
 """Sound around speech that belongs to it: quiet beginnings and ends of words."""
