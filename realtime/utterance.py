@@ -142,11 +142,11 @@ class Agreement:
     def leave_behind(self, count: int, by_s: float) -> tuple[TimedWord, ...]:
         """The stretch begins `by_s` later, behind so many believed words; they are returned."""
         left = self.believed[:count]
-        self.believed = tuple(_earlier(word, by_s) for word in self.believed[count:])
-        self.guess = tuple(_earlier(word, by_s) for word in self.guess)
+        self.believed = tuple(later(word, -by_s) for word in self.believed[count:])
+        self.guess = tuple(later(word, -by_s) for word in self.guess)
         return left
 
 
-def _earlier(word: TimedWord, by_s: float) -> TimedWord:
-    begin, end = max(0.0, word.begin_s - by_s), max(0.0, word.end_s - by_s)
-    return replace(word, begin_s=begin, end_s=end)
+def later(word: TimedWord, by_s: float) -> TimedWord:
+    """The same word when time begins so much sooner."""
+    return replace(word, begin_s=max(0.0, word.begin_s + by_s), end_s=max(0.0, word.end_s + by_s))
