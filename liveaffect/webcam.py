@@ -131,6 +131,7 @@ def run_node(settings: Settings, say: Say) -> int:
 
     node, outputs, gpu = Node(settings.site, clock, tell), Outputs(sinks), GpuStart(say)
     run = node.run = make_run(feeds, settings, clock, outputs, gpu, say)
+    run.patient = True
     try:
         server = status_server(node, settings)
     except (SettingsError, MissingLibrary):

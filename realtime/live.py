@@ -64,6 +64,8 @@ class LiveRun:
         self._sound: Ring[AudioBlock] = Ring(SOUND_BLOCKS)
         self._clock = clock
         self._outputs = outputs
+        self.patient = False
+        """Whether sources that are not there yet are waited for, as where nobody sits at the machine."""
         self._fresh = threading.Event()
         self.analysis = Analysis(lambda: make_wiring(self.rings, self.cues.push), clock)
         self.watchdog = Watchdog(self.analysis, self.cues, clock)
@@ -111,7 +113,8 @@ class LiveRun:
                         waiting.pop().start()
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
-                self._refuse_what_was_never_there()
+                if not self.patient:
+                    self._refuse_what_was_never_there()
                 yield self._ended()
         finally:
             self._close()

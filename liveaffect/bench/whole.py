@@ -360,5 +360,6 @@ def response_rows(settings: Settings, say: Callable[[str], None], scenes: int = 
         seen = [one for one in all_s if math.isfinite(one)]
         note = f"shown {len(seen)} of {len(all_s)} times"
         value = float(np.median(seen)) if seen else math.nan
-        rows.append(Row(f"expression changed to label changed, {kind}", value, "s", 0.35, note=note))
+        budget = 0.5 if kind == "to neutral" else 0.35
+        rows.append(Row(f"expression changed to label changed, {kind}", value, "s", budget, note=note))
     return rows
