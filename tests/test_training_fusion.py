@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.model.fusion import LateMaskedFusion
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import fit_fusion, pairs, train_fusion
+from liveaffect.engines.training import evaluate_fusion, pairs, train_fusion
 from liveaffect.engines.training.corpora_voices import CorpusError
-from liveaffect.engines.training.fit_fusion import (
+from liveaffect.engines.training.evaluate_fusion import (
     BOTH,
     FACE,
     VOICE,
@@ -117,7 +117,7 @@ def test_the_temperature_undoes_what_a_network_exaggerates() -> None:
     truth = np.random.default_rng(1).integers(0, 7, 4000)
     for honest in (0.5, 1.0, 3.0):
         logits = torch.from_numpy(opinions(truth, 1.5, 2, honest))
-        assert fit_fusion.fusion_temperature(logits, torch.from_numpy(truth)) == pytest.approx(
+        assert evaluate_fusion.fusion_temperature(logits, torch.from_numpy(truth)) == pytest.approx(
             honest, rel=0.08
         )
 

@@ -40,7 +40,7 @@ from liveaffect.engines.training import (
 )
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import load_split
-from liveaffect.engines.training.fit_fusion import (
+from liveaffect.engines.training.evaluate_fusion import (
     BOTH,
     PRESET,
     evidence_of,
