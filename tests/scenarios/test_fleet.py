@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
 import random
@@ -103,8 +104,8 @@ class Fleet:
         from tritonclient.utils import InferenceServerException
 
         address = f"{self.machines.address[name]}:{self.servers[name].port}"
-        ca = str(self.folder / "triton.pem")
-        with InferenceServerClient(address, ssl=True, root_certificates=ca) as client:
+        ca, own = str(self.folder / "triton.pem"), [("grpc.use_local_subchannel_pool", 1)]
+        with InferenceServerClient(address, ssl=True, root_certificates=ca, channel_args=own) as client:
             try:
                 return bool(client.is_model_ready("face", version(weights), client_timeout=1.0))
             except InferenceServerException:
@@ -382,5 +383,6 @@ def test_a_network_is_exchanged_in_the_whole_fleet_with_no_cue_lost_or_doubled(
 @pytest.mark.fleet
 @pytest.mark.parametrize("seed", range(3))
 def test_a_fleet_goes_through_many_faults(fleet: Fleet, seed: int) -> None:
+    faulthandler.cancel_dump_traceback_later()  # pytest's, which takes what is long for what hangs
     minutes = float(os.environ.get("LIVEAFFECT_FLEET_MINUTES", "3"))
     check(fleet, go_through(fleet, seed, 60.0 * minutes, each_s=3.0), "n2-0")
