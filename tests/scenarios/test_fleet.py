@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -305,6 +306,24 @@ def fleet(tmp_path: Path) -> Any:
             pytest.skip(f"needs the real tritonserver: {why}")
         finally:
             made.end()
+
+
+@pytest.mark.slow
+def test_who_wants_the_machines_of_a_fleet_waits_for_those_who_have_them() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("namespaces need root, which is beyond this hardware's user")
+    had = threading.Event()
+
+    def want() -> None:
+        with Machines(("n1",)):
+            had.set()
+
+    with Machines(("n1",)):
+        other = threading.Thread(target=want)
+        other.start()
+        assert not had.wait(1.0)
+    other.join(30.0)
+    assert had.is_set()
 
 
 @pytest.mark.slow
