@@ -17,13 +17,12 @@ from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SourceNotFound
 from liveaffect.realtime.feeds import Feed
-from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Item, Sighting, VideoFrame
 from liveaffect.realtime.health import HealthBook, losses_in_words
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStatus, Screen, blank_picture
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Item
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.supervisor import Supervisor
 from liveaffect.realtime.wiring import Rings, Watcher, Wiring
 

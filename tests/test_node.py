@@ -26,7 +26,7 @@ from liveaffect.realtime.clock import MS, epoch_ns
 from liveaffect.realtime.errors import RealtimeError, SettingsError
 from liveaffect.realtime.sinks.network import Alert, open_network, subject_of
 from liveaffect.realtime.stream import StreamCapture, decoders, substream
-from liveaffect.realtime.testing.network_camera import NetworkCamera
+from liveaffect.realtime.testing.media import NetworkCamera
 from liveaffect.realtime.testing.real_triton import free_port
 from liveaffect.realtime.testing.scenes import cue
 from liveaffect.settings import Settings, resolve

@@ -90,8 +90,8 @@ def record_sightings(path: Path) -> None:
     """Faces of the packaged portrait as the real finder sees them, for nodes to replay."""
     import cv2
 
+    from liveaffect.realtime.blazeface import make_finder
     from liveaffect.realtime.face_analyzer import FaceAnalyzer
-    from liveaffect.realtime.faces.blazeface import make_finder
     from liveaffect.realtime.frame import VideoFrame
     from liveaffect.realtime.portrait import packaged_portraits
 
