@@ -4,8 +4,8 @@
     python benchmarks/fleet_simulation.py simulate     10 to 10,000 cameras, checked against what was measured
 
 `measure` writes benchmarks/results/fleet.json: what a node and the server use of the processor, how long a
-step takes, Triton's own service times by batch size, and how a machine with other work disturbs: just before
-and after each run, how late it wakes who slept and how much longer than its processor time some work takes.
+step takes, processor time by execution, and how a machine with other work disturbs: just before and after
+each run, how late it wakes who slept and how much longer than its processor time some work takes.
 `simulate` feeds a discrete-event model (SimPy) with them: nodes that look at each camera in every fifth of
 their 25 turns a second, a batcher that waits 2 ms, executions and node work that share cores in turns and are
 disturbed as was measured. It compares itself with the measured runs, and draws docs/fleet.png.
@@ -38,12 +38,14 @@ CAMERAS = {1: 4.0, 4: 2.0, 16: 1.0, 64: 1.0}
 """How many, and how much longer their run is: few cameras make few steps to judge the slowest by."""
 LOOK_EVERY = 5
 """Each camera is looked at in every fifth turn, 5 times a second: with more, two cores are too few for 64."""
-MOST_NODES = 4
+MOST_NODES, CAMERAS_A_NODE = 4, 10
 MAX_BATCH, DELAY_S = 64, 0.002
+FIRST = ["sh", "-c", 'echo -20 >/proc/$$/autogroup; exec "$@"', "sh"]
+"""Puts a session before others: among these, Linux does not look at how nice each process is."""
 CROP_BYTES = 64 * 64 * 3
 SLICE_S = 0.004
 """A core is handed on after so long, as Linux does among equals."""
-DISTURBED_S, SLEPT_S, WORKED_S = 4.0, 0.002, 0.001
+DISTURBED_S, SLEPT_S, WORKED_S = 6.0, 0.009, 0.001
 """How long is watched how a machine disturbs: by sleeping so long and working so long, again and again."""
 WAKES = {"node": 2, "server": 4}
 """Who has to be woken before the work of each can begin: at a node what receives and what waits for it; at a
@@ -72,7 +74,7 @@ def _measured(folder: Path, cameras: int, seconds: float) -> dict[str, Any]:
     from tritonclient.grpc import InferenceServerClient
 
     server = RealTriton(folder / "models", free_port(), folder=folder)
-    server.start()
+    server.start(FIRST)
     time.sleep(5.0)
     each = max(1, cameras // MOST_NODES)
     disturbed = disturbance()
@@ -112,14 +114,14 @@ def _node(folder: Path, port: int, number: int, cameras: int, seconds: float) ->
         "cameras": cameras,
         "seconds": seconds,
         "look_every": LOOK_EVERY,
-        "begin_s": 2.0 + number * 0.013,
+        "begin_s": 6.0 + number * 0.013,  # all are loaded by then
         "sightings": str(folder / "sightings.npz"),
         "engine": f"triton://127.0.0.1:{port}",
         "written": str(folder / f"{number}.written"),
     }
     path = folder / f"{number}.json"
     path.write_text(json.dumps(wish))
-    command = [sys.executable, "-m", "liveaffect.realtime.testing.fleet", str(path)]
+    command = [*FIRST, sys.executable, "-m", "liveaffect.realtime.testing.fleet", str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -237,10 +239,10 @@ class Model:
 
 
 def fitted_to(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Service time by batch, and a node's work by crop, from what was measured."""
-    points = [(int(size), ms / 1000) for run in runs for size, ms in run["service_ms"].items()]
-    sizes, times = np.array(points).T
-    each, fixed = np.polyfit(sizes, times, 1, w=1 / times)
+    """A server's work by batch, and a node's by crop, from the processor time that was measured."""
+    work = np.array([run["server_cores"] / run["executions_per_s"] for run in runs])
+    sizes = np.array([run["crops_per_s"] / run["executions_per_s"] for run in runs])
+    each, fixed = np.polyfit(sizes, work, 1)
     turns = [run["nodes"] * RATE_HZ for run in runs]
     work = np.array([run["node_cores"] / n for run, n in zip(runs, turns, strict=True)])
     crops = np.array([run["crops_per_s"] / n for run, n in zip(runs, turns, strict=True)])
@@ -264,11 +266,13 @@ def simulate() -> None:
     for run in runs:
         each, seconds = run["cameras"] // run["nodes"], 100.0
         model = Model(fitted, run["disturbed"]).run(run["cameras"], each, 1, seconds, cores=2)
+        alone = Model(fitted).run(run["cameras"], each, 1, seconds, cores=2)
         row = {
             "cameras": run["cameras"],
             "crops_per_s": [run["crops_per_s"], model.crops / seconds],
             "p50_ms": [run["step_p50_ms"], float(np.percentile(model.steps_ms, 50))],
             "p99_ms": [run["step_p99_ms"], float(np.percentile(model.steps_ms, 99))],
+            "p99_ms undisturbed": float(np.percentile(alone.steps_ms, 99)),
             "batch": [run["crops_per_s"] / run["executions_per_s"], float(np.mean(model.batches))],
         }
         checked.append(row)
@@ -278,34 +282,38 @@ def simulate() -> None:
         "fitted": fitted,
         "checked": checked,
         "fleets": [_fleet(fitted, n) for n in (10, 100, 1000, 10_000)],
+        "too few servers": [_simulated(fitted, 1000, n) for n in (3, 2, 1)],
     }
-    for fleet in found["fleets"]:
+    for fleet in found["fleets"] + found["too few servers"]:
         print(fleet)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     draw(runs, found["fleets"])
 
 
 def _fleet(fitted: dict[str, float], cameras: int) -> dict[str, Any]:
-    """The fewest servers of one core with which fewer than one crop in a hundred is late."""
-    each = 10
-    needed_s = cameras * RATE_HZ / LOOK_EVERY * fitted["service_each_s"]
-    servers = max(1, int(needed_s * 0.9))
-    seconds = 10.0 if cameras < 5000 else 3.0
-    while True:
-        model = Model(fitted).run(cameras, each, servers, seconds)
-        late = model.late / max(1, model.crops)
-        if late < 0.01 and float(np.percentile(model.steps_ms, 99)) < 1000 * WITHIN_S["face"]:
-            break
+    """The fewest servers of one core with which of a hundred looks that are due one at most fails."""
+    servers = max(1, int(cameras * RATE_HZ / LOOK_EVERY * fitted["service_each_s"] * 0.9))
+    while (row := _simulated(fitted, cameras, servers))["judged"] < 0.99 or row["p99_ms"] > WITHIN_S[
+        "face"
+    ] * 1000:
         servers = max(servers + 1, int(servers * 1.15))
+    return row
+
+
+def _simulated(fitted: dict[str, float], cameras: int, servers: int) -> dict[str, Any]:
+    seconds = 10.0 if cameras < 5000 else 3.0
+    model = Model(fitted).run(cameras, CAMERAS_A_NODE, servers, seconds)
+    due = cameras * RATE_HZ / LOOK_EVERY
     return {
         "cameras": cameras,
-        "nodes": cameras // each,
+        "nodes": cameras // CAMERAS_A_NODE,
         "servers": servers,
         "p50_ms": round(float(np.percentile(model.steps_ms, 50)), 1),
         "p99_ms": round(float(np.percentile(model.steps_ms, 99)), 1),
         "batch": round(float(np.mean(model.batches)), 1),
-        "late": round(late, 4),
-        "crops_gbit_per_s": round(cameras * RATE_HZ / LOOK_EVERY * CROP_BYTES * 8 / 1e9, 3),
+        # A node that waits long for an answer misses turns meanwhile: what was never asked is not judged.
+        "judged": round((model.crops - model.late) / (due * seconds), 3),
+        "crops_gbit_per_s": round(due * CROP_BYTES * 8 / 1e9, 3),
     }
 
 

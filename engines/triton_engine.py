@@ -308,6 +308,8 @@ def _in_words(error: Any, within_s: float) -> str:
     status, text = str(error.status()), error.message()
     if "DEADLINE_EXCEEDED" in status:
         return f"no answer within {within_s * 1000:.0f} ms"
+    if "not at ready state" in text:
+        return "it does not serve this network at the moment"
     if "unknown model" in text or "NOT_FOUND" in status:
         return f"another network, or none ({text.strip().splitlines()[0]})"
     if "connect" in text or "CANCELLED" in status:

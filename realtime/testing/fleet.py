@@ -8,12 +8,14 @@ writes down every cue that it hands to its sink, so that what the broker stored 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,12 +39,17 @@ SHARES = (0, 25, 50, 75, 90, 95, 98, 99, 99.5, 100)
 
 
 class Machines:
-    """Namespaces joined by a bridge; a context that leaves nothing behind. Needs root."""
+    """Namespaces joined by a bridge; a context that leaves nothing behind. Needs root.
+
+    Their names are the machine's: whoever wants them meanwhile, in whatever process, waits.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.address = {name: f"{NET}.{number}" for number, name in enumerate(names, 2)}
 
     def __enter__(self) -> Machines:
+        self._alone = open(Path(tempfile.gettempdir()) / f"{BRIDGE}.lock", "w", encoding="utf-8")
+        fcntl.flock(self._alone, fcntl.LOCK_EX)
         self._remove()
         _ip(f"link add {BRIDGE} type bridge")
         _ip(f"addr add {NET}.1/24 dev {BRIDGE}")
@@ -58,6 +65,7 @@ class Machines:
 
     def __exit__(self, *_: object) -> None:
         self._remove()
+        self._alone.close()
 
     def prefix(self, name: str) -> list[str]:
         """What runs a command on that machine."""
