@@ -116,7 +116,7 @@ def speed_pairs() -> dict[str, tuple[Call, Call]]:
 
 
 def _voice(preset: str) -> VoiceNest | VoiceFcn:
-    network = presets.build("voice", preset).eval()
+    network = presets.deploy(presets.build("voice", preset))
     assert isinstance(network, VoiceNest | VoiceFcn)
     return network
 

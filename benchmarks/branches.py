@@ -1,8 +1,8 @@
 """Many branches in training against one in use: the same answers on real pictures and sound? how much faster?
 
 The shipped face network is unfolded into its branches, the published one and the voice begin at random. The
-faces learn some steps from real pictures, so that every branch carries something; the voice hears real sound
-until its statistics fit. Then each is folded, and both forms judge what neither has met.
+faces learn some steps from real pictures, all labels alike, so that every branch carries something; the voice
+hears real sound until its statistics fit. Then each is folded, and both forms judge what neither has met.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from liveaffect.engines.training.corpora_faces import Faces
 from liveaffect.engines.training.learn_faces import read_before
 from liveaffect.engines.training.scores import markdown_table, unweighted_recall
 
-STEPS, BATCH, JUDGED, ROUNDS = 30, 32, 1000, 31
+STEPS, BATCH, JUDGED, ROUNDS = 100, 32, 1000, 31
 HEADS = (
     "network", "items", "recall, branches", "recall, one", "labels that differ", "largest logit",
     "largest difference", "branches, ms", "one, ms", "ratio",
@@ -58,9 +58,13 @@ def branches_table(data: Path) -> str:
 def _learn_faces(network: nn.Module, faces: Faces, rate: float) -> None:
     rng = np.random.default_rng(0)
     optimiser = torch.optim.AdamW(network.train().parameters(), rate)
+    of_label = [np.flatnonzero(faces.label == label) for label in range(len(LABELS))]
     for _ in range(STEPS):
-        some = faces.take(rng.choice(len(faces), BATCH, replace=False))
-        said = network(torch.from_numpy(grey_crops(some.pictures))).logits
+        some = faces.take(
+            np.array([rng.choice(of_label[one]) for one in rng.integers(len(LABELS), size=BATCH)])
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            said = network(torch.from_numpy(grey_crops(some.pictures))).logits.float()
         loss = functional.cross_entropy(said, torch.from_numpy(some.soft))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

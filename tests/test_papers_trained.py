@@ -216,6 +216,9 @@ def test_what_stands_is_not_done_again_and_what_was_cut_short_goes_on(
     told: list[str] = []
     train_paper(corpus, tmp_path, one, cut_film, cache, report=told.append)
     assert not any("epoch" in line for line in told)
+    train_paper(corpus, tmp_path, replace(one, epochs=3), cut_film, cache, report=told.append)
+    assert any("going on behind epoch 2 of 2, towards 3" in line for line in told)
+    assert read_measured(tmp_path)[0].results[0]["epochs"] == 3
 
 
 def test_a_page_without_results_holds_the_papers_figures_and_nothing_else(tmp_path: Path) -> None:

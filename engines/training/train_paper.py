@@ -184,7 +184,7 @@ def train_paper(
         for fold in folds:
             left_s = options.limit_s - (wall_ns() - start_ns) * 1e-9
             place = folder / f"{fold.name.replace(' ', '-')}-seed{seed}"
-            if (place / RESULT).exists():
+            if _stands(place / RESULT, _schedule(options, seed, left_s).epochs):
                 continue
             run = _FoldRun(protocol, fold, takes, cut.files, options, seed, place)
             if left_s <= 0 or not run.whole(
@@ -192,7 +192,13 @@ def train_paper(
             ):
                 report(f"time is up; the same command goes on in {folder}")
                 return None
+    report(f"answers and networks lie in {folder}; the table: liveaffect evaluate paper --results {out}")
     return folder
+
+
+def _stands(result: Path, epochs: int) -> bool:
+    """Whether a training was examined after so many epochs; one after fewer is gone on with."""
+    return result.exists() and int(json.loads(result.read_text("utf-8"))["epochs"]) >= epochs
 
 
 def protocol_of(options: PaperOptions) -> Protocol:
