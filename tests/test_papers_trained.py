@@ -116,6 +116,11 @@ def test_three_modalities_from_film_to_table_to_live(
     flags = ["--weights", str(weights), "--cues", str(cues)]
     assert main(["analyze", str(shots / "happy.mp4"), *flags]) == 0
     rows = [json.loads(line) for line in cues.read_text().splitlines()]
+    live = ["live", "--camera", str(shots / "happy.mp4"), "--mic", "none", "--seconds", "3"]
+    assert main([*live, "--sink", str(tmp_path / "live.jsonl"), "--weights", str(weights)]) == 0
+    said_live = [json.loads(line) for line in (tmp_path / "live.jsonl").read_text().splitlines()]
+    assert any(row["face"] is not None for row in said_live)
+    rows += said_live
     scores = [row["face"] for row in rows if row["face"] is not None]
     assert scores
     for one in scores:
