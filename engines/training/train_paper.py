@@ -169,15 +169,14 @@ def train_paper(
     takes = protocol.chosen(reading.takes)
     report(f"{protocol.title}: {len(takes)} of {len(reading.takes)} utterances")
     hz = _recipe(options, protocol).faces_hz
-    if options.smoke:
-        fold = protocol.folds(takes, data)[0]
-        few = _few_of_each_side(protocol, fold, takes)
-        takes = [take for side in few for take in side]
+    few = _few_of_each_side(protocol, protocol.folds(takes, data)[0], takes) if options.smoke else None
+    if few is not None:
+        takes = [take for side in few.values() for take in side]
     cut = cut_all(takes, CutOrder(cutter, cache, hz, options.workers), reading, report)
     for line in reading.told():
         report(line)
     takes = [take for take in takes if take.name in cut.files]
-    folds = [_trial(fold.name, few, takes)] if options.smoke else protocol.folds(takes, data)[: options.folds]
+    folds = protocol.folds(takes, data)[: options.folds] if few is None else [_trial(few, takes)]
     folder = out / protocol.name / options.variant.replace(", ", "_").replace(" ", "-")
     start_ns = wall_ns()
     for seed in range(options.seeds):
@@ -214,23 +213,25 @@ def protocol_of(options: PaperOptions) -> Protocol:
     return known[options.protocol]
 
 
-def _few_of_each_side(protocol: Protocol, fold: Fold, takes: Sequence[FilmTake]) -> list[list[FilmTake]]:
+def _few_of_each_side(protocol: Protocol, fold: Fold, takes: Sequence[FilmTake]) -> dict[str, list[FilmTake]]:
     """Of all classes and, as far as so few can be, from everywhere in the corpus."""
-    truth, few = protocol.truth(takes), []
-    for side in (fold.train, fold.valid, fold.test):
+    truth, few = protocol.truth(takes), dict[str, list[FilmTake]]()
+    for name, side in (("train", fold.train), ("valid", fold.valid), ("test", fold.test)):
         rows = sorted(side, key=lambda row: (truth[row].tolist(), row))
         chosen = np.linspace(0, len(rows) - 1, min(SMOKE_UTTERANCES, len(rows))).round()
-        few.append([takes[rows[int(at)]] for at in chosen])
+        few[name] = [takes[rows[int(at)]] for at in chosen]
     return few
 
 
-def _trial(name: str, few: Sequence[Sequence[FilmTake]], takes: Sequence[FilmTake]) -> Fold:
+def _trial(few: dict[str, list[FilmTake]], takes: Sequence[FilmTake]) -> Fold:
     """The few of each side that could be cut, as a fold."""
     row_of = {take.name: row for row, take in enumerate(takes)}
-    sides = [tuple(row_of[take.name] for take in side if take.name in row_of) for side in few]
-    if not (sides[0] and sides[2]):
+    train, valid, test = (
+        tuple(row_of[take.name] for take in side if take.name in row_of) for side in few.values()
+    )
+    if not (train and test):
         raise CorpusError("none of the few utterances of a trial could be cut; what is wrong is named above")
-    return Fold(name, *sides)
+    return Fold("trial", train, valid, test)
 
 
 def _recipe(options: PaperOptions, protocol: Protocol) -> PaperRecipe:
