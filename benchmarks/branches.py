@@ -20,11 +20,11 @@ from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.model import presets
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.stopwatch import median_ns
-from liveaffect.engines.training import corpora_faces, corpora_voices, sound_store, splits
+from liveaffect.engines.training import corpora_faces, corpora_voices, splits
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import Faces
-from liveaffect.engines.training.learn_faces import read_before
 from liveaffect.engines.training.scores import markdown_table, unweighted_recall
+from liveaffect.engines.training.train_face import read_before
 
 STEPS, BATCH, JUDGED, ROUNDS = 100, 32, 1000, 31
 HEADS = (
@@ -75,7 +75,7 @@ def _pieces(data: Path) -> Tensor:
     """(n, samples): of every take of EmoDB the first piece."""
     takes = corpora_voices.read_corpus("emodb", corpora_voices.find(data)["emodb"])
     length = presets.VOICE_STUDENT.sound.piece
-    sounds = sound_store.load_takes(takes, sound_store.default_folder())
+    sounds = corpora_voices.load_takes(takes, corpora_voices.default_folder())
     whole = [np.pad(one.astype(np.float32), (0, length))[:length] for one in sounds]
     return torch.from_numpy(np.stack(whole))
 

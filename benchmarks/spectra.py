@@ -25,7 +25,7 @@ from liveaffect.engines.model.heads import Classifier, PooledVector
 from liveaffect.engines.model.presets import VOICE_NEST
 from liveaffect.engines.model.voice_spectrogram import Level, NestTrunk, StemConv
 from liveaffect.engines.recipe import LABELS, LOG_FLOOR
-from liveaffect.engines.training import corpora_voices, pairs, sound_store
+from liveaffect.engines.training import corpora_voices, pairs
 from liveaffect.engines.training.loop import Schedule, train
 
 FRAMES = 64
@@ -109,7 +109,7 @@ def hear(data: Path) -> Heard:
         if corpus not in places:
             raise corpora_voices.CorpusError(f"{data} holds no {corpus}; wanted are {', '.join(CORPORA)}")
         read = corpora_voices.read_corpus(corpus, places[corpus])
-        sounds = sound_store.load_takes(read, sound_store.default_folder())
+        sounds = corpora_voices.load_takes(read, corpora_voices.default_folder())
         takes += read[::every]
         pictures += [_picture(samples.astype(np.float32)) for samples in sounds[::every]]
     truth = np.array([LABELS.index(take.label) for take in takes])

@@ -25,6 +25,8 @@ FASTEST_WORDS_S = 7.0
 LEAST_WORD_S = 0.05
 """Words that share less time than this each were not said there."""
 LONGEST_LOOP = 12
+MOST_AGAIN, AGAIN_S = 3, 0.1
+"""So many believed words may come again, when times differ by so much between two guesses."""
 FILLERS = re.compile(
     "(you|bye|bye bye|thank you( (very|so) much)?|thanks|(thanks|thank you) for watching|please subscribe"
     "|the end|so|oh|okay|i'm sorry|music|applause|silence)( \\1)*"
@@ -72,21 +74,21 @@ def said(words: Sequence[TimedWord]) -> str:
     return "".join(word.text for word in words).strip()
 
 
-def plausible(heard: HeardWords, given: int, speech_s: float) -> tuple[TimedWord, ...]:
-    """The new words that somebody can have said in so much speech; `given` were known before."""
-    new = heard.words[given:]
+def plausible(heard: HeardWords, speech_s: float) -> tuple[TimedWord, ...]:
+    """The words that somebody can have said in so much speech."""
+    new = heard.words
     if not new:
         return ()
     if heard.sureness < LEAST_SURENESS or (heard.silence > SILENT and heard.sureness < UNSURE):
         return ()
-    if not given and FILLERS.fullmatch(" ".join(plain(word.text) for word in new)):
+    if FILLERS.fullmatch(" ".join(plain(word.text) for word in new)):
         sure = heard.sureness >= FILLER_SURENESS and heard.silence <= FILLER_SILENCE
         if not sure or speech_s < FILLER_SPEECH_S:
             return ()
-    new = without_loops(heard.words)[given:]
-    while new and new[-1].end_s - new[-1].begin_s < LEAST_WORD_S:
+    new = without_loops(new)
+    while new and (new[-1].end_s - new[-1].begin_s < LEAST_WORD_S or new[-1].begin_s >= speech_s):
         new = new[:-1]  # Whisper begins the sentence again where there is no sound left for it
-    return new[: max(1, round(FASTEST_WORDS_S * speech_s) - given)]
+    return new[: max(1, round(FASTEST_WORDS_S * speech_s))]
 
 
 def without_loops(words: Sequence[TimedWord]) -> tuple[TimedWord, ...]:
@@ -111,14 +113,27 @@ class Agreement:
         self.believed: tuple[TimedWord, ...] = ()
         self.guess: tuple[TimedWord, ...] = ()
 
-    def take(self, new: Sequence[TimedWord], cut_s: float) -> None:
-        """A guess of what follows the believed words; what the last one also said is believed."""
-        count = 0
+    def take(self, words: Sequence[TimedWord], cut_s: float) -> None:
+        """A guess of all words; what follows the believed ones and the last guess also said is believed."""
+        new, count = words[self._known(words) :], 0
         for word, before in zip(new, self.guess, strict=False):
             if plain(word.text) != plain(before.text) or word.end_s > cut_s - NEAR_CUT_S:
                 break
             count += 1
         self.believed, self.guess = (*self.believed, *new[:count]), tuple(new[count:])
+
+    def _known(self, words: Sequence[TimedWord]) -> int:
+        """How many of them are the believed ones once more: by their time, and said again behind it."""
+        if not self.believed:
+            return 0
+        end_s = self.believed[-1].end_s
+        count = sum(word.begin_s + word.end_s < 2 * end_s for word in words)
+        told = [plain(word.text) for word in self.believed]
+        for length in range(min(len(told), len(words) - count, MOST_AGAIN), 0, -1):
+            again = words[count : count + length]
+            if [plain(word.text) for word in again] == told[-length:] and again[0].begin_s < end_s + AGAIN_S:
+                return count + length
+        return count
 
     def settle(self, words: Sequence[TimedWord]) -> None:
         """All words, heard up to a pause: nothing was cut, so they are better than those before."""
@@ -127,11 +142,11 @@ class Agreement:
     def leave_behind(self, count: int, by_s: float) -> tuple[TimedWord, ...]:
         """The stretch begins `by_s` later, behind so many believed words; they are returned."""
         left = self.believed[:count]
-        self.believed = tuple(_earlier(word, by_s) for word in self.believed[count:])
-        self.guess = tuple(_earlier(word, by_s) for word in self.guess)
+        self.believed = tuple(later(word, -by_s) for word in self.believed[count:])
+        self.guess = tuple(later(word, -by_s) for word in self.guess)
         return left
 
 
-def _earlier(word: TimedWord, by_s: float) -> TimedWord:
-    begin, end = max(0.0, word.begin_s - by_s), max(0.0, word.end_s - by_s)
-    return replace(word, begin_s=begin, end_s=end)
+def later(word: TimedWord, by_s: float) -> TimedWord:
+    """The same word when time begins so much sooner."""
+    return replace(word, begin_s=max(0.0, word.begin_s + by_s), end_s=max(0.0, word.end_s + by_s))

@@ -12,14 +12,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from liveaffect.engines.protocol import SPEECH_CHUNK as CHUNK
-from liveaffect.engines.protocol import Activity, SpeechReader, TimedWord
+from liveaffect.engines.protocol import Activity, HeardWords, SpeechReader, TimedWord
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.ring import AudioRing, Ring
-from liveaffect.realtime.utterance import Agreement, Utterance, Word, plausible
+from liveaffect.realtime.utterance import Agreement, Utterance, Word, later, plausible
 
-SPEECH, SILENCE = 0.5, 0.35
+SPEECH, SILENCE = 0.3, 0.2
 """Speech begins at the first and ends below the second of these probabilities."""
 BEFORE_S, AFTER_S = 0.3, 0.2
 """Sound around speech that belongs to it: quiet beginnings and ends of words."""
@@ -38,6 +41,10 @@ WINDOW_S = 6.0
 """A stretch longer than this loses its first believed words."""
 KEPT_S = 2.5
 """How much of it is kept then, at least."""
+SENTENCE_ENDS = (".", "?", "!")
+"""It is best cut behind a sentence."""
+LEFT_OUT_S, MOST_PIECES = 1.0, 3
+"""More speech than this behind the last word was left out, and so many pieces are made of a stretch."""
 LONGEST_S = 14.0
 """A stretch of which nothing is believed is cut off here."""
 MOST_WORDS = 60
@@ -146,9 +153,17 @@ class WordsAnalyzer:
                 self._open = _Stretch(self._number, begin, at + CHUNK, speech=CHUNK)
             return
         if probability >= (SILENCE if stretch.end == at else SPEECH):
+            if stretch.whole and stretch.passed >= stretch.end:
+                self._go_on(stretch, at)
             stretch.end, stretch.speech = at + CHUNK, stretch.speech + CHUNK
         elif at + CHUNK - stretch.end >= _samples(END_S):
             self._end(stretch)
+
+    def _go_on(self, stretch: _Stretch, at: int) -> None:
+        """Speech goes on after a pause: what was heard up to it stays as it is, and is not heard again."""
+        begin = max(stretch.begin, self._ring.start, at - _samples(BEFORE_S))
+        self._leave_behind(stretch, len(stretch.agreement.believed), begin)
+        stretch.whole = False
 
     def _end(self, stretch: _Stretch) -> None:
         self._open, stretch.ended = None, True
@@ -195,18 +210,31 @@ class WordsAnalyzer:
             self.lost[UNHEARD] += stretch.ended
             return
         agreement = stretch.agreement
-        given = () if whole else agreement.believed
-        heard = self._tools.ears.hear(sound.samples, given, language=stretch.language, cut=not whole)
-        self.passes += 1
+        heard, words = self._words_in(sound.samples, stretch, cut=not whole)
         if stretch.speech >= _samples(2.0):
             stretch.language = heard.language
-        new = plausible(heard, len(given), (stretch.end - stretch.begin) / SAMPLE_RATE)
         if whole:
-            agreement.settle(new)
+            agreement.settle(words)
         else:
-            agreement.take(new, len(sound.samples) / SAMPLE_RATE)
+            agreement.take(words, len(sound.samples) / SAMPLE_RATE)
         self._shorten(stretch)
         self._publish(stretch, heard.language)
+
+    def _words_in(
+        self, samples: NDArray[np.float32], stretch: _Stretch, *, cut: bool
+    ) -> tuple[HeardWords, list[TimedWord]]:
+        """Whisper likes to stop behind a sentence: what it left out is heard as a piece of its own."""
+        speech_s = (stretch.end - stretch.begin) / SAMPLE_RATE
+        words, at_s = list[TimedWord](), 0.0
+        for _ in range(MOST_PIECES):
+            heard = self._tools.ears.hear(samples[_samples(at_s) :], language=stretch.language, cut=cut)
+            self.passes += 1
+            new = plausible(heard, speech_s - at_s)
+            words += [later(word, at_s) for word in new]
+            if not new or speech_s - words[-1].end_s < LEFT_OUT_S:
+                break
+            at_s = words[-1].end_s
+        return heard, words
 
     def _shorten(self, stretch: _Stretch) -> None:
         """Leave the beginning of a long stretch behind, at a word that is believed."""
@@ -216,8 +244,10 @@ class WordsAnalyzer:
         believed = stretch.agreement.believed
         starts = [at for at, word in enumerate(believed) if 0.5 < word.begin_s <= length_s - KEPT_S]
         if starts:
-            first = believed[starts[-1]].begin_s
-            self._leave_behind(stretch, starts[-1], stretch.begin + _samples(max(0.0, first - 0.1)))
+            sentences = [at for at in starts if believed[at - 1].text.endswith(SENTENCE_ENDS)]
+            keep = (sentences or starts)[-1]
+            first = believed[keep].begin_s
+            self._leave_behind(stretch, keep, stretch.begin + _samples(max(0.0, first - 0.1)))
         elif length_s > LONGEST_S:
             self._leave_behind(stretch, len(believed), stretch.passed - _samples(KEPT_S))
         if len(stretch.before) >= MOST_WORDS and not stretch.ended:
