@@ -1,46 +1,47 @@
 """What of the papers' claims holds here: their speed, their fusion, their attention on spectra.
 
     python benchmarks/bench_papers.py speed
+    python benchmarks/bench_papers.py branches --data ../shared/data
     python benchmarks/bench_papers.py throughput --film ../shared/data/clips/demo_grid_10speakers.mp4
     python benchmarks/bench_papers.py fusion --data ../shared/data [--seeds 3]
-    python benchmarks/bench_papers.py sound --data ../shared/data [--folds 5] [--seeds 3] [--epochs 12]
+    python benchmarks/bench_papers.py sound --data ../shared/data [--seeds 3] [--kept DIR]
 
-`speed` runs every pair in turns in one process, torch on one thread, processor time; random weights change no
-cost. `fusion` learns face, voice and fusion together from action units and statistics of the sound
-of the same RAVDESS takes, five folds of actors. `sound` learns from raw sound with attention and with
-convolutions of equal size, five folds of the speakers of three corpora; hours on a processor. `throughput` is
-the processor time of one thread for cutting and for learning from utterances of 4.5 s, made up.
+`speed` runs every pair in turns in one process, torch on one thread, processor time; random weights change
+no cost. `branches` folds networks and compares both forms on real pictures and sound (branches.py).
+`throughput` is the processor time of one thread for cutting and for learning from utterances of 4.5 s, made
+up. `fusion` learns face, voice and fusion together from action units and statistics of the sound of the same
+RAVDESS takes, five folds of actors. `sound` learns log-mel of three corpora with attention and with
+convolutions of equal size (spectra.py), three folds of speakers.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import spectra
 import torch
+from branches import branches_table
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.blocks import attention_pool
-from liveaffect.engines.model.frontend import fourier_basis, mel_filters
 from liveaffect.engines.model.fusion import BilinearFusion, Fusion, FusionEvidence
-from liveaffect.engines.model.paper import PaperNetwork, PaperPreset
+from liveaffect.engines.model.paper import PaperNetwork
 from liveaffect.engines.model.voice_spectrogram import VoiceFcn, VoiceNest
 from liveaffect.engines.protocol import VECTOR
-from liveaffect.engines.recipe import LABELS, LOG_FLOOR, MEL_BANDS
+from liveaffect.engines.recipe import LABELS, MEL_BANDS
 from liveaffect.engines.stopwatch import all_threads_cpu_ns, median_ns
-from liveaffect.engines.training import corpora_voices, pairs
+from liveaffect.engines.training import pairs
 from liveaffect.engines.training.corpora_films import FilmTake
-from liveaffect.engines.training.loop import Schedule, best_device, train
-from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, system_answers
-from liveaffect.engines.training.protocols import PROTOCOLS, Protocol
+from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower
+from liveaffect.engines.training.protocols import PROTOCOLS
 from liveaffect.engines.training.scores import markdown_table, unweighted_recall
 from liveaffect.engines.training.train_paper import PaperOptions, paper_preset
 from liveaffect.placing import cut_film
@@ -51,18 +52,19 @@ WINDOW = 30
 FUSIONS = ("late", "late-masked", "gfbp", "agfbp")
 CONDITIONS = {"both": (1.0, 1.0, 0.0), "no voice": (1.0, 0.0, 0.0), "no face": (0.0, 1.0, 0.0)}
 DROPPED, EPOCHS, BATCH = 0.5, 25, 64
+COMPARED = ("way", "with", "unweighted recall, %")
+ATTENTION = "hierarchical attention"
 
 
 def main() -> None:
-    """Measure one of the three, and print its table."""
+    """Measure one of the five, and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("speed", "throughput", "fusion", "sound"))
+    parser.add_argument("what", choices=("speed", "branches", "throughput", "fusion", "sound"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--film", type=Path, help="of at least 12 s, to be cut")
     parser.add_argument("--folds", type=int, default=pairs.FOLDS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--most", type=int, help="takes of each corpus, to see that it works")
+    parser.add_argument("--kept", type=Path, help="folder of trainings, to go on where sound was stopped")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.what == "speed":
@@ -71,10 +73,13 @@ def main() -> None:
         print(throughput_table(asked.film))
     elif asked.data is None:
         parser.error(f"{asked.what} needs --data")
+    elif asked.what == "branches":
+        print(branches_table(asked.data))
     elif asked.what == "fusion":
         print(fusion_table(asked.data, asked.folds, asked.seeds))
     else:
-        print(sound_table(asked.data, asked.folds, asked.seeds, asked.epochs, asked.most))
+        with tempfile.TemporaryDirectory() as scratch:
+            print(sound_table(asked.data, asked.seeds, asked.kept or Path(scratch)))
 
 
 def speed_table() -> str:
@@ -111,7 +116,7 @@ def speed_pairs() -> dict[str, tuple[Call, Call]]:
 
 
 def _voice(preset: str) -> VoiceNest | VoiceFcn:
-    network = presets.build("voice", preset).eval()
+    network = presets.deploy(presets.build("voice", preset))
     assert isinstance(network, VoiceNest | VoiceFcn)
     return network
 
@@ -129,14 +134,9 @@ def _log_mels(network: VoiceNest | VoiceFcn) -> tuple[Call, Call]:
     front, trunk, head = network.front, network.trunk, network.to_vector
     sound = front.preset
     samples = (0.1 * np.random.default_rng(0).standard_normal(sound.piece)).astype(np.float32)
-    bins = sound.n_fft // 2 + 1
-    filters = mel_filters(sound.bands, bins).astype(np.float32)
-    taper = fourier_basis(sound)[0, 0].astype(np.float32)
 
     def outside() -> Tensor:
-        frames = np.lib.stride_tricks.sliding_window_view(samples, sound.window)[:: sound.step]
-        power = np.abs(np.fft.rfft(frames * taper, sound.n_fft)) ** 2
-        picture = np.log(filters @ power.T.astype(np.float32) + LOG_FLOOR)
+        picture = spectra.log_mel(samples, sound)
         answer: Tensor = head(trunk(torch.from_numpy(picture)[None]).mean((2, 3)))
         return answer
 
@@ -244,7 +244,9 @@ def fusion_table(data: Path, folds: int, seeds: int) -> str:
                     whole[name][seed, out] = logits.argmax(1).numpy()
         said |= {(fusion, name): found for name, found in whole.items()}
     kept = np.isin(real.folds, range(folds))
-    return compared_table(said, "late-masked", real.truth[kept], np.array(real.actors)[kept], kept)
+    those = {key: found[:, kept] for key, found in said.items()}
+    rows = compared_rows(those, "late-masked", real.truth[kept], np.array(real.actors)[kept])
+    return markdown_table((*COMPARED, "against late-masked"), rows)
 
 
 def _learn_joined(
@@ -277,14 +279,13 @@ def _learn_joined(
     return network.eval(), inputs
 
 
-def compared_table(
+def compared_rows(
     said: dict[tuple[str, str], NDArray[np.int64]],
     beside: str,
     truth: NDArray[np.int64],
     groups: NDArray[np.str_],
-    kept: NDArray[np.bool_],
-) -> str:
-    """Recall of every way, mean over seeds, and its difference to one; intervals draw whole groups."""
+) -> list[tuple[str, str, str, str]]:
+    """Recall of every way, mean over seeds, and how far it is above one; intervals draw whole groups."""
     rng = np.random.default_rng(0)
     names = np.unique(groups)
     draws = [
@@ -293,8 +294,7 @@ def compared_table(
     ]
 
     def recall(found: NDArray[np.int64], at: NDArray[np.int64]) -> float:
-        seeds = found[:, kept][:, at]
-        return float(np.mean([unweighted_recall(truth[at], one, len(LABELS)) for one in seeds]))
+        return float(np.mean([unweighted_recall(truth[at], one, len(LABELS)) for one in found[:, at]]))
 
     everything, rows = np.arange(len(truth)), []
     for (way, condition), found in said.items():
@@ -307,72 +307,23 @@ def compared_table(
         gain = mean - recall(other, everything)
         cell = "" if way == beside else f"{100 * gain:+.1f} ({100 * least:+.1f} to {100 * most:+.1f})"
         rows.append((way, condition, f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})", cell))
-    return markdown_table(("way", "with", "unweighted recall, %", f"against {beside}"), rows)
+    return rows
 
 
-def sound_table(data: Path, folds: int, seeds: int, epochs: int, most: int | None) -> str:
-    """Attention against convolutions of equal size, from raw sound, on speakers nobody heard."""
-    takes: list[FilmTake] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        files = _sounds(data, Path(scratch), takes, most)
-        speakers = sorted({take.speaker for take in takes})
-        fold_of = np.array([speakers.index(take.speaker) % pairs.FOLDS for take in takes])
-        protocol = replace(
-            PROTOCOLS["ravdess-7"],
-            name="voices",
-            classes={label: (label,) for label in LABELS},
-            slots=tuple(range(len(LABELS))),
-        )
-        said: dict[tuple[str, str], NDArray[np.int64]] = {}
-        for way in ("nest-conv", "nest"):
-            found = np.zeros((seeds, len(takes)), np.int64)
-            for seed in range(seeds):
-                for fold in range(folds):
-                    place = Path(scratch) / f"{way}-{seed}-{fold}"
-                    rows = _learn_sound(protocol, takes, files, (way, seed, epochs), fold_of != fold, place)
-                    found[seed, fold_of == fold] = rows
-            said[way, "sound alone"] = found
-    kept = fold_of < folds
-    truth = protocol.truth(takes).argmax(1)
-    return compared_table(said, "nest-conv", truth[kept], np.array([t.speaker for t in takes])[kept], kept)
-
-
-def _sounds(data: Path, scratch: Path, takes: list[FilmTake], most: int | None) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for corpus, where in corpora_voices.find(data).items():
-        if corpus not in ("ravdess", "nemo", "emodb"):
-            continue
-        read = corpora_voices.read_corpus(corpus, where)
-        sounds = corpora_voices.load_takes(read, corpora_voices.default_folder())
-        step = 1 if most is None else max(1, len(read) // most)
-        for take, samples in zip(read[::step], sounds[::step], strict=True):
-            name = f"{corpus}-{take.name}"
-            files[name] = scratch / f"{name}.npz"
-            no_crops = np.zeros((0, 64, 64, 3), np.uint8)
-            np.savez(files[name], crops=no_crops, times_s=np.zeros(0, np.float32), samples=samples)
-            takes.append(FilmTake(corpus, name, take.speaker, (take.label,)))
-    return files
-
-
-def _learn_sound(
-    protocol: Protocol,
-    takes: Sequence[FilmTake],
-    files: dict[str, Path],
-    how: tuple[str, int, int],
-    learn: NDArray[np.bool_],
-    place: Path,
-) -> NDArray[np.int64]:
-    way, seed, epochs = how
-    device = best_device()
-    network = PaperNetwork(PaperPreset(way, voice=way), seed=seed)
-    shower, recipe = Shower(takes, files, network, None), PaperRecipe(batch=32)
-    rows = [int(row) for row in np.flatnonzero(learn)]
-    task = PaperTask(place.name, shower, rows, protocol, recipe, device)
-    plan = Schedule(epochs, rate=1e-3, clip=1.0, seed=seed, device=device, bf16=device != "cpu")
-    outcome = train(network, task, plan, place, report=print)
-    tested = [int(row) for row in np.flatnonzero(~learn)]
-    said = system_answers(outcome.network, shower, tested, protocol.slots, 32, device)
-    return np.asarray(said.argmax(1), np.int64)
+def sound_table(data: Path, seeds: int, kept: Path) -> str:
+    """Attention against convolutions of equal size on speakers nobody heard, over all and in each corpus."""
+    heard = spectra.hear(data)
+    said = spectra.everything_said(heard, seeds, kept)
+    rows = []
+    for name in ("all", *spectra.CORPORA):
+        of_it = np.ones(len(heard.truth), bool) if name == "all" else heard.corpora == name
+        those = {(way, name): found[:, of_it] for way, found in said.items()}
+        rows += compared_rows(those, ATTENTION, heard.truth[of_it], heard.speakers[of_it])
+    first = heard.folds == 0
+    for way, found in said.items():
+        each = [unweighted_recall(heard.truth[first], one[first], len(LABELS)) for one in found]
+        rows.append((way, "first fold, each seed", ", ".join(f"{100 * one:.1f}" for one in each), ""))
+    return markdown_table((*COMPARED, f"against {ATTENTION}"), rows)
 
 
 if __name__ == "__main__":

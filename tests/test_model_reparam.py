@@ -23,6 +23,8 @@ FOLDABLE = [
     ("face", "wide"),
     ("face", "live-vgg"),
     ("face", "fv2es"),
+    ("voice", "nest"),
+    ("voice", "nest-conv"),
     ("voice", "student"),
 ]
 

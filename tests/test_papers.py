@@ -211,6 +211,12 @@ def test_mosei_is_yes_where_any_annotator_said_so_and_none_where_nobody_did(
     assert found.named["without a label"] == ["a_9", "b_9", "c_9"]
 
 
+def test_numbers_that_other_programs_measured_are_named_and_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "CMU_MOSEI_VisualOpenFace2.csd", "x")
+    with pytest.raises(CorpusError, match="neither film nor sound can be had from them: 1"):
+        read_films("mosei", tmp_path)
+
+
 def test_the_processed_forms_are_read_and_their_pickle_may_run_nothing(tmp_path: Path, shots: Path) -> None:
     root = tmp_path / "IEMOCAP_RAW_PROCESSED"
     name = "Ses01F_impro01_M003"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,15 +22,16 @@ from liveaffect.engines.model.paper import PaperNetwork, PaperPreset, silence_un
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import train_paper as trainer
-from liveaffect.engines.training.corpora_films import FilmTake
+from liveaffect.engines.training.corpora_films import AFEW_LABELS, FilmTake
+from liveaffect.engines.training.cutting import Cut
 from liveaffect.engines.training.evaluate_paper import evaluate_paper, read_measured
 from liveaffect.engines.training.loop import Schedule, optimiser_of
 from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, system_answers
-from liveaffect.engines.training.protocols import PROTOCOLS, thresholds_from
+from liveaffect.engines.training.protocols import PROTOCOLS, protocols_of, thresholds_from
 from liveaffect.engines.training.train_paper import PaperOptions, paper_preset, train_paper
 from liveaffect.engines.word_emotions import load_judge, token_rows
 from liveaffect.placing import cut_film
-from tests.test_papers import iemocap, shots
+from tests.test_papers import LAYOUTS, afew, iemocap, shots
 
 __all__ = ["shots"]
 
@@ -114,6 +116,11 @@ def test_three_modalities_from_film_to_table_to_live(
     flags = ["--weights", str(weights), "--cues", str(cues)]
     assert main(["analyze", str(shots / "happy.mp4"), *flags]) == 0
     rows = [json.loads(line) for line in cues.read_text().splitlines()]
+    live = ["live", "--camera", str(shots / "happy.mp4"), "--mic", "none", "--seconds", "3"]
+    assert main([*live, "--sink", str(tmp_path / "live.jsonl"), "--weights", str(weights)]) == 0
+    said_live = [json.loads(line) for line in (tmp_path / "live.jsonl").read_text().splitlines()]
+    assert any(row["face"] is not None for row in said_live)
+    rows += said_live
     scores = [row["face"] for row in rows if row["face"] is not None]
     assert scores
     for one in scores:
@@ -135,6 +142,47 @@ def test_every_system_of_sound_and_face_leaves_answers_and_a_live_network(
     assert read(weights / "fusion.json").preset == ("late-masked" if system == "fcn" else system)
     for kind in ("face", "voice", "fusion"):
         load.load(kind, choice="onnx", weights=weights).close()
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_goes_from_film_to_table_and_every_corpus_by_every_system(
+    tmp_path: Path, shots: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "SMOKE_UTTERANCES", 4)
+    protocol = PROTOCOLS[name]
+    data = LAYOUTS[protocol.corpus][0](tmp_path / "data", shots)
+    # A corpus meets every system once, by its first protocol.
+    systems = list(trainer.SYSTEMS) if protocols_of(protocol.corpus)[0] is protocol else ["agfbp"]
+    trials = [options(system, corpus=protocol.corpus, protocol=name) for system in systems]
+    for asked in trials:
+        folder = train_paper(
+            data, tmp_path / "out", asked, cut_film, tmp_path / "cache", report=lambda line: None
+        )
+        assert folder is not None
+        assert len(list(folder.rglob("weights/*.json"))) >= 3, "not all that live use needs was exported"
+    page = evaluate_paper(tmp_path / "out")
+    for who in (*(f"{asked.variant}, here" for asked in trials), "all negative"):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {who} |")]
+        figures = [cell.strip() for cell in row.split("|")[2:9]]
+        assert all(figures[3 if protocol.several else 0 : 6]), f"an empty cell in {row}"
+
+
+def test_a_trial_takes_few_of_each_side_and_every_class_however_many_speakers_there_are(
+    tmp_path: Path, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "SMOKE_UTTERANCES", 7)
+    cut: list[FilmTake] = []
+
+    def counted(takes: Sequence[FilmTake], hz: float) -> Iterator[tuple[FilmTake, Cut | str]]:
+        cut.extend(takes)
+        yield from cut_film(takes, hz)
+
+    given = options("fcn", corpus="afew")
+    train_paper(afew(tmp_path / "afew", shots), tmp_path, given, counted, tmp_path, report=lambda line: None)
+    (one,) = read_measured(tmp_path)
+    assert len(cut) == sum(one.results[0]["sides"]) <= 21
+    learnt = [take.labels for take in cut if take.part == "train"]
+    assert {label for labels in learnt for label in labels} == set(AFEW_LABELS)
 
 
 def test_the_published_form_learns_as_published_and_says_why_it_cannot_run_live(
@@ -173,6 +221,9 @@ def test_what_stands_is_not_done_again_and_what_was_cut_short_goes_on(
     told: list[str] = []
     train_paper(corpus, tmp_path, one, cut_film, cache, report=told.append)
     assert not any("epoch" in line for line in told)
+    train_paper(corpus, tmp_path, replace(one, epochs=3), cut_film, cache, report=told.append)
+    assert any("going on behind epoch 2 of 2, towards 3" in line for line in told)
+    assert read_measured(tmp_path)[0].results[0]["epochs"] == 3
 
 
 def test_a_page_without_results_holds_the_papers_figures_and_nothing_else(tmp_path: Path) -> None:

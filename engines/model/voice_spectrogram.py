@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from liveaffect.engines.model.blocks import DropPath, FeedForward, SelfAttention, init_transformer
+from liveaffect.engines.model.blocks import ConvNorm, DropPath, FeedForward, SelfAttention, init_transformer
 from liveaffect.engines.model.frontend import SoundFront, SoundPreset
 from liveaffect.engines.model.heads import (
     AskedWeight,
@@ -261,16 +261,23 @@ class NestTrunk(nn.Module):
         self.levels = nn.Sequential(*parts)
         self.norm = ChannelNorm(width, eps=1e-6)
         init_transformer(self)
+        if len(preset.stem) > 1:
+            self._begin_narrow()
+
+    def _begin_narrow(self) -> None:
+        """Weights by the width of what they look at: those of 0.02 hide the input behind the positions."""
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(part.weight)
 
     def _stem(self) -> int:
-        """Build the patch embedding; the side of its square map."""
+        """Build the patch embedding; the side of its square map. One convolution is as published."""
         preset = self.preset
         height, length = preset.sound.bands // preset.sub_bands, preset.sound.frames
-        channels, layers = preset.sub_bands, list[nn.Module]()
+        channels, layers, published = preset.sub_bands, list[nn.Module](), len(preset.stem) == 1
         for conv in preset.stem:
-            if layers:
-                layers.append(nn.ReLU())
-            layers.append(nn.Conv2d(channels, conv.width, 3, conv.stride, padding=1))
+            made = nn.Conv2d(channels, conv.width, 3, conv.stride, padding=1, bias=published)
+            layers.append(made if published else ConvNorm(made))
             channels = conv.width
             height, length = -(-height // conv.stride[0]), -(-length // conv.stride[1])
         if height != length:

@@ -21,6 +21,7 @@ from liveaffect.engines.training.corpora_voices import PATTERNS, CorpusError
 
 WHOLE, LEFT, RIGHT = "whole", "left", "right"
 NO_FILM, NO_SOUND, DAMAGED, NO_LABEL = "film missing", "sound missing", "damaged", "without a label"
+NUMBERS = "numbers of other programs, not read: neither film nor sound can be had from them"
 _NAMED = 20
 """Files of one kind of trouble that are named; all are counted."""
 
@@ -178,6 +179,8 @@ def _mosei(data: Path) -> FilmReading:
     if (processed := _place(data, "MOSEI_RAW_PROCESSED")) != data or (data / "meta.pkl").exists():
         return _processed("mosei", processed)
     found, root = FilmReading(), _place(data, "Raw", "MOSEI_Raw", "CMU-MOSEI")
+    for numbers in sorted(data.rglob("*.csd")):
+        found.miss(NUMBERS, numbers.name)
     votes: dict[str, dict[str, float]] = {}
     for table in _listed(root / "Labels", "*.csv"):
         with table.open(newline="", encoding="utf-8", errors="replace") as lines:

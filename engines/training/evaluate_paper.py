@@ -225,7 +225,9 @@ def _each_class(one: Measured) -> str:
         for at, name in enumerate(one.protocol.names)
     ]
     speed = float(np.median([result["seconds_an_epoch"] for result in one.results]))
+    epochs = " or ".join(str(count) for count in sorted({result["epochs"] for result in one.results}))
     return (
         f"* {one.variant}: weighted accuracy/F1 of {', '.join(parts)}; "
-        f"{one.results[0]['parameters']:,} parameters, {speed:.0f} s an epoch on {one.results[0]['device']}."
+        f"{one.results[0]['parameters']:,} parameters, {epochs} epochs of {speed:.0f} s "
+        f"on {one.results[0]['device']}."
     )

@@ -311,14 +311,12 @@ def thresholds_from(truth: Truth, shares: NDArray[np.floating]) -> NDArray[np.fl
 
 def binary_figures(truth: Truth, said: Truth, shares: NDArray[np.floating]) -> dict[str, Any]:
     """Plain and weighted accuracy, F1 and AUC of each class against all others, and their means."""
-    each: dict[str, list[float | None]] = {
-        "accuracy": [float(x) for x in (truth == said).mean(0)],
-        "weighted_accuracy": [_balanced(truth[:, at], said[:, at]) for at in range(truth.shape[1])],
-        "f1": [_f1(truth[:, at], said[:, at]) for at in range(truth.shape[1])],
-        "auc": [scores.area_under_curve(truth[:, at], shares[:, at]) for at in range(truth.shape[1])],
-    }
-    means = {key: _mean(values) for key, values in each.items()}
-    return {"each": each, "mean": means}
+    each = {key: _each_class(key, truth, said, shares) for key in BINARY}
+    return {"each": each, "mean": {key: _mean(values) for key, values in each.items()}}
+
+
+def _each_class(key: str, truth: Truth, said: Truth, shares: NDArray[np.floating]) -> list[float | None]:
+    return [BINARY[key](truth[:, at], said[:, at], shares[:, at]) for at in range(truth.shape[1])]
 
 
 def drawn_interval(
@@ -343,7 +341,7 @@ def judged(
     found = binary_figures(truth, said, shares)
 
     def mean_of(key: str) -> Callable[[NDArray[np.int64]], float]:
-        return lambda at: float(binary_figures(truth[at], said[at], shares[at])["mean"][key] or 0.0)
+        return lambda at: _mean(_each_class(key, truth[at], said[at], shares[at])) or 0.0
 
     found["weighted_accuracy_between"] = drawn_interval(
         groups, mean_of("weighted_accuracy"), rounds=min(rounds, 200)
@@ -381,3 +379,13 @@ def _f1(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> float:
 def _mean(values: Sequence[float | None]) -> float | None:
     there = [value for value in values if value is not None]
     return float(np.mean(there)) if there else None
+
+
+Column = NDArray[Any]
+BINARY: Mapping[str, Callable[[Column, Column, Column], float | None]] = {
+    "accuracy": lambda truth, said, shares: float((truth == said).mean()),
+    "weighted_accuracy": lambda truth, said, shares: _balanced(truth, said),
+    "f1": lambda truth, said, shares: _f1(truth, said),
+    "auc": lambda truth, said, shares: scores.area_under_curve(truth, shares),
+}
+"""Figures of one class: what is true, what was said and how likely it was held."""

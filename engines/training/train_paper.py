@@ -169,20 +169,21 @@ def train_paper(
     takes = protocol.chosen(reading.takes)
     report(f"{protocol.title}: {len(takes)} of {len(reading.takes)} utterances")
     hz = _recipe(options, protocol).faces_hz
-    if options.smoke:
-        takes = _few_of_each_speaker(takes)
+    few = _few_of_each_side(protocol, protocol.folds(takes, data)[0], takes) if options.smoke else None
+    if few is not None:
+        takes = [take for side in few.values() for take in side]
     cut = cut_all(takes, CutOrder(cutter, cache, hz, options.workers), reading, report)
     for line in reading.told():
         report(line)
     takes = [take for take in takes if take.name in cut.files]
-    folds = protocol.folds(takes, data)[: 1 if options.smoke else options.folds]
+    folds = protocol.folds(takes, data)[: options.folds] if few is None else [_trial(few, takes)]
     folder = out / protocol.name / options.variant.replace(", ", "_").replace(" ", "-")
     start_ns = wall_ns()
     for seed in range(options.seeds):
         for fold in folds:
             left_s = options.limit_s - (wall_ns() - start_ns) * 1e-9
             place = folder / f"{fold.name.replace(' ', '-')}-seed{seed}"
-            if (place / RESULT).exists():
+            if _stands(place / RESULT, _schedule(options, seed, left_s).epochs):
                 continue
             run = _FoldRun(protocol, fold, takes, cut.files, options, seed, place)
             if left_s <= 0 or not run.whole(
@@ -190,7 +191,13 @@ def train_paper(
             ):
                 report(f"time is up; the same command goes on in {folder}")
                 return None
+    report(f"answers and networks lie in {folder}; the table: liveaffect evaluate paper --results {out}")
     return folder
+
+
+def _stands(result: Path, epochs: int) -> bool:
+    """Whether a training was examined after so many epochs; one after fewer is gone on with."""
+    return result.exists() and int(json.loads(result.read_text("utf-8"))["epochs"]) >= epochs
 
 
 def protocol_of(options: PaperOptions) -> Protocol:
@@ -206,18 +213,25 @@ def protocol_of(options: PaperOptions) -> Protocol:
     return known[options.protocol]
 
 
-def _few_of_each_speaker(takes: Sequence[FilmTake]) -> list[FilmTake]:
-    """Some of every speaker."""
-    count: dict[str, int] = {}
-    for take in takes:
-        count[take.speaker] = count.get(take.speaker, 0) + 1
-    most, kept = max(1, SMOKE_UTTERANCES * 4 // len(count)), dict.fromkeys(count, 0)
-    chosen = []
-    for take in takes:
-        kept[take.speaker] += 1
-        if kept[take.speaker] <= most:
-            chosen.append(take)
-    return chosen
+def _few_of_each_side(protocol: Protocol, fold: Fold, takes: Sequence[FilmTake]) -> dict[str, list[FilmTake]]:
+    """Of all classes and, as far as so few can be, from everywhere in the corpus."""
+    truth, few = protocol.truth(takes), dict[str, list[FilmTake]]()
+    for name, side in (("train", fold.train), ("valid", fold.valid), ("test", fold.test)):
+        rows = sorted(side, key=lambda row: (truth[row].tolist(), row))
+        chosen = np.linspace(0, len(rows) - 1, min(SMOKE_UTTERANCES, len(rows))).round()
+        few[name] = [takes[rows[int(at)]] for at in chosen]
+    return few
+
+
+def _trial(few: dict[str, list[FilmTake]], takes: Sequence[FilmTake]) -> Fold:
+    """The few of each side that could be cut, as a fold."""
+    row_of = {take.name: row for row, take in enumerate(takes)}
+    train, valid, test = (
+        tuple(row_of[take.name] for take in side if take.name in row_of) for side in few.values()
+    )
+    if not (train and test):
+        raise CorpusError("none of the few utterances of a trial could be cut; what is wrong is named above")
+    return Fold("trial", train, valid, test)
 
 
 def _recipe(options: PaperOptions, protocol: Protocol) -> PaperRecipe:
