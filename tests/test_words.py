@@ -123,7 +123,6 @@ class Counting:
     def hear(
         self,
         samples: NDArray[np.float32],
-        given: Sequence[TimedWord] = (),
         *,
         language: str | None = None,
         cut: bool = False,
@@ -131,8 +130,8 @@ class Counting:
         self.seconds.append(len(samples) / SAMPLE_RATE)
         count = int(self.seconds[-1] / 0.5)
         names = [chr(ord("a") + at % 26) + str(at // 26) for at in range(count)]
-        words = tuple(TimedWord(f" {name}", at * 0.5, at * 0.5 + 0.5, (at,)) for at, name in enumerate(names))
-        return HeardWords((*given, *words[len(given) :]), -0.1, 0.0, "en")
+        words = tuple(TimedWord(f" {name}", at * 0.5, at * 0.5 + 0.5) for at, name in enumerate(names))
+        return HeardWords(words, -0.1, 0.0, "en")
 
     def translate(self, samples: NDArray[np.float32], language: str) -> str:
         return ""
