@@ -11,6 +11,7 @@ a tone speaks.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import math
@@ -27,9 +28,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.bench import runs
+from liveaffect.bench import agreement, runs
 from liveaffect.bench.measure import machine, short
-from liveaffect.bench.peer_programs import AROUND, EGEMAPS, FER, HUMAN, OURS, POLICY, RANDOM, XCEPTION
+from liveaffect.bench.peer_programs import AROUND, EGEMAPS, FER, HUMAN, OURS, RANDOM, WORDS, XCEPTION
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.drawn_head import SCENE, ActingHead
 from liveaffect.realtime.errors import EndOfStream, InputRefused
@@ -75,7 +76,7 @@ OWN = (
     Peer("liveaffect, faces", (), OURS.replace("SOUND", "'none'")),
     Peer("liveaffect, faces and small voice", (), OURS.replace("SOUND", "'small'")),
     Peer("liveaffect, faces and full voice", (), OURS.replace("SOUND", "'full'")),
-    Peer("liveaffect, words", (), POLICY.replace("OURS", "True"), _BLOCKS),
+    Peer("liveaffect, words", (), WORDS.replace("OURS", "True"), _BLOCKS),
 )
 PEERS = (
     Peer("fer, Haar", _FER_PACKAGES, FER.replace("MTCNN", "False")),
@@ -107,7 +108,8 @@ PEERS = (
     Peer(
         "whisper_streaming's policy, faster-whisper tiny.en",
         ("faster-whisper", "numpy"),
-        POLICY.replace("OURS", "False"),
+        inspect.getsource(agreement).partition("from __future__ import annotations")[2]
+        + WORDS.replace("OURS", "False"),
         _BLOCKS,
         note="agreement of two passes, one a second",
     ),
