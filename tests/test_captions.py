@@ -14,7 +14,8 @@ WIDE = 420
 HEBREW, ARABIC = "\u05e9\u05dc\u05d5\u05dd \u05dc\u05db\u05d5\u05dc\u05dd", "\u0645\u0631\u062d\u0628\u0627"
 TODAY = "\u05d4\u05d9\u05d5\u05dd"
 JAPANESE = "\u4eca\u65e5\u306f\u3068\u3066\u3082\u5b09\u3057\u3044\u3067\u3059"
-LACKED = "\U0010fffd", "\U0010fffc"
+LACKED = "\U00012000", "\U00012001"
+"""Cuneiform."""
 
 
 def ink(text: str, guess: str = "", width_px: int = WIDE) -> NDArray[np.int64]:
@@ -61,6 +62,8 @@ def test_japanese_without_spaces_is_broken_to_two_lines_that_fit() -> None:
 
 
 def test_a_character_that_no_font_has_is_a_visible_box() -> None:
+    if any(font_of(char) for char in LACKED):
+        pytest.skip("a font here has cuneiform")
     one, other = (ink(char) for char in LACKED)
     assert one.sum() > 0
     np.testing.assert_array_equal(one, other)
