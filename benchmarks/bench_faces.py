@@ -24,10 +24,10 @@ import numpy as np
 from harness import Result, measure, print_record
 from numpy.typing import NDArray
 
+from liveaffect.realtime.blazeface import FaceFinder, make_finder
 from liveaffect.realtime.clock import SECOND, cpu_ns
 from liveaffect.realtime.crop import cut_out
 from liveaffect.realtime.face_analyzer import FaceAnalyzer, find_in_picture
-from liveaffect.realtime.faces.blazeface import FaceFinder, make_finder
 from liveaffect.realtime.frame import Box, Sighting, VideoFrame
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture

@@ -33,16 +33,15 @@ from numpy.typing import NDArray
 
 from liveaffect import Settings
 from liveaffect.bench.whole import Probe, sound
+from liveaffect.realtime.acting import ActingHead, tone_voice, write_wav
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawn_head import ActingHead
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.replay import Paced
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.sinks.window import WindowSink
-from liveaffect.realtime.speech import tone_voice, write_wav
 from liveaffect.realtime.wiring import Rings, Wiring
 
 FPS, PICTURES = 30, 300

@@ -36,7 +36,7 @@ from liveaffect.engines.model.voice_spectrogram import VoiceFcn, VoiceNest
 from liveaffect.engines.protocol import VECTOR
 from liveaffect.engines.recipe import LABELS, LOG_FLOOR, MEL_BANDS
 from liveaffect.engines.stopwatch import all_threads_cpu_ns, median_ns
-from liveaffect.engines.training import corpora_voices, pairs, sound_store
+from liveaffect.engines.training import corpora_voices, pairs
 from liveaffect.engines.training.corpora_films import FilmTake
 from liveaffect.engines.training.loop import Schedule, best_device, train
 from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, system_answers
@@ -343,7 +343,7 @@ def _sounds(data: Path, scratch: Path, takes: list[FilmTake], most: int | None) 
         if corpus not in ("ravdess", "nemo", "emodb"):
             continue
         read = corpora_voices.read_corpus(corpus, where)
-        sounds = sound_store.load_takes(read, sound_store.default_folder())
+        sounds = corpora_voices.load_takes(read, corpora_voices.default_folder())
         step = 1 if most is None else max(1, len(read) // most)
         for take, samples in zip(read[::step], sounds[::step], strict=True):
             name = f"{corpus}-{take.name}"

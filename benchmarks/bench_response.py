@@ -5,7 +5,7 @@
         [--way NAME ...] [--kind KIND ...] [--write]
 
 Delay is counted from when an expression begins to change to the first look after which it is shown, in films
-of known expression; the age of a reading (bench_end_to_end.py) comes on top of it live. Calm is counted on
+of known expression; the age of a reading (`liveaffect bench latency`) comes on top live. Calm is counted on
 people who talk and on neutral faces that turn, blink and chew: a *change* is one label after another in one
 track, whatever "not sure" stood between them; an *interruption* is a label that gives way to "not sure".
 """

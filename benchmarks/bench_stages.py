@@ -26,9 +26,8 @@ from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, proces
 from liveaffect.realtime.crop import Quality
 from liveaffect.realtime.estimate import Circumstances, Confidence, Labeller
 from liveaffect.realtime.expression import Evidence
-from liveaffect.realtime.fusion import fuse
 from liveaffect.realtime.microphone import Microphone
-from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.networks import Networks, fuse
 from liveaffect.realtime.people import Moment, Person, make_cue
 from liveaffect.realtime.signs import Clarity
 from liveaffect.realtime.sound_device import BLOCK_S
@@ -126,7 +125,7 @@ def start() -> None:
     clock, times = MonotonicClock(), []
     for _ in range(7):
         began_ns = clock.now_ns()
-        subprocess.run([sys.executable, "-m", "realtime", "--help"], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "liveaffect", "--help"], check=True, capture_output=True)
         times.append((clock.now_ns() - began_ns) / MS)
     print_record(
         Result("stages/start/help", {"wall_p50_ms": statistics.median(times)}, judged=("wall_p50_ms",))

@@ -28,6 +28,7 @@ from harness import Result, print_record
 from numpy.typing import NDArray
 
 from liveaffect.bench.agreement import Agreeing
+from liveaffect.bench.sounds import words_live
 from liveaffect.engines import stopwatch
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND
@@ -35,7 +36,6 @@ from liveaffect.realtime.errors import EndOfStream
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.ring import AudioRing
-from liveaffect.realtime.utterance import plain
 from liveaffect.realtime.words import WordsAnalyzer, WordTools
 from liveaffect.spoken_choice import SpokenWish, folder_of, make_tools
 
@@ -105,38 +105,12 @@ def plain_words(text: str) -> list[str]:
 
 def live(sound: Sound, tools: WordTools) -> tuple[list[str], dict[str, float]]:
     """Words as they are believed at the end, and delays and cost."""
-    ring = AudioRing(20 * SAMPLE_RATE)
-    analyzer, began_ns = WordsAnalyzer("mic", ring, tools), stopwatch.all_threads_cpu_ns()
-    shown: dict[tuple[int, int, str], float] = {}
-    sure: dict[tuple[int, int, str], tuple[float, float]] = {}
-    newest, cursor = {}, 0
-    for first in range(0, len(sound) + 1, BLOCK):
-        if len(block := sound[first : first + BLOCK]):
-            ring.push(AudioBlock("mic", first, first * SECOND // SAMPLE_RATE, block))
-            while analyzer.step():
-                pass
-        else:
-            analyzer.finish()
-        now_s, batch = (first + len(block)) / SAMPLE_RATE, analyzer.said.read_since(cursor)
-        cursor = batch.cursor
-        for form in batch.items:
-            newest[form.number] = form
-            for place, word in enumerate(form.words):
-                key = form.number, place, plain(word.text)
-                shown.setdefault(key, now_s)
-                if word.final:
-                    sure.setdefault(key, (now_s, word.end_ns / SECOND))
-    analyzer.finish()
-    for form in analyzer.said.read_since(cursor).items:
-        newest[form.number] = form
-    spent_s = (stopwatch.all_threads_cpu_ns() - began_ns) / SECOND
-    pale = [max(0.0, shown[key] - end_s) for key, (_, end_s) in sure.items()]
-    final = [max(0.0, at_s - end_s) for at_s, end_s in sure.values()]
-    text = " ".join(word.text for _, form in sorted(newest.items()) for word in form.words if word.final)
-    figures = {"core_share": spent_s * SAMPLE_RATE / len(sound)}
-    for name, delays in (("pale", pale), ("final", final)):
+    began_ns = stopwatch.all_threads_cpu_ns()
+    text, delays_s = words_live(sound, tools)
+    figures = {"core_share": (stopwatch.all_threads_cpu_ns() - began_ns) / SECOND * SAMPLE_RATE / len(sound)}
+    for name, of_them in zip(("pale", "final"), delays_s.T, strict=True):
         for share in (50, 95):
-            figures[f"{name}_p{share}_s"] = float(np.percentile(delays, share))
+            figures[f"{name}_p{share}_s"] = float(np.percentile(of_them, share))
     return plain_words(text), figures
 
 

@@ -23,11 +23,9 @@ from harness import film_as_devices
 from numpy.typing import NDArray
 
 from liveaffect import Analyzer, Settings
-from liveaffect.page_session import PageLedger
-from liveaffect.realtime.drawn_head import SCENE_S, ActingHead
+from liveaffect.realtime.acting import SCENE_S, ActingHead, tone_voice, write_wav
 from liveaffect.realtime.errors import InputRefused
-from liveaffect.realtime.speech import tone_voice, write_wav
-from liveaffect.serve import Served
+from liveaffect.serve import PageLedger, Served
 
 FPS, SECONDS, STRIP_PX = 30, 25, 8
 WIDE, NARROW = (1280, 860), (390, 844)

@@ -36,9 +36,9 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
 from liveaffect.placing import in_a_room
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.estimate import softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.faces.blazeface import make_finder
 
 STRONG = 0.85
 """From this probability in a single picture on an expression counts as strong."""

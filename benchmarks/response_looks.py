@@ -23,9 +23,9 @@ from response_films import Film
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.onnx_engine import OnnxEngine
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.crop import quality
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import VideoFrame
 
 

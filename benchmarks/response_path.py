@@ -27,7 +27,7 @@ from liveaffect.realtime.errors import EndOfStream
 from liveaffect.realtime.estimate import Estimate
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.lockstep import Watched, analyse
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.wiring import Tools, load_tools
 
 CAMERA = "film"

@@ -13,7 +13,7 @@ lasts, because claps are sharper than any envelope.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -27,9 +27,8 @@ from liveaffect.realtime.device_pairs import load_pairs
 from liveaffect.realtime.errors import CalibrationRefused, EndOfStream, SourceError, SourceLost
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
 from liveaffect.realtime.feeds import Feed
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Item, VideoFrame
 from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
-from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
 from liveaffect.realtime.wiring import Finders
 
@@ -327,8 +326,6 @@ _GRAIN = 10
 """A pixel that changed by less is the noise of the camera."""
 _LOST_NS = 250 * MS
 """Two pictures further apart than this are not compared."""
-
-Say = Callable[[str], None]
 
 
 class MediaReader(Protocol):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.protocol import FACE_INPUTS, FACE_OUTPUTS, Done, Engine, EngineSpec, Pending, Tensors
 from liveaffect.engines.recipe import CROP_SIZE, LABELS, SAMPLE_RATE, SUBSETS
-from liveaffect.engines.training import corpora_faces, sound_store, splits
+from liveaffect.engines.training import corpora_faces, corpora_voices, splits
 from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.realtime.attribution import Attribution, Voice
@@ -38,7 +38,7 @@ from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits
 from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.scheduler import Scheduler
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 from liveaffect.realtime.window import FUSION_STEP_NS, PieceGrid
 from liveaffect.realtime.wiring import Finders, Tools
@@ -201,11 +201,11 @@ def face_clips(data: Path, weights: Path | None) -> list[Clip]:
 
 def voice_clips(data: Path, weights: Path | None, say: Say) -> list[Clip]:
     """Takes of acted speech, as many of each speaker."""
-    from liveaffect.engines.training import sided_voices
+    from liveaffect.engines.training import splits
 
     found = manifests.read((weights or manifests.SHIPPED) / "voice.json")
-    takes = sided_voices.found_in(data)
-    side_of, digest = sided_voices.sided(takes, frozen_sides(weights), add=False)
+    takes = splits.found_in(data)
+    side_of, digest = splits.sided(takes, frozen_sides(weights), add=False)
     splits.refuse_other_sides(found, tuple(takes), digest)
     chosen: list[Take] = []
     for these in takes.values():
@@ -217,14 +217,14 @@ def voice_clips(data: Path, weights: Path | None, say: Say) -> list[Clip]:
 
 def pair_clips(data: Path, weights: Path | None, say: Say) -> list[Clip]:
     """Takes whose speaker's face is known through action units, with what stands in for the face network."""
-    from liveaffect.engines.training import evaluate_fusion, pairs, sided_voices
+    from liveaffect.engines.training import evaluate_fusion, pairs, splits
 
     found = manifests.read((weights or manifests.SHIPPED) / "fusion.json")
     evaluate_fusion.refuse_other_actors(found, frozen_sides(weights))
     known = pairs.read_pairs(data)
     logits = evaluate_fusion.at_scale(known.face, known, float(found.training["temperature"]["face"]))
     faces = dict(zip(known.names, logits, strict=True))
-    takes = {take.name[3:]: take for take in sided_voices.found_in(data)["ravdess"]}
+    takes = {take.name[3:]: take for take in splits.found_in(data)["ravdess"]}
     sides = dict(zip(known.actors, known.sides.tolist(), strict=True))
     both = [take for name, take in sorted(takes.items()) if name in faces and sides[take.speaker] in SIDES]
     clips = _sound_clips(both, sides, say)
@@ -236,7 +236,7 @@ def _sound_clips(takes: Sequence[Take], sides: dict[str, str], say: Say) -> list
     for corpus in sorted({take.corpus for take in takes}):
         mine = [take for take in takes if take.corpus == corpus]
         for take, samples in zip(
-            mine, sound_store.load_takes(mine, sound_store.default_folder(), say), strict=True
+            mine, corpora_voices.load_takes(mine, corpora_voices.default_folder(), say), strict=True
         ):
             truth = LABELS.index(take.label)
             clips.append(Clip(take.name, take.speaker, sides[take.speaker], truth, samples))
@@ -408,4 +408,3 @@ def _ignore(cues: object) -> None:
 
 
 _CROP = _crop()
-Watching = Callable[[Sequence[Clip], Engines], Iterator[ClipTrace | None]]

@@ -38,7 +38,7 @@ from liveaffect.calibration.reliability import (
 from liveaffect.engines.confidence import COVERAGE, LEAST_SURE, Calibrated
 from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training.archive import ENDING, write_tables
+from liveaffect.engines.training.scores import ENDING, write_tables
 from liveaffect.realtime.errors import SettingsError
 
 PICTURE_FOLDS = 5

@@ -122,10 +122,8 @@ def _calibrate_kind(kind: str, options: Int8Options, say: Say) -> None:
     if kind == "face":
         to_calibrate, exam = samples.face_samples(options.data, found, sides=sides, frozen=frozen)
     else:
-        from liveaffect.calibration.voice_samples import voice_samples
-
         with closing(OnnxEngine(found, folder)) as engine:
-            to_calibrate, exam = voice_samples(
+            to_calibrate, exam = samples.voice_samples(
                 options.data, engine, found, sides=sides, frozen=frozen, report=say
             )
     count = sum(len(next(iter(batch.values()))) for batch in to_calibrate.batches)

@@ -5,8 +5,9 @@ most half of its items drawn, so that the other half is left to judge by, and is
 condition where that is too few. Which items are drawn follows from their names alone and is frozen as one
 SHA-256: whoever calibrates on anything else is told.
 
-Pictures are taken as they are and as webcams see them; voices are in `voice_samples`, because hearing them as
-live needs torch and pictures do not.
+Pictures are taken as they are and as webcams see them, voices at other levels and in other rooms. A recording
+is heard piece by piece from cold by the network itself in fp32, so each piece comes with the speaker's
+statistics that it would have live.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.calibration.reliability import refuse_unfit
-from liveaffect.engines.manifest import Manifest, write_whole
-from liveaffect.engines.protocol import EngineFileError, Tensors
-from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import corpora_faces, splits
+from liveaffect.engines.manifest import Manifest, RecipeNumbers, write_whole
+from liveaffect.engines.protocol import Engine, EngineFileError, Tensors
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.training import corpora_faces, corpora_voices, splits, synthetic_sounds
 from liveaffect.engines.training.augment_faces import FaceChanges, Grey8, grey_crops, seen, tinted
 from liveaffect.engines.training.corpora_faces import Faces, load_split
+from liveaffect.engines.training.corpora_voices import Take
+from liveaffect.engines.training.listen import Heard, listen, pieces_of
+from liveaffect.engines.training.splits import found_in, sided
 
 FROZEN = Path(__file__).resolve().with_name("samples.json")
 """The samples behind the INT8 files of the package."""
@@ -43,7 +47,20 @@ BATCH = 32
 AS_IT_IS, WEBCAM = "as it is", "as a webcam sees it"
 FACE_CONDITIONS = (AS_IT_IS, WEBCAM)
 
+VOICES_EACH = 12
+"""Recordings of every label."""
+PIECES = 5
+"""Of each of them, from its beginning to its end."""
+MOST_JUDGED = 420
+"""Recordings to judge by, every label and speaker in turn: more take minutes and tell little more."""
+MOST_FEW = 600
+VOICE_BATCH = 30
+AS_RECORDED, FAR, CLOSE, ROOM = "as recorded", "20 dB quieter", "6 dB louder", "in a noisy room"
+VOICE_CONDITIONS = (AS_RECORDED, FAR, CLOSE, ROOM)
+SIGNAL_TO_NOISE_DB = (8.0, 20.0)
+
 Places = NDArray[np.int64]
+Sound = NDArray[np.float32]
 Pool = Callable[[Tensors], NDArray[np.floating]]
 """From answers for all items to logits of what they belong to, rows of NaN where nothing was evidence."""
 
@@ -188,3 +205,114 @@ def _face_crops(side: Faces, at: Places, webcam: NDArray[np.bool_], seed: int) -
     anyhow = np.stack([seen(side.pictures[place], rng, strength) for place in at[webcam]])
     crops[webcam] = tinted(anyhow, rng, strength)
     return crops
+
+
+def voice_samples(
+    data: Path, engine: Engine, found: Manifest, *, sides: Path, frozen: Path, report: Callable[[str], None]
+) -> tuple[Samples, Exam]:
+    """From the calibrate side of the corpora in `data`; `engine` runs the network in fp32.
+
+    `sides` and `frozen` are the files in which the sides and the samples are frozen.
+    """
+    takes = found_in(data)
+    of_speaker, digest = sided(takes, sides, add=False)
+    splits.refuse_other_sides(found, tuple(takes), digest)
+    held, sounds = _sounds(
+        {c: [t for t in these if of_speaker[t.speaker] == "calibrate"] for c, these in takes.items()}, report
+    )
+    labels = np.array([LABELS.index(take.label) for take in held], np.int64)
+    speakers = [take.speaker for take in held]
+    picks = draw_picks(labels, speakers, VOICES_EACH, VOICE_CONDITIONS)
+    chosen = freeze_picks(frozen, "voice", tuple(takes), [f"{t.corpus}/{t.name}" for t in held], picks)
+    rng = np.random.default_rng(1)
+    changed = [under(sounds[pick.at], pick.condition, rng) for pick in picks]
+    inputs, owner, _ = _pieces_heard(engine, changed, found.recipe)
+    kept = np.concatenate([_spread_over(np.flatnonzero(owner == i)) for i in range(len(picks))])
+    batches = tuple(
+        {name: array[kept[at : at + VOICE_BATCH]] for name, array in inputs.items()}
+        for at in range(0, len(kept), VOICE_BATCH)
+    )
+    rest = _every_label(labels, left_over(labels, picks), speakers)
+    return Samples(batches, chosen, VOICE_CONDITIONS), _exam(engine, sounds, rest, labels, found.recipe)
+
+
+def under(sound: Sound, condition: str, rng: np.random.Generator) -> Sound:
+    """The same recording, spoken from further off, closer by, or in a room that is not quiet."""
+    if condition == ROOM:
+        noise = synthetic_sounds.make("noise", rng, len(sound) / SAMPLE_RATE)[: len(sound)]
+        noise = np.pad(noise, (0, len(sound) - len(noise)))
+        below = 10 ** (-rng.uniform(*SIGNAL_TO_NOISE_DB) / 20)
+        loud = below * float(np.std(sound)) / max(float(np.std(noise)), 1e-9)
+        sound = np.asarray(sound + loud * noise, np.float32)
+    gain = {FAR: 0.1, CLOSE: 2.0}.get(condition, 1.0)
+    return np.asarray(np.clip(sound * gain, -1, 1), np.float32)
+
+
+def _sounds(takes: dict[str, list[Take]], report: Callable[[str], None]) -> tuple[list[Take], list[Sound]]:
+    held: list[Take] = []
+    sounds: list[Sound] = []
+    for these in takes.values():
+        if these:
+            held += these
+            sounds += [
+                s.astype(np.float32)
+                for s in corpora_voices.load_takes(these, corpora_voices.default_folder(), report)
+            ]
+    return held, sounds
+
+
+def _pieces_heard(
+    engine: Engine, sounds: Sequence[Sound], recipe: RecipeNumbers
+) -> tuple[dict[str, NDArray[np.float32]], Places, list[Heard]]:
+    """The inputs of all pieces, the recording each belongs to, and what was heard in each recording."""
+    pieces = [pieces_of(s, recipe.piece, recipe.hop, recipe.lead) for s in sounds]
+    answers = listen(engine.infer, recipe, sounds)
+    owner = np.repeat(np.arange(len(pieces)), [len(one) for one in pieces])
+    inputs = {
+        "samples": np.concatenate(pieces),
+        "mean": np.concatenate([one.mean for one in answers]),
+        "istd": np.concatenate([one.istd for one in answers]),
+    }
+    return inputs, owner, answers
+
+
+def _exam(
+    engine: Engine, sounds: Sequence[Sound], rest: Places, labels: Places, recipe: RecipeNumbers
+) -> Exam:
+    """Recordings in which fp32 hears speech; the others say nothing about INT8."""
+    inputs, owner, answers = _pieces_heard(engine, [sounds[at] for at in rest], recipe)
+    heard = np.array([answer.pooled() is not None for answer in answers])
+    inputs = {name: array[heard[owner]] for name, array in inputs.items()}
+    ends = np.cumsum([len(a.speech) for a, ok in zip(answers, heard, strict=True) if ok])
+    hop_s = recipe.hop / SAMPLE_RATE
+    few = np.arange(0, int(ends[-1]), max(1, -(-int(ends[-1]) // MOST_FEW))) if len(ends) else None
+    exam = Exam(inputs, labels[rest[heard]], lambda given: _pooled_pieces(given, ends, hop_s), few)
+    exam.check("the recordings to judge INT8 by")
+    return exam
+
+
+def _pooled_pieces(answers: Tensors, ends: Places, hop_s: float) -> NDArray[np.float32]:
+    """Logits of whole recordings, under the same weights as live."""
+    rows = []
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        part = {name: array[start:end] for name, array in answers.items()}
+        one = Heard(
+            logits=part["logits"],
+            score=part["score"][:, 0],
+            speech=part["speech"][:, 0],
+            hop_s=hop_s,
+        ).pooled()
+        rows.append(np.full(len(LABELS), np.nan, np.float32) if one is None else one)
+    return np.stack(rows)
+
+
+def _spread_over(at: Places) -> Places:
+    """A few places from the first to the last."""
+    found: Places = at[np.unique(np.linspace(0, len(at) - 1, PIECES).astype(int))]
+    return found
+
+
+def _every_label(labels: Places, rest: Places, speakers: Sequence[str]) -> Places:
+    """At most MOST_JUDGED of them, every speaker of every label in turn."""
+    cells = [f"{label} {speaker}" for label, speaker in zip(labels, speakers, strict=True)]
+    return np.sort(in_turn(rest, cells, np.random.default_rng(2))[:MOST_JUDGED])

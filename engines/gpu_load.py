@@ -18,11 +18,10 @@ from importlib import metadata
 from pathlib import Path
 
 from liveaffect.engines import device_memory, gpu_driver, manifest, parity, plans, stopwatch
-from liveaffect.engines.build.plan import source_of
 from liveaffect.engines.device_memory import DeviceMemory
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.plans import PlanMissing
+from liveaffect.engines.plans import PlanMissing, source_of
 from liveaffect.engines.protocol import (
     Engine,
     EngineError,

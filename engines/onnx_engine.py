@@ -1,13 +1,19 @@
-"""A network on ONNX Runtime, the back end of every machine without a GPU.
+"""A network on ONNX Runtime, the back end of every machine without a GPU, and the library with telemetry off.
 
 One thread per session and no spinning: an idle pool that spins burns a core that the camera, the
 browser or a call needs. On the CPU there is nothing to overlap with, so `submit` does the work at once
 and `result` only hands it over; answers that are not finite are an error here, never a reading.
+
+Since 1.31 the library writes a device number and a database below the user's cache and asks for a host of its
+vendor, unless it is told not to before it is loaded. Nothing of ours may be sent, so nobody imports it past
+this module; a test starts the program in a fresh home and finds no foreign file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +22,6 @@ import numpy as np
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import whisper
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.onnx_runtime import failures, ort
 from liveaffect.engines.protocol import (
     Done,
     EngineError,
@@ -30,6 +35,17 @@ from liveaffect.engines.protocol import (
     check_inputs,
     zeros_for,
 )
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime as ort  # type: ignore[import-untyped]
+
+ort.disable_telemetry_events()
+failures: Any = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+"""What it raises; a module in C++ without a description of its types."""
+
+__all__ = ["PROVIDER", "RUNTIME_ERRORS", "OnnxEngine", "failures", "ort", "session_options"]
+
 
 PROVIDER = "CPUExecutionProvider"
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}

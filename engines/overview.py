@@ -1,24 +1,126 @@
-"""`liveaffect engines list`: which back ends work here for which network, and why the others do not.
+"""What of the networks there is on this machine (`engines list`), and making what is missing (`build`).
 
-After them the plans in the user's cache, with what is wrong with those that no run here would take.
+INT8 files are for the CPU and for TensorRT alike; one that is there and whole is kept. Plans are for TensorRT
+and lie in the user's cache; those that fit are kept, so that `build` can be given again at any time. The list
+says why a back end does not work here, and what is wrong with plans that no run here would take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from liveaffect.engines import gpu_driver, manifest, parity, plans
-from liveaffect.engines.build.plan import PORTABLE
-from liveaffect.engines.gpu_driver import find_backend
+from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.load import CHOICES, GPU_CHOICES, ON_THE_GPU, load, manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.parity import EXACT, ITEMS, QUANTISED, Report, Tolerance, compare
-from liveaffect.engines.plans import PlanKey, StoredPlan
-from liveaffect.engines.protocol import Engine, EngineError, EngineUnavailable
+from liveaffect.engines.plans import PORTABLE, PRECISIONS, PlanKey, StoredPlan, source_of
+from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
 from liveaffect.engines.stopwatch import epoch_s
 
-_SPANS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+CALIBRATION_ITEMS = 64
+BATCH = 8
+Say = Callable[[str], None]
+
+
+def build_forms(precisions: Sequence[str], weights: Path | None, report: Say) -> None:
+    """Build every precision for every network that is there, with a line for each step.
+
+    Raises EngineUnavailable for a precision that there is not, or for plans without TensorRT; and at the end,
+    after everything else was built, if something could not be.
+    """
+    if unknown := [precision for precision in precisions if precision not in PRECISIONS]:
+        raise EngineUnavailable(f"no precision '{', '.join(unknown)}'; known are {', '.join(PRECISIONS)}")
+    found = [kind for kind in KINDS if manifest_path(kind, weights).exists()]
+    if not found:
+        raise EngineUnavailable(
+            f"there are no weights in {manifest_path('face', weights).parent} to build from"
+        )
+    if "fusion" in found:
+        report("fusion: stays fp32 on the CPU, it is too small to gain anything")
+    found = [kind for kind in found if kind in ON_THE_GPU]
+    if "int8" in precisions:
+        for kind in found:
+            _int8_file(manifest_path(kind, weights), report)
+    try:
+        backend, gpu = tensorrt_for_plans()
+    except EngineUnavailable as why:
+        if set(precisions) != {"int8"}:
+            raise
+        report(f"no plans: {why}")
+        return
+    _build_plans(
+        [(manifest_path(kind, weights), one) for kind in found for one in precisions], backend, gpu, report
+    )
+
+
+def tensorrt_for_plans() -> tuple[Backend, Gpu | None]:
+    """What builds plans here, and for which GPU; None where TensorRT-RTX builds for all of them.
+
+    Raises EngineUnavailable with the reason. TensorRT proper cannot build without its GPU.
+    """
+    backend = find_backend()
+    if not backend.is_rtx and (why := gpu_driver.why_no_gpu(flavour=backend.flavour)):
+        raise EngineUnavailable(f"{backend} builds plans only on the GPU that will run them: {why}")
+    return backend, next(iter(gpu_driver.gpus()), None)
+
+
+def _build_plans(wanted: Sequence[tuple[Path, str]], backend: Backend, gpu: Gpu | None, report: Say) -> None:
+    report(f"plans for {gpu.name if gpu else 'every supported GPU, because there is none here'}")
+    failed = 0
+    for path, precision in wanted:
+        try:
+            _plan(path, precision, backend, gpu, report)
+        except EngineError as err:
+            report(f"{path.stem} {precision}: NOT built: {err}")
+            failed += 1
+    if failed:
+        raise EngineUnavailable(f"{failed} of {len(wanted)} plans could not be built, see above")
+
+
+def _plan(path: Path, precision: str, backend: Backend, gpu: Gpu | None, report: Say) -> None:
+    found = manifest.read(path)
+    key = plans.key_of(found, precision, backend, gpu)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        report(line)
+
+    plans.obtain(
+        key, lambda: manifest.load_bytes(found, path.parent, source_of(precision)), backend, report=say
+    )
+    if not said:
+        report(f"{key.network} {precision}: {plans.plan_path(key)} is there and fits")
+
+
+def _int8_file(path: Path, report: Say) -> None:
+    """Keep an INT8 file that is whole; make one where there is none or a damaged one."""
+    found = manifest.read(path)
+    name = manifest.file_name(found.kind, "int8")
+    if found.has("int8"):
+        try:
+            manifest.load_bytes(found, path.parent, "int8")
+        except EngineFileError as err:
+            if path.parent == manifest.SHIPPED:
+                raise  # It was calibrated on people; made-up inputs are no replacement.
+            report(f"{found.kind}: made anew, because {err}")
+        else:
+            report(f"{found.kind}: {path.parent / name} is there and whole")
+            return
+    from liveaffect.engines.build.quantize import quantize
+
+    inputs = parity.inputs(
+        found.kind, CALIBRATION_ITEMS, piece=found.recipe.piece, statistics=found.recipe.statistics
+    )
+    written = quantize(path, parity.split(inputs, (BATCH,)))
+    made = manifest.read(path)
+    manifest.write(manifest.extended(made, quantisation={**made.quantisation, "inputs": "made up"}), path)
+    report(
+        f"{found.kind}: {written}, calibrated on made-up inputs, not on people; "
+        "'liveaffect calibrate int8 --data DIR' takes real ones"
+    )
 
 
 def engine_lines(weights: Path | None) -> Iterator[str]:
@@ -48,7 +150,7 @@ def plan_lines(weights: Path | None, cache: Path | None = None) -> Iterator[str]
         what = f"{plan.key.network:<7} {plan.key.precision:<10}" if plan.key else plan.path.name
         why = why_not_taken(plan, weights, cache)
         state = "fits" if why is None else f"not taken: {why}"
-        yield f"plan {what} {plan.size / 1e6:6.1f} MB  {age(now - plan.built)} old  {state}"
+        yield f"plan {what} {plan.size / 1e6:6.1f} MB  {(now - plan.built) / 86_400:.0f} days old  {state}"
 
 
 def why_not_taken(plan: StoredPlan, weights: Path | None, cache: Path | None = None) -> str | None:
@@ -62,15 +164,6 @@ def why_not_taken(plan: StoredPlan, weights: Path | None, cache: Path | None = N
     except EngineError as err:
         return str(err)
     return None
-
-
-def age(seconds: float) -> str:
-    """Such as '3 days'; under a minute it is 'moments'."""
-    for span, name in _SPANS:
-        count = int(seconds // span)
-        if count >= 1:
-            return f"{count} {name}{'s' if count > 1 else ''}"
-    return "moments"
 
 
 def _why_stale(key: PlanKey, weights: Path | None) -> str | None:

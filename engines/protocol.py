@@ -287,7 +287,7 @@ class SpeechReader(Protocol):
 
 
 class Activity(Protocol):
-    """What finds speech: `voice_activity.VoiceActivity`."""
+    """What finds speech: `transcriber.VoiceActivity`."""
 
     def add(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """The probability of speech of each chunk."""

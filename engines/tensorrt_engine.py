@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.build.plan import listener
 from liveaffect.engines.device_memory import DeviceError, DeviceMemory
 from liveaffect.engines.gpu_driver import Backend
 from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.plans import listener
 from liveaffect.engines.protocol import EngineError, EngineFailed, EngineFileError, EngineSpec, TensorSpec
 from liveaffect.engines.slots import PLACES, SIZES, Outputs, SlotEngine
 

@@ -26,7 +26,6 @@ from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.protocol import EngineFailed, EngineFileError, EngineSpec, EngineUnavailable
 from liveaffect.engines.slots import PLACES, SIZES, Outputs, Slot, SlotEngine
 
-PRECISIONS = ("fp16", "fp32", "fp32-tf32")
 _cuda: Any = torch.cuda
 """Parts of it have no types."""
 
@@ -38,7 +37,7 @@ class TorchOptions:
     device: str = "cpu"
     """'cpu', or 'cuda:0'."""
     precision: str = "fp32"
-    """One of PRECISIONS."""
+    """Or 'fp16', 'fp32-tf32'."""
     graphs: bool = False
     """CUDA graphs, where they answer like the plain way."""
     compiled: str = ""
@@ -242,13 +241,13 @@ class TorchSlot:
         return replay
 
 
-def halved(module: nn.Module, half: torch.dtype = torch.float16) -> nn.Module:
+def halved(module: nn.Module) -> nn.Module:
     """Learnt products and norms in half precision, converted once; squares stay fp32."""
     from liveaffect.engines.model.voice_spectrogram import LocalNorm
 
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.LayerNorm):
-            part.to(half).register_forward_pre_hook(_as(half))
+            part.to(torch.float16).register_forward_pre_hook(_as(torch.float16))
         elif isinstance(part, LocalNorm):  # Squares leave the range of half precision.
             part.register_forward_pre_hook(_as(torch.float32))
     return module

@@ -1,21 +1,29 @@
-"""Whisper on short pieces of sound: what was said in them, word by word, with times.
+"""Whether somebody speaks, and what was said in short pieces of sound, word by word, with times.
 
-CTranslate2 runs an encoder that is only as long as the sound, where Whisper's own use pads everything to half
-a minute and pays for that each time. The decoder then misses the silence that tells it where to stop, and
-says the sentence again: so behind the vectors of the sound stand a few of silence, taken at even steps from a
-silent half minute that was encoded once. Known words are not given to the decoder: it says them again.
+Silero's network, from the copy that faster-whisper carries, says 31 times a second whether anybody speaks.
+Its file keeps no state, so state and the last samples are handed back with each call, and a stream costs the
+same however it is cut. It is far cheaper than hearing words, which is only done where this one says speech.
+
+For Whisper CTranslate2 runs an encoder that is only as long as the sound, where Whisper's own use pads
+everything to half a minute and pays for that each time. The decoder then misses the silence that tells it
+where to stop, and says the sentence again: so behind the vectors of the sound stand a few of silence, taken
+at even steps from a silent half minute that was encoded once. Known words are not given to the
+decoder: it says them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.engines.onnx_engine import ort
+from liveaffect.engines.protocol import SPEECH_CHUNK as CHUNK
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable, HeardWords, TimedWord
 from liveaffect.engines.recipe import SAMPLE_RATE
 
@@ -39,6 +47,8 @@ FEWEST_TOKENS = 6
 BEAM = 5
 """Hypotheses beside each other where nothing is cut and the words will stay: an eighth of the errors less."""
 CURE = "uv sync --inexact --extra words"
+CONTEXT = 64
+FILE = "silero_vad_v6.onnx"
 
 
 class Transcriber:
@@ -176,3 +186,38 @@ def _loaded_or_refused(folder: Path, make: Callable[[], Any]) -> Any:
     except Exception as error:  # noqa: BLE001  the tokenizer raises the bare class for a damaged file
         why = str(error)
     raise EngineFileError(f"Whisper in {folder} cannot be opened: {why}; `liveaffect fetch` brings it anew")
+
+
+class VoiceActivity:
+    """The network and the state of one stream."""
+
+    def __init__(self) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(str(model_file()), options, providers=["CPUExecutionProvider"])
+        self._state = {name: np.zeros((1, 1, 128), np.float32) for name in ("h", "c")}
+        self._before = np.zeros(CONTEXT, np.float32)
+
+    def add(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability of speech for each CHUNK of samples; their number is a multiple of it."""
+        if not len(samples):
+            return np.zeros(0, np.float32)
+        chunks = samples.reshape(-1, CHUNK)
+        ends = np.concatenate([self._before[None], chunks[:-1, -CONTEXT:]])
+        self._before = chunks[-1, -CONTEXT:].copy()
+        answer, h, c = self._session.run(None, {"input": np.concatenate([ends, chunks], 1), **self._state})
+        self._state = {"h": h, "c": c}
+        return np.asarray(answer, np.float32).reshape(-1)
+
+
+def model_file() -> Path:
+    """Where the network lies. Raises EngineUnavailable without faster-whisper, which is not imported."""
+    found = find_spec("faster_whisper")
+    for folder in (found and found.submodule_search_locations) or ():
+        if (path := Path(folder) / "assets" / FILE).is_file():
+            return path
+    raise EngineUnavailable(
+        f"{FILE} is not here: it comes with faster-whisper 1.2, uv sync --inexact --extra words"
+    )

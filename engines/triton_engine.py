@@ -49,7 +49,10 @@ _STEADY_S = 10.0
 """A server that was lost again so soon is left alone for longer than the time before."""
 _LEAST_S = 0.02
 """With less time left than this, another server is not worth asking."""
+_SLOW_SHARE, _SLOW_IN_A_ROW = 0.5, 5
+"""A server that takes more than this share of the deadline, so often in a row, is left for one that is up."""
 _VERSION_DIGITS = 15
+HASH = "sha256 of version "
 _BYTES = 64 << 20
 _TYPES = {"uint8": "UINT8", "float32": "FP32"}
 _OPTIONS = {"sound", "within_ms", "ca", "cert", "key"}
@@ -141,6 +144,11 @@ def version_of(manifest: Manifest) -> int:
     return int(identity(manifest)[:_VERSION_DIGITS], 16) or 1
 
 
+def hash_parameter(manifest: Manifest) -> str:
+    """Under which name a model's configuration tells the whole hash: it is one for all versions."""
+    return f"{HASH}{version_of(manifest)}"
+
+
 class _Refused(Exception):
     """Why a server's answer cannot be used, in words."""
 
@@ -153,11 +161,16 @@ class _Server:
         self.up = False
         self.why = "not asked yet"
         self.trial: Future[Tensors] | None = None
+        self.took_s = 0.0
+        """How long the newest answer took."""
+        self._slow_in_a_row = 0
+        self._must_be_quick = False
         self._tried_ns = self._up_ns = 0
         self._attempt = 0
         self._address = address
         self._kind = manifest.kind
         self._identity, self._version = identity(manifest), str(version_of(manifest))
+        self._hash_parameter = hash_parameter(manifest)
         self._spec = spec
         self._servers = servers
         self._client: Any = None
@@ -175,7 +188,7 @@ class _Server:
         except InferenceServerException as err:
             self.drop(_in_words(err, _OPENING_S))
             return
-        found = config.parameters["sha256"].string_value
+        found = config.parameters[self._hash_parameter].string_value
         if found != self._identity:
             self.drop(
                 f"another network: its hash is {found[:12] or 'not told'}, wanted {self._identity[:12]}"
@@ -194,8 +207,10 @@ class _Server:
             row.set_data_from_numpy(array)
             rows.append(row)
         answer: Future[Tensors] = Future()
+        asked_ns = stopwatch.wall_ns()
 
         def done(result: Any, error: Any) -> None:
+            self.took_s = (stopwatch.wall_ns() - asked_ns) / 1e9
             try:
                 if error is not None:
                     raise _Refused(_in_words(error, within_s))
@@ -212,8 +227,14 @@ class _Server:
         )
         return answer
 
-    def drop(self, why: str) -> None:
-        """Leave it alone for a while."""
+    def is_slow(self, within_s: float) -> bool:
+        """To be asked once after each answer: whether they take long, though none is too late."""
+        self._slow_in_a_row = self._slow_in_a_row + 1 if self.took_s > _SLOW_SHARE * within_s else 0
+        return self._slow_in_a_row >= _SLOW_IN_A_ROW
+
+    def drop(self, why: str, *, slow: bool = False) -> None:
+        """Leave it alone for a while; one that was slow has to be quick to come back."""
+        self._must_be_quick, self._slow_in_a_row = slow, 0
         now_ns = stopwatch.wall_ns()
         steady = self.up and now_ns - self._up_ns > _STEADY_S * 1e9
         self._attempt = 0 if steady else self._attempt + 1
@@ -230,8 +251,9 @@ class _Server:
         if not self.trial.done():
             return False
         failed, self.trial = self.trial.exception(), None
-        if failed is not None:
-            self.drop(str(failed))
+        slow = failed is None and self._must_be_quick and self.took_s > _SLOW_SHARE * within_s
+        if slow or failed is not None:
+            self.drop(self.why if slow else str(failed), slow=slow)
             return False
         self.up, self.why, self._up_ns = True, "", stopwatch.wall_ns()
         return True
@@ -366,13 +388,22 @@ class TritonEngine:
         server = next((one for one in self._servers if one.up), None)
         return None if server is None else (server, server.ask(inputs, within_s))
 
+    def answered(self, server: _Server, rows: int) -> None:
+        """A server answered in time; one that is always slow is left if another one is up."""
+        self.crops[f"answered by {server.name}"] += rows
+        if server.is_slow(self._within_s) and any(one.up for one in self._servers if one is not server):
+            self._leave(server, f"its answers take {server.took_s * 1000:.0f} ms", slow=True)
+
     def lost(self, server: _Server, why: str, rows: int) -> None:
         """A server did not answer as it should."""
         self.crops[f"asked again: {why}"] += rows
         if server.up:
-            self._report(f"{server.name} is left alone for a while: {why}")
-            server.drop(why)
-            self._tell()
+            self._leave(server, why)
+
+    def _leave(self, server: _Server, why: str, *, slow: bool = False) -> None:
+        self._report(f"{server.name} is left alone for a while: {why}")
+        server.drop(why, slow=slow)
+        self._tell()
 
     def judge_here(self, inputs: Tensors, rows: int) -> Tensors:
         """The local engine's answer."""
@@ -412,7 +443,7 @@ class _OnItsWay:
             try:
                 # gRPC keeps the deadline; the second is for the case that it does not.
                 self._outputs = answer.result(self._engine.answers_within_s + 1.0)
-                self._engine.crops[f"answered by {server.name}"] += self._rows
+                self._engine.answered(server, self._rows)
             except (_Refused, NotInTime) as why:
                 self._engine.lost(server, str(why) or "it hangs", self._rows)
                 left_s = (self._until_ns - stopwatch.wall_ns()) / 1e9

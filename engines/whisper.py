@@ -13,7 +13,6 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,20 +94,6 @@ def read_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
         raise EngineFileError(
             f"cannot read Whisper's weights in {path}: {err}; run `liveaffect fetch`"
         ) from err
-
-
-def encoder(tensors: Mapping[str, NDArray[np.generic]], layers: int) -> dict[str, NDArray[np.float32]]:
-    """Convolutions, positions and so many layers of the encoder, in single precision.
-
-    Names lose their leading `encoder/`, and slashes become dots.
-    """
-    wanted = ("conv1/", "conv2/", "position_encodings/", *(f"layer_{i}/" for i in range(layers)))
-    starts = tuple(f"encoder/{part}" for part in wanted)
-    return {
-        name.removeprefix("encoder/").replace("/", "."): np.asarray(tensor, np.float32)
-        for name, tensor in tensors.items()
-        if name.startswith(starts)
-    }
 
 
 class _Cursor:

@@ -18,7 +18,7 @@ def main() -> int:
     import os
 
     from liveaffect import cli
-    from liveaffect.interrupts import ENDED
+    from liveaffect.cli import ENDED
 
     code = cli.main()
     if code == ENDED:

@@ -29,7 +29,7 @@ from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.replay import Item
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.screen import RunStatus, Screen
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.window import FUSION_STEP_NS
 from liveaffect.settings import Settings
 

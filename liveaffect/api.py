@@ -31,8 +31,7 @@ from liveaffect.realtime.errors import InputRefused, SettingsError, SinkError
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.lockstep import watched as delivered
 from liveaffect.realtime.replay import MediaFile, Picture
-from liveaffect.realtime.sinks import Sink
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs, Sink
 from liveaffect.realtime.wiring import Tools
 from liveaffect.settings import Settings
 from liveaffect.webcam import feeds_of, make_run

@@ -1,7 +1,11 @@
-"""Flags to settings to the function that does it; no logic of its own.
+"""Flags to settings to the function that does it, and what Ctrl-C or a request to end do to a command.
 
 The commands themselves are in `liveaffect/commands/`, in groups. Errors written for the user end the
 program with their text and exit code 1; a defect of the program keeps its traceback.
+
+The first Ctrl-C ends the run in order, so that files are finished. The second says what is still waited for.
+The third leaves at once: what is not finished stays on the disk as a part that plays, and is named. A request
+to end (SIGTERM) leaves at once by itself when something holds the command for too long.
 """
 
 from __future__ import annotations
@@ -12,20 +16,22 @@ import errno
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from types import FrameType
+from typing import NoReturn
 
 from liveaffect.commands import Run
-from liveaffect.commands.bench import add_bench
 from liveaffect.commands.calibrate import add_calibration
-from liveaffect.commands.machine import add_machine
+from liveaffect.commands.machine import add_bench, add_machine
 from liveaffect.commands.train import add_training
 from liveaffect.commands.watch import add_watching
 from liveaffect.engines.protocol import EngineError
 from liveaffect.engines.user_folders import cache_dir
-from liveaffect.interrupts import ENDED, Interrupts
-from liveaffect.libraries import limit_arenas
+from liveaffect.findings import limit_arenas
 from liveaffect.progress import BesideTheLine, say
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.settings import resolve
@@ -38,6 +44,12 @@ LIBRARIES = {
 """What OpenCV reads when it is loaded: its errors are said by us; a stalled camera is let go after 1 s."""
 _OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 GROUPS = (add_watching, add_machine, add_training, add_calibration, add_bench)
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""By name, because not every system has all of them."""
+ENDS_WITHIN_S = 4.5
+"""Whoever asks a program to end (a service manager, a shutdown) kills it soon after."""
+ENDED = 130
+"""Exit code of a command that was ended from outside."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,3 +137,65 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+class Interrupts:
+    """Counts the requests to end of one command."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """How often it was asked to end."""
+        self._over = threading.Event()
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """While this lasts. Outside the main thread nothing changes, because there it cannot."""
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants the terminal's end ignored
+                    before[number] = signal.signal(number, self._take)
+        try:
+            yield
+        finally:
+            self._over.set()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if number == signal.SIGTERM:
+            threading.Thread(target=self._insist, name="insists on the end", daemon=True).start()
+        if self.count == 1:
+            raise KeyboardInterrupt
+        open_files = _unfinished()
+        if self.count == 2:
+            files = f"{', '.join(open_files)} to be finished"
+            what = files if open_files else "devices and networks to be freed"
+            _write_line(f"liveaffect: still waiting for {what}; once more ends at once")
+            return
+        _leave("ended at once")
+
+    def _insist(self) -> None:
+        """A thread of its own, because whatever holds the command holds the main one."""
+        if not self._over.wait(ENDS_WITHIN_S):
+            _leave(f"something held it for {ENDS_WITHIN_S} s, so it was ended at once")
+
+
+def _leave(why: str) -> NoReturn:
+    open_files = _unfinished()
+    left = f"; not finished, but what there is plays: {', '.join(open_files)}" if open_files else ""
+    _write_line(f"liveaffect: {why}{left}")
+    os._exit(ENDED)
+
+
+def _unfinished() -> list[str]:
+    """Asked of the module that knows, if it was ever loaded."""
+    files = sys.modules.get("liveaffect.realtime.sinks.files")
+    return files.unfinished() if files is not None else []
+
+
+def _write_line(line: str) -> None:
+    """Past Python's buffers, which the interrupted code may hold; a terminal that is gone is no failure."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))

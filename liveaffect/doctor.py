@@ -51,7 +51,7 @@ MB = 1_000_000
 
 def libraries() -> Iterator[Finding]:
     """System libraries first, then whether each Python package can be imported with them."""
-    from liveaffect.libraries import PROGRAMS, install_command, missing_libraries
+    from liveaffect.findings import PROGRAMS, install_command, missing_libraries
 
     absent = missing_libraries()
     for needed in absent:
@@ -60,7 +60,7 @@ def libraries() -> Iterator[Finding]:
     if not absent:
         yield Finding("system libraries", "ok", "all here")
     with suppress(ImportError, OSError):
-        import_module("liveaffect.engines.onnx_runtime")  # first, so that the library sends nothing
+        import_module("liveaffect.engines.onnx_engine")  # first, so that the library sends nothing
     for name in PACKAGES:
         try:
             module = import_module(name)
@@ -82,7 +82,7 @@ TELEMETRY = Path(".cache") / "Microsoft" / "DeveloperTools" / ".onnxruntime"
 def sent() -> Iterator[Finding]:
     """What libraries would send or leave behind by themselves, and that they do not."""
     with suppress(ImportError, OSError):
-        import_module("liveaffect.engines.onnx_runtime")
+        import_module("liveaffect.engines.onnx_engine")
     if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":
         detail = "switched off before it is loaded; else it asks for mobile.events.data.microsoft.com"
         yield Finding("telemetry of onnxruntime", "ok", detail)
@@ -228,7 +228,7 @@ def files(settings: Settings) -> Iterator[Finding]:
     """The fetched detectors, each checked against its SHA-256."""
     import hashlib
 
-    from liveaffect.realtime.faces.blazeface import COMMAND, FILES, files_dir
+    from liveaffect.realtime.blazeface import COMMAND, FILES, files_dir
 
     folder = files_dir(Path(settings.face_model) if settings.face_model else None)
     for file in FILES:
@@ -243,12 +243,11 @@ def files(settings: Settings) -> Iterator[Finding]:
 
 def voice_choice(settings: Settings) -> Iterator[Finding]:
     """Which voice network a run on files would take, and why not the full one."""
-    from liveaffect.engines.load import manifest_path
+    from liveaffect.engines.load import manifest_path, voice_folder
     from liveaffect.engines.manifest import read
     from liveaffect.engines.protocol import EngineError
-    from liveaffect.engines.voices import voice_folder
     from liveaffect.engines.whisper import tensors
-    from liveaffect.realtime.faces.blazeface import COMMAND
+    from liveaffect.realtime.blazeface import COMMAND
 
     lines: list[str] = []
     try:

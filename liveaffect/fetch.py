@@ -23,8 +23,8 @@ from pathlib import Path
 from liveaffect.engines.user_folders import cache_dir
 from liveaffect.engines.whisper import BASE, TINY_EN, whisper_folder
 from liveaffect.progress import say, working
+from liveaffect.realtime.blazeface import COMMAND, FILES, ForeignFile, is_whole
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.blazeface import COMMAND, FILES, ForeignFile, is_whole
 
 TIME_LIMIT_S = 600
 

@@ -19,9 +19,8 @@ from liveaffect.realtime.endings import why_passed_over
 from liveaffect.realtime.errors import RealtimeError, SettingsError, SinkError, SourceError
 from liveaffect.realtime.lockstep import Summary, analyse, watched
 from liveaffect.realtime.replay import MediaFile
-from liveaffect.realtime.sinks import Sink
+from liveaffect.realtime.sinks import Outputs, Sink
 from liveaffect.realtime.sinks.catalogue import STDOUT, Named, refuse_overwriting
-from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.wiring import Tools
 
 

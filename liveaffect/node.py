@@ -190,8 +190,7 @@ def status_server(node: Node, settings: Settings) -> WebServer:
         from starlette.responses import JSONResponse, Response
         from starlette.routing import Route
 
-        from liveaffect.realtime.web.guard import Access
-        from liveaffect.realtime.web.server import WebServer
+        from liveaffect.realtime.web.server import Access, WebServer
     except ModuleNotFoundError as error:
         raise MissingLibrary(
             f"a node needs {error.name}, of the extra 'fleet': uv sync --extra fleet, "

@@ -15,10 +15,10 @@ from liveaffect.engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT
 from liveaffect.engines.training.corpora_films import LEFT, RIGHT, WHOLE, FilmTake
 from liveaffect.engines.training.cutting import Cut
 from liveaffect.realtime import decode
+from liveaffect.realtime.blazeface import FaceFinder, Found, make_finder
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.crop import cut_out
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import FaceFinder, Found, make_finder
 from liveaffect.realtime.frame import VideoFrame
 
 SIDE_PX, MARGIN_PX = 192, 72

@@ -35,7 +35,7 @@ from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.lockstep import Watched, analyse, watched
 from liveaffect.realtime.replay import MediaFile, Picture, read_picture
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.wiring import Tools
 
 

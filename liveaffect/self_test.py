@@ -17,8 +17,8 @@ from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.protocol import Engine, EngineError
 from liveaffect.engines.recipe import HOP, LABELS, SpeakerStatistics, Statistics
 from liveaffect.findings import Finding
+from liveaffect.realtime.acting import read_wav
 from liveaffect.realtime.errors import RealtimeError
-from liveaffect.realtime.speech import read_wav
 from liveaffect.settings import Settings
 
 
@@ -63,8 +63,8 @@ def confidence(trained: list[str], settings: Settings) -> Finding:
 
 def try_known_face(settings: Settings) -> Iterator[Finding]:
     """The portraits that installed packages carry, searched by the detector of a live run."""
+    from liveaffect.realtime.blazeface import FULL_RANGE, SHORT_RANGE, BlazeFace, model_path
     from liveaffect.realtime.face_analyzer import find_in_picture
-    from liveaffect.realtime.faces.blazeface import FULL_RANGE, SHORT_RANGE, BlazeFace, model_path
     from liveaffect.realtime.portrait import packaged_portraits
     from liveaffect.realtime.replay import load_picture
 
@@ -88,7 +88,7 @@ def try_known_face(settings: Settings) -> Iterator[Finding]:
 
 def try_known_voice(settings: Settings) -> Iterator[Finding]:
     """A spoken sentence and silence through the voice engine; the sentence must sound more like speech."""
-    from liveaffect.realtime.speech import make_speech
+    from liveaffect.realtime.acting import make_speech
 
     with tempfile.TemporaryDirectory(prefix="liveaffect-doctor-") as folder:
         sentence = read_wav(make_speech(Path(folder)))

@@ -209,7 +209,7 @@ class Settings:
 
     def folders(self, say: Say, *, live: bool = False) -> dict[str, Path | None]:
         """Where the networks of each kind are; `say` gets why the full voice is not taken."""
-        from liveaffect.engines.voices import folders_of, voice_folder
+        from liveaffect.engines.load import folders_of, voice_folder
 
         full = None
         if self.engine != "scripted":

@@ -17,8 +17,7 @@ import numpy as np
 from liveaffect.engines import stopwatch, whisper
 from liveaffect.engines.protocol import EngineError, EngineUnavailable
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.engines.transcriber import CURE, Transcriber
-from liveaffect.engines.voice_activity import VoiceActivity
+from liveaffect.engines.transcriber import CURE, Transcriber, VoiceActivity
 from liveaffect.engines.whisper import whisper_folder
 from liveaffect.engines.word_emotions import load_judge
 from liveaffect.realtime.wiring import SpokenChoice

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import CROP_SIZE, crop_matrix
-from liveaffect.realtime.faces.blazeface import halve
+from liveaffect.realtime.blazeface import halve
 
 POOR_EYES_PX, GOOD_EYES_PX = 12.0, 28.0
 """Distance of the eyes in the picture. The crop puts them 24 apart: below 12 half of it is invented."""

@@ -27,6 +27,7 @@ from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import NOT_SURE, Scores
 from liveaffect.realtime.expression import Pooled
 
+_NEUTRAL = LABELS.index("neutral")
 UNKNOWN: Scores = (1 / len(LABELS),) * len(LABELS)
 """What is said of somebody about whom nothing is known."""
 
@@ -201,6 +202,8 @@ class LabelSettings:
     """A voice alone heard for less than this is too little."""
     poor_quality_price: float = 0.20
     """A worthless face or voice with nothing beside it must be this much more certain; a good one nothing."""
+    lively_price: float = 0.12
+    """A voice alone must be this much more certain of anything but neutral: most talk is plain."""
     heard_words: float = 0.15
     """Words that count less than this are not asked whether they disagree."""
     words_apart: float = 0.75
@@ -275,6 +278,8 @@ class Labeller:
         needed = s.thresholds.get(estimate.subset, s.threshold)
         if len(opinions) == 1:
             needed += (1.0 - min(max(opinions[0].quality, 0.0), 1.0)) * s.poor_quality_price
+        if estimate.face is None and leading != _NEUTRAL:
+            needed += s.lively_price
         disagree = self._disagree(estimate.face, estimate.voice)
         said = estimate.words
         if said is not None and said.weight >= s.heard_words:

@@ -12,12 +12,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.realtime.blazeface import FaceFinder, Found
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.crop import cut_out, likeness, unlikeness
-from liveaffect.realtime.faces.blazeface import FaceFinder, Found
-from liveaffect.realtime.faces.motion import Change, MotionDetector, Template
 from liveaffect.realtime.frame import Box, Face, Sighting, VideoFrame
-from liveaffect.realtime.search import Area, Search, close_area, look, look_everywhere, look_twice, one_each
+from liveaffect.realtime.search import (
+    Area,
+    Change,
+    MotionDetector,
+    Search,
+    Template,
+    close_area,
+    look,
+    look_everywhere,
+    look_twice,
+    one_each,
+)
 from liveaffect.realtime.track import SURE, LikenedFind, Track, Tracker
 
 LOOK_AGAIN_NS = 55 * MS

@@ -15,9 +15,9 @@ from liveaffect.realtime.clock import Clock
 from liveaffect.realtime.devices import list_cameras
 from liveaffect.realtime.endings import PICTURES, names_a_file
 from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.frame import Renamed, Restamped, Source
 from liveaffect.realtime.replay import MediaFile, Paced
 from liveaffect.realtime.shared_screen import SharedScreen, names_a_screen
-from liveaffect.realtime.source import Renamed, Restamped, Source
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 

@@ -17,13 +17,12 @@ from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SourceNotFound
 from liveaffect.realtime.feeds import Feed
-from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Item, Sighting, VideoFrame
 from liveaffect.realtime.health import HealthBook, losses_in_words
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import HISTORY_STEP_NS, NO_CAMERA, Pace, RunStatus, Screen, blank_picture
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Item
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.supervisor import Supervisor
 from liveaffect.realtime.wiring import Rings, Watcher, Wiring
 
@@ -65,6 +64,8 @@ class LiveRun:
         self._sound: Ring[AudioBlock] = Ring(SOUND_BLOCKS)
         self._clock = clock
         self._outputs = outputs
+        self.patient = False
+        """Whether sources that are not there yet are waited for, as where nobody sits at the machine."""
         self._fresh = threading.Event()
         self.analysis = Analysis(lambda: make_wiring(self.rings, self.cues.push), clock)
         self.watchdog = Watchdog(self.analysis, self.cues, clock)
@@ -112,7 +113,8 @@ class LiveRun:
                         waiting.pop().start()
                 if self.analysis.wiring is None and self.analysis.failed is not None:
                     raise self.analysis.failed
-                self._refuse_what_was_never_there()
+                if not self.patient:
+                    self._refuse_what_was_never_there()
                 yield self._ended()
         finally:
             self._close()

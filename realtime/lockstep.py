@@ -16,13 +16,12 @@ from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND, MediaClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
-from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, CountsLosses, Restamped, Sighting, VideoFrame
 from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import CountsLosses, Restamped
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.voice_analyzer import LATE, SHED
 from liveaffect.realtime.window import FUSION_STEP_NS
 from liveaffect.realtime.wiring import Rings, Tools, Wiring

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.cue import FACE, VOICE, Cue, Lifetime
-from liveaffect.realtime.drawing.canvas import FULL, Colour, Sprite, label_colour, paste
+from liveaffect.realtime.drawing.canvas import FULL, Colour, Health, Mark, Sprite, View, label_colour, paste
 from liveaffect.realtime.drawing.panels import (
     Measures,
     PanelText,
@@ -45,7 +45,6 @@ from liveaffect.realtime.drawing.signs import (
     rim_px,
     timeline,
 )
-from liveaffect.realtime.drawing.view import Health, Mark, View
 
 __all__ = ["Health", "Mark", "OverlayLayout", "PanelPlace", "View", "draw", "lay_out", "paint"]
 

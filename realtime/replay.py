@@ -27,8 +27,7 @@ from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.decode import Opened, probe, read_pictures, read_sound
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.source import CountsLosses, Source
+from liveaffect.realtime.frame import AudioBlock, CountsLosses, Source, VideoFrame
 
 ENOUGH_PIXELS = 25_000_000
 """Faces of 40 pixels are found in this many; more is decoded at a half, a quarter, an eighth."""

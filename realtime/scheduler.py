@@ -20,9 +20,7 @@ from liveaffect.realtime.cue import FACE, VOICE, Caption, Cue, age_ns
 from liveaffect.realtime.estimate import Circumstances, SpokenOpinion
 from liveaffect.realtime.expression import Evidence, weighted_score
 from liveaffect.realtime.frame import Face, Sighting
-from liveaffect.realtime.fusion import fuse, spoken_opinion
-from liveaffect.realtime.hearing import SpeechHearing
-from liveaffect.realtime.load_shedder import (
+from liveaffect.realtime.health import (
     FACES_HALVED,
     VOICE_SMALL,
     VOICES_HALVED,
@@ -30,7 +28,8 @@ from liveaffect.realtime.load_shedder import (
     WORDS_RARER,
     LoadShedder,
 )
-from liveaffect.realtime.networks import Networks, Row
+from liveaffect.realtime.hearing import SpeechHearing
+from liveaffect.realtime.networks import Networks, Row, fuse, spoken_opinion
 from liveaffect.realtime.people import Moment, Person, Profile, ProfileOwner, make_cue
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.spoken import SpokenWords

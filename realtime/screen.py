@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawing.view import Health, Mark, View
+from liveaffect.realtime.drawing.canvas import Health, Mark, View
 from liveaffect.realtime.frame import Box, Face, Sighting, VideoFrame
 from liveaffect.realtime.health import Rate
 from liveaffect.realtime.overlay import PanelPlace, lay_out, paint

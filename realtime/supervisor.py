@@ -26,8 +26,7 @@ from liveaffect.realtime.errors import (
     SourceError,
     SourceLost,
 )
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.source import CountsLosses, Item, Phase, Source, SourceState
+from liveaffect.realtime.frame import AudioBlock, CountsLosses, Item, Phase, Source, SourceState, VideoFrame
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.realtime.blazeface import Found
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import unlikeness
-from liveaffect.realtime.faces.blazeface import Found
-from liveaffect.realtime.faces.motion import Template
 from liveaffect.realtime.frame import Box
-from liveaffect.realtime.search import Area
+from liveaffect.realtime.search import Area, Template
 
 STILL_GAIN, FAST_GAIN = 0.22, 0.85
 STILL_SHARE, FAST_SHARE = 0.015, 0.06

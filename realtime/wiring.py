@@ -20,10 +20,10 @@ from liveaffect.engines.load import load, manifest_path, recipe_numbers
 from liveaffect.engines.manifest import KINDS, RecipeNumbers
 from liveaffect.engines.protocol import Engine
 from liveaffect.engines.recipe import SAMPLE_RATE, SUBSETS
+from liveaffect.realtime.blazeface import FaceFinder, make_finder
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import FaceFinder, make_finder
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
 from liveaffect.realtime.health import HealthBook
 from liveaffect.realtime.hearing import SpeechHearing

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from liveaffect import Analyzer, Cue, InputRefused, Settings, analyze
 from liveaffect.analyzer import PICTURES_WAITING, TOO_FAST, TOO_LATE, UNFETCHED
 from liveaffect.caller_input import SoundStream, checked_sound
+from liveaffect.realtime.acting import tone_voice
+from liveaffect.realtime.blazeface import Found
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import EndOfStream
-from liveaffect.realtime.faces.blazeface import Found
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.replay import Item, MediaFile
-from liveaffect.realtime.speech import tone_voice
 from liveaffect.realtime.testing.media import write_media
 from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.wiring import Tools

@@ -20,7 +20,7 @@ from liveaffect.cli import main
 from liveaffect.realtime.errors import RealtimeError, SettingsError, SinkError, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.replay import load_picture
-from liveaffect.realtime.sinks.cue_files import line
+from liveaffect.realtime.sinks.files import line
 from liveaffect.realtime.testing.media import FILM_FPS, FILM_SECONDS, write_media
 
 SCRIPTED = liveaffect.Settings(engine="scripted")

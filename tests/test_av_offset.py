@@ -25,6 +25,7 @@ from liveaffect.calibration.av_offset import (
 from liveaffect.cli import main
 from liveaffect.commands.calibrate import opened
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.device_pairs import (
     Pair,
@@ -36,7 +37,6 @@ from liveaffect.realtime.device_pairs import (
 )
 from liveaffect.realtime.devices import Device
 from liveaffect.realtime.errors import CalibrationRefused, MissingFile
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.testing.people import SIZE, Film, Hands, Talkers, claps, face, jaw, voice
 from liveaffect.settings import Settings, resolve

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from liveaffect import cli
-from liveaffect.bench import measure, peers, runs
+from liveaffect.bench import measure, peers, runs, sounds
 from liveaffect.bench.measure import Row, measure_calls
+from liveaffect.calibration.clips import Clip
 from liveaffect.engines import stopwatch
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.settings import Settings
 
 
 class Machine:
@@ -162,3 +165,35 @@ def test_a_peer_that_cannot_be_had_says_why_and_a_changed_label_is_timed(tmp_pat
         "pictures_with_a_face": 1.0,
     }
     assert peers.response(["neutral"] * 180, shown)["smile_named_s"] is None
+
+
+def test_a_voice_and_a_word_are_timed_from_when_they_were_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice, label, *words = sounds.sound_rows(Settings(voice="small"), None, lambda _: None)
+    assert 0.2 < voice.value < 2.0  # not before a first piece of sound can be full
+    assert math.isnan(label.value)
+    assert "--data" in label.note
+    pale, believed = words
+    if not math.isnan(pale.value):
+        assert 0.0 < pale.value < believed.value < 6.0
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert [row.note for row in sounds.sound_rows(Settings(words="off"), None, lambda _: None)] == [
+        sounds.NO_SPEECH,
+        sounds.NO_VOICES,
+        sounds.NO_SPEECH,
+        sounds.NO_SPEECH,
+    ]
+
+
+def test_the_second_recording_of_a_pair_begins_where_its_first_sound_is() -> None:
+    def recording(silent_s: float, truth: int) -> Clip:
+        content = np.zeros(2 * SAMPLE_RATE, np.float32)
+        content[round(silent_s * SAMPLE_RATE) :] = 0.1
+        return Clip(f"{truth}", "anna", "calibrate", truth, content)
+
+    (pair,) = sounds.voice_pairs([recording(0.0, 1), recording(0.5, 3)], 1, seed=1)
+    second_silent_s = 0.5 if pair.truth == LABELS[3] else 0.0
+    sound = np.flatnonzero(np.abs(pair.samples) > 0.05) / SAMPLE_RATE
+    gaps = np.flatnonzero(np.diff(sound) > 0.2)
+    assert pair.onset_s == pytest.approx(sound[gaps[-1] + 1], abs=0.01)
+    assert len(gaps) == 1
+    assert second_silent_s <= pair.onset_s - sound[gaps[-1]] - sounds.GAPS_S[0] + 0.01

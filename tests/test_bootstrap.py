@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from liveaffect.libraries import LIBRARIES, PROGRAMS
+from liveaffect.findings import LIBRARIES, PROGRAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "bootstrap"

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from liveaffect import cli
+from liveaffect.realtime.acting import tone_voice, write_wav
+from liveaffect.realtime.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
-from liveaffect.realtime.speech import tone_voice, write_wav
 
 
 @pytest.fixture

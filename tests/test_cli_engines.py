@@ -12,7 +12,7 @@ import pytest
 from liveaffect import cli
 from liveaffect.engines import gpu_driver
 from liveaffect.engines import manifest as manifests
-from liveaffect.realtime.speech import tone_voice, write_wav
+from liveaffect.realtime.acting import tone_voice, write_wav
 from liveaffect.realtime.testing import engines
 
 

@@ -38,7 +38,7 @@ from liveaffect.calibration.held_out import (
 from liveaffect.calibration.reliability import UnfitSamples, tempered
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
-from liveaffect.engines.training.archive import read_tables
+from liveaffect.engines.training.scores import read_tables
 from liveaffect.realtime.cue import NOT_SURE
 from liveaffect.realtime.errors import SettingsError
 from liveaffect.realtime.estimate import Confidence

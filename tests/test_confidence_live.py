@@ -13,8 +13,7 @@ from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.cue import NOT_SURE, Scores
 from liveaffect.realtime.estimate import Confidence, Estimate, Opinion
 from liveaffect.realtime.expression import Pooled
-from liveaffect.realtime.fusion import fuse, views
-from liveaffect.realtime.networks import Networks
+from liveaffect.realtime.networks import Networks, fuse, views
 from liveaffect.realtime.scheduler import Scheduler
 
 QUALITIES = st.floats(0, 1)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.cue import NOT_SURE, Cue, Scores
-from liveaffect.realtime.sinks.cue_files import COLUMNS, line, row
+from liveaffect.realtime.sinks.files import COLUMNS, line, row
 from liveaffect.realtime.testing.scenes import cue
 
 DOCUMENT = (Path(__file__).resolve().parent.parent / "docs" / "cue.md").read_text("utf-8")

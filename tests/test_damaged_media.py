@@ -15,9 +15,9 @@ import pytest
 
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.prediction import predict_file
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import EndOfStream, MissingFile, RealtimeError
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.replay import MediaFile, damage_of, read_picture, size_in_head

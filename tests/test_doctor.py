@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from liveaffect import doctor as examination
-from liveaffect import libraries
+from liveaffect import findings
 from liveaffect.doctor import doctor
 from liveaffect.engines.protocol import Tensors
 from liveaffect.engines.scripted_engine import ScriptedVoice
 from liveaffect.findings import Finding, Section
+from liveaffect.realtime.acting import read_wav
 from liveaffect.realtime.errors import MissingLibrary
-from liveaffect.realtime.speech import read_wav
 from liveaffect.self_test import judge_voice, try_engines
 from liveaffect.settings import Settings
 
@@ -76,13 +76,13 @@ def test_every_broken_or_absent_finding_on_this_machine_names_a_cure() -> None:
 
 
 def test_missing_libraries_are_told_as_the_packages_that_bring_them() -> None:
-    absent = libraries.missing_libraries(lambda name: name != "libGL.so.1", lambda _: False, "linux")
+    absent = findings.missing_libraries(lambda name: name != "libGL.so.1", lambda _: False, "linux")
     assert [needed.package for needed in absent] == ["libgl1", "espeak-ng"]
-    assert libraries.install_command(absent) == "sudo apt-get install libgl1 espeak-ng"
+    assert findings.install_command(absent) == "sudo apt-get install libgl1 espeak-ng"
 
 
 def test_other_platforms_are_not_asked_for_linux_libraries() -> None:
-    assert libraries.missing_libraries(lambda _: False, lambda _: True, "darwin") == ()
+    assert findings.missing_libraries(lambda _: False, lambda _: True, "darwin") == ()
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_other_platforms_are_not_asked_for_linux_libraries() -> None:
     ],
 )
 def test_a_failed_import_is_explained_by_its_package(error: ImportError | OSError, package: str) -> None:
-    explained = libraries.explain(error)
+    explained = findings.explain(error)
     assert isinstance(explained, MissingLibrary)
     assert str(explained).endswith(f"apt-get install {package}")
 
 
 def test_an_import_that_fails_for_another_reason_is_not_explained_away() -> None:
-    assert libraries.explain(ImportError("No module named 'cv3'")) is None
+    assert findings.explain(ImportError("No module named 'cv3'")) is None
 
 
 def test_a_display_that_nobody_serves_is_broken_and_none_at_all_is_absent(
@@ -128,7 +128,7 @@ def test_a_sound_server_counts_only_if_it_answers(tmp_path: Path, monkeypatch: p
 def test_a_damaged_detector_is_broken_and_fetch_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from liveaffect.realtime.faces.blazeface import COMMAND, FILES
+    from liveaffect.realtime.blazeface import COMMAND, FILES
 
     monkeypatch.setenv("LIVEAFFECT_FILES", str(tmp_path))
     (tmp_path / FILES[0].name).write_bytes(b"not the file")

@@ -10,7 +10,7 @@ import pytest
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
-from liveaffect.realtime.drawn_head import (
+from liveaffect.realtime.acting import (
     BLEND_S,
     POSES,
     SCENE,
@@ -20,9 +20,9 @@ from liveaffect.realtime.drawn_head import (
     draw_head,
     shown_at,
 )
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.faces.blazeface import make_finder
 
 
 @pytest.fixture(scope="module")

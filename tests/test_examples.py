@@ -13,7 +13,7 @@ import cv2
 import pytest
 
 import liveaffect
-from liveaffect.realtime.sinks.cue_files import line
+from liveaffect.realtime.sinks.files import line
 from liveaffect.realtime.testing.media import FILM_FPS, FILM_SECONDS, write_media
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

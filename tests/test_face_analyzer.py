@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.face_analyzer import FaceAnalyzer, find_in_picture
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import Box, Sighting, VideoFrame
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import load_picture

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND, MediaClock
 from liveaffect.realtime.errors import EndOfStream, SourceChanged, SourceLost, SourceNotFound
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Item, VideoFrame
 from liveaffect.realtime.ring import Ring
-from liveaffect.realtime.source import Item
 from liveaffect.realtime.testing.faults import (
     Delivery,
     Drop,

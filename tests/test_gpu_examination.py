@@ -8,9 +8,8 @@ import pytest
 
 from liveaffect import doctor as gpu_examination
 from liveaffect.engines import device_memory, gpu_driver, plans
-from liveaffect.engines.build.plan import BuiltPlan
 from liveaffect.engines.gpu_driver import Backend, Gpu
-from liveaffect.engines.plans import PlanKey
+from liveaffect.engines.plans import BuiltPlan, PlanKey
 from liveaffect.findings import Finding
 
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)

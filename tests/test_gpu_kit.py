@@ -1,10 +1,11 @@
-"""The kit for GPUs: one command, one record, one page; its dry run walks all of it and measures nothing."""
+"""The kit for GPUs: one command, one record, one page; here it runs on a TensorRT that is not there."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +14,49 @@ import pytest
 from liveaffect.bench import gpu
 from liveaffect.bench.gpu import Watch
 from liveaffect.engines import gpu_driver, gpu_load
+from liveaffect.engines.device_memory import HostMemory
+from liveaffect.engines.manifest import KINDS, Manifest
 from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.engines.slots import SlotEngine
+from liveaffect.engines.tensorrt_engine import RunOptions, TensorRTEngine
+from liveaffect.realtime.testing import engines
+from liveaffect.realtime.testing import gpu as absent
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, str(ROOT / "benchmarks/gpu/run.py")]
+FEW = gpu.Effort(calls=3, queued=2, paced_s=0.1, trial_s=0.05, most_streams=2, items=4, pictures=2)
 
 
-def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *arguments, "--out", str(out)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=out)
+def scripted(found: Manifest, folder: Path, *, graphs: bool) -> SlotEngine:
+    """A network on a TensorRT that is not there."""
+    _, plan = absent.plan_of(folder, found.kind, (1, 4, 16, 64))
+    options = RunOptions(graphs=graphs, owns_memory=True)
+    return TensorRTEngine(found, "fp16", plan, backend=absent.backend(), memory=HostMemory(), options=options)
 
 
 @pytest.mark.slow
-def test_the_dry_run_walks_every_part_and_says_on_the_page_that_it_is_one(tmp_path: Path) -> None:
-    ran = run(tmp_path, "--dry-run")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+def test_every_part_is_measured_in_the_time_given_and_lies_on_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in KINDS:
+        engines.write_tiny(tmp_path / "networks", kind)
+    ways = [gpu.Way(f"graphs {one}", partial(scripted, graphs=one)) for one in (True, False)]
+    monkeypatch.setattr(gpu, "real_ways", lambda: (ways, []))
+    measured = partial(gpu.run_gpu, tmp_path / "networks", out=tmp_path, say=lambda _: None, effort=FEW)
+    assert measured(minutes=7.0) == 0
     record = json.loads((tmp_path / "gpu.json").read_text())
-    assert record["dry_run"].startswith("DRY RUN")
     assert len(record["parts"]) == 7, "latency, parity, ticks of two ways, streams of the first"
     assert not [part for part in record["parts"].values() if "why_not" in part], record["parts"]
-    rows = record["parts"]["latency, scripted, graph"]["rows"]
+    rows = record["parts"]["latency, graphs True"]["rows"]
     assert [(row["network"], row["batch"]) for row in rows] == [
         (kind, size) for kind in gpu.KINDS for size in gpu.SIZES
     ]
     assert all(row["graph"] for row in rows)
     assert "whole_p99_ms" not in rows[0], "three samples carry no p99"
     page = (tmp_path / "gpu.html").read_text()
-    assert "DRY RUN" in page
-    assert "budgets" not in record, "what measures nothing judges nothing"
     assert page.count("data:image/png") == 2
     assert "http://" not in page, "the page needs nothing else"
     assert "https://" not in page, "the page needs nothing else"
-    late = run(tmp_path, "--dry-run", "--minutes", "0")
-    assert late.returncode == 0
+    assert measured(minutes=0.0) == 0
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"].values()
     assert {part["why_not"] for part in parts} == {"the time given was up"}
 
@@ -53,7 +64,8 @@ def test_the_dry_run_walks_every_part_and_says_on_the_page_that_it_is_one(tmp_pa
 def test_without_a_card_the_command_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:
     if gpu_driver.why_no_gpu() is None:
         pytest.skip("an NVIDIA GPU is here")
-    ran = run(tmp_path)
+    command = [sys.executable, str(ROOT / "benchmarks/gpu/run.py"), "--out", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stderr.startswith("run: there is no GPU to measure: ")
     assert not list(tmp_path.iterdir())

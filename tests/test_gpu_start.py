@@ -7,7 +7,6 @@ import json
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -59,18 +58,6 @@ def test_a_network_that_cannot_be_built_does_not_keep_the_others_from_it(weights
     ends = [line for line in told(out) if "say" not in line]
     assert "truncated or altered" in ends[0]["failed"]
     assert "ready" in ends[1]
-
-
-def test_without_a_gpu_the_process_says_so(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none() -> Any:
-        raise EngineUnavailable("TensorRT-RTX does not run here")
-
-    monkeypatch.setattr(gpu_load, "find_tools", none)
-    monkeypatch.setattr(gpu_load, "why_no_torch", lambda: "torch is not installed")
-    out = io.StringIO()
-    build_all([weights / "face.json"], out)
-    why = "TensorRT-RTX does not run here; nor on torch: torch is not installed"
-    assert told(out)[-1] == {"kind": "face", "failed": why}
 
 
 def test_a_network_moves_to_the_gpu_between_two_batches_once_its_plan_is_there(weights: Path) -> None:

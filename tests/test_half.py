@@ -13,11 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import parity
-from liveaffect.engines.build.half import half_nodes, to_half
-from liveaffect.engines.build.onnx_graph import folded
+from liveaffect.engines.build.onnx_graph import folded, half_nodes, to_half
 from liveaffect.engines.manifest import SHIPPED
-from liveaffect.engines.onnx_engine import OnnxEngine
-from liveaffect.engines.onnx_runtime import ort
+from liveaffect.engines.onnx_engine import OnnxEngine, ort
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.realtime.testing import engines
 

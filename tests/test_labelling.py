@@ -130,3 +130,17 @@ def test_settings_that_make_no_sense_are_refused_by_name() -> None:
         LabelSettings(little_face_ms=-1)
     with pytest.raises(ValueError, match="little_voice_ms"):
         LabelSettings(little_voice_ms=math.nan)
+
+
+def test_a_voice_alone_must_be_surer_of_a_mood_than_of_plain_talk_and_a_face_need_not() -> None:
+    def said(of: str, answer: Scores) -> str:
+        one, two = estimate(0, answer), np.zeros((len(SUBSETS), len(LABELS)))
+        two[SUBSETS.index("voice")] = np.log(np.maximum(answer, 1e-9))
+        heard = replace(one, face=None, voice=one.face, logits=two, shares=(0.0, 1.0, 0.0))
+        return Labeller().label(one if of == "face" else heard).label
+
+    enough = SETTINGS.threshold + SETTINGS.lively_price / 2
+    assert said("voice", scores(neutral=enough)) == "neutral"
+    assert said("voice", scores(sad=enough)) == NOT_SURE
+    assert said("voice", scores(sad=enough + SETTINGS.lively_price)) == "sad"
+    assert said("face", scores(sad=enough)) == "sad"

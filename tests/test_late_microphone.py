@@ -15,16 +15,15 @@ from liveaffect import webcam
 from liveaffect.calibration import av_offset as recording
 from liveaffect.calibration.av_offset import LiveRecording
 from liveaffect.cli import main
+from liveaffect.realtime import blazeface
 from liveaffect.realtime.clock import MS, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.device_pairs import Pair, store_pair, stored_offset_ns
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
-from liveaffect.realtime.faces import blazeface
 from liveaffect.realtime.feeds import Feed
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Restamped, Source, VideoFrame
 from liveaffect.realtime.lockstep import LockStep
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Restamped, Source
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.testing.devices import ScriptedSource, picture, tone
 from liveaffect.realtime.testing.people import Talkers
 from liveaffect.realtime.testing.virtual_time import constant_networks

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.load_shedder import FACES_HALVED, RATES_HZ, VOICES_HALVED, LoadShedder
+from liveaffect.realtime.health import FACES_HALVED, RATES_HZ, VOICES_HALVED, LoadShedder
 
 STEP_NS = 33 * MS
 MEASURES = (VOICES_HALVED, FACES_HALVED)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE
+from liveaffect.realtime.acting import tone_voice
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.lockstep import LockStep, Summary, Watched, analyse
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.ring import AudioRing
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.speech import tone_voice
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.testing.devices import tone
 from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine
 from liveaffect.realtime.testing.virtual_time import constant_networks

@@ -11,12 +11,25 @@ pytest.importorskip("torch", reason="networks are built with torch: pip install 
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.blocks import ClsTransformer, Macs, SelfAttention, macs, parameters
+from liveaffect.engines.model.blocks import ClsTransformer
 from liveaffect.engines.model.heads import Network
 
 MILLION = 1_000_000
+
+
+def parameters(module: nn.Module) -> int:
+    """Learnt numbers; fixed buffers and running statistics are not among them."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def macs(module: nn.Module, *inputs: Tensor) -> float:
+    """Multiplications with their addition in one forward pass, of which torch counts two each."""
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        module.eval()(*inputs)
+    return int(counted.get_total_flops()) / 2
 
 
 def meta(kind: str, preset: str) -> Network:
@@ -61,48 +74,30 @@ def test_folding_saves_a_tenth_of_the_face_networks_work() -> None:
     face = meta("face", "fv2es")
     picture = torch.zeros(1, 3, 48, 48, device="meta")
     trained, deployed = (part(form, "cnn") for form in (face, presets.deploy(face)))
-    assert macs(trained, picture).total / MILLION == pytest.approx(201.1, rel=0.01)
-    assert macs(deployed, picture).total / MILLION == pytest.approx(181.2, rel=0.01)
+    assert macs(trained, picture) / MILLION == pytest.approx(201.1, rel=0.01)
+    assert macs(deployed, picture) / MILLION == pytest.approx(181.2, rel=0.01)
 
 
 def test_the_published_voice_network_costs_what_was_measured_for_a_piece() -> None:
     nest = meta("voice", "fv2es")
     counted = macs(part(nest, "trunk"), torch.zeros(1, 128, 32, device="meta"))
-    assert counted.total / 1e9 == pytest.approx(5.59, rel=0.01)
-    assert counted.layers / 1e9 == pytest.approx(5.44, rel=0.01)
+    assert counted / 1e9 == pytest.approx(5.59, rel=0.01)
 
 
 def test_the_live_face_network_keeps_its_budget() -> None:
     face = presets.deploy(meta("face", "live"))
     assert parameters(face) < 1.4 * MILLION
-    assert macs(face, *meta_inputs(face)).total < 100 * MILLION
+    assert macs(face, *meta_inputs(face)) < 100 * MILLION
 
 
 def test_the_small_voice_keeps_its_budget() -> None:
     voice = presets.deploy(meta("voice", "student"))
     assert parameters(voice) < 2.5 * MILLION
-    assert macs(voice, *meta_inputs(voice)).total < 200 * MILLION
+    assert macs(voice, *meta_inputs(voice)) < 200 * MILLION
 
 
 @pytest.mark.parametrize("preset", presets.preset_names("fusion"))
 def test_fusion_costs_next_to_nothing(preset: str) -> None:
     fusion = meta("fusion", preset)
     assert parameters(fusion) < 0.1 * MILLION
-    assert macs(fusion, *meta_inputs(fusion)).total < 0.2 * MILLION
-
-
-def test_the_rule_counts_products_and_nothing_else() -> None:
-    """By hand: 8*8*4 outputs of 3*9 products; 5 tokens of 4*16 by 16; scores and mixing 2*5*5*16."""
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
-    assert macs(net, torch.zeros(1, 3, 8, 8)) == Macs(layers=8 * 8 * 4 * 27)
-    attention = macs(SelfAttention(16, 4), torch.zeros(1, 5, 16))
-    assert attention == Macs(layers=5 * 16 * 64, attention=2 * 25 * 16)
-
-
-def test_counting_leaves_the_network_as_it_was() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    macs(net.train(), torch.rand(2, 3, 8, 8))
-    assert net.training
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert not any(layer._forward_hooks for layer in net.modules())
+    assert macs(fusion, *meta_inputs(fusion)) < 0.2 * MILLION

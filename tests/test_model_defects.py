@@ -22,13 +22,12 @@ from torch import Tensor, nn
 
 from liveaffect.engines import parity
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.blocks import ClsTransformer, attention_pool
+from liveaffect.engines.model.blocks import ClsTransformer, attention_pool, deploy
 from liveaffect.engines.model.frontend import CropFront
 from liveaffect.engines.model.heads import Network
-from liveaffect.engines.model.reparam import deploy
 from liveaffect.engines.model.voice_statistics import VoiceStudent
 from liveaffect.engines.recipe import LABELS, SpeakerStatistics, Statistics
-from liveaffect.engines.training import corpora_faces, evaluate_face, learn_faces, loop, train_face
+from liveaffect.engines.training import corpora_faces, evaluate_face, loop, train_face
 from liveaffect.engines.training.corpora_faces import Faces, FaceSplit
 from liveaffect.realtime.testing import engines
 
@@ -132,7 +131,7 @@ def test_06_nothing_is_set_by_what_is_tested_on(tmp_path: Path, monkeypatch: pyt
         assert sides.test is sealed
         raise Finished
 
-    small = learn_faces.FaceRecipe(batch=8)
+    small = train_face.FaceRecipe(batch=8)
     for name, stand_in in {
         "FaceRecipe": lambda **_: small,
         "load_split": lambda found, frozen: faces,

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import parity
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.blocks import DropPath, SelfAttention, attention_pool
+from liveaffect.engines.model.blocks import DropPath, SelfAttention, attention_pool, deploy
 from liveaffect.engines.model.frontend import SoundPreset
 from liveaffect.engines.model.heads import Network
-from liveaffect.engines.model.reparam import deploy
 from liveaffect.engines.model.voice_spectrogram import (
     FcnPreset,
     Level,

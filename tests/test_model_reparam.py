@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from liveaffect.engines import parity
 from liveaffect.engines.model import presets
-from liveaffect.engines.model.blocks import ConvNorm, RepVggBlock
+from liveaffect.engines.model.blocks import ConvNorm, RepVggBlock, deploy, fold_kernel
 from liveaffect.engines.model.heads import Network
-from liveaffect.engines.model.reparam import deploy, fold_kernel
 
 torch.set_num_threads(1)  # tensors are small; a second thread only waits
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liveaffect.realtime.faces.motion import MotionDetector, Template, correlation
+from liveaffect.realtime.search import MotionDetector, Template, correlation
 
 
 def test_a_change_of_brightness_does_not_lower_the_correlation_of_a_picture() -> None:

@@ -12,7 +12,7 @@ import pytest
 from liveaffect import cli
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks.catalogue import by_flag, open_sink, refuse_overwriting
-from liveaffect.realtime.sinks.disk import part_of
+from liveaffect.realtime.sinks.files import part_of
 from liveaffect.realtime.testing.media import film, plain_wav
 
 

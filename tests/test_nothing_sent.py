@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from liveaffect import cli
+from liveaffect.realtime.acting import tone_voice, write_wav
+from liveaffect.realtime.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
-from liveaffect.realtime.speech import tone_voice, write_wav
 from liveaffect.realtime.testing.sealed import Witness, missing, sealed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,7 +141,7 @@ def test_importing_everything_sends_nothing(folder: Path) -> None:
     """Whoever uses the package from Python."""
     code = (
         "import importlib, pkgutil, liveaffect\n"
-        "for part in ('', '.realtime', '.engines', '.realtime.sinks', '.realtime.faces', '.realtime.web'):\n"
+        "for part in ('', '.realtime', '.engines', '.realtime.sinks', '.realtime.web'):\n"
         "    package = 'liveaffect' + part\n"
         "    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):\n"
         "        if not found.name.startswith('_') and not found.ispkg:\n"
@@ -179,7 +179,7 @@ def test_onnx_runtime_is_imported_by_one_module_only() -> None:
     }
     # The quantiser takes submodules of it, behind an import of ours. Triton's back end and the programs of
     # peers run where we are not.
-    assert found - {"engines/build/triton_model.py", "liveaffect/bench/peer_programs.py"} == {
-        "engines/onnx_runtime.py",
+    assert found - {"engines/build/triton_model.py", "liveaffect/bench/peers.py"} == {
+        "engines/onnx_engine.py",
         "engines/build/quantize.py",
     }

@@ -16,14 +16,14 @@ import pytest
 
 from liveaffect import cli
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingFile, SettingsError
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.feeds import Feed, camera_feed, file_feed, microphone_feed, told_apart
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.testing import media
 from liveaffect.realtime.testing.devices import ScriptedSource
 from liveaffect.realtime.wiring import Rings, Wiring

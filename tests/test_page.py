@@ -18,14 +18,13 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect import Analyzer, Settings
+from liveaffect.realtime.acting import ActingHead, tone_voice, write_wav
+from liveaffect.realtime.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.clock import MS
-from liveaffect.realtime.drawn_head import ActingHead
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.portrait import read_stamp
-from liveaffect.realtime.sinks.cue_files import COLUMNS
+from liveaffect.realtime.sinks.files import COLUMNS
 from liveaffect.realtime.sinks.web import WebSink
-from liveaffect.realtime.speech import tone_voice, write_wav
 from liveaffect.realtime.testing.scenes import background, cue, frame
 from liveaffect.serve import Served
 

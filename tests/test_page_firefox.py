@@ -20,8 +20,8 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from liveaffect import Settings
+from liveaffect.realtime.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.testing.devices import virtual_microphone, why_no_virtual_microphone
 from liveaffect.serve import Served
 

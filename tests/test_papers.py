@@ -33,10 +33,9 @@ from liveaffect.engines.training.protocols import (
     thresholds_from,
 )
 from liveaffect.placing import cut_film
-from liveaffect.realtime.drawn_head import POSES, draw_head
+from liveaffect.realtime.acting import POSES, draw_head, tone_voice, write_wav
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.sinks.video_file import VideoFile
-from liveaffect.realtime.speech import tone_voice, write_wav
 
 SIX = {"ang": "angry", "exc": "happy", "fru": "disgusted", "hap": "happy", "neu": "neutral", "sad": "sad"}
 FPS = 10

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from liveaffect.realtime.blazeface import Found, make_finder
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import Found, make_finder
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture

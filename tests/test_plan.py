@@ -15,10 +15,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines.build import plan as planning
-from liveaffect.engines.build.plan import SIZES, Prepared, batch_ranges, build_plan, prepare_plan
+from liveaffect.engines import plans as planning
 from liveaffect.engines.gpu_driver import Backend, find_backend
 from liveaffect.engines.manifest import SHIPPED, Manifest
+from liveaffect.engines.plans import SIZES, Prepared, batch_ranges, build_plan, prepare_plan
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.realtime.testing import engines
 

@@ -15,10 +15,9 @@ import pytest
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import plans
-from liveaffect.engines.build.plan import PORTABLE, SIZES, BuiltPlan
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend, gpus
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.plans import PlanKey, PlanMissing
+from liveaffect.engines.plans import PORTABLE, SIZES, BuiltPlan, PlanKey, PlanMissing
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.realtime.testing import engines
 

@@ -16,7 +16,7 @@ from liveaffect.realtime.frame import Face, Sighting
 from liveaffect.realtime.lockstep import LockStep
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.people import Person, Profile, ProfileOwner
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.testing.engines import AroundEngine, ConstantEngine
 from liveaffect.realtime.testing.people import Actor, Film, Talkers
 from liveaffect.realtime.testing.virtual_time import constant_networks

@@ -17,8 +17,8 @@ import pytest
 from liveaffect import cli, progress
 from liveaffect.findings import Finding, report_json, report_text
 from liveaffect.progress import ProgressBar, say, working
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.errors import MissingFile, SettingsError
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.testing import media
 
 CLEARED = "\r\x1b[K"
@@ -59,7 +59,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "predict a.wav": ("liveaffect.settings.Settings.load_tools", "loading the networks"),
     "fetch --small --to .": ("subprocess.run", "mediapipe==0.10.21 ["),
     "export face": ("liveaffect.engines.build.export_onnx.export", "writing the face network"),
-    "build": ("liveaffect.engines.build.forms.build_forms", "building"),
+    "build": ("liveaffect.engines.overview.build_forms", "building"),
     "engines list": ("liveaffect.engines.overview.load", "trying the engines"),
     "engines compare onnx torch": ("liveaffect.engines.overview.compare_named", "comparing"),
     "train face --data .": (f"{TRAINING}.train_face.train_face", "training the face network"),

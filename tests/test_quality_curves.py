@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect.calibration.clips import Engines
-from liveaffect.calibration.quality_curves import (
+from liveaffect.calibration.fit_confidence import (
     EYES_PX,
     FACES_SPOILT,
     VOICES_SPOILT,

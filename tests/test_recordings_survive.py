@@ -15,10 +15,10 @@ import av
 import pytest
 from av.error import FFmpegError
 
+from liveaffect.realtime.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.errors import MissingFile, SinkError
-from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.disk import part_of
+from liveaffect.realtime.sinks.files import part_of
 from liveaffect.realtime.testing.media import film
 
 MOST_LOST_S = 2.0
@@ -152,7 +152,7 @@ def heed_all() -> None:
 WAITER = """
 import sys, threading
 import numpy as np
-from liveaffect.interrupts import Interrupts
+from liveaffect.cli import Interrupts
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.sinks.catalogue import open_sink

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Item, Source, VideoFrame
 from liveaffect.realtime.replay import HELD, LATE_NS, MediaFile, Paced, load_picture
-from liveaffect.realtime.source import Item, Source
 from liveaffect.realtime.testing.virtual_time import FakeClock
 
 Image = NDArray[np.uint8]

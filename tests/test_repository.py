@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from liveaffect import cli
-from liveaffect.libraries import LIBRARIES, PROGRAMS
+from liveaffect.findings import LIBRARIES, PROGRAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

@@ -16,8 +16,7 @@ from liveaffect.commands import train
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import evaluate_face, splits
-from liveaffect.engines.training.archive import change_tables, read_tables, write_tables
-from liveaffect.engines.training.scores import score
+from liveaffect.engines.training.scores import change_tables, read_tables, score, write_tables
 from liveaffect.engines.training.voice_answers import FOLDS_OF, VoiceAnswer, read_answers, write_answers
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

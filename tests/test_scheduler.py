@@ -13,7 +13,7 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.estimate import Confidence
 from liveaffect.realtime.frame import AudioBlock, Face, Sighting
-from liveaffect.realtime.load_shedder import VOICE_SMALL
+from liveaffect.realtime.health import VOICE_SMALL
 from liveaffect.realtime.networks import LighterVoice, Networks
 from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.scheduler import Scheduler, Snapshot

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.blazeface import (
+from liveaffect.realtime.blazeface import (
     FULL,
     FULL_RANGE,
     SHORT,
@@ -27,6 +25,8 @@ from liveaffect.realtime.faces.blazeface import (
     model_path,
     overlap_with_each,
 )
+from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import load_picture
 from liveaffect.realtime.search import (

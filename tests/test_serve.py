@@ -27,13 +27,22 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from liveaffect import Analyzer, Settings
-from liveaffect.page_session import HEAD, MOST_A_SECOND, PICTURE, SOUND, Closed, decoded, parsed
+from liveaffect.realtime.blazeface import Found
 from liveaffect.realtime.errors import SettingsError
-from liveaffect.realtime.faces.blazeface import Found
 from liveaffect.realtime.testing.virtual_time import constant_networks
-from liveaffect.realtime.web.guard import Access
+from liveaffect.realtime.web.server import Access
 from liveaffect.realtime.wiring import Tools
-from liveaffect.serve import MOST_PAGES, Served
+from liveaffect.serve import (
+    HEAD,
+    MOST_A_SECOND,
+    MOST_PAGES,
+    PICTURE,
+    SOUND,
+    Closed,
+    Served,
+    decoded,
+    parsed,
+)
 
 TOKEN = "a-secret-of-thirty-two-characters"
 HELLO = json.dumps({"v": 1, "pictures": True, "sound": False})
@@ -308,8 +317,8 @@ def test_a_flood_is_cut_off(page: Page, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_who_says_nothing_is_let_go(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("liveaffect.page_session.HELLO_S", 0.2)
-    monkeypatch.setattr("liveaffect.page_session.IDLE_S", 0.2)
+    monkeypatch.setattr("liveaffect.serve.HELLO_S", 0.2)
+    monkeypatch.setattr("liveaffect.serve.IDLE_S", 0.2)
     with page.session(None) as ws:
         assert last_words(ws)[0] == 4410
     with page.session() as ws:

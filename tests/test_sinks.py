@@ -22,7 +22,7 @@ from liveaffect.realtime.drawing.canvas import label_colour
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks import timeline
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.cue_files import COLUMNS, CsvFile, JsonLines
+from liveaffect.realtime.sinks.files import COLUMNS, CsvFile, JsonLines
 from liveaffect.realtime.sinks.timeline import ContactSheet, Tile, Timeline, chosen, time_text
 from liveaffect.realtime.testing.scenes import background, cue, frame, load_golden
 

@@ -28,10 +28,9 @@ from websockets.sync.client import connect
 from liveaffect.engines import LABELS
 from liveaffect.realtime.clock import MS, epoch_ns
 from liveaffect.realtime.errors import SinkError
-from liveaffect.realtime.sinks import OwnScreen
+from liveaffect.realtime.sinks import Outputs, OwnScreen
 from liveaffect.realtime.sinks.catalogue import open_sink
 from liveaffect.realtime.sinks.network import HELD, LinkLost, MqttLink, NetworkSink, open_network
-from liveaffect.realtime.sinks.outputs import Outputs
 from liveaffect.realtime.sinks.video_file import VideoFile
 from liveaffect.realtime.sinks.web import WebSink
 from liveaffect.realtime.testing.contracts import check_sink

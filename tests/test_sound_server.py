@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from liveaffect.realtime.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.devices import in_time
 from liveaffect.realtime.errors import MissingFile, SourceError
-from liveaffect.realtime.faces.blazeface import FULL_RANGE, model_path
 from liveaffect.realtime.testing.devices import (
     VirtualMicrophone,
     virtual_microphone,

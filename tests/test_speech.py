@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime import speech
+from liveaffect.realtime import acting
 
 
 def pitch_hz(samples: NDArray[np.float32]) -> float:
@@ -26,20 +26,20 @@ def pitch_hz(samples: NDArray[np.float32]) -> float:
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs espeak-ng")
 def test_each_sentence_of_the_demo_has_a_voice_of_its_own(tmp_path: Path) -> None:
-    speech.make_voices(tmp_path)
-    heights = [pitch_hz(speech.read_wav(tmp_path / f"voice{k}.wav")) for k in range(len(speech.VOICES))]
+    acting.make_voices(tmp_path)
+    heights = [pitch_hz(acting.read_wav(tmp_path / f"voice{k}.wav")) for k in range(len(acting.VOICES))]
     assert heights[1] > 1.2 * heights[0] > 1.2 * 1.2 * heights[2]
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs espeak-ng")
 def test_all_sentences_are_in_one_file(tmp_path: Path) -> None:
-    whole = speech.read_wav(speech.make_voices(tmp_path))
-    parts = [speech.read_wav(tmp_path / f"voice{k}.wav") for k in range(len(speech.VOICES))]
+    whole = acting.read_wav(acting.make_voices(tmp_path))
+    parts = [acting.read_wav(tmp_path / f"voice{k}.wav") for k in range(len(acting.VOICES))]
     assert len(whole) == pytest.approx(sum(map(len, parts)) + 1.5 * SAMPLE_RATE, abs=10)
 
 
 def test_without_a_synthesiser_tones_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    samples = speech.read_wav(speech.make_voices(tmp_path))
+    samples = acting.read_wav(acting.make_voices(tmp_path))
     assert len(samples) > 7 * SAMPLE_RATE
     assert float(np.abs(samples).max()) > 0.05

@@ -11,7 +11,7 @@ from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.attribution import Voice
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.estimate import SpokenOpinion, softmax
-from liveaffect.realtime.fusion import WORDS_SAY, spoken_opinion
+from liveaffect.realtime.networks import WORDS_SAY, spoken_opinion
 from liveaffect.realtime.spoken import SpokenWords
 from liveaffect.realtime.utterance import Utterance, Word
 

@@ -9,8 +9,7 @@ import pytest
 
 from liveaffect.realtime.camera import Camera
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.frame import VideoFrame
-from liveaffect.realtime.source import Item
+from liveaffect.realtime.frame import Item, VideoFrame
 from liveaffect.realtime.supervisor import Patience, Supervisor
 from liveaffect.realtime.testing.devices import FakeCamera
 from liveaffect.realtime.testing.virtual_time import FakeClock

@@ -23,8 +23,7 @@ from liveaffect.realtime.errors import (
     SourceLost,
     SourceNotFound,
 )
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.source import Item, Source, SourceState
+from liveaffect.realtime.frame import AudioBlock, Item, Source, SourceState, VideoFrame
 from liveaffect.realtime.supervisor import Numbering, Supervisor
 from liveaffect.realtime.testing.devices import ScriptedSource, picture, tone
 from liveaffect.realtime.testing.virtual_time import FakeClock

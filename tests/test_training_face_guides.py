@@ -21,8 +21,8 @@ from liveaffect import placing as live_placing
 from liveaffect.cli import main
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.model import presets
+from liveaffect.engines.model.blocks import unfold
 from liveaffect.engines.model.face import FaceNet
-from liveaffect.engines.model.reparam import unfold
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import CROP_SIZE, EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, LABELS, crop_matrix
@@ -42,10 +42,17 @@ from liveaffect.engines.training.augment_faces import (
     where_found,
 )
 from liveaffect.engines.training.corpora_faces import Faces
-from liveaffect.engines.training.learn_faces import FaceRecipe, FaceTask, read_before, teacher_opinions
-from liveaffect.engines.training.train_face import LIVE, TEACHERS, FaceOptions
+from liveaffect.engines.training.train_face import (
+    LIVE,
+    TEACHERS,
+    FaceOptions,
+    FaceRecipe,
+    FaceTask,
+    read_before,
+    teacher_opinions,
+)
+from liveaffect.realtime.blazeface import Found
 from liveaffect.realtime.crop import cut_out
-from liveaffect.realtime.faces.blazeface import Found
 
 Matrix = NDArray[np.float64]
 SIDE = 48

@@ -27,9 +27,15 @@ from liveaffect.engines.training import (
     train_face,
 )
 from liveaffect.engines.training.corpora_faces import Faces, load_split
-from liveaffect.engines.training.learn_faces import FaceRecipe, FaceTask, drawing_chances, log_frequencies
 from liveaffect.engines.training.scores import score
-from liveaffect.engines.training.train_face import FaceOptions, face_batches
+from liveaffect.engines.training.train_face import (
+    FaceOptions,
+    FaceRecipe,
+    FaceTask,
+    drawing_chances,
+    face_batches,
+    log_frequencies,
+)
 
 SMALL = FaceRecipe(batch=16)
 

@@ -21,7 +21,7 @@ from liveaffect.engines.model.voice_statistics import (
     VoiceStudent,
 )
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics, Statistics
-from liveaffect.engines.training import piece_bank, speech_judge, voice_heads
+from liveaffect.engines.training import piece_bank, train_voice, voice_heads
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import SPEECH, pieces_of
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
@@ -160,7 +160,7 @@ def test_the_judge_learns_what_is_speech_in_features_of_any_measure() -> None:
     heard = replace(bank, newest=newest.astype(np.float16))
     torch.manual_seed(0)
     judge = SpeechJudge(6, 8)
-    speech_judge.fit(heard, bank.speaker != "made/0", judge)
+    train_voice.fit(heard, bank.speaker != "made/0", judge)
     with torch.inference_mode():
         said = judge(torch.from_numpy(heard.newest).float())[:, 0].numpy()
     assert ((said > 0.5) == (bank.speech > 0.5)).mean() > 0.95

@@ -13,9 +13,9 @@ pytest.importorskip("torch", reason="fusions are learnt with torch: pip install 
 import torch
 from numpy.typing import NDArray
 
+from liveaffect.engines.model.fusion import LateMaskedFusion
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import fit_fusion, pairs, train_fusion
-from liveaffect.engines.training.archive import write_tables
 from liveaffect.engines.training.corpora_voices import CorpusError
 from liveaffect.engines.training.fit_fusion import (
     BOTH,
@@ -25,7 +25,7 @@ from liveaffect.engines.training.fit_fusion import (
     fit_late_masked,
     probabilities,
 )
-from liveaffect.engines.training.scores import accuracy
+from liveaffect.engines.training.scores import accuracy, write_tables
 from liveaffect.engines.training.voice_answers import FOLDS_OF, VoiceAnswer, write_answers
 
 torch.set_num_threads(1)
@@ -146,16 +146,17 @@ def test_two_honest_opinions_beat_each_and_one_alone_is_itself() -> None:
     assert accuracy(truth, both) > best + 0.1
 
 
-def fold_tables(real: pairs.Pairs, preset: str = "student") -> dict[str, str]:
-    """What the head of each fold says of the actors it left out: the row of the take."""
+def voice_tables(real: pairs.Pairs, preset: str = "student") -> dict[str, str]:
+    """What the head of each fold says of the actors it left out, and one without the corpus of all."""
+    which = {str(fold): np.flatnonzero(real.folds == fold)[::-1] for fold in range(pairs.FOLDS)}
     tables = {}
-    for fold in range(pairs.FOLDS):
-        rows = [
-            VoiceAnswer("ravdess", real.actors[at], f"03-{real.names[at]}", how, 0, (float(at),) * 7, ())
-            for at in np.flatnonzero(real.folds == fold)[::-1]
-            for how in ("cold", "known")
+    for run, rows in {**which, "ravdess": np.arange(len(real))}.items():
+        said = [
+            VoiceAnswer("ravdess", real.actors[at], f"03-{real.names[at]}", how, 0, (told,) * 7, ())
+            for at in rows
+            for how, told in (("cold", float(at)), ("known", -float(at)))
         ]
-        tables[FOLDS_OF.format(preset=preset, run=fold)] = write_answers(rows)
+        tables[FOLDS_OF.format(preset=preset, run=run)] = write_answers(said)
     return tables
 
 
@@ -164,25 +165,43 @@ def test_a_fusion_learns_from_heads_that_left_the_actor_out_matched_by_name(
 ) -> None:
     write_pairs(tmp_path)
     real = pairs.read_pairs(tmp_path)
-    path, tables = tmp_path / "voice.tar.xz", fold_tables(real)
+    path, tables = tmp_path / "voice.tar.xz", voice_tables(real)
     write_tables(path, tables)
-    found = train_fusion.of_folds(real, path, "student", 0)
-    np.testing.assert_array_equal(found[:, 3], np.arange(len(real)))
+    found = train_fusion.voices_of(real, path, "student", 0)
+    wanted = np.arange(len(real))
+    for said, expected in zip(found, (wanted, -wanted, wanted, -wanted), strict=True):
+        np.testing.assert_array_equal(said[:, 3], expected)
     with pytest.raises(CorpusError, match="no answers of five folds of 'whisper'"):
-        train_fusion.of_folds(real, path, "whisper", 0)
+        train_fusion.voices_of(real, path, "whisper", 0)
     (first, second), rest = list(tables)[:2], list(tables)[2:]
     swapped = {first: tables[second], second: tables[first], **{name: tables[name] for name in rest}}
     write_tables(tmp_path / "swapped.tar.xz", swapped)
     with pytest.raises(CorpusError, match="lacks 56 of 140 takes"):
-        train_fusion.of_folds(real, tmp_path / "swapped.tar.xz", "student", 0)
+        train_fusion.voices_of(real, tmp_path / "swapped.tar.xz", "student", 0)
 
 
 def test_without_voices_of_folds_a_stand_in_speaks_of_actors_that_it_never_saw(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     real = pairs.read_pairs(tmp_path)
-    said = train_fusion.of_folds(real, None, "student", 0)
+    (said,) = train_fusion.voices_of(real, None, "student", 0)
     assert said.shape == (len(real), len(LABELS))
     assert accuracy(real.truth, said.argmax(1)) > 0.3
+
+
+def test_a_voice_that_fails_on_strangers_is_believed_less_although_it_knows_its_corpus(
+    tmp_path: Path,
+) -> None:
+    write_pairs(tmp_path)
+    real = pairs.read_pairs(tmp_path)
+    known, strange = opinions(real.truth, 2.0, 1), opinions(real.truth, 0.3, 2, 7.0)
+    within = train_fusion.learnt_gains(real, (known, known), 0, 40)
+    across = train_fusion.learnt_gains(real, (known, strange), 0, 40)
+    torch.testing.assert_close(within.temperature, across.temperature)
+
+    def gain(learnt: LateMaskedFusion) -> float:
+        return float((learnt.company + learnt.company_if_certain).detach()[1, 0].exp())
+
+    assert gain(across) < 0.8 * gain(within)
 
 
 def test_stand_ins_are_the_same_for_the_same_seed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_two_who_agree_are_surer_and_of_two_who_do_not_the_surer_wins(fusion: En
     assert scores[0, 3] > scores[1, 3] + 0.05
     assert [LABELS[at] for at in scores[2:].argmax(1)] == ["happy", "sad"]
     assert weights[2, 0] > 0.7
-    assert weights[3, 1] > 0.7
+    assert weights[3, 1] > 0.6
     np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-6)
 
 
@@ -97,3 +98,19 @@ def test_a_voice_that_knows_nothing_leaves_the_face_as_it_was(fusion: Engine) ->
         people(("surprised", 3, "neutral", 0, BOTH), ("surprised", 3, "neutral", 0, FACE))
     )["logits"]
     assert np.abs(said(beside[None]) - said(alone[None])).max() < 0.06
+
+
+@pytest.mark.parametrize("folder", [manifests.SHIPPED, manifests.SHIPPED / "full"])
+def test_a_clear_smile_stays_one_while_the_person_talks_plainly(folder: Path) -> None:
+    """Decision 0026: beside voices that taught only by their own corpus it was neutral with 0.9."""
+    fusion = load("fusion", weights=folder)
+    smile = np.log(np.array([0.09, 0.9, 0.002, 0.002, 0.002, 0.002, 0.002], np.float32))
+    plain = np.log(np.array([0.95, 0.002, 0.04, 0.002, 0.002, 0.002, 0.002], np.float32))
+    given = people(("happy", 0, "neutral", 0, BOTH))
+    given["face_logits"][0], given["voice_logits"][0] = smile, plain
+    try:
+        scores = said(fusion.infer(given)["logits"])[0]
+    finally:
+        fusion.close()
+    assert LABELS[scores.argmax()] == "happy"
+    assert scores.max() > 0.75

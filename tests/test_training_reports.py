@@ -14,8 +14,7 @@ from matplotlib.image import AxesImage
 pytest.importorskip("torch", reason="reports belong to training, which needs torch")
 
 from liveaffect.engines.training import loop
-from liveaffect.engines.training.pictures import confusion_figure, curve_figure, write_pictures
-from liveaffect.engines.training.scores import score
+from liveaffect.engines.training.scores import confusion_figure, curve_figure, score, write_pictures
 
 
 def test_the_darkest_cell_of_a_row_is_what_it_was_mostly_called() -> None:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from liveaffect.engines import parity
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.engines.training import augment_samples, synthetic_sounds
-from liveaffect.engines.training.augment_samples import Hearing, heard
+from liveaffect.engines.training import synthetic_sounds
+from liveaffect.engines.training.synthetic_sounds import Hearing, heard
 
 NOTHING = Hearing(pace=0, colour=0, band_limit=0, room=0, noise=0, level=0)
 ALWAYS = Hearing(pace=1, colour=1, band_limit=1, room=1, noise=1, level=1)
@@ -45,7 +45,7 @@ def test_noise_is_as_loud_as_asked_for() -> None:
 
 def test_twice_the_pace_is_half_as_long_and_an_octave_higher() -> None:
     at_s = np.arange(SAMPLE_RATE) / SAMPLE_RATE
-    fast = augment_samples.paced(np.sin(2 * np.pi * 300 * at_s).astype(np.float32), 2.0)
+    fast = synthetic_sounds.paced(np.sin(2 * np.pi * 300 * at_s).astype(np.float32), 2.0)
     assert len(fast) == SAMPLE_RATE // 2
     assert np.abs(np.fft.rfft(fast)).argmax() * 2 == pytest.approx(600, abs=2)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from liveaffect.engines.recipe import CORPUS_LABELS, LABELS, SAMPLE_RATE
-from liveaffect.engines.training import corpora_voices, sound_store
+from liveaffect.engines.training import corpora_voices
 from liveaffect.engines.training.corpora_voices import CorpusError, Take, find, read_bytes, read_corpus
 
 RATE_HZ = 48_000
@@ -182,8 +182,8 @@ def test_samples_are_16_khz_mono_and_come_from_the_cache_the_second_time(tmp_pat
     else:
         takes = read_corpus("nemo", archive(tmp_path / "in.tar", "A0_anger_1", "A0_fear_2"))
     lines: list[str] = []
-    first = sound_store.load_takes(takes, tmp_path / "cache", lines.append)
-    again = sound_store.load_takes(takes, tmp_path / "cache", lines.append)
+    first = corpora_voices.load_takes(takes, tmp_path / "cache", lines.append)
+    again = corpora_voices.load_takes(takes, tmp_path / "cache", lines.append)
     assert len(lines) == 1
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -196,13 +196,13 @@ def test_samples_are_16_khz_mono_and_come_from_the_cache_the_second_time(tmp_pat
 def test_a_changed_corpus_is_decoded_again_and_a_damaged_cache_too(tmp_path: Path) -> None:
     root = folder(tmp_path / "in", "03a01Wa.wav")
     lines: list[str] = []
-    sound_store.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
+    corpora_voices.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
     (root / "03a01Wa.wav").write_bytes(sound_file(seconds=0.8))
-    (longer,) = sound_store.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
+    (longer,) = corpora_voices.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
     assert abs(len(longer) / SAMPLE_RATE - 0.8) < 0.03
     for kept in (tmp_path / "cache").iterdir():
         kept.write_bytes(kept.read_bytes()[:200])
-    (mended,) = sound_store.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
+    (mended,) = corpora_voices.load_takes(read_corpus("emodb", root), tmp_path / "cache", lines.append)
     np.testing.assert_array_equal(mended, longer)
     assert "damaged" in lines[2]
 
@@ -218,7 +218,7 @@ def test_a_changed_corpus_is_decoded_again_and_a_damaged_cache_too(tmp_path: Pat
 def test_a_damaged_sound_is_named_with_what_to_do(tmp_path: Path, content: bytes, said: str) -> None:
     takes = read_corpus("emodb", folder(tmp_path, "03a01Wa.wav", content=content))
     with pytest.raises(CorpusError, match=f"'03a01Wa' of .*({said}).*copy it again"):
-        sound_store.load_takes(takes, tmp_path / "cache", lambda line: None)
+        corpora_voices.load_takes(takes, tmp_path / "cache", lambda line: None)
 
 
 def test_bytes_of_an_archive_come_in_the_order_asked_for(tmp_path: Path) -> None:

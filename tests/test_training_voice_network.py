@@ -25,7 +25,7 @@ from liveaffect.engines.protocol import EngineError, EngineFileError
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.training import evaluate_voice, splits, train_voice, voice_answers
 from liveaffect.engines.training.listen import Heard, listen
-from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, few, found_in, sided
+from liveaffect.engines.training.splits import CALIBRATE_SHARE, TEST_SHARE, few, found_in, sided
 from liveaffect.engines.training.train_voice import VoiceOptions
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.ring import AudioRing

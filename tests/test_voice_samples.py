@@ -10,15 +10,14 @@ import pytest
 
 pytest.importorskip("torch", reason="the readers of voices need torch: pip install liveaffect[train]")
 
-from liveaffect.calibration import voice_samples
-from liveaffect.calibration.voice_samples import CLOSE, CONDITIONS, FAR, ROOM, under
+from liveaffect.calibration import samples as calibration_samples
+from liveaffect.calibration.samples import CLOSE, FAR, ROOM, VOICE_CONDITIONS, under
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import Done, Pending, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
-from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE, found_in, sided
-from liveaffect.engines.training.splits import side_of
+from liveaffect.engines.training.splits import CALIBRATE_SHARE, TEST_SHARE, found_in, side_of, sided
 from liveaffect.realtime.testing import engines
 
 TAKES = 8
@@ -71,18 +70,18 @@ def test_pieces_are_of_the_calibrate_side_balanced_and_heard_in_running_statisti
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(voice_samples, "EACH", 6)
+    monkeypatch.setattr(calibration_samples, "VOICES_EACH", 6)
     found, engine = trained(data, tmp_path)
     files = {"sides": tmp_path / "splits.json", "frozen": tmp_path / "samples.json"}
-    samples, exam = voice_samples.voice_samples(data, engine, found, report=quiet, **files)
-    again, _ = voice_samples.voice_samples(data, engine, found, report=quiet, **files)
+    samples, exam = calibration_samples.voice_samples(data, engine, found, report=quiet, **files)
+    again, _ = calibration_samples.voice_samples(data, engine, found, report=quiet, **files)
     assert samples.sha256 == again.sha256
     for one, other in zip(samples.batches, again.batches, strict=True):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
     count = sum(len(batch["samples"]) for batch in samples.batches)
     pieces = 1 + (round(1.1 * SAMPLE_RATE) - found.recipe.piece) // found.recipe.hop
-    assert count == len(LABELS) * 6 * min(pieces, voice_samples.PIECES)
+    assert count == len(LABELS) * 6 * min(pieces, calibration_samples.PIECES)
     cold = SpeakerStatistics.cold().normaliser()[0]
     first, second = samples.batches[0]["mean"][:2]
     np.testing.assert_array_equal(first, cold)
@@ -102,11 +101,15 @@ def test_pieces_are_of_the_calibrate_side_balanced_and_heard_in_running_statisti
 def test_conditions_change_level_and_room_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     sound = (0.2 * np.sin(np.arange(SAMPLE_RATE) / 9)).astype(np.float32)
-    changed = {name: under(sound, name, rng) for name in CONDITIONS}
-    np.testing.assert_array_equal(changed[CONDITIONS[0]], sound)
+    changed = {name: under(sound, name, rng) for name in VOICE_CONDITIONS}
+    np.testing.assert_array_equal(changed[VOICE_CONDITIONS[0]], sound)
     np.testing.assert_allclose(changed[FAR], 0.1 * sound, atol=1e-7)
     np.testing.assert_allclose(changed[CLOSE], 2 * sound, atol=1e-7)
     noise = changed[ROOM] - sound
     ratio_db = 20 * np.log10(np.std(sound) / np.std(noise))
-    assert voice_samples.SIGNAL_TO_NOISE_DB[0] - 0.1 < ratio_db < voice_samples.SIGNAL_TO_NOISE_DB[1] + 0.1
+    assert (
+        calibration_samples.SIGNAL_TO_NOISE_DB[0] - 0.1
+        < ratio_db
+        < calibration_samples.SIGNAL_TO_NOISE_DB[1] + 0.1
+    )
     assert np.abs(under(np.ones(100, np.float32), CLOSE, rng)).max() == 1

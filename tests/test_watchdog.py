@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from liveaffect.realtime import analysis
 from liveaffect.realtime.analysis import EVERY_NS, SCHEDULER, STILL_NS, Analysis, Watchdog
+from liveaffect.realtime.blazeface import Found
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.faces.blazeface import Found
 from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.testing.people import Actor, ScriptedFinder, scene

@@ -13,8 +13,17 @@ from liveaffect.engines import stopwatch
 from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.word_emotions import FILE, MANIFEST, Judge, load_judge
-from liveaffect.engines.word_pieces import MOST_WORDS, PIECES, ROWS, table_rows, words_of
+from liveaffect.engines.word_emotions import (
+    FILE,
+    MANIFEST,
+    MOST_WORDS,
+    PIECES,
+    ROWS,
+    Judge,
+    load_judge,
+    table_rows,
+    words_of,
+)
 
 
 @pytest.fixture(scope="module")

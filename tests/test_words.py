@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.protocol import SPEECH_CHUNK, HeardWords, SpeechReader, TimedWord
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.acting import SENTENCES, make_speech, read_wav
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.ring import AudioRing
-from liveaffect.realtime.speech import SENTENCES, make_speech, read_wav
 from liveaffect.realtime.utterance import Utterance
 from liveaffect.realtime.words import OVERRUN, UNHEARD, WordsAnalyzer, WordTools
 from liveaffect.spoken_choice import SpokenWish, folder_of, make_tools, why_no_words

@@ -18,8 +18,14 @@ from numpy.typing import NDArray
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import evaluate_face
-from liveaffect.engines.training.archive import ENDING, read_tables
-from liveaffect.engines.training.scores import markdown_table, score, to_markdown, two_figures
+from liveaffect.engines.training.scores import (
+    ENDING,
+    markdown_table,
+    read_tables,
+    score,
+    to_markdown,
+    two_figures,
+)
 
 FACE = f"face{ENDING}"
 ANSWERS, CONDITIONS, LIVE_CROP = "answers.csv", "conditions.csv", "live_crop.csv"

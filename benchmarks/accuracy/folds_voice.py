@@ -28,11 +28,10 @@ from liveaffect.engines.model.voice_statistics import StatisticsVoice
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.engines.training import loop, piece_bank, splits, synthetic_sounds, train_voice
-from liveaffect.engines.training.archive import change_tables
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.distil_voice import DistilTask, Pupil, Sounds
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
-from liveaffect.engines.training.tune_voice import Labelled, TuneTask
+from liveaffect.engines.training.scores import change_tables
+from liveaffect.engines.training.tune_voice import DistilTask, Labelled, Pupil, Sounds, TuneTask
 from liveaffect.engines.training.voice_answers import (
     COLD,
     FOLDS_OF,

@@ -15,8 +15,14 @@ from accuracy.face_tables import Maker, rows_of
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training.archive import ENDING, read_tables
-from liveaffect.engines.training.scores import markdown_table, score, to_markdown, two_figures
+from liveaffect.engines.training.scores import (
+    ENDING,
+    markdown_table,
+    read_tables,
+    score,
+    to_markdown,
+    two_figures,
+)
 
 FUSION, TEST = f"fusion{ENDING}", "test.csv"
 ORDER = (

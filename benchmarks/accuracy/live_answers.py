@@ -20,18 +20,18 @@ from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import evaluate_face
-from liveaffect.engines.training.archive import change_tables
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import Faces
+from liveaffect.engines.training.scores import change_tables
 from liveaffect.placing import Picture, in_a_room, live_crop
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.cue import NOT_SURE, Cue
 from liveaffect.realtime.estimate import softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.lockstep import analyse, watched
 from liveaffect.realtime.portrait import packaged_portraits
 from liveaffect.realtime.replay import MediaFile, load_picture
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.settings import Settings
 
 TALKERS_CLIP = "clips/demo_grid_10speakers.mp4"

@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/results.md` and finds out whether they are still what the answers give.
+"""Writes the tables of the results and of `docs/performance.md`, and finds out whether they are still right.
 
 Prose is written by hand and stays; what stands between two marks is made. A mark that nobody can make, a
 table that differs and a table that is nowhere in the page are all differences.
@@ -7,6 +7,7 @@ table that differs and a table that is nowhere in the page are all differences.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,41 @@ from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.training.scores import markdown_table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("results.md", "results-voice.md")
+PAGES = ("results.md", "results-voice.md", "performance.md")
+BENCH = Path("benchmarks", "results", "bench_full.json")
+"""What `liveaffect bench full` wrote."""
 MARKED = re.compile(r"(?P<open><!-- made: (?P<name>[^>]+?) -->\n)(?P<text>.*?)(?P<close><!-- end -->)", re.S)
-MAKERS: dict[str, Maker] = {**face_tables.MAKERS, **voice_tables.MAKERS, **fusion_tables.MAKERS}
+
+
+def bench_table(results: Path) -> str:
+    """What a full run measured, budgets beside it, and on which machine."""
+    record = json.loads((results.parent.parent / BENCH).read_text("utf-8"))
+    rows = [
+        (
+            row["name"],
+            "-" if row["value"] is None else f"{row['value']:.3g} {row['unit']}",
+            "" if row["budget"] is None else f"{row['budget']:g}",
+            "" if row["budget"] is None or row["value"] is None else _verdict(row["value"], row["budget"]),
+            "; ".join(filter(None, [row["note"], "" if row["settled"] else "did not settle"])),
+        )
+        for row in record["rows"]
+    ]
+    here = record["machine"]
+    vnni = "with VNNI" if here["vnni"] else "without VNNI"
+    about = f"{here['processor']} {vnni}, {here['cores']} cores, commit {here['commit']}."
+    return f"{about}\n\n{markdown_table(('what', 'measured', 'budget', '', 'remarks'), rows)}"
+
+
+def _verdict(value: float, budget: float) -> str:
+    return "within" if value <= budget else f"**{value / budget:.1f} times**"
+
+
+MAKERS: dict[str, Maker] = {
+    **face_tables.MAKERS,
+    **voice_tables.MAKERS,
+    **fusion_tables.MAKERS,
+    "bench": bench_table,
+}
 
 
 @dataclass(frozen=True, slots=True)

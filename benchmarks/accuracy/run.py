@@ -29,6 +29,7 @@ from accuracy.face_tables import ANSWERS, CONDITIONS, CURVE, FACE, rows_of
 from accuracy.pages import DOCS, Difference
 
 from liveaffect.engines import manifest as manifests
+from liveaffect.engines.load import FULL
 from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
@@ -39,10 +40,9 @@ from liveaffect.engines.training import (
     evaluate_voice,
     splits,
 )
-from liveaffect.engines.training.archive import change_tables, read_tables
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import Faces, load_split
-from liveaffect.engines.voices import FULL
+from liveaffect.engines.training.scores import change_tables, read_tables
 
 Report = Callable[[str], None]
 

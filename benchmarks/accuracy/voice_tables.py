@@ -12,9 +12,8 @@ import numpy as np
 from accuracy.face_tables import Maker, rows_of
 
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training.archive import ENDING, read_tables
 from liveaffect.engines.training.evaluate_voice import SPEECH_S, VoiceVerdict, scores_of
-from liveaffect.engines.training.scores import markdown_table, to_markdown
+from liveaffect.engines.training.scores import ENDING, markdown_table, read_tables, to_markdown
 from liveaffect.engines.training.voice_answers import (
     COLD,
     FOLDS_OF,

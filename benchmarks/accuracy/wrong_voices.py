@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
-from liveaffect.engines.training.archive import read_tables
-from liveaffect.engines.training.sided_voices import found_in, on_side
-from liveaffect.engines.training.sound_store import default_folder, load_takes
-from liveaffect.engines.training.splits import FROZEN
+from liveaffect.engines.training.corpora_voices import default_folder, load_takes
+from liveaffect.engines.training.scores import read_tables
+from liveaffect.engines.training.splits import FROZEN, found_in, on_side
 from liveaffect.engines.training.voice_answers import KNOWN, VoiceAnswer, read_answers
 
 ANSWERS = Path(__file__).resolve().parents[2] / "docs/results/voice.tar.xz"

@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.build.onnx_graph import PRODUCTS, check_graph, folded, front_end
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.onnx_engine import PROVIDER, session_options
-from liveaffect.engines.onnx_runtime import ort
+from liveaffect.engines.onnx_engine import PROVIDER, ort, session_options
 from liveaffect.engines.protocol import EngineInputError, Tensors, TensorSpec
 
 # isort: split

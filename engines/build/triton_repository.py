@@ -21,7 +21,7 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.load import manifest_path
 from liveaffect.engines.manifest import MAX_BATCH, Manifest
 from liveaffect.engines.protocol import EngineUnavailable, TensorSpec
-from liveaffect.engines.triton_engine import identity, version_of
+from liveaffect.engines.triton_engine import HASH, hash_parameter, identity, version_of
 
 BACKENDS = ("onnx", "tensorrt", "python")
 """`python` runs the ONNX file by ONNX Runtime's package, for servers without the back end `onnx`."""
@@ -100,7 +100,7 @@ def config_of(manifest: Manifest, serving: Serving) -> Any:
         blank = warm.inputs[each.name]
         blank.data_type, blank.zero_data = _data_type(each), True
         blank.dims.extend(each.shape)
-    config.parameters["sha256"].string_value = identity(manifest)
+    config.parameters[hash_parameter(manifest)].string_value = identity(manifest)
     config.parameters["network"].string_value = manifest.name
     config.parameters["precision"].string_value = serving.precision
     if serving.backend == "onnx":
@@ -113,13 +113,20 @@ def _write_model(folder: Path, manifest: Manifest, weights: Path, serving: Servi
 
     config = config_of(manifest, serving)
     content = manifests.load_bytes(manifest, weights, serving.precision)
-    version = folder / str(version_of(manifest))
-    version.mkdir(parents=True, exist_ok=True)
-    manifests.write_whole(version / "model.onnx", content)
+    version, path = folder / str(version_of(manifest)), folder / "config.pbtxt"
+    # A server that looks meanwhile must not find half a version: the folder gets its name when it is whole.
+    made = version if version.exists() else folder / f".{version.name}"
+    made.mkdir(parents=True, exist_ok=True)
+    manifests.write_whole(made / "model.onnx", content)
     if serving.backend == "python":
-        shutil.copyfile(_MODEL, version / "model.py")
-    # Last: a server that looks meanwhile must not find a version that is named and not there.
-    manifests.write_whole(folder / "config.pbtxt", text_format.MessageToString(config).encode())
+        shutil.copyfile(_MODEL, made / "model.py")
+    made.rename(version)
+    if path.exists():
+        # Nodes with the old network that start meanwhile ask for its hash.
+        for name, value in text_format.Parse(path.read_text("utf-8"), type(config)()).parameters.items():
+            if name.startswith(HASH) and (folder / name.removeprefix(HASH)).is_dir():
+                config.parameters[name].string_value = value.string_value
+    manifests.write_whole(path, text_format.MessageToString(config).encode())
     return version
 
 

@@ -147,12 +147,6 @@ class SoundFront(nn.Module):
         power = parts[:, :half] ** 2 + parts[:, half:] ** 2
         return torch.log(functional.conv1d(power, self.filters) + LOG_FLOOR)
 
-    def products(self, samples: Tensor) -> int:
-        """Multiply-accumulates of the spectrum and the bands."""
-        shared = self.share.numel() if self.preset.bands != MEL_BANDS else 0
-        per_frame = self.basis.numel() + self.filters.numel() + shared
-        return samples.shape[0] * self.preset.frames * per_frame
-
 
 def _full_precision(device: str) -> AbstractContextManager[object]:
     """Leave mixed precision, on devices that have it."""

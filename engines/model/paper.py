@@ -98,7 +98,7 @@ class PaperNetwork(nn.Module):
             torch.manual_seed(seed + 1)
             self.words = None
             if preset.words is not None:
-                from liveaffect.engines.model.words_albert import AlbertWords
+                from liveaffect.engines.model.words import AlbertWords
 
                 self.words = AlbertWords(preset.words)
             timed = [name for name in ("face", "voice") if getattr(self, name) is not None]

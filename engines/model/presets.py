@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import torch
 
+from liveaffect.engines.model.blocks import deploy
 from liveaffect.engines.model.face import FaceNet, FacePreset, FaceStage
 from liveaffect.engines.model.frontend import SoundPreset, WhisperSound
 from liveaffect.engines.model.fusion import BilinearFusion, FusionPreset, LateFusion, LateMaskedFusion
 from liveaffect.engines.model.heads import Network
-from liveaffect.engines.model.reparam import deploy
 from liveaffect.engines.model.voice_spectrogram import (
     FcnPreset,
     Level,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch.nn import functional
 
 from liveaffect.engines.model.blocks import ConvNorm
 from liveaffect.engines.model.frontend import BANDS, STEP, WhisperFront, WhisperSound, heard_share
-from liveaffect.engines.model.heads import Network
+from liveaffect.engines.model.heads import Network, VoiceAnswer
 from liveaffect.engines.protocol import VECTOR, VOICE_INPUTS, VOICE_OUTPUTS
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.whisper import KNOWN, WhisperModel
@@ -33,17 +32,6 @@ _FARTHEST = 6.0
 """A statistic counts at most this many of the speaker's deviations."""
 _LEAST_VARIANCE = 1e-6
 _LEAST_DEVIATION = 1e-3
-
-
-class StatisticsAnswer(NamedTuple):
-    """In the order of the outputs."""
-
-    vector: Tensor
-    score: Tensor
-    logits: Tensor
-    speech: Tensor
-    stat_sum: Tensor
-    stat_sumsq: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +125,13 @@ class StatisticsVoice(Network):
         """(n, moments, width) each."""
         raise NotImplementedError
 
-    def forward(self, samples: Tensor, mean: Tensor, istd: Tensor) -> StatisticsAnswer:
+    def forward(self, samples: Tensor, mean: Tensor, istd: Tensor) -> VoiceAnswer:
         log_mel = self.front(samples)
         features = self.features(log_mel)
         found = self.statistics(log_mel, features)
         vector, score, logits = self.head((found - mean) * istd)
         speech = self.speech(self.newest(log_mel, features[-1]))
-        return StatisticsAnswer(vector, score, logits, speech, found, found * found)
+        return VoiceAnswer(vector, score, logits, speech, found, found * found)
 
     def statistics(self, log_mel: Tensor, features: tuple[Tensor, ...]) -> Tensor:
         """(n, width): mean and deviation over what is heard of the piece.

@@ -1,23 +1,34 @@
-"""Reads corpora of acted speech as their publishers lay them out, in folders or in one tar with a manifest.
+"""Reads corpora of acted speech as their publishers lay them out, and keeps them decoded at 16 kHz.
 
 Speaker and label stand in every corpus's file names, so one pattern per corpus reads every layout, and a
-manifest only proves that nothing is missing. A file that fits no pattern stops the reading: a corpus that
-is read in part by accident would give figures that nobody else can repeat.
+manifest only proves that nothing is missing. A file that fits no pattern stops the reading: a corpus that is
+read in part by accident would give figures that nobody else can repeat.
+
+Decoding takes longer than an epoch's arithmetic, so it is done once, into a cache folder outside the tree.
+The file's name holds a hash of what it was made from; a corpus that changed is decoded again.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+
+from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.protocol import EngineError
-from liveaffect.engines.recipe import CORPUS_LABELS, LABELS
+from liveaffect.engines.recipe import CORPUS_LABELS, LABELS, SAMPLE_RATE
 
 SOUND_ENDINGS = (".wav", ".opus", ".ogg", ".flac", ".mp3", ".m4a", ".mp4", ".webm", ".flv")
 PLAIN = "plain"
@@ -48,6 +59,9 @@ LICENCES = {
 _MANIFEST = "manifest.csv"
 _SPEECH_CHANNEL = "01"
 _SILENT_VIDEO = "02"
+Samples = NDArray[np.float16]
+LEAST_S = 0.2
+"""A take shorter than this is damaged: no corpus holds one."""
 
 
 class CorpusError(EngineError):
@@ -192,3 +206,70 @@ def _opened(path: Path) -> tarfile.TarFile:
 
 def _places() -> str:
     return "; ".join(f"{corpus}: {' or '.join(places)}" for corpus, places in PLACES.items())
+
+
+def default_folder() -> Path:
+    """The user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "liveaffect" / "sounds"
+
+
+def load_takes(takes: Sequence[Take], folder: Path, report: Callable[[str], None] = print) -> list[Samples]:
+    """The samples of every take, in their order; decoded if that was not done before."""
+    path = folder / f"{takes[0].corpus}-{_takes_fingerprint(takes)}.npz"
+    if path.is_file():
+        try:
+            with path.open("rb") as stream, np.load(stream) as kept:
+                return np.split(kept["samples"], kept["ends"][:-1])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            report(f"the cache file {path} is damaged; decoding again")
+    report(f"decoding {len(takes)} takes of {takes[0].corpus} once, into {folder}")
+    found = {take.name: decode(content, take) for take, content in read_bytes(takes)}
+    sounds = [found[take.name] for take in takes]
+    folder.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    np.savez(packed, samples=np.concatenate(sounds), ends=np.cumsum([len(s) for s in sounds]))
+    write_whole(path, packed.getvalue())
+    return sounds
+
+
+def decode(content: bytes, take: Take) -> Samples:
+    """Mono 16 kHz samples of one encoded sound. Raises CorpusError that names the take."""
+    import av
+    from av.error import FFmpegError
+
+    parts: list[NDArray[np.float32]] = []
+    try:
+        with av.open(io.BytesIO(content), mode="r") as container:
+            if not container.streams.audio:
+                raise CorpusError(f"'{take.name}' of {take.where} holds no sound")
+            convert = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            fed = 0
+            for frame in container.decode(audio=0):
+                frame.pts, frame.time_base = fed, Fraction(1, frame.sample_rate)
+                fed += frame.samples
+                parts += [
+                    np.asarray(out.to_ndarray(), np.float32).reshape(-1) for out in convert.resample(frame)
+                ]
+            if fed:
+                parts += [
+                    np.asarray(out.to_ndarray(), np.float32).reshape(-1) for out in convert.resample(None)
+                ]
+    except (FFmpegError, OSError, ValueError) as err:
+        raise CorpusError(f"'{take.name}' of {take.where} cannot be decoded: {err}; copy it again") from err
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if len(samples) < LEAST_S * SAMPLE_RATE or not np.isfinite(samples).all():
+        raise CorpusError(
+            f"'{take.name}' of {take.where} is damaged: {len(samples)} samples came out; copy it again"
+        )
+    return samples.astype(np.float16)
+
+
+def _takes_fingerprint(takes: Sequence[Take]) -> str:
+    """Changes when a file's size, its time of change or the list of takes does."""
+    digest = hashlib.sha256()
+    for where in dict.fromkeys(take.where for take in takes):
+        status = where.stat()
+        digest.update(f"{where.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    digest.update("\n".join(take.name for take in takes).encode())
+    return digest.hexdigest()[:16]

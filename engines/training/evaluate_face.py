@@ -28,8 +28,7 @@ from liveaffect.engines.recipe import CROP_SIZE, LABELS
 from liveaffect.engines.training import corpora_faces, splits
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import FaceSplit, load_split
-from liveaffect.engines.training.pictures import write_pictures
-from liveaffect.engines.training.scores import Scores, score, to_markdown, two_figures
+from liveaffect.engines.training.scores import Scores, score, to_markdown, two_figures, write_pictures
 
 Crops = NDArray[np.uint8]
 Report = Callable[[str], None]

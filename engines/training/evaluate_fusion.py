@@ -27,8 +27,7 @@ from liveaffect.engines.training import corpora_voices, pairs, splits
 from liveaffect.engines.training.fit_fusion import CONDITIONS, fusion_temperature
 from liveaffect.engines.training.listen import ask_about
 from liveaffect.engines.training.pairs import Pairs
-from liveaffect.engines.training.pictures import write_pictures
-from liveaffect.engines.training.scores import Scores, score, to_markdown
+from liveaffect.engines.training.scores import Scores, score, to_markdown, write_pictures
 
 Logits = NDArray[np.float32]
 Report = Callable[[str], None]

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import whisper
+from liveaffect.engines.load import FULL
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.training import sound_store, splits, synthetic_sounds
+from liveaffect.engines.training import corpora_voices, splits, synthetic_sounds
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import SPEECH, listen
-from liveaffect.engines.training.pictures import write_pictures
 from liveaffect.engines.training.piece_bank import spoken
-from liveaffect.engines.training.scores import Scores, markdown_table, score, to_markdown
-from liveaffect.engines.training.sided_voices import found_in, on_side, sided
+from liveaffect.engines.training.scores import Scores, markdown_table, score, to_markdown, write_pictures
+from liveaffect.engines.training.splits import found_in, on_side, sided
 from liveaffect.engines.training.voice_answers import (
     COLD,
     KNOWN,
@@ -37,7 +37,6 @@ from liveaffect.engines.training.voice_answers import (
     recalls,
     write_answers,
 )
-from liveaffect.engines.voices import FULL
 
 SPEECH_S = (1.0, 2.0, 4.0)
 SMALL = "small"
@@ -170,7 +169,7 @@ def _judged(
     sounds = [
         sound
         for these in held.values()
-        for sound in sound_store.load_takes(these, sound_store.default_folder(), report)
+        for sound in corpora_voices.load_takes(these, corpora_voices.default_folder(), report)
     ]
     verdicts = []
     for precision in manifests.PRECISIONS:

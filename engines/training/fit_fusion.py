@@ -53,12 +53,13 @@ def fit_late_masked(
     seed: int = 0,
     epochs: int = EPOCHS,
     blanked: float = BLANKED_SHARE,
+    honest: int | None = None,
 ) -> LateMaskedFusion:
-    """A fusion learnt from pairs, in evaluation mode."""
+    """A fusion learnt from pairs, in evaluation mode; temperatures are fitted on the first `honest`."""
     network, wanted = presets.build("fusion", PRESET, seed=seed), torch.from_numpy(truth)
     assert isinstance(network, LateMaskedFusion)
     for at, logits in enumerate((given.face_logits, given.voice_logits)):
-        network.temperature[at] = fusion_temperature(logits, wanted)
+        network.temperature[at] = fusion_temperature(logits[:honest], wanted[:honest])
     settle(network, given, wanted, epochs=epochs, blanked=blanked)
     return network.eval()
 

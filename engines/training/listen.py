@@ -21,9 +21,9 @@ from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import RecipeNumbers
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
-from liveaffect.engines.training import sound_store
+from liveaffect.engines.training import corpora_voices
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.sided_voices import on_side
+from liveaffect.engines.training.splits import on_side
 
 Ask = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """A batch of voice inputs to the voice outputs."""
@@ -165,7 +165,7 @@ def ask_about(
     sounds = [
         sound
         for these in held.values()
-        for sound in sound_store.load_takes(these, sound_store.default_folder(), report)
+        for sound in corpora_voices.load_takes(these, corpora_voices.default_folder(), report)
     ]
     with closing(OnnxEngine(found, folder)) as engine:
         pooled = [heard.pooled() for heard in listen(engine.infer, found.recipe, sounds)]

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import pickle
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.stopwatch import wall_ns
 
+_HERE = Path(__file__).resolve().parent
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 CHECKPOINT_FORMAT = 1
 _MAY_CHANGE = ("epochs", "limit_s", "threads", "device")
@@ -288,3 +290,14 @@ class _Run(Generic[B]):
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def source_commit(folder: Path = _HERE) -> str:
+    """The commit that the checkout around `folder` stands at; 'unknown' for an installed package."""
+    try:
+        ran = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return ran.stdout.strip()[:12]

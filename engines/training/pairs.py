@@ -25,7 +25,7 @@ from liveaffect.engines.protocol import VECTOR
 from liveaffect.engines.recipe import CORPUS_LABELS, LABELS
 from liveaffect.engines.training import splits
 from liveaffect.engines.training.corpora_voices import PATTERNS, CorpusError
-from liveaffect.engines.training.sided_voices import CALIBRATE_SHARE, TEST_SHARE
+from liveaffect.engines.training.splits import CALIBRATE_SHARE, TEST_SHARE
 
 PLACE = "av/au_mfcc.npz"
 FOLDS = 5

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from liveaffect.engines.model.voice_statistics import StatisticsVoice
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.stopwatch import wall_ns
-from liveaffect.engines.training.augment_samples import heard
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import pieces_of
+from liveaffect.engines.training.synthetic_sounds import heard
 
 GROUP = 128
 """Recordings in one file of the bank."""

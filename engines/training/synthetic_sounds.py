@@ -1,20 +1,54 @@
-"""Sounds that are no speech, made from a seed: what a microphone hears while nobody talks.
+"""Sounds that training makes: what is no speech, speech of espeak-ng, and how a laptop would hear either.
 
-The voice network learns its `speech` output on these against speech. They are made, not recorded, so no
-corpus of noise with a licence of its own is needed.
+The voice network learns its `speech` output on noise against speech; both kinds are made from a seed, so no
+corpus with a licence of its own is needed. The student of Whisper's layers needs speech, not labels, and more
+kinds of it than a few corpora of actors hold: synthetic voices sound like nobody, but their vowels, pitches
+and pauses are many. Pace and pitch, room, microphone, noise and level are changed in the samples themselves,
+because the statistics of Whisper's features follow from no sum of band powers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.engines.training.corpora_voices import Take, decode
 
 Samples = NDArray[np.float32]
 LENGTH_S = 4.0
+_VOWELS_HZ = ((800, 1200, 2500), (400, 2000, 2600), (300, 2300, 3000), (450, 800, 2600), (320, 700, 2500))
+"""Formants of five vowels."""
+SENTENCES = {
+    "en": "I told you twice already, the train leaves at seven and nobody is ready.",
+    "en-us": "Well, that is the best news I have heard all week, come in and sit down!",
+    "en-gb-scotland": "Mind the step there, it has been raining since the early morning.",
+    "de": "Warum hast du mir nicht gesagt, dass der Schlüssel unter der Matte liegt?",
+    "fr": "Je ne sais pas où il est allé, mais il reviendra certainement demain soir.",
+    "es": "No me digas que otra vez perdiste las llaves de la casa en el mercado.",
+    "it": "Oggi il mare è calmo e il cielo è così chiaro che si vedono le isole.",
+    "pl": "Nie wiem, dlaczego nikt nie otworzył okna, przecież jest tu gorąco.",
+    "pt": "A menina correu pela rua gritando que a chuva finalmente tinha chegado.",
+    "nl": "Ik heb de hele dag gewacht en niemand heeft mij iets gevraagd.",
+    "sv": "Han satt vid fönstret och räknade båtarna som kom in i hamnen.",
+    "ru": "Завтра утром мы поедем к бабушке, если дорога будет сухая.",
+    "cs": "Včera večer jsme dlouho mluvili o tom, co bude na jaře.",
+    "tr": "Bu sabah pazarda taze ekmek ve çok güzel üzümler var.",
+    "hi": "कल शाम को हम नदी के किनारे बहुत देर तक बैठे रहे।",
+    "cmn": "今天早上我在公园里看见一只很小的猫。",
+    "id": "Saya tidak tahu siapa yang datang tadi malam dengan mobil merah.",
+    "fi": "Talvella järvi jäätyy ja lapset luistelevat koulun jälkeen.",
+}
+VARIANTS = ("", "+m1", "+m3", "+m7", "+f1", "+f2", "+f4", "+whisper", "+croak")
+_TAIL = SAMPLE_RATE // 2
+_KNOTS_HZ = np.array([0.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0])
 
 
 def make(kind: str, rng: np.random.Generator, length_s: float = LENGTH_S) -> Samples:
@@ -127,10 +161,6 @@ KINDS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
 }
 
 
-_VOWELS_HZ = ((800, 1200, 2500), (400, 2000, 2600), (300, 2300, 3000), (450, 800, 2600), (320, 700, 2500))
-"""Formants of five vowels."""
-
-
 def _through_a_mouth(sound: NDArray[np.float64], formants_hz: tuple[int, ...]) -> NDArray[np.float64]:
     hertz = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
     lets_through = np.full(len(hertz), 0.01)
@@ -219,3 +249,89 @@ UNLEARNT: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] =
     "keys": _keys,
 }
 """Made voices, so they say how a network takes what it never learnt, not how it takes a person who laughs."""
+
+
+def made(count: int, seed: int) -> Iterator[NDArray[np.float16]]:
+    """So many sentences, none if espeak-ng is not installed; the same seed makes the same ones."""
+    program = shutil.which("espeak-ng")
+    if program is None:
+        return
+    rng = np.random.default_rng(seed)
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "said.wav"
+        for _ in range(count):
+            language = str(rng.choice(list(SENTENCES)))
+            voice = language + str(rng.choice(VARIANTS))
+            pace, pitch = str(int(rng.integers(110, 240))), str(int(rng.integers(10, 95)))
+            command = [program, "-v", voice, "-s", pace, "-p", pitch, "-w", str(out), SENTENCES[language]]
+            subprocess.run(command, check=True, capture_output=True)
+            yield decode(out.read_bytes(), Take("espeak", voice, voice, "neutral", out))
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """How often each thing happens, and how far it goes."""
+
+    pace: float = 0.6
+    octaves: float = 0.25
+    """Pace and pitch together, as of a tape that runs faster or slower."""
+    colour: float = 0.6
+    colour_db: float = 4.0
+    band_limit: float = 0.25
+    room: float = 0.35
+    decay_s: tuple[float, float] = (0.1, 0.5)
+    noise: float = 0.5
+    snr_db: tuple[float, float] = (5.0, 40.0)
+    level: float = 0.7
+    level_db: tuple[float, float] = (-45.0, -18.0)
+
+
+def heard(samples: Samples, rng: np.random.Generator, hearing: Hearing | None = None) -> Samples:
+    """The same sound somewhere else. What happens depends on nothing but the generator."""
+    how = hearing or Hearing()
+    if rng.random() < how.pace:
+        samples = paced(samples, float(2 ** rng.uniform(-how.octaves, how.octaves)))
+    samples = _placed(samples, rng, how)
+    loud = float(np.sqrt(np.mean(np.square(samples)))) + 1e-9
+    if rng.random() < how.noise:
+        snr_db = rng.uniform(*how.snr_db)
+        noise = _noise(len(samples), rng) * np.float32(loud * 10 ** (-snr_db / 20))
+        samples = np.asarray(samples + noise, np.float32)
+    if rng.random() < how.level:
+        samples = samples * np.float32(10 ** (rng.uniform(*how.level_db) / 20) / loud)
+    return np.asarray(np.clip(samples, -1.0, 1.0), np.float32)
+
+
+def paced(samples: Samples, rate: float) -> Samples:
+    """So many times as fast, and as high."""
+    at = np.arange(int(len(samples) / rate)) * rate
+    return np.asarray(np.interp(at, np.arange(len(samples)), samples), np.float32)
+
+
+def _placed(samples: Samples, rng: np.random.Generator, how: Hearing) -> Samples:
+    """Through a microphone's response, a band limit and a room."""
+    length = 1 << (len(samples) + _TAIL - 1).bit_length()
+    hertz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
+    response = np.ones(len(hertz), np.complex128)
+    if rng.random() < how.colour:
+        knots = rng.normal(0, how.colour_db, len(_KNOTS_HZ))
+        response *= 10 ** (np.interp(np.log(hertz + 30), np.log(_KNOTS_HZ + 30), knots) / 20)
+    if rng.random() < how.band_limit:
+        low_hz, high_hz = rng.uniform(50, 300), rng.uniform(3300, 7500)
+        response /= np.sqrt(1 + (low_hz / (hertz + 1)) ** 6) * np.sqrt(1 + (hertz / high_hz) ** 12)
+    if rng.random() < how.room:
+        at_s = np.arange(_TAIL) / SAMPLE_RATE
+        tail = rng.normal(size=_TAIL) * 10 ** (-3 * at_s / rng.uniform(*how.decay_s))
+        tail[: int(rng.uniform(0.001, 0.01) * SAMPLE_RATE)] = 0.0
+        tail *= rng.uniform(0.1, 0.9) / (np.linalg.norm(tail) + 1e-9)
+        response *= 1.0 + np.fft.rfft(tail, length)
+    spectrum = np.fft.rfft(samples, length) * response
+    return np.asarray(np.fft.irfft(spectrum, length)[: len(samples)], np.float32)
+
+
+def _noise(count: int, rng: np.random.Generator) -> Samples:
+    """White to brown, of loudness one."""
+    spectrum = np.fft.rfft(rng.normal(size=count))
+    hertz = np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 40.0)
+    sound = np.fft.irfft(spectrum * hertz ** -rng.uniform(0.0, 1.0), count)
+    return np.asarray(sound / (np.sqrt(np.mean(np.square(sound))) + 1e-9), np.float32)

@@ -4,6 +4,10 @@ What is learnt from pairs is how far to believe two opinions that come together;
 they carry over from the stand-in for faces to our face network because the opinions are brought to the same
 honesty first. How honest our own networks are is measured on the calibrate side, network by network. A fusion
 of vectors would have to be learnt from the very vectors it is used on, and there are no pairs of those.
+
+Whoever stands before a camera is of no corpus. So a face is paired with what a voice network said that knew
+the corpus and not the actor, with what one said that never heard the corpus, and, since most people talk
+plainly whatever their face shows, with a neutral take of anybody.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from liveaffect.engines.build.export_onnx import export
 from liveaffect.engines.model.fusion import LateMaskedFusion
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
+from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.training import (
     corpora_faces,
     corpora_voices,
@@ -33,7 +38,6 @@ from liveaffect.engines.training import (
     pairs,
     splits,
 )
-from liveaffect.engines.training.archive import read_tables
 from liveaffect.engines.training.augment_faces import grey_crops
 from liveaffect.engines.training.corpora_faces import load_split
 from liveaffect.engines.training.fit_fusion import (
@@ -44,9 +48,10 @@ from liveaffect.engines.training.fit_fusion import (
     fusion_temperature,
 )
 from liveaffect.engines.training.listen import ask_about
-from liveaffect.engines.training.ship import source_commit
-from liveaffect.engines.training.sided_voices import found_in, sided
-from liveaffect.engines.training.voice_answers import COLD, FOLDS_OF, read_answers
+from liveaffect.engines.training.loop import source_commit
+from liveaffect.engines.training.scores import read_tables
+from liveaffect.engines.training.splits import found_in, sided
+from liveaffect.engines.training.voice_answers import COLD, FOLDS_OF, KNOWN, read_answers
 
 EPOCHS, SMOKE_EPOCHS = 40, 5
 Report = Callable[[str], None]
@@ -81,7 +86,7 @@ def train_fusion(
     train = real.sides == "train"
     report(f"{int(train.sum())} pairs of {len(set(np.array(real.actors)[train]))} actors to learn from")
     voice = manifests.read(networks / "voice.json").preset if (networks / "voice.json").exists() else ""
-    learnt = learnt_gains(real, of_folds(real, options.voices, voice, seed), seed, epochs)
+    learnt = learnt_gains(real, voices_of(real, options.voices, voice, seed), seed, epochs)
     temperature = temperatures(networks, data, learnt, report)
     learnt.temperature[:2] = torch.tensor([temperature["face"], temperature["voice"]])
     training = {
@@ -113,42 +118,50 @@ def _refuse_vectors(preset: str) -> None:
 
 
 def fold_tables(voices: Path, preset: str) -> list[str]:
-    """What heads of one preset said, fold by fold; those of the full voice where nobody ran its own.
+    """What heads of one preset said, fold by fold, and last what one said that never heard the corpus.
 
-    Raises CorpusError if the archive lacks a fold.
+    Those of the full voice where nobody ran its own. Raises CorpusError if the archive lacks one.
     """
     try:
         tables = read_tables(voices)
         if FOLDS_OF.format(preset=preset, run=0) not in tables:
             preset = "whisper"
-        return [tables[FOLDS_OF.format(preset=preset, run=run)] for run in range(pairs.FOLDS)]
+        runs = (*range(pairs.FOLDS), "ravdess")
+        return [tables[FOLDS_OF.format(preset=preset, run=run)] for run in runs]
     except (OSError, ValueError, KeyError) as err:
         raise corpora_voices.CorpusError(
-            f"{voices} has no answers of five folds of '{preset}': {err}"
+            f"{voices} has no answers of five folds of '{preset}' and of one without 'ravdess': {err}"
         ) from err
 
 
-def of_folds(real: pairs.Pairs, voices: Path | None, preset: str, seed: int) -> NDArray[np.float32]:
-    """(n, 7): what a voice network says of each pair that never heard its actor; without any a stand-in.
+def voices_of(
+    real: pairs.Pairs, voices: Path | None, preset: str, seed: int
+) -> tuple[NDArray[np.float32], ...]:
+    """(n, 7) each: what voice networks say of each pair that never heard its actor; without any a stand-in.
 
-    Raises CorpusError if the archive `voices` lacks a fold or a take.
+    Those that know the corpus come first, then those that do not; each from cold and with the speaker known.
+    Raises CorpusError if the archive `voices` lacks a table or a take.
     """
     if voices is None:
-        return pairs.held_out_answers(real.sound, real.truth, real.folds, seed=seed)
-    said = [read_answers(text) for text in fold_tables(voices, preset)]
-    logits = {
-        (run, one.name[3:]): one.logits
-        for run, these in enumerate(said)
-        for one in these
-        if (one.corpus, one.known) == ("ravdess", COLD)
-    }
+        return (pairs.held_out_answers(real.sound, real.truth, real.folds, seed=seed),)
+    *folds, strange = (_of_ravdess(text) for text in fold_tables(voices, preset))
     wanted = list(zip(real.folds.tolist(), real.names, strict=True))
-    if missing := [name for fold, name in wanted if (fold, name) not in logits]:
+    missing = [name for fold, name in wanted for said in (folds[fold], strange) if (COLD, name) not in said]
+    if missing:
         raise corpora_voices.CorpusError(
             f"{voices} lacks {len(missing)} of {len(real)} takes in the folds that leave them out, "
             f"the first is '{missing[0]}'"
         )
-    return np.nan_to_num(np.array([logits[key] for key in wanted], np.float32))
+    return tuple(
+        np.nan_to_num(np.array([said[known, name] for said, name in asked], np.float32))
+        for asked in ([(folds[fold], name) for fold, name in wanted], [(strange, name) for _, name in wanted])
+        for known in (COLD, KNOWN)
+    )
+
+
+def _of_ravdess(text: str) -> dict[tuple[str, str], NDArray[np.float32]]:
+    of = (one for one in read_answers(text) if one.corpus == "ravdess")
+    return {(one.known, one.name[3:]): np.array(one.logits, np.float32) for one in of}
 
 
 def voices_told(voices: Path | None, preset: str) -> str:
@@ -156,15 +169,25 @@ def voices_told(voices: Path | None, preset: str) -> str:
     if voices is None:
         return "a stand-in over statistics of the sound"
     digest = hashlib.sha256("".join(fold_tables(voices, preset)).encode()).hexdigest()
-    return f"heads of folds, SHA-256 of their answers {digest}"
+    return f"heads of folds and of one without the corpus, SHA-256 of their answers {digest}"
 
 
-def learnt_gains(real: pairs.Pairs, voices: NDArray[np.float32], seed: int, epochs: int) -> LateMaskedFusion:
-    """The fusion learnt from what networks say about train-side actors whom they never saw."""
+def learnt_gains(
+    real: pairs.Pairs, voices: tuple[NDArray[np.float32], ...], seed: int, epochs: int
+) -> LateMaskedFusion:
+    """The fusion learnt from what networks say about train-side actors whom they never saw.
+
+    All voices count alike, and so does one more: of the last of them, a neutral take that chance gives.
+    """
     train = real.sides == "train"
-    faces = pairs.held_out_answers(real.face, real.truth, real.folds, seed=seed)
-    given = evidence_of(faces[train], voices[train], BOTH)
-    return fit_late_masked(given, real.truth[train], seed=seed, epochs=epochs)
+    faces = pairs.held_out_answers(real.face, real.truth, real.folds, seed=seed)[train]
+    truth, rng = real.truth[train], np.random.default_rng(seed)
+    neutral = np.flatnonzero(truth == LABELS.index("neutral"))
+    heard = [one[train] for one in voices]
+    heard.append(heard[-1][rng.choice(neutral, len(truth))])
+    given = evidence_of(np.concatenate([faces] * len(heard)), np.concatenate(heard), BOTH)
+    truths = np.concatenate([truth] * len(heard))
+    return fit_late_masked(given, truths, seed=seed, epochs=epochs, honest=len(truth))
 
 
 def temperatures(folder: Path, data: Path, learnt: LateMaskedFusion, report: Report) -> dict[str, float]:

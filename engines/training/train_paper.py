@@ -23,7 +23,7 @@ import torch
 from liveaffect.engines.build.export_onnx import export
 from liveaffect.engines.manifest import SHIPPED, write_whole
 from liveaffect.engines.model.paper import MODALITIES, PaperNetwork, PaperPreset, silence_unlearnt
-from liveaffect.engines.model.words_albert import AlbertWords, words_onnx
+from liveaffect.engines.model.words import AlbertWords, words_onnx
 from liveaffect.engines.recipe import LABELS
 from liveaffect.engines.stopwatch import wall_ns
 from liveaffect.engines.training.corpora_films import FilmTake, read_films

@@ -1,7 +1,7 @@
 """Makes the voice networks: layers that hear, and behind them a head that judges.
 
-The small network first learns what Whisper's layers say (`distil_voice`), then what people call it
-(`tune_voice`); the full one has Whisper's own. Then the layers stand still and everything behind them is
+The small network first learns what Whisper's layers say, then what people call it (`tune_voice`); the full
+one has Whisper's own. Then the layers stand still and everything behind them is
 fitted: prior, head, judge of speech, and the temperature that makes a probability mean what it says. Nothing
 is learnt from speakers of the sides calibrate and test; on the first the temperature is fitted.
 """
@@ -28,6 +28,7 @@ from liveaffect.engines.build.quantize import quantize
 from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.voice_statistics import (
+    SpeechJudge,
     StatisticsHead,
     StatisticsVoice,
     VoiceStudent,
@@ -38,21 +39,19 @@ from liveaffect.engines.protocol import EngineError, Tensors
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.stopwatch import wall_ns
 from liveaffect.engines.training import (
+    corpora_voices,
     loop,
     piece_bank,
-    sound_store,
-    speech_judge,
     splits,
     synthetic_sounds,
     voice_heads,
 )
 from liveaffect.engines.training.corpora_voices import LICENCES, Take
-from liveaffect.engines.training.distil_voice import DistilTask, Pupil, Sounds
 from liveaffect.engines.training.listen import listen, pieces_of
-from liveaffect.engines.training.piece_bank import PieceBank, Sound
-from liveaffect.engines.training.ship import source_commit
-from liveaffect.engines.training.sided_voices import few, found_in, sided
-from liveaffect.engines.training.tune_voice import Labelled, TuneTask, with_head
+from liveaffect.engines.training.loop import source_commit
+from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
+from liveaffect.engines.training.splits import few, found_in, sided
+from liveaffect.engines.training.tune_voice import DistilTask, Labelled, Pupil, Sounds, TuneTask, with_head
 from liveaffect.engines.training.voice_heads import HeadSchedule, Voices
 
 TRAINED_PRESETS = ("student", "whisper")
@@ -68,6 +67,9 @@ TEMPERATURES = np.geomspace(0.4, 4.0, 60)
 _FAR = -1e4
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
+STEPS, BATCH, RATE = 600, 256, 2e-3
+SOUNDS = 0.35
+"""Share of a batch that nobody speaks in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +159,11 @@ def read_corpora(data: Path, frozen: Path, *, smoke: bool = False, report: Repor
     sides, digest = sided(takes, frozen)
     if smoke:
         takes = {corpus: few(these, sides) for corpus, these in takes.items()}
-    cache = sound_store.default_folder()
+    cache = corpora_voices.default_folder()
     sounds = [
         Sound(samples, take)
         for these in takes.values()
-        for take, samples in zip(these, sound_store.load_takes(these, cache, report), strict=True)
+        for take, samples in zip(these, corpora_voices.load_takes(these, cache, report), strict=True)
     ]
     return Corpora(takes, tuple(sounds), sides, digest)
 
@@ -248,7 +250,7 @@ def fit_behind_layers(
     head = voice_heads.fit(voices, chosen, network.head_preset, schedule)
     network.head.load_state_dict(head.state_dict())
     network.believe(measure.mean, measure.deviation)
-    speech_judge.fit(bank, chosen, network.speech, seed=schedule.seed)
+    fit(bank, chosen, network.speech, seed=schedule.seed)
     hop_s = network.sound.hop / SAMPLE_RATE
     watched = np.flatnonzero((side == "calibrate") & (bank.copy == 0))
     temperature = fitted_temperature(voices, head, watched, hop_s) if len(watched) else 1.0
@@ -294,3 +296,28 @@ def int8_batches(path: Path, sounds: Sequence[Sound], seed: int = 0) -> Iterator
             for sound, heard in zip(recordings, listen(engine.infer, recipe, recordings), strict=True):
                 pieces = pieces_of(sound, recipe.piece, recipe.hop, recipe.lead)
                 yield {"samples": pieces.copy(), "mean": heard.mean, "istd": heard.istd}
+
+
+def fit(bank: PieceBank, chosen: NDArray[np.bool_], judge: SpeechJudge, *, seed: int = 0) -> None:
+    """Train a judge on the chosen recordings and on all sounds of the bank that are no speech."""
+    rng = np.random.default_rng(seed)
+    noise = np.flatnonzero((bank.label == NOTHING)[bank.owner])
+    people = np.flatnonzero((chosen & (bank.label != NOTHING))[bank.owner])
+    seen = torch.from_numpy(bank.newest[people[:: max(1, len(people) // 8192)]]).float()
+    mean, scale = seen.mean(0), 1.0 / seen.std(0).clamp(min=1e-3)
+    optimiser = torch.optim.AdamW(judge.parameters(), lr=RATE, weight_decay=0.02)
+    judge.train()
+    for _ in range(STEPS):
+        rows = rng.choice(people, BATCH)
+        if len(noise):
+            rows[: round(SOUNDS * BATCH)] = rng.choice(noise, round(SOUNDS * BATCH))
+        said = judge((torch.from_numpy(bank.newest[rows]).float() - mean) * scale)[:, 0]
+        loss = functional.binary_cross_entropy(said, torch.from_numpy(bank.speech[rows]))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    with torch.no_grad():
+        # The network is handed features as they are, so the scaling becomes part of the first layer.
+        judge.look.weight.mul_(scale)
+        judge.look.bias.sub_(judge.look.weight @ mean)
+    judge.eval()

@@ -29,9 +29,9 @@ import torch.nn.functional as F  # noqa: N812  the usual name
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from liveaffect.engines.model.word_emotions import WIDTH, WordEmotions
+from liveaffect.engines.model.words import WIDTH, WordEmotions
 from liveaffect.engines.recipe import LABELS
-from liveaffect.engines.word_pieces import PIECES, letters_of, table_rows, words_of
+from liveaffect.engines.word_emotions import PIECES, letters_of, table_rows, words_of
 
 EKMAN = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 OURS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")

@@ -17,12 +17,11 @@ from liveaffect.bench.measure import Row
 from liveaffect.realtime.clock import SECOND, MonotonicClock, process_cpu_ns
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.feeds import Feed
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Source, VideoFrame
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import Paced, load_picture
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Source
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -111,16 +112,15 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to run a network."""
+    """One way to run a network in half precision."""
 
     name: str
     open: Callable[[Manifest, Path], SlotEngine]
-    precision: str = "fp16"
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured; the dry run measures a moment."""
+    """How much is measured."""
 
     calls: int = LEAST_FOR_P99
     queued: int = 200
@@ -256,8 +256,7 @@ def measure_gpu(run: GpuRun) -> Figures:
     for way in rest:
         run.do(f"parity, {way.name}", lambda way=way: parity_rows(run, way))  # type: ignore[misc]
         run.do(f"ticks, {way.name}", lambda way=way: ticks(run, way))  # type: ignore[misc]
-    if not run.record.get("dry_run"):
-        run.record["budgets"] = budgets(run.record)
+    run.record["budgets"] = budgets(run.record)
     run.write(run.record)
     return run.record
 
@@ -424,7 +423,7 @@ def parity_rows(run: GpuRun, way: Way) -> list[Figures]:
                     reference,
                     engine,
                     run.made_up(kind, run.effort.items),
-                    tolerance=gpu_load.tolerance_of(way.precision),
+                    tolerance=gpu_load.tolerance_of("fp16"),
                 )
         finally:
             reference.close()
@@ -471,36 +470,22 @@ def _rows(batch: parity.Batch) -> list[Row]:
 
 
 RECORD, PAGE = "gpu.json", "gpu.html"
-DRY_RUN = "DRY RUN: walked without a GPU; no figure below is one"
 
 
-def run_gpu(
-    networks: Path,
-    minutes: float,
-    out: Path,
-    *,
-    say: Say,
-    dry: tuple[Sequence[Way], Effort] | None = None,
-) -> int:
+def run_gpu(networks: Path, minutes: float, out: Path, *, say: Say, effort: Effort | None = None) -> int:
     """Measure and write; 1 if a part broke. Raises EngineUnavailable where there is nothing to measure."""
-    ways: Sequence[Way]
-    missing: Sequence[str]
-    if dry is None:
-        card = gpu_load.find_gpu() if gpu_driver.why_no_gpu() is None else None
-        (ways, missing), effort = real_ways(), Effort()
-    else:
-        (ways, effort), missing, card = dry, [], None
+    ways, missing = real_ways()
+    card = gpu_load.find_gpu() if gpu_driver.why_no_gpu() is None else None
     record: Figures = {
-        "dry_run": DRY_RUN if dry else "",
         "machine": machine(),
         "networks": str(networks),
         "gpu": {"name": card.name, "capability": card.sm, "uuid": card.uuid} if card else {},
-        "not_measured": list(missing),
+        "not_measured": missing,
     }
     run = GpuRun(
         folder=networks,
         ways=ways,
-        effort=effort,
+        effort=effort or Effort(),
         deadline_ns=stopwatch.wall_ns() + round(minutes * 60e9),
         watch=Watch(card.uuid if card else ""),
         write=lambda found: runs.write_record(out / RECORD, found),
@@ -517,17 +502,15 @@ def run_gpu(
 
 def _write_page(record: Figures, out: Path) -> None:
     """The page of what there is; a run that was cut off has had less."""
-    about = [{"": name, "is": _about(record[name])} for name in ("gpu", "machine", "networks")]
-    parts = [("Machine", runs.as_html(about))]
-    if record["dry_run"]:
-        parts.insert(0, (record["dry_run"], ""))
+    about = [{**record["gpu"], "networks": record["networks"]}], [record["machine"]]
+    parts = [("Machine", "".join(map(runs.as_html, about)))]
     if "budgets" in record:
         parts.append(("Budgets", runs.as_html(record["budgets"])))
     if record["not_measured"]:
         parts.append(("Not measured", runs.as_html([{"why": why} for why in record["not_measured"]])))
-    if points := _latencies(record):
+    if points := _curves(record, "latency"):
         parts.append(("Whole time, p50", runs.plot(points, x="batch", y="milliseconds", log=True)))
-    if ages := _ages(record):
+    if ages := _curves(record, "streams"):
         parts.append(("Age of a picture, p99", runs.plot(ages, x="streams", y="milliseconds", log=True)))
     for name, part in record.get("parts", {}).items():
         rows = [{key: value for key, value in row.items() if key != "trials"} for row in part.get("rows", ())]
@@ -537,30 +520,13 @@ def _write_page(record: Figures, out: Path) -> None:
     runs.write_page(out / PAGE, f"A GPU: {record['gpu'].get('name', 'none')}", parts)
 
 
-def _about(found: Any) -> str:
-    return (
-        ", ".join(f"{key} {value}" for key, value in found.items()) if isinstance(found, dict) else str(found)
-    )
-
-
-def _latencies(record: Figures) -> dict[str, list[tuple[float, float]]]:
-    """By network and way, the whole time at each batch."""
-    out: dict[str, list[tuple[float, float]]] = {}
+def _curves(record: Figures, kind: str) -> dict[str, list[tuple[float, float]]]:
+    """For a plot: the whole time at each batch, or the age at each number of streams that was tried."""
+    out: dict[str, dict[float, float]] = defaultdict(dict)
     for name, part in record.get("parts", {}).items():
-        if name.startswith("latency"):
-            for row in part.get("rows", ()):
-                line = f"{row['network']}, {name.removeprefix('latency, ')}"
-                out.setdefault(line, []).append((row["batch"], row["whole_p50_ms"]))
-    return out
-
-
-def _ages(record: Figures) -> dict[str, list[tuple[float, float]]]:
-    """By way, the age at each number of streams that was tried."""
-    out: dict[str, list[tuple[float, float]]] = {}
-    for name, part in record.get("parts", {}).items():
-        if name.startswith("streams"):
-            trials = {
-                one["streams"]: one["age_p99_ms"] for row in part.get("rows", ()) for one in row["trials"]
-            }
-            out[name] = sorted(trials.items())
-    return {name: points for name, points in out.items() if points}
+        for row in part.get("rows", ()) if name.startswith(kind) else ():
+            if kind == "latency":
+                out[f"{row['network']}, {name}"][row["batch"]] = row["whole_p50_ms"]
+            else:
+                out[name] |= {one["streams"]: one["age_p99_ms"] for one in row["trials"]}
+    return {name: sorted(points.items()) for name, points in out.items() if points}

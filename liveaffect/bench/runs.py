@@ -222,8 +222,9 @@ RECORD, PAGE = "bench.json", "bench.html"
 BLOCKS = {"quick": (24, 0.1), "full": (60, 0.3)}
 
 
-def rows_of(what: str, settings: Settings, say: Say) -> list[Row]:
-    """The rows of one kind of run."""
+def rows_of(what: str, settings: Settings, data: Path | None, say: Say) -> list[Row]:
+    """The rows of one kind of run; `data` holds acted voices."""
+    from liveaffect.bench.sounds import sound_rows
     from liveaffect.bench.stages import stage_rows
     from liveaffect.bench.whole import FULL, QUICK, response_rows, whole_rows
 
@@ -233,6 +234,8 @@ def rows_of(what: str, settings: Settings, say: Say) -> list[Row]:
         rows += stage_rows(settings, blocks=blocks, block_s=block_s, say=say)
     rows += whole_rows(QUICK if what == "quick" else FULL, settings, say)
     rows += response_rows(settings, say, scenes=1 if what == "quick" else 4)
+    if what != "quick":
+        rows += sound_rows(settings, data, say)
     if what == "full":
         rows += stream_rows((1, 2, 4, 8, 16), 20.0, settings, say)
     return rows

@@ -12,10 +12,10 @@ from functools import partial
 from liveaffect.bench.measure import Row, measure_calls
 from liveaffect.engines import parity, stopwatch
 from liveaffect.engines.protocol import Engine
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.crop import cut_out
-from liveaffect.realtime.drawing.view import Health, Mark, View
+from liveaffect.realtime.drawing.canvas import Health, Mark, View
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import Sighting, VideoFrame
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.overlay import draw

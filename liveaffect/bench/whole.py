@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from liveaffect.bench.measure import Row
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.acting import BLEND_S, SCENE, SCENE_S, ActingHead, tone_voice
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, cpu_ns, process_cpu_ns
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawing.view import View
-from liveaffect.realtime.drawn_head import BLEND_S, SCENE, SCENE_S, ActingHead
+from liveaffect.realtime.drawing.canvas import View
 from liveaffect.realtime.errors import EndOfStream
 from liveaffect.realtime.estimate import Estimate
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
 from liveaffect.realtime.live import LiveRun
@@ -39,8 +39,7 @@ from liveaffect.realtime.portrait import Motion, Portraits, packaged_portraits, 
 from liveaffect.realtime.replay import Paced, load_picture
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.speech import tone_voice
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 
@@ -361,5 +360,6 @@ def response_rows(settings: Settings, say: Callable[[str], None], scenes: int = 
         seen = [one for one in all_s if math.isfinite(one)]
         note = f"shown {len(seen)} of {len(all_s)} times"
         value = float(np.median(seen)) if seen else math.nan
-        rows.append(Row(f"expression changed to label changed, {kind}", value, "s", 0.35, note=note))
+        budget = 0.5 if kind == "to neutral" else 0.35
+        rows.append(Row(f"expression changed to label changed, {kind}", value, "s", budget, note=note))
     return rows

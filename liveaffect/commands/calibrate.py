@@ -52,7 +52,7 @@ def _av_flags(parts: Any) -> None:
 def _av(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.calibration import av_offset as av
     from liveaffect.realtime import device_pairs
-    from liveaffect.realtime.faces.blazeface import make_finder
+    from liveaffect.realtime.blazeface import make_finder
     from liveaffect.realtime.replay import MediaFile
 
     if given.list:
@@ -78,8 +78,8 @@ def _measure_devices(settings: Settings, *, clap: bool) -> str:
     from liveaffect.calibration import av_offset as av
     from liveaffect.calibration.av_offset import LiveRecording
     from liveaffect.realtime import device_pairs
+    from liveaffect.realtime.blazeface import make_finder
     from liveaffect.realtime.clock import MonotonicClock
-    from liveaffect.realtime.faces.blazeface import make_finder
     from liveaffect.webcam import feeds_of
 
     names = _device_names(settings)
@@ -231,7 +231,7 @@ def _confidence_flags(parts: Any) -> None:
 
 
 def _confidence(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.engines.voices import FULL
+    from liveaffect.engines.load import FULL
 
     with working("calibrating"):
         from liveaffect.calibration.fit_confidence import calibrate_confidence, wanted

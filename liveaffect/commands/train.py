@@ -176,7 +176,7 @@ def _train_fusion(given: argparse.Namespace, out: Path, settings: Settings) -> P
 
 def _train_paper(given: argparse.Namespace, out: Path, settings: Settings) -> Path | None:
     from liveaffect.engines.model.paper import MODALITIES
-    from liveaffect.engines.training.sound_store import default_folder
+    from liveaffect.engines.training.corpora_voices import default_folder
     from liveaffect.engines.training.train_paper import PaperOptions, train_paper
     from liveaffect.placing import cut_film
 

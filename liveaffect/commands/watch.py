@@ -131,7 +131,7 @@ def _named_path(text: str) -> Path:
 
 
 def _demo(given: argparse.Namespace, settings: Settings) -> int:
-    from liveaffect.demo import run_demo
+    from liveaffect.webcam import run_demo
 
     return run_demo(settings, seconds=settings.seconds or 12.0, out=given.out, window=given.window, say=say)
 

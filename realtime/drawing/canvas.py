@@ -1,4 +1,7 @@
-"""Colours, and the one thing that is ever put on a picture: a sprite, blended once.
+"""What the overlay is given, and the one thing that is ever put on a picture: a sprite, blended once.
+
+Everything is already decided when a `View` is made: boxes stand where the faces are in this picture, ages
+are those at the moment of drawing. Drawing is therefore a function of the view alone.
 
 A panel is painted on a small canvas of its own and then blended into the picture in whole-number arithmetic.
 Canvases whose content did not change are kept, so drawing at camera rate costs little more than the blend.
@@ -14,8 +17,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.realtime.cue import NOT_SURE
+from liveaffect.realtime.cue import NOT_SURE, Caption, Cue
 from liveaffect.realtime.drawing.text import Coverage, text_ink
+from liveaffect.realtime.frame import Box, VideoFrame
 
 Colour = tuple[int, int, int]
 Segment = tuple[float, float, float, float]
@@ -197,3 +201,57 @@ def paste(picture: NDArray[np.uint8], sprite: Sprite, x: int, y: int) -> None:
 def label_colour(label: str) -> Colour:
     """The colour of a label; anything unknown looks like 'not sure'."""
     return LABEL_COLOURS.get(label, LABEL_COLOURS[NOT_SURE])
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One face to draw."""
+
+    track: int
+    box: Box
+    """Already moved to the time of the picture; unmirrored source pixels."""
+    cue: Cue | None = None
+    """The newest cue of this track; None before the first."""
+    face_age_ms: int | None = None
+    """How old the face evidence is at the moment of drawing; None without any."""
+    voice_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the path is doing, in one line."""
+
+    fps: float
+    """Pictures drawn a second."""
+    age_ms: float | None
+    """From light on the sensor to this picture; None before the first measurement."""
+    dropped: int
+    """Pictures lost, whatever the cause."""
+    skipped: int
+    """Grid points left out because the machine was late."""
+    engine: str
+    mode: str
+    """'locked': result N on picture N. 'late': the newest result, its box moved on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """Everything that one drawn picture shows."""
+
+    frame: VideoFrame
+    marks: tuple[Mark, ...]
+    health: Health
+    nobody: Cue | None = None
+    """The newest cue of a voice that belongs to nobody in view."""
+    voice_level: float = 0.0
+    """0..1 for the meter, which stands at the speaker if one speaks, else at the edge."""
+    history: tuple[tuple[int, str, float], ...] = ()
+    """(t_ns, label, confidence) of the largest face, newest last, for the small timeline."""
+    notices: tuple[str, ...] = ()
+    """What the person must know now, such as 'camera:0 lost; trying again'."""
+    captions: tuple[Caption, ...] = ()
+    """What was said lately, at the face of whoever said it."""
+    disclosure: bool = False
+    """Say on the picture that emotions are being analysed: it is seen by others."""
+    mirrored: bool = False
+    """Mirror the picture; text and meters stay as they are."""

@@ -17,13 +17,13 @@ from liveaffect.realtime.drawing.canvas import (
     WARN,
     Canvas,
     Colour,
+    Health,
     Sprite,
     label_colour,
     pen_stroke,
 )
 from liveaffect.realtime.drawing.panels import NO_AGE, Measures
 from liveaffect.realtime.drawing.text import Coverage, text_width_px, wrap_text
-from liveaffect.realtime.drawing.view import Health
 
 TIMELINE_S = 10
 _HOLD_NS = 300 * MS

@@ -13,7 +13,7 @@ from typing import Literal
 from liveaffect.realtime.endings import PICTURES, SOUNDS, VIDEOS
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks import Sink
-from liveaffect.realtime.sinks.disk import part_of
+from liveaffect.realtime.sinks.files import part_of
 
 Kind = Literal["cues", "table", "video", "sheet", "timeline"]
 ENDINGS: dict[Kind, tuple[str, ...]] = {
@@ -46,11 +46,11 @@ class Named:
     def open(self, *, sound: bool = True) -> Sink:
         """Open it; `sound` says whether a video needs a place for some. Raises SinkError."""
         if self.kind == "cues":
-            from liveaffect.realtime.sinks.cue_files import JsonLines
+            from liveaffect.realtime.sinks.files import JsonLines
 
             return JsonLines(self.name)
         if self.kind == "table":
-            from liveaffect.realtime.sinks.cue_files import CsvFile
+            from liveaffect.realtime.sinks.files import CsvFile
 
             return CsvFile(self.name)
         if self.kind == "video":

@@ -201,7 +201,10 @@ def subject_of(template: str, source: str, between: str) -> str:
 
 
 class MqttLink:
-    """Every cue to `liveaffect/cues`, or to a topic for each camera; to Home Assistant a sensor."""
+    """Every cue to `liveaffect/cues`, and to Home Assistant a sensor; or to a topic for each camera only.
+
+    Under `cues/SITE` everything is a cue of a camera: several nodes write there, and nobody expects else.
+    """
 
     def __init__(self, where: SplitResult, port: int) -> None:
         import paho.mqtt.client as mqtt
@@ -210,14 +213,15 @@ class MqttLink:
         self._where, self._port = where, port
         path = unquote(where.path).strip("/")
         self._template = path if CAMERA in path else ""
-        self._topic = path.removesuffix(f"/{CAMERA}") or "liveaffect"
+        self._topic = path or "liveaffect"
         self._clock = MonotonicClock()
         self._told_ns = -_STATE_EVERY_NS
         self._welcomed = threading.Event()
         self._refused = ""
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
         self._client.connect_timeout = ANSWERS_WITHIN_S
-        self._client.will_set(f"{self._topic}/available", "offline", retain=True)
+        if not self._template:
+            self._client.will_set(f"{self._topic}/available", "offline", retain=True)
         self._client.on_connect = self._answered
         if where.username:
             password = None if where.password is None else unquote(where.password)
@@ -232,17 +236,19 @@ class MqttLink:
         self._client.loop_start()
         if not self._welcomed.wait(ANSWERS_WITHIN_S) or self._refused:
             raise LinkLost(f"the MQTT server did not let us in ({self._refused or 'no answer'})")
+        if self._template:
+            return
         self._publish(f"homeassistant/sensor/{self._topic}/config", json.dumps(self._sensor()), retain=True)
         self._publish(f"{self._topic}/available", "online", retain=True)
 
     def send(self, cues: Sequence[Cue]) -> None:
-        """All cues, and now and then what the largest face shows."""
+        """All cues, and to the sensor now and then what the largest face shows."""
         for cue in cues:
             topic = subject_of(self._template, cue.source, "/") or f"{self._topic}/cues"
             # With a topic for each camera cues are records, which the server has to confirm.
             self._publish(topic, json.dumps(sent_cue(cue)), qos=1 if self._template else 0)
         now_ns = self._clock.now_ns()
-        if now_ns - self._told_ns >= _STATE_EVERY_NS:
+        if not self._template and now_ns - self._told_ns >= _STATE_EVERY_NS:
             self._told_ns = now_ns
             self._publish(f"{self._topic}/state", json.dumps(_state(cues)))
 
@@ -254,7 +260,7 @@ class MqttLink:
 
     def close(self) -> None:
         """Leave with a word."""
-        if self._client.is_connected():
+        if self._client.is_connected() and not self._template:
             with contextlib.suppress(RuntimeError):  # the server went away in between
                 self._client.publish(f"{self._topic}/available", "offline", retain=True).wait_for_publish(1.0)
         self._client.disconnect()

@@ -27,7 +27,7 @@ from liveaffect.realtime.drawing.canvas import INK, LABEL_COLOURS, QUIET, TRACK,
 from liveaffect.realtime.drawing.text import dejavu, font_of, printable
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.sinks.disk import Replacing
+from liveaffect.realtime.sinks.files import Replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

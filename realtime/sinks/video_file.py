@@ -22,7 +22,7 @@ from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingLibrary, SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.sinks.disk import Replacing, refusal
+from liveaffect.realtime.sinks.files import Replacing, refusal
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream

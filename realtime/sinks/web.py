@@ -23,8 +23,7 @@ class WebSink:
     def __init__(self, address: str, *, token: str = "") -> None:
         try:
             from liveaffect.realtime.web.cue_stream import CueStream
-            from liveaffect.realtime.web.guard import Access
-            from liveaffect.realtime.web.server import PORT, WebServer
+            from liveaffect.realtime.web.server import PORT, Access, WebServer
         except ImportError as error:
             raise MissingLibrary(
                 f"{address} needs {error.name}, of the extra 'web': uv sync --extra web, "

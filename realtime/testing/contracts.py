@@ -22,9 +22,8 @@ from liveaffect.engines.protocol import Engine, EngineError, EngineInputError, E
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS
 from liveaffect.realtime.errors import EndOfStream, SinkError, SourceError
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, CountsLosses, Source, VideoFrame
 from liveaffect.realtime.sinks import Sink
-from liveaffect.realtime.source import CountsLosses, Source
 from liveaffect.realtime.testing.scenes import background, cue, frame
 
 _TRIES = 600

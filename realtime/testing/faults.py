@@ -18,8 +18,7 @@ import numpy as np
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND, Clock
 from liveaffect.realtime.errors import EndOfStream, SourceChanged, SourceError, SourceLost, SourceNotFound
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.source import Item, Source
+from liveaffect.realtime.frame import AudioBlock, Item, Source, VideoFrame
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

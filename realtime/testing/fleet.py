@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -81,8 +82,8 @@ def record_sightings(path: Path) -> None:
     """Faces of the packaged portrait as the real finder sees them, for nodes to replay."""
     import cv2
 
+    from liveaffect.realtime.blazeface import make_finder
     from liveaffect.realtime.face_analyzer import FaceAnalyzer
-    from liveaffect.realtime.faces.blazeface import make_finder
     from liveaffect.realtime.frame import VideoFrame
     from liveaffect.realtime.portrait import packaged_portraits
 
@@ -110,6 +111,7 @@ class VirtualNode:
     def __init__(self, wish: dict[str, Any]) -> None:
         self._wish = wish
         self._clock = MonotonicClock()
+        self._stop = threading.Event()
         recorded = np.load(wish["sightings"])
         self._faces = list(zip(recorded["crops"], recorded["points"], recorded["boxes"], strict=True))
         weights = Path(wish["weights"]) if wish.get("weights") else None
@@ -134,9 +136,13 @@ class VirtualNode:
             epoch_ns=lambda: epoch_ns() + skew_ns,
         )
 
+    def stop(self, *_: object) -> None:
+        """End in order: what was written is sent, and the ledger is told. Fit for a signal."""
+        self._stop.set()
+
     def run(self, seconds: float) -> dict[str, Any]:
-        """Replay, and return the ledger."""
-        stop = threading.Event()
+        """Replay for so long or until `stop`, and return the ledger."""
+        stop = self._stop
         self._networks.warm_up()
         self._clock.wait_until(self._clock.now_ns() + round(self._wish.get("begin_s", 0.0) * SECOND), stop)
         began_ns, cpu_ns = self._clock.now_ns(), process_cpu_ns()
@@ -144,10 +150,9 @@ class VirtualNode:
         every = self._wish.get("look_every", 1)
         for turn in itertools.count():
             due_ns = began_ns + turn * SECOND // RATE_HZ
-            if due_ns - began_ns >= seconds * SECOND:
-                break
             slept = self._clock.now_ns() < due_ns
-            self._clock.wait_until(due_ns, stop)
+            if due_ns - began_ns >= seconds * SECOND or not self._clock.wait_until(due_ns, stop):
+                break
             stepped_ns = self._clock.now_ns()
             if slept:
                 late_ms.append((stepped_ns - due_ns) / 1e6)
@@ -213,6 +218,7 @@ def run_one() -> None:
     wish = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     os.environ["OMP_NUM_THREADS"] = "1"
     node = VirtualNode(wish)
+    signal.signal(signal.SIGTERM, node.stop)
     try:
         sys.stdout.write(json.dumps(node.run(wish["seconds"])) + "\n")
     finally:

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from liveaffect.engines import device_memory
 from liveaffect.engines import manifest as manifests
-from liveaffect.engines.build.plan import BuiltPlan, batch_ranges
 from liveaffect.engines.device_memory import DeviceError, HostMemory
 from liveaffect.engines.gpu_driver import Backend, Gpu
 from liveaffect.engines.gpu_load import GpuTools
 from liveaffect.engines.manifest import Manifest
+from liveaffect.engines.plans import BuiltPlan, batch_ranges
 
 DRIVER = "libcuda.so.1"
 
@@ -54,14 +54,18 @@ static double now_ms(void) {
     struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
 }
 #define NEED if (!top || !stack[top - 1]) return 201; if (context_users < 1) return 201
-int cuInit(unsigned flags) { return 0; }
-int cuDriverGetVersion(int *v) { *v = 13030; return 0; }
-int cuDeviceGetCount(int *n) { *n = 1; return 0; }
-int cuDeviceGet(int *d, int i) { *d = i; return i ? 101 : 0; }
-int cuDeviceGetName(char *name, int size, int d) { strncpy(name, "Stand-in", size); return 0; }
-int cuDeviceTotalMem_v2(size_t *n, int d) { *n = 1 << 30; return 0; }
-int cuDeviceGetAttribute(int *v, int what, int d) { *v = what == 75 ? 8 : what == 76 ? 9 : 0; return 0; }
-int cuDeviceGetUuid_v2(char *mark, int d) { memset(mark, 7, 16); return 0; }
+int cuInit(unsigned flags) { return INIT; }
+int cuDriverGetVersion(int *v) { *v = VERSION; return 0; }
+int cuDeviceGetCount(int *n) { *n = COUNT; return 0; }
+int cuDeviceGet(int *d, int i) { *d = 10 + i; return i < COUNT ? 0 : 101; }
+int cuDeviceGetName(char *name, int size, int d) {
+    strncpy(name, d == 10 ? "NVIDIA Made Up 4090" : "NVIDIA Made Up 2080", size); return 0;
+}
+int cuDeviceTotalMem_v2(size_t *n, int d) { *n = (size_t)24 << 30; return d == 12 ? 999 : 0; }
+int cuDeviceGetAttribute(int *v, int what, int d) {
+    *v = what == 75 ? (d == 10 ? 8 : 7) : what == 76 ? (d == 10 ? 9 : 5) : 0; return 0;
+}
+int cuDeviceGetUuid_v2(char *mark, int d) { memset(mark, d, 16); return 0; }
 int cuDevicePrimaryCtxRetain(void **c, int d) { context_users++; *c = &context_users; return 0; }
 int cuDevicePrimaryCtxRelease_v2(int d) { return context_users-- > 0 ? 0 : 201; }
 int cuCtxSetCurrent(void *c) { if (!top) top = 1; stack[top - 1] = c; return 0; }
@@ -146,8 +150,12 @@ int cuGetProcAddress(const char *symbol, void **found, int version, Ptr flags) {
 """
 
 
-def build_driver(folder: Path, for_library: Path | None = None) -> Path:
-    """The driver as a file in `folder`; with a library that links to a driver, all that it wants is defined.
+def build_driver(
+    folder: Path, for_library: Path | None = None, *, init: int = 0, count: int = 1, version: int = 13030
+) -> Path:
+    """The driver as a file in `folder`, whose initialisation, number of cards and CUDA are those given.
+
+    With a library that links to a driver, all that it wants is defined. Of three cards the third is broken.
 
     Raises FileNotFoundError where there is no C compiler.
     """
@@ -159,7 +167,8 @@ def build_driver(folder: Path, for_library: Path | None = None) -> Path:
     source = folder / "driver.c"
     source.write_text(SOURCE + "".join(f"int {name}(void) {{ return 801; }}\n" for name in unused))
     library = folder / DRIVER
-    subprocess.run([compiler, "-w", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    answers = [f"-DINIT={init}", f"-DCOUNT={count}", f"-DVERSION={version}"]
+    subprocess.run([compiler, "-w", "-shared", "-fPIC", *answers, "-o", library, source, "-ldl"], check=True)
     return library
 
 
@@ -171,21 +180,6 @@ def _wanted_symbols(library: Path) -> set[str]:
 
 
 __version__ = "0.scripted"
-NAMES = (
-    "CudaGraphStrategy",
-    "DataType",
-    "DynamicShapesKernelSpecializationStrategy",
-    "ExecutionContextAllocationStrategy",
-    "ICudaEngine",
-    "IExecutionContext",
-    "ILogger",
-    "IRuntimeCache",
-    "IRuntimeConfig",
-    "Runtime",
-    "TensorIOMode",
-    "nptype",
-)
-"""Everything here that stands for a name of the real module; whatever is public in them stands for it too."""
 SIZES = (1, 4, 8)
 _MAGIC = b"scripted plan 1\n"
 _KERNELS = b"scripted kernels\n"
@@ -434,7 +428,6 @@ def _view(memory: HostMemory, engine: ICudaEngine, name: str, address: int, rows
 
 
 def _session_of(content: bytes) -> Any:
-    from liveaffect.engines.onnx_engine import PROVIDER, session_options
-    from liveaffect.engines.onnx_runtime import ort
+    from liveaffect.engines.onnx_engine import PROVIDER, ort, session_options
 
     return ort.InferenceSession(content, session_options(1), providers=[PROVIDER])

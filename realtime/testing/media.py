@@ -1,35 +1,58 @@
-"""Media files made when they are wanted: whole ones to try examples with, damaged, absurd and odd ones.
+"""Media made when it is wanted: whole files to try examples with, damaged, absurd and odd ones, and streams.
 
     python -m liveaffect.realtime.testing.media FOLDER
 
 Nothing foreign is kept in the repository: the portrait of the film is one that an installed package
 carries. The same seed damages a file in the same way (cut, flipped, zeroed, doubled, mixed), so it can be
-looked at again.
+looked at again. The network camera sends one short film over and over in two sizes, at its pace, to whoever
+connects by TCP, until it is unplugged.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import random
+import socket
 import struct
 import sys
+import threading
 import wave
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.acting import tone_voice, write_wav
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture
 from liveaffect.realtime.sinks.video_file import VideoFile
-from liveaffect.realtime.speech import tone_voice, write_wav
 
 FILM_FPS = 25
 FILM_SECONDS = 2
+PICTURE = (96, 64)
+SECONDS = 1.6
+FPS = 10
+RATE_HZ = 16_000
+_FILMS: dict[str, tuple[str, str | None]] = {
+    "whole.mp4": ("mpeg4", "aac"),
+    "h264.mp4": ("libx264", "aac"),
+    "whole.mkv": ("libx264", "flac"),
+    "whole.avi": ("mjpeg", "pcm_s16le"),
+    "whole.webm": ("libvpx", "libopus"),
+    "silent.mov": ("mpeg4", None),
+}
+_SOUNDS = {"whole.wav": "pcm_s16le", "float.wav": "pcm_f32le", "whole.flac": "flac", "whole.ogg": "libopus"}
+Damage = Callable[[bytes, random.Random], bytes]
+STREAM_HZ = 20
+STREAM_SIZES = ((640, 480), (320, 240))
+"""Of the network camera."""
 
 
 def write_media(folder: Path) -> Path:
@@ -57,16 +80,6 @@ def write_media(folder: Path) -> Path:
     return folder
 
 
-if __name__ == "__main__":
-    write_media(Path(sys.argv[1]))
-
-
-PICTURE = (96, 64)
-SECONDS = 1.6
-FPS = 10
-RATE_HZ = 16_000
-
-
 def whole_files(folder: Path) -> list[Path]:
     """One small file of every kind that is read, with a moving pattern and a tone."""
     films = [film(folder / name, *codecs) for name, codecs in _FILMS.items()]
@@ -76,17 +89,6 @@ def whole_files(folder: Path) -> list[Path]:
         pictures.append(folder / f"whole{ending}")
         pictures[-1].write_bytes(encoded(ending, _picture(3)))
     return [*films, *sounds, *pictures]
-
-
-_FILMS: dict[str, tuple[str, str | None]] = {
-    "whole.mp4": ("mpeg4", "aac"),
-    "h264.mp4": ("libx264", "aac"),
-    "whole.mkv": ("libx264", "flac"),
-    "whole.avi": ("mjpeg", "pcm_s16le"),
-    "whole.webm": ("libvpx", "libopus"),
-    "silent.mov": ("mpeg4", None),
-}
-_SOUNDS = {"whole.wav": "pcm_s16le", "float.wav": "pcm_f32le", "whole.flac": "flac", "whole.ogg": "libopus"}
 
 
 def film(path: Path, video_codec: str | None, sound_codec: str | None, *, seconds: float = SECONDS) -> Path:
@@ -126,9 +128,6 @@ def encoded(ending: str, picture: NDArray[np.uint8]) -> bytes:
     done, content = cv2.imencode(ending, picture)
     assert done
     return bytes(content)
-
-
-Damage = Callable[[bytes, random.Random], bytes]
 
 
 def _cut(data: bytes, rng: random.Random) -> bytes:
@@ -273,3 +272,80 @@ def plain_wav(path: Path, seconds: float = 1.0) -> Path:
         out.setframerate(RATE_HZ)
         out.writeframes(tone.tobytes())
     return path
+
+
+def packets_of(pictures: Sequence[NDArray[np.uint8]]) -> list[bytes]:
+    """The bytes of each picture's packets, in both sizes."""
+    parts, out = [], io.BytesIO()
+    with av.open(out, "w", format="mpegts") as file:
+        streams = []
+        for width, height in STREAM_SIZES:
+            stream = file.add_stream("mpeg2video", rate=STREAM_HZ, width=width, height=height)
+            stream.pix_fmt, stream.bit_rate, stream.gop_size = "yuv420p", 4_000_000, 5
+            streams.append(stream)
+        for number, picture in enumerate(pictures):
+            for stream in streams:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame = frame.reformat(stream.width, stream.height, "yuv420p")
+                frame.pts = number
+                file.mux(stream.encode(frame))
+            parts.append(out.getvalue())
+            out.seek(0)
+            out.truncate()
+    return parts
+
+
+class NetworkCamera:
+    """Serves `url`; a context. `plug_out` and `plug_in` any number of times."""
+
+    def __init__(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
+        self._film = packets_of(pictures)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"tcp://127.0.0.1:{self.port}"
+        self._over = threading.Event()
+        self._plugged = threading.Event()
+        self._plugged.set()
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def __enter__(self) -> NetworkCamera:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), 0.5).close()
+        for thread in self._threads:
+            thread.join()
+        self._socket.close()
+
+    def plug_out(self) -> None:
+        """Break off every connection, and take no new one."""
+        self._plugged.clear()
+
+    def plug_in(self) -> None:
+        """Be there again."""
+        self._plugged.set()
+
+    def _serve(self) -> None:
+        while not self._over.is_set():
+            reader, _ = self._socket.accept()
+            if not self._plugged.is_set() or self._over.is_set():
+                reader.close()
+                continue
+            thread = threading.Thread(target=self._send, args=(reader,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _send(self, reader: socket.socket) -> None:
+        with contextlib.suppress(OSError), reader:
+            while True:
+                for part in self._film:
+                    if not self._plugged.is_set() or self._over.wait(1 / STREAM_HZ):
+                        return
+                    reader.sendall(part)
+
+
+if __name__ == "__main__":
+    write_media(Path(sys.argv[1]))

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.blazeface import Found
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import EndOfStream
-from liveaffect.realtime.faces.blazeface import Found
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 
 PATTERN = 8

@@ -3,6 +3,9 @@
 It wants NumPy 1 and Debian's own Python with its shared library, so it gets an environment of its own in the
 user's cache, made once. The server has Triton's Python back end and no other: repositories for it are written
 with `--backend python`.
+
+    python -m liveaffect.realtime.testing.real_triton                      makes the environment
+    python -m liveaffect.realtime.testing.real_triton MODELS PORT [...]    is the server
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -129,6 +133,11 @@ class RealTriton:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._run.pid, number)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and went away by itself, which a supervisor would answer by a new start."""
+        return self._run is not None and self._run.poll() is not None
+
     def cpu_s(self) -> float:
         """Processor time of the server and its back ends so far."""
         assert self._run is not None
@@ -163,3 +172,19 @@ def _with_stub(root: Path, folder: Path) -> Path:
         if not link.exists():
             link.symlink_to(source)
     return backends.parent
+
+
+def be_a_server() -> None:
+    """In the place of this process, so that signals reach it."""
+    home = environment()
+    if len(sys.argv) < 3:
+        sys.stdout.write(f"tritonserver is in {home}\n")
+        return
+    server = RealTriton(
+        Path(sys.argv[1]).resolve(), int(sys.argv[2]), folder=home / "served", arguments=sys.argv[3:]
+    )
+    os.execve(server._command[0], server._command, server._environment)
+
+
+if __name__ == "__main__":
+    be_a_server()

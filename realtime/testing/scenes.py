@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Cue
-from liveaffect.realtime.drawing.canvas import INK, PANEL, Canvas, paste
-from liveaffect.realtime.drawing.view import Health, Mark, View
+from liveaffect.realtime.drawing.canvas import INK, PANEL, Canvas, Health, Mark, View, paste
 from liveaffect.realtime.errors import RealtimeError
 from liveaffect.realtime.frame import Box, VideoFrame
 from liveaffect.realtime.overlay import draw

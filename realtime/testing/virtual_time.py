@@ -26,16 +26,14 @@ from liveaffect.realtime.clock import MS, SECOND, Clock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream
 from liveaffect.realtime.feeds import Feed
-from liveaffect.realtime.frame import AudioBlock, Sighting, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Item, Sighting, Source, SourceState, VideoFrame
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.ring import AudioRing, Ring
 from liveaffect.realtime.scheduler import Snapshot
-from liveaffect.realtime.sinks import Sink
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Item, Source, SourceState
+from liveaffect.realtime.sinks import Outputs, Sink
 from liveaffect.realtime.testing.devices import DrivenCamera, DrivenMicrophone, World
 from liveaffect.realtime.testing.engines import ConstantEngine
 from liveaffect.realtime.testing.faults import Fault, FaultLine, FaultySource

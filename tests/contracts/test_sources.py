@@ -14,11 +14,11 @@ import pytest
 from liveaffect.realtime.camera import Camera
 from liveaffect.realtime.clock import MonotonicClock
 from liveaffect.realtime.devices import Device
+from liveaffect.realtime.frame import Source
 from liveaffect.realtime.microphone import Microphone
 from liveaffect.realtime.portrait import Portraits
 from liveaffect.realtime.replay import MediaFile, Paced
 from liveaffect.realtime.sound_device import Heard
-from liveaffect.realtime.source import Source
 from liveaffect.realtime.testing.contracts import check_source
 from liveaffect.realtime.testing.devices import FakeCamera, FakeSound, ScriptedSource, picture, tone
 from liveaffect.realtime.testing.virtual_time import FakeClock

@@ -17,7 +17,13 @@ from liveaffect.engines import parity as probe
 from liveaffect.engines.build.triton_repository import BACKENDS, Serving, write_repository
 from liveaffect.engines.load import load
 from liveaffect.engines.protocol import EngineUnavailable
-from liveaffect.engines.triton_engine import TritonEngine, identity, servers_of, version_of
+from liveaffect.engines.triton_engine import (
+    TritonEngine,
+    hash_parameter,
+    identity,
+    servers_of,
+    version_of,
+)
 from liveaffect.realtime.testing import engines as tiny_networks
 from liveaffect.realtime.testing.contracts import check_engine
 from liveaffect.realtime.testing.real_triton import RealTriton, TritonMissing, free_port, make_certificate
@@ -129,7 +135,7 @@ def test_a_configuration_holds_the_manifests_tensors_and_a_bounded_wait(
     batching = config.dynamic_batching
     assert batching.max_queue_delay_microseconds == 1500
     assert 0 < batching.default_queue_policy.max_queue_size <= 1024
-    assert config.parameters["sha256"].string_value == identity(found)
+    assert config.parameters[hash_parameter(found)].string_value == identity(found)
     assert (tmp_path / kind / str(version_of(found)) / "model.onnx").exists()
 
 
@@ -317,6 +323,7 @@ def test_a_network_is_exchanged_on_a_server_without_losing_an_answer(tiny: Path,
         until(lambda: asked(engine, items, 1) > 0 and up(engine_on(newer, server.port)))
         asked(engine, items, 5)
         assert engine.crops["asked"] == engine.crops[f"answered by 127.0.0.1:{server.port}"]
+        assert up(engine_on(tiny, server.port)), "a node with the old network that starts now is refused"
     finally:
         engine.close()
         server.kill()

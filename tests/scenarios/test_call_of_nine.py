@@ -23,19 +23,19 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect import Settings
+from liveaffect.realtime.blazeface import FaceFinder, make_finder
 from liveaffect.realtime.clock import SECOND, MonotonicClock, process_cpu_ns
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawing.view import View
+from liveaffect.realtime.drawing.canvas import View
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import FaceFinder, make_finder
 from liveaffect.realtime.feeds import camera_feed
 from liveaffect.realtime.frame import Sighting, VideoFrame
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.portrait import read_stamp, write_stamp
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.wiring import Rings, Wiring
 
 PROGRAMS = ("Xvfb", "ffplay")

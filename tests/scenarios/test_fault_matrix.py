@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.frame import AudioBlock, Item
 from liveaffect.realtime.replay import MediaFile
-from liveaffect.realtime.source import Item
 from liveaffect.realtime.supervisor import Supervisor
 from liveaffect.realtime.testing.faults import (
     Drop,

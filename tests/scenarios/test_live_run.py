@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime import analysis as analysis
+from liveaffect.realtime.acting import tone_voice, write_wav
+from liveaffect.realtime.blazeface import Found, make_finder
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.drawing.view import View
+from liveaffect.realtime.drawing.canvas import View
 from liveaffect.realtime.errors import MissingFile, MissingLibrary, SourceNotFound
-from liveaffect.realtime.faces.blazeface import Found, make_finder
 from liveaffect.realtime.feeds import Feed
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Source, VideoFrame
 from liveaffect.realtime.health import losses_in_words
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.networks import Networks
@@ -28,9 +29,7 @@ from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import MediaFile, Paced, load_picture
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import NO_CAMERA, RunStatus, Screen
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Source
-from liveaffect.realtime.speech import tone_voice, write_wav
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.testing.people import ScriptedFinder
 from liveaffect.realtime.testing.virtual_time import Monitors
 from liveaffect.realtime.wiring import Rings, Wiring

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.files import OutputFiles, analyse_files
+from liveaffect.realtime.acting import tone_voice, write_wav
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.errors import MissingFile
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.lockstep import Summary
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import load_picture
 from liveaffect.realtime.sinks.catalogue import by_ending
-from liveaffect.realtime.speech import tone_voice, write_wav
 from liveaffect.realtime.wiring import Finders, Tools
 
 Cue = dict[str, Any]

@@ -14,15 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import HOP, SAMPLE_RATE
+from liveaffect.realtime.acting import tone_voice
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SinkError, SourceNotFound
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.load_shedder import FACES_HALVED, VOICES_HALVED
+from liveaffect.realtime.frame import AudioBlock, Source, VideoFrame
+from liveaffect.realtime.health import FACES_HALVED, VOICES_HALVED
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.scheduler import Snapshot
-from liveaffect.realtime.source import Source
-from liveaffect.realtime.speech import tone_voice
 from liveaffect.realtime.testing.devices import ScriptedSource
 from liveaffect.realtime.testing.engines import (
     ConstantEngine,

@@ -13,6 +13,7 @@ from liveaffect.engines.protocol import Done, Engine, Pending, Tensors
 from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics
 from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, ScriptedVoice
 from liveaffect.realtime import expression
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.crop import quality
 from liveaffect.realtime.errors import EndOfStream, MissingFile
@@ -26,13 +27,12 @@ from liveaffect.realtime.expression import (
     weighted_score,
 )
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.lockstep import analyse, watched
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Scheduler, Snapshot
-from liveaffect.realtime.sinks.outputs import Outputs
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.testing.engines import AroundEngine
 from liveaffect.realtime.voice_analyzer import SPEECH
 from liveaffect.realtime.window import PieceGrid

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.attribution import Attribution, Voice
+from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import EndOfStream, MissingFile
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
-from liveaffect.realtime.faces.blazeface import make_finder
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.signs import SpeechEnergy, mouth_motion

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.protocol import Done, Pending, Tensors
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.acting import tone_voice
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Item, VideoFrame
 from liveaffect.realtime.networks import Networks
-from liveaffect.realtime.source import Item
-from liveaffect.realtime.speech import tone_voice
 from liveaffect.realtime.supervisor import Numbering
 from liveaffect.realtime.testing.engines import ConstantEngine
 from liveaffect.realtime.testing.faults import (

@@ -19,18 +19,17 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from liveaffect.libraries import limit_arenas
+from liveaffect.findings import limit_arenas
+from liveaffect.realtime.acting import make_speech
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock, process_cpu_ns
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingFile
 from liveaffect.realtime.feeds import Feed
-from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.frame import AudioBlock, Source, VideoFrame
 from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.portrait import Portraits, packaged_portraits
 from liveaffect.realtime.replay import MediaFile, Paced, load_picture
-from liveaffect.realtime.sinks.outputs import Outputs
-from liveaffect.realtime.source import Source
-from liveaffect.realtime.speech import make_speech
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 

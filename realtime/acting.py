@@ -1,20 +1,26 @@
-"""A head drawn by the program, whose expression is a few numbers: for demonstrations with known truth.
+"""A head and a voice made by the program, with known truth: for demonstrations, self-tests and measurements.
 
 No photograph shows what a smile does to an answer, because it does not move. This head is plain enough to be
 drawn in a millisecond and has what a face network looks at: brows, lids, the line of the lips, teeth, the
-folds beside the mouth, and soft light. It is nobody.
+folds beside the mouth, and soft light. The voice is spoken by espeak-ng, or where that is missing, hummed.
+Both are nobody's.
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.portrait import Portraits
 
@@ -27,6 +33,14 @@ WHITE, IRIS, PUPIL = (236, 232, 228), (84, 96, 74), (18, 16, 16)
 WALL = (122, 128, 134)
 _SHIFT = 4
 """Coordinates of drawing have four binary places, so that nothing jumps by whole pixels."""
+SCENE_S, BLEND_S, _STEPS = 12.6, 0.3, 9
+SENTENCES = (
+    "Hello. This is a demonstration, and nobody is really here.",
+    "I am so happy that you came! What a wonderful day.",
+    "But sometimes, in the evening, everything is a little sad and slow.",
+)
+VOICES = (("en", 50, 150), ("en+f3", 75, 175), ("en+m3", 25, 115))
+"""Of the sentences: variant of espeak-ng, pitch, and words a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +267,6 @@ SCENE = (
     Act("neutral", 10.0),
     Act("angry", 11.0),
 )
-SCENE_S, BLEND_S, _STEPS = 12.6, 0.3, 9
 
 
 def shown_at(t_s: float, scene: Sequence[Act] = SCENE) -> tuple[str, str, float]:
@@ -285,3 +298,60 @@ class ActingHead(Portraits):
 def _posed(before: str, now: str, step: int, size: tuple[int, int]) -> Picture:
     head = draw_head(between(POSES[before], POSES[now], step / _STEPS))
     return np.asarray(cv2.resize(head, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def make_speech(folder: Path) -> Path:
+    """A sound file with a few sentences in one voice, by espeak-ng or by tones."""
+    path = folder / "speech.wav"
+    if not _speak(path, " ".join(SENTENCES), "-s", "150"):
+        write_wav(path, tone_voice(8.0))
+    return path
+
+
+def make_voices(folder: Path) -> Path:
+    """The same sentences, each in another voice, mood and pace."""
+    path, parts = folder / "voices.wav", []
+    for number, (sentence, (voice, pitch, pace)) in enumerate(zip(SENTENCES, VOICES, strict=True)):
+        part = folder / f"voice{number}.wav"
+        if not _speak(part, sentence, "-v", voice, "-p", str(pitch), "-s", str(pace)):
+            return make_speech(folder)
+        parts += [read_wav(part), np.zeros(SAMPLE_RATE // 2, np.float32)]
+    write_wav(path, np.concatenate(parts))
+    return path
+
+
+def _speak(path: Path, text: str, *how: str) -> bool:
+    """Let espeak-ng say it into a file; False where it is missing or says nothing."""
+    espeak = shutil.which("espeak-ng")
+    if espeak is None:
+        return False
+    done = subprocess.run([espeak, "-w", str(path), *how, text], check=False, capture_output=True, timeout=30)
+    return done.returncode == 0 and path.is_file() and path.stat().st_size > SAMPLE_RATE
+
+
+def tone_voice(seconds: float) -> NDArray[np.float32]:
+    """Something with the rhythm and the pitch of speech: syllables of a gliding, buzzing tone."""
+    t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    pitch_hz = 140 + 25 * np.sin(2 * np.pi * 0.4 * t)
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
+    buzz = sum(np.sin(k * phase) / k for k in range(1, 20))
+    syllables = np.clip(np.sin(2 * np.pi * 3.5 * t), 0, None) * (np.sin(2 * np.pi * 0.2 * t) > -0.6)
+    return (0.15 * buzz * syllables).astype(np.float32)
+
+
+def write_wav(path: Path, samples: NDArray[np.float32]) -> None:
+    """Mono, 16 kHz, 16 bit."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def read_wav(path: Path) -> NDArray[np.float32]:
+    """Mono, 16 bit, brought to the rate of the networks."""
+    with wave.open(str(path), "rb") as file:
+        rate_hz = file.getframerate()
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    at = np.arange(0, len(samples) - 1, rate_hz / SAMPLE_RATE)
+    return np.asarray(np.interp(at, np.arange(len(samples)), samples), np.float32)

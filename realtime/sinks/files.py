@@ -1,21 +1,31 @@
-"""Files that outputs write: whole or as a part that is kept and named, never two writers, never in silence.
+"""Files that outputs write, and the plainest of them: cues as JSON lines or as a table of numbers.
 
 A file that is only of use when complete grows under another name beside its place and is renamed at the end.
 The part is locked while it grows, so a second process that wants the same output is refused; a part that an
 ended process left behind is moved out of the way, not overwritten, because it may be somebody's recording.
+The same cues give the same bytes; `docs/cue.md` describes them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import io
+import json
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.cue import MODALITIES, Cue
 from liveaffect.realtime.errors import SinkError
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
 
 try:
     import fcntl
@@ -38,6 +48,31 @@ _ADVICE = {
 }
 _UNFINISHED: dict[Path, Path] = {}
 """Places of the files in the making, by the name under which each grows."""
+_FLAGS = os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_READ_AND_CREATE = os.O_RDWR | _FLAGS
+DISTRIBUTIONS = ("fused", "raw", *MODALITIES)
+COLUMNS = (
+    "t",
+    "source",
+    "track",
+    "label",
+    "confidence",
+    "reason",
+    "speaking",
+    "box_x",
+    "box_y",
+    "box_width",
+    "box_height",
+    "frame_width",
+    "frame_height",
+    *(f"weight_{name}" for name in MODALITIES),
+    "age_face_ms",
+    "age_voice_ms",
+    "skipped",
+    *(f"{distribution}_{label}" for distribution in DISTRIBUTIONS for label in LABELS),
+    "model",
+    "epoch_ns",
+)
 
 
 def refusal(path: str | Path, error: Exception) -> SinkError:
@@ -219,5 +254,92 @@ def locked(handle: int) -> bool:
     return True
 
 
-_FLAGS = os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_READ_AND_CREATE = os.O_RDWR | _FLAGS
+class JsonLines:
+    """Writes every cue at once, so that a reader can follow. '-' is standard output."""
+
+    wants_pictures = False
+    wants_sound = False
+
+    def __init__(self, path: str) -> None:
+        self._lines = Lines(path, begins='{"v":')
+        self._told = False
+
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+        """Nothing to do."""
+
+    def tell(self, cues: Sequence[Cue]) -> None:
+        """One line for each cue, written before this returns."""
+        self._lines.write("".join(line(cue) for cue in cues))
+        self._told = self._told or bool(cues)
+
+    def hear(self, block: AudioBlock) -> None:
+        """Nothing to do."""
+
+    def close(self) -> str | None:
+        """Close the file; safe to call twice. Says so if nothing came."""
+        self._lines.close()
+        return None if self._told else f"{self._lines.name}: there was no cue to write"
+
+
+def line(cue: Cue) -> str:
+    """One cue as a line of plain ASCII with its end."""
+    return json.dumps(cue.to_json(), separators=(",", ":"), allow_nan=False) + "\n"
+
+
+class CsvFile:
+    """Writes the heading at once and every cue as it comes. '-' is standard output."""
+
+    wants_pictures = False
+    wants_sound = False
+
+    def __init__(self, path: str) -> None:
+        heading = _lines_of([COLUMNS])
+        self._lines = Lines(path, begins=heading[:9])
+        self._lines.write(heading)
+        self._told = False
+
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+        """Nothing to do."""
+
+    def tell(self, cues: Sequence[Cue]) -> None:
+        """One row for each cue, written before this returns."""
+        self._lines.write(_lines_of([row(cue) for cue in cues]))
+        self._told = self._told or bool(cues)
+
+    def hear(self, block: AudioBlock) -> None:
+        """Nothing to do."""
+
+    def close(self) -> str | None:
+        """Close the file; safe to call twice. Says so if nothing came."""
+        self._lines.close()
+        return None if self._told else f"{self._lines.name}: there was no cue to write, only the heading"
+
+
+def row(cue: Cue) -> tuple[object, ...]:
+    """The values of one cue in the order of COLUMNS; what is not known is left empty."""
+    out = cue.to_json()
+    nothing = dict.fromkeys(LABELS)
+    return (
+        out["t"],
+        out["source"],
+        out["track"],
+        out["label"],
+        out["confidence"],
+        out["reason"],
+        int(out["speaking"]),
+        *(out["box"] or (None,) * 4),
+        *(out["frame"] or (None,) * 2),
+        *out["weights"].values(),
+        out["age_ms"]["face"],
+        out["age_ms"]["voice"],
+        out["skipped"],
+        *(value for name in DISTRIBUTIONS for value in (out[name] or nothing).values()),
+        out["model"],
+        out.get("epoch_ns"),
+    )
+
+
+def _lines_of(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

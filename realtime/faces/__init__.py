@@ -1,1 +1,0 @@
-"""What `search`, `track` and `face_analyzer` are made of: the detector, motion, assignment, steady boxes."""
