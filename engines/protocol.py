@@ -14,7 +14,7 @@ done; the scheduler submits everything that is due and then waits once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -251,7 +251,6 @@ class TimedWord:
     begin_s: float
     """From the first sample that was handed in."""
     end_s: float
-    tokens: tuple[int, ...]
     probability: float = 1.0
 
 
@@ -260,9 +259,8 @@ class HeardWords:
     """What one pass made of a piece of sound."""
 
     words: tuple[TimedWord, ...]
-    """Those that were given first, then the new ones."""
     sureness: float
-    """Mean logarithm of the probability of the new tokens; 0 without any."""
+    """Mean logarithm of the probability of the tokens; 0 without any."""
     silence: float
     """How likely it is that nobody speaks in it."""
     language: str
@@ -276,7 +274,6 @@ class SpeechReader(Protocol):
     def hear(
         self,
         samples: NDArray[np.float32],
-        given: Sequence[TimedWord] = (),
         *,
         language: str | None = None,
         cut: bool = False,

@@ -83,11 +83,18 @@ class _Stretch:
     whole: bool = False
     """That pass lay in a pause."""
     ended: bool = False
+    first: int = 0
+    """Where the utterance begins."""
     before: list[Word] = field(default_factory=list)
     """Words whose sound was left behind."""
     agreement: Agreement = field(default_factory=Agreement)
     language: str | None = None
     translation: str = ""
+
+    @property
+    def is_heard(self) -> bool:
+        """Nothing was said since the last pass, which lay in a pause."""
+        return self.whole and self.passed >= self.end
 
 
 class WordsAnalyzer:
@@ -150,10 +157,10 @@ class WordsAnalyzer:
             if probability >= SPEECH:
                 self._number += 1
                 begin = max(self._ring.start, at - _samples(BEFORE_S))
-                self._open = _Stretch(self._number, begin, at + CHUNK, speech=CHUNK)
+                self._open = _Stretch(self._number, begin, at + CHUNK, speech=CHUNK, first=begin)
             return
         if probability >= (SILENCE if stretch.end == at else SPEECH):
-            if stretch.whole and stretch.passed >= stretch.end:
+            if stretch.is_heard:
                 self._go_on(stretch, at)
             stretch.end, stretch.speech = at + CHUNK, stretch.speech + CHUNK
         elif at + CHUNK - stretch.end >= _samples(END_S):
@@ -169,13 +176,15 @@ class WordsAnalyzer:
         self._open, stretch.ended = None, True
         if stretch.speech < _samples(LEAST_SPEECH_S):
             return
-        if stretch.whole and stretch.passed >= stretch.end:
+        if stretch.is_heard and not self._translated(stretch):
             self._publish(stretch)
             return
         self._finished.append(stretch)
         if len(self._finished) > WAITING:
-            self._finished.popleft()
-            self.lost[UNHEARD] += 1
+            given_up = self._finished.popleft()
+            self.lost[UNHEARD] += not given_up.is_heard
+            given_up.agreement.guess = ()
+            self._publish(given_up)
 
     # What is said.
 
@@ -190,12 +199,18 @@ class WordsAnalyzer:
         return new >= _samples(hop_s * max(1.0, length_s / LONG_S))
 
     def _hear_finished(self, stretch: _Stretch) -> None:
-        self._hear(stretch)
-        if self._tools.ears.multilingual and stretch.language not in (None, "en"):
-            sound = self._ring.read(stretch.begin, stretch.passed - stretch.begin)
-            if sound is not None:
-                stretch.translation = self._tools.ears.translate(sound.samples, stretch.language or "en")
-                self._publish(stretch)
+        if not stretch.is_heard:
+            self._hear(stretch)
+        if not self._translated(stretch):
+            return
+        first = max(stretch.first, self._ring.start)
+        if (sound := self._ring.read(first, stretch.passed - first)) is not None:
+            stretch.translation = self._tools.ears.translate(sound.samples, stretch.language or "en")
+        self._publish(stretch)
+
+    def _translated(self, stretch: _Stretch) -> bool:
+        """Whether what it says is put into English, which is done once, at its end."""
+        return self._tools.ears.multilingual and stretch.language not in (None, "en")
 
     def _hear(self, stretch: _Stretch) -> None:
         """One pass over the stretch up to the newest sound, and what follows from it."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from liveaffect.engines.protocol import EngineUnavailable
+from liveaffect.engines.protocol import SPEECH_CHUNK, EngineUnavailable, HeardWords, TimedWord
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime import analysis
 from liveaffect.realtime.clock import SECOND, MonotonicClock
@@ -120,3 +121,40 @@ def test_a_whisper_that_was_named_and_is_not_there_ends_the_run_with_the_cure(tm
 
 def test_scripted_networks_hear_no_words_unless_they_are_asked_for() -> None:
     assert Settings(engine="scripted").spoken(print) is None
+
+
+class Letters:
+    """Hears one word in every sound, by how loud it is."""
+
+    multilingual = False
+
+    def hear(
+        self, samples: NDArray[np.float32], *, language: str | None = None, cut: bool = False
+    ) -> HeardWords:
+        loudness = float(np.abs(samples).max())
+        word = TimedWord(" high" if loudness > 0.6 else " low", 0.3, 0.8)
+        return HeardWords((word,), -0.1, 0.0, "en")
+
+    def translate(self, samples: NDArray[np.float32], language: str) -> str:
+        return ""
+
+
+class Loud:
+    """Speech is where it is loud."""
+
+    def add(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(np.abs(samples.reshape(-1, SPEECH_CHUNK)).max(axis=1) > 0.1, np.float32)
+
+
+def test_two_who_speak_at_once_at_two_microphones_are_each_heard_at_their_own() -> None:
+    rings = {name: AudioRing(20 * SAMPLE_RATE) for name in ("left", "right")}
+    hearing = SpeechHearing(rings, lambda: WordTools(Letters(), Loud, lambda text: None))
+    hearing.load()
+    for at in range(30):
+        for name, level in (("left", 0.4), ("right", 0.8)):
+            samples = np.full(SAMPLE_RATE // 10, level if at < 15 else 0.0, np.float32)
+            rings[name].push(AudioBlock(name, at * len(samples), at * SECOND // 10, samples))
+        hearing.catch_up()
+    hearing.finish()
+    heard = {name: {word.text for form in hearing.news(name) for word in form.words} for name in rings}
+    assert heard == {"left": {" low"}, "right": {" high"}}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.utterance import Utterance
 from liveaffect.realtime.words import OVERRUN, UNHEARD, WordsAnalyzer, WordTools
-from liveaffect.spoken_choice import SpokenWish, make_tools, why_no_words
+from liveaffect.spoken_choice import SpokenWish, folder_of, make_tools, why_no_words
 
 BLOCK = SAMPLE_RATE // 10
 TINY = SpokenWish("tiny.en")
@@ -28,8 +30,6 @@ TINY = SpokenWish("tiny.en")
 def whisper() -> WordTools:
     if why := why_no_words(TINY.name):
         pytest.skip(f"no Whisper tiny.en: {why}")
-    from liveaffect.spoken_choice import folder_of
-
     return make_tools(folder_of(TINY.name), TINY)
 
 
@@ -123,7 +123,6 @@ class Counting:
     def hear(
         self,
         samples: NDArray[np.float32],
-        given: Sequence[TimedWord] = (),
         *,
         language: str | None = None,
         cut: bool = False,
@@ -131,8 +130,8 @@ class Counting:
         self.seconds.append(len(samples) / SAMPLE_RATE)
         count = int(self.seconds[-1] / 0.5)
         names = [chr(ord("a") + at % 26) + str(at // 26) for at in range(count)]
-        words = tuple(TimedWord(f" {name}", at * 0.5, at * 0.5 + 0.5, (at,)) for at, name in enumerate(names))
-        return HeardWords((*given, *words[len(given) :]), -0.1, 0.0, "en")
+        words = tuple(TimedWord(f" {name}", at * 0.5, at * 0.5 + 0.5) for at, name in enumerate(names))
+        return HeardWords(words, -0.1, 0.0, "en")
 
     def translate(self, samples: NDArray[np.float32], language: str) -> str:
         return ""
@@ -210,3 +209,86 @@ def test_the_end_of_the_stream_ends_what_was_being_said() -> None:
     forms = play(words, ring, loud(2.0))
     assert forms[-1][1].ended
     assert all(word.final for word in forms[-1][1].words)
+
+
+@pytest.fixture(scope="module")
+def base() -> WordTools:
+    if why := why_no_words("base"):
+        pytest.skip(f"no Whisper base: {why}")
+    return make_tools(folder_of("base"), SpokenWish("base"))
+
+
+def test_a_language_may_change_with_the_utterance_and_is_put_into_english(
+    base: WordTools, tmp_path: Path
+) -> None:
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("nobody speaks German here: apt-get install espeak-ng")
+    parts, pause = list[NDArray[np.float32]](), quiet(1.6)
+    for number, (voice, text) in enumerate(
+        (
+            ("en-us", "The weather is very nice today, and we are going to the beach."),
+            ("de", "Heute ist das Wetter sehr schlecht, und wir bleiben alle zu Hause."),
+            ("en-us", "Tomorrow we will come back and talk about it again."),
+        )
+    ):
+        path = tmp_path / f"{number}.wav"
+        subprocess.run(["espeak-ng", "-v", voice, "-s", "140", "-w", str(path), text], check=True)
+        parts += [read_wav(path), pause]
+    ring = AudioRing(20 * SAMPLE_RATE)
+    newest = {
+        form.number: form for _, form in play(WordsAnalyzer("mic", ring, base), ring, np.concatenate(parts))
+    }
+    assert [form.language for form in newest.values()] == ["en", "de", "en"]
+    assert [bool(form.translation) for form in newest.values()] == [False, True, False]
+    assert "bleiben" in " ".join(word.text for word in newest[2].words).lower()
+
+
+def test_speech_without_pauses_is_heard_on_and_no_sentence_is_said_again(
+    whisper: WordTools, tmp_path: Path
+) -> None:
+    """Words that were believed are neither told twice nor in the way of those behind them."""
+    sound = speech(tmp_path)
+    sound = sound[: len(sound) // (BLOCK // 8) * (BLOCK // 8)]
+    loudness = np.abs(sound).reshape(-1, BLOCK // 8).max(axis=1)
+    dense = np.repeat(loudness > 0.01, BLOCK // 8)
+    ring = AudioRing(20 * SAMPLE_RATE)
+    forms = play(WordsAnalyzer("mic", ring, whisper), ring, np.concatenate([sound[dense], quiet(2.0)]))
+    found, wanted = text_of(forms), re.findall(r"[a-z']+", " ".join(SENTENCES).lower())
+    assert len(found) <= 1.2 * len(wanted), f"words were said again: {found}"
+    assert sum(word in found for word in wanted) >= 0.7 * len(wanted), f"words were lost: {found}"
+
+
+class Stopping(Counting):
+    """Hears two seconds of a longer sound and no more, as Whisper does behind a sentence."""
+
+    def hear(
+        self, samples: NDArray[np.float32], *, language: str | None = None, cut: bool = False
+    ) -> HeardWords:
+        return super().hear(samples[: 2 * SAMPLE_RATE], language=language, cut=cut)
+
+
+def test_what_a_pass_leaves_out_behind_a_sentence_is_heard_as_a_piece_of_its_own() -> None:
+    words, ring = analyzer(reader=Stopping())
+    forms = play(words, ring, np.concatenate([loud(5.0), quiet(1.5)]))
+    last = forms[-1][1].words[-1]
+    assert last.end_ns >= 4.4 * SECOND
+
+
+def test_after_a_pause_only_what_is_new_is_heard() -> None:
+    reader = Counting()
+    words, ring = analyzer(reader=reader)
+    forms = play(words, ring, np.concatenate([loud(3.0), quiet(0.6), loud(2.0), quiet(1.5)]))
+    assert forms[-1][1].number == 1, "a short pause ended the utterance"
+    assert max(reader.seconds[-2:]) < 3.0, f"the first part was heard again: {reader.seconds}"
+    assert [word.begin_ns for word in forms[-1][1].words] == sorted(
+        word.begin_ns for word in forms[-1][1].words
+    )
+
+
+def test_what_is_given_up_ends_with_what_was_believed_of_it() -> None:
+    words, ring = analyzer(60)
+    sound = np.concatenate([np.concatenate([loud(1.0), quiet(2.0)]) for _ in range(6)])
+    for first in range(0, len(sound), BLOCK):
+        ring.push(AudioBlock("mic", first, first * SECOND // SAMPLE_RATE, sound[first : first + BLOCK]))
+    words.step(finished_only=True)
+    assert {form.number for form in words.said.read_since(0).items if form.ended} >= {1, 2, 3, 6}

@@ -11,6 +11,7 @@ a tone speaks.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import math
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.bench import runs
+from liveaffect.bench import agreement, runs
 from liveaffect.bench.measure import machine, short
 from liveaffect.engines.recipe import LABELS
 from liveaffect.realtime.acting import SCENE, ActingHead, tone_voice
@@ -163,9 +164,9 @@ def ask(piece):
     return str(smile.process_signal(piece, 16000).shape)
 """
 
-POLICY = """
+WORDS = """
 heard = np.zeros(0, "float32")
-delays, text, done, before = [], [], 0.0, []
+delays = []
 if OURS:
     from liveaffect.realtime.ring import AudioRing
     from liveaffect.realtime.clock import SECOND
@@ -185,45 +186,31 @@ if OURS:
                 if word.final and (form.number, place) not in first_at:
                     first_at[form.number, place] = now
                     delays.append(max(0.0, now - word.end_ns / SECOND))
-    def ask(piece):
-        global heard
-        ring.push(AudioBlock("voice", len(heard), len(heard) * SECOND // 16000, np.array(piece)))
-        heard = np.concatenate([heard, piece])
+    def hear(piece, now):
+        ring.push(AudioBlock("voice", len(heard) - len(piece), (len(heard) - len(piece)) * SECOND // 16000, np.array(piece)))
         while analyzer.step():
             pass
-        take(len(heard) / 16000)
+        take(now)
         return " ".join(word.text for form in known.values() for word in form.words)
+    end = analyzer.finish
 else:
-    from faster_whisper import WhisperModel
-    model = WhisperModel(given, device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
-    start = 0.0
-    def ask(piece):
-        global heard, start, done, before
-        heard = np.concatenate([heard, piece])
-        if len(heard) % 16000:
-            return " ".join(text)
-        segments, _ = model.transcribe(heard[int(start * 16000):], language="en", beam_size=5, word_timestamps=True,
-                                       condition_on_previous_text=True)
-        segments = list(segments)
-        words = [(start + w.start, start + w.end, w.word.strip()) for s in segments for w in s.words]
-        words = [word for word in words if word[0] > done - 0.1]
-        while words and text and words[0][2] == text[-1] and words[0][1] <= done + 0.2:
-            words.pop(0)
-        agreed = []
-        for word, other in zip(words, before):
-            if word[2] != other[2]:
-                break
-            agreed.append(word)
-        for word in agreed:
-            text.append(word[2])
-            delays.append(max(0.0, len(heard) / 16000 - word[1]))
-            done = word[1]
-        before = words[len(agreed):]
-        if len(heard) / 16000 - start > 15:
-            ends = [start + s.end for s in segments if start + s.end <= done]
-            start = ends[-1] if ends else start
-        return " ".join(text)
+    policy = Agreeing(given)
+    def take(now):
+        delays.extend(max(0.0, now - end) for _, end, _ in policy.believed[len(delays):])
+    def hear(piece, now):
+        policy.add(piece)
+        take(now)
+        return " ".join(word for _, _, word in policy.believed)
+    end = policy.finish
+def ask(piece):
+    global heard
+    heard = np.concatenate([heard, piece])
+    return hear(piece, len(heard) / 16000)
 def finish(spent):
+    cpu = time.process_time()
+    end()
+    spent += time.process_time() - cpu
+    take(len(heard) / 16000)
     late = float(np.median(delays)) if delays else None
     return dict(cpu_ms=None, wall_p95_ms=None, core_share=spent * 16000 / len(heard), word_believed_s=late, words=len(delays))
 """  # noqa: E501
@@ -331,7 +318,7 @@ OWN = (
     Peer("liveaffect, faces", (), OURS.replace("SOUND", "'none'")),
     Peer("liveaffect, faces and small voice", (), OURS.replace("SOUND", "'small'")),
     Peer("liveaffect, faces and full voice", (), OURS.replace("SOUND", "'full'")),
-    Peer("liveaffect, words", (), POLICY.replace("OURS", "True"), _BLOCKS),
+    Peer("liveaffect, words", (), WORDS.replace("OURS", "True"), _BLOCKS),
 )
 PEERS = (
     Peer("fer, Haar", _FER_PACKAGES, FER.replace("MTCNN", "False")),
@@ -363,7 +350,8 @@ PEERS = (
     Peer(
         "whisper_streaming's policy, faster-whisper tiny.en",
         ("faster-whisper", "numpy"),
-        POLICY.replace("OURS", "False"),
+        inspect.getsource(agreement).partition("from __future__ import annotations")[2]
+        + WORDS.replace("OURS", "False"),
         _BLOCKS,
         note="agreement of two passes, one a second",
     ),

@@ -2,8 +2,8 @@
 
 Every function returns a finished sprite and is remembered by what it shows, because cues come ten times a
 second and pictures thirty times. Sizes depend on the picture alone, never on the numbers shown. Of captions
-the newest words are always there; a line in a script that runs from right to left is drawn as a whole,
-because its words stand in another order than they were said.
+the newest words are always there; where a script runs from right to left the guess stands at the left of
+what is believed.
 """
 
 from __future__ import annotations
@@ -282,15 +282,17 @@ def caption_panel(text: str, guess: str, width_px: int, m: Measures) -> Sprite:
     canvas.plate(m.radius)
     for at, line in enumerate(lines):
         y = m.gap + m.cap + at * m.line
-        sure = "".join(word for word, believed in line if believed)
-        if _from_right_to_left(sure) or not sure:
-            canvas.text((m.pad, y), _line_text(line), m.cap, INK if sure else QUIET)
+        sure = _line_text([piece for piece in line if piece[1]])
+        if _from_right_to_left(_line_text(line)):
+            x, guess = m.pad + wide, _line_text([piece for piece in line if not piece[1]])
+            for part, colour in ((sure, INK), (guess, QUIET)):
+                x -= text_width_px(part, m.cap)
+                canvas.text((x, y), part, m.cap, colour)
+                x -= text_width_px(" ", m.cap) if part else 0
             continue
-        plain = _line_text([piece for piece in line if piece[1]])
-        canvas.text((m.pad, y), plain, m.cap, INK)
-        if len(plain) < len(_line_text(line)):
-            rest = _line_text(line)[len(plain) :]
-            canvas.text((m.pad + text_width_px(plain, m.cap), y), rest, m.cap, QUIET)
+        canvas.text((m.pad, y), sure, m.cap, INK)
+        if rest := _line_text(line)[len(sure) :]:
+            canvas.text((m.pad + text_width_px(sure, m.cap), y), rest, m.cap, QUIET)
     return canvas.sprite()
 
 
