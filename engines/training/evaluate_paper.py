@@ -172,7 +172,7 @@ def _page_lines(measured: Sequence[Measured]) -> list[str]:
             rows.append([name, *_row_figures(protocol, [mine[0].baselines[name]]), "", "", ""])
         lines += [markdown_table(HEADS, rows)]
         lines += [f"* {one.system}: {one.source}." for one in theirs]
-        lines += [*(_each_class(one) for one in mine), ""]
+        lines += [*(_row_a_class(one) for one in mine), ""]
     return lines
 
 
@@ -218,7 +218,7 @@ def _reported_cells(figures: str, protocol: Protocol) -> list[str]:
     return cells
 
 
-def _each_class(one: Measured) -> str:
+def _row_a_class(one: Measured) -> str:
     first = one.judged[0]["each"]
     parts = [
         f"{name} {_with_interval([first['weighted_accuracy'][at]])}/{_with_interval([first['f1'][at]])}"

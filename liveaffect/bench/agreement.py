@@ -68,7 +68,7 @@ class Agreeing:
         new = self._new_words(segments)
         count = 0
         for word, other in zip(new, self._guess, strict=False):
-            if _plain(word) != _plain(other):
+            if _letters(word) != _letters(other):
                 break
             count += 1
         self.believed += new[:count]
@@ -87,9 +87,9 @@ class Agreeing:
         ]
         words = [word for word in words if word[0] > self._done_s - 0.1]
         if words and abs(words[0][0] - self._done_s) < 1.0:
-            told = [_plain(word) for word in self.believed]
+            told = [_letters(word) for word in self.believed]
             for length in range(1, min(MOST_AGAIN, len(told), len(words)) + 1):
-                if [_plain(word) for word in words[:length]] == told[-length:]:
+                if [_letters(word) for word in words[:length]] == told[-length:]:
                     return words[length:]
         return words
 
@@ -103,5 +103,5 @@ class Agreeing:
             self._first_s = finished[-1]
 
 
-def _plain(word: Heard) -> str:
+def _letters(word: Heard) -> str:
     return re.sub(r"[^\w']", "", word[2].lower())
