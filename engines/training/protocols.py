@@ -311,11 +311,11 @@ def thresholds_from(truth: Truth, shares: NDArray[np.floating]) -> NDArray[np.fl
 
 def binary_figures(truth: Truth, said: Truth, shares: NDArray[np.floating]) -> dict[str, Any]:
     """Plain and weighted accuracy, F1 and AUC of each class against all others, and their means."""
-    each = {key: _each_class(key, truth, said, shares) for key in BINARY}
+    each = {key: _class_figures(key, truth, said, shares) for key in BINARY}
     return {"each": each, "mean": {key: _mean(values) for key, values in each.items()}}
 
 
-def _each_class(key: str, truth: Truth, said: Truth, shares: NDArray[np.floating]) -> list[float | None]:
+def _class_figures(key: str, truth: Truth, said: Truth, shares: NDArray[np.floating]) -> list[float | None]:
     return [BINARY[key](truth[:, at], said[:, at], shares[:, at]) for at in range(truth.shape[1])]
 
 
@@ -341,7 +341,7 @@ def judged(
     found = binary_figures(truth, said, shares)
 
     def mean_of(key: str) -> Callable[[NDArray[np.int64]], float]:
-        return lambda at: _mean(_each_class(key, truth[at], said[at], shares[at])) or 0.0
+        return lambda at: _mean(_class_figures(key, truth[at], said[at], shares[at])) or 0.0
 
     found["weighted_accuracy_between"] = drawn_interval(
         groups, mean_of("weighted_accuracy"), rounds=min(rounds, 200)

@@ -176,7 +176,7 @@ def train_paper(
     for line in reading.told():
         report(line)
     takes = [take for take in takes if take.name in cut.files]
-    folds = protocol.folds(takes, data)[: options.folds] if few is None else [_few_fold(few, takes)]
+    folds = protocol.folds(takes, data)[: options.folds] if few is None else [_trial_fold(few, takes)]
     folder = out / protocol.name / options.variant.replace(", ", "_").replace(" ", "-")
     start_ns = wall_ns()
     for seed in range(options.seeds):
@@ -223,7 +223,7 @@ def _few_of_each_side(protocol: Protocol, fold: Fold, takes: Sequence[FilmTake])
     return few
 
 
-def _few_fold(few: dict[str, list[FilmTake]], takes: Sequence[FilmTake]) -> Fold:
+def _trial_fold(few: dict[str, list[FilmTake]], takes: Sequence[FilmTake]) -> Fold:
     """The few of each side that could be cut, as a fold."""
     row_of = {take.name: row for row, take in enumerate(takes)}
     train, valid, test = (
