@@ -240,16 +240,16 @@ class WordsAnalyzer:
     ) -> tuple[HeardWords, list[TimedWord]]:
         """Whisper likes to stop behind a sentence: what it left out is heard as a piece of its own."""
         speech_s = (stretch.end - stretch.begin) / SAMPLE_RATE
-        words, at_s = list[TimedWord](), 0.0
-        for _ in range(MOST_PIECES):
+        words, at_s, pieces = list[TimedWord](), 0.0, 0
+        while True:
             heard = self._tools.ears.hear(samples[_samples(at_s) :], language=stretch.language, cut=cut)
             self.passes += 1
+            pieces += 1
             new = plausible(heard, speech_s - at_s)
             words += [later(word, at_s) for word in new]
-            if not new or speech_s - words[-1].end_s < LEFT_OUT_S:
-                break
+            if not new or pieces == MOST_PIECES or speech_s - words[-1].end_s < LEFT_OUT_S:
+                return heard, words
             at_s = words[-1].end_s
-        return heard, words
 
     def _shorten(self, stretch: _Stretch) -> None:
         """Leave the beginning of a long stretch behind, at a word that is believed."""

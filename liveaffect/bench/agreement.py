@@ -1,8 +1,9 @@
 """whisper_streaming's policy for live words, written again from its description, to stand beside ours.
 
-Once a second faster-whisper hears the whole buffer, with the words before it as a prompt. Where two passes
-after one another begin alike behind the words that are believed, that beginning is believed too. A buffer of
-more than a quarter minute loses its first finished segments; what is left at the end is believed as it is.
+Once a second faster-whisper hears the whole buffer, its filter for silence on, with the words before it as a
+prompt. Where two passes after one another begin alike behind the words that are believed, that beginning is
+believed too. A buffer of more than a quarter minute loses its first finished segments; what is left at the
+end is believed as it is.
 Words are compared without case and marks, which believes more of them sooner than comparing them as written.
 This file is also read into the environment of `liveaffect bench peers`: it needs nothing of liveaffect.
 """
