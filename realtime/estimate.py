@@ -202,7 +202,7 @@ class LabelSettings:
     """A voice alone heard for less than this is too little."""
     poor_quality_price: float = 0.20
     """A worthless face or voice with nothing beside it must be this much more certain; a good one nothing."""
-    lively_price: float = 0.12
+    lively_price: float = 0.06
     """A voice alone must be this much more certain of anything but neutral: most talk is plain."""
     heard_words: float = 0.15
     """Words that count less than this are not asked whether they disagree."""
