@@ -321,8 +321,15 @@ def test_a_network_is_exchanged_on_a_server_without_losing_an_answer(tiny: Path,
     try:
         write_repository(repository, Serving(backend="python"), newer, print, kinds=["face"])
         until(lambda: asked(engine, items, 1) > 0 and up(engine_on(newer, server.port)))
-        asked(engine, items, 5)
-        assert engine.crops["asked"] == engine.crops[f"answered by 127.0.0.1:{server.port}"]
+        before = engine.crops[f"answered by 127.0.0.1:{server.port}"]
+        until(
+            lambda: (
+                asked(engine, items, 5) > 0 and engine.crops[f"answered by 127.0.0.1:{server.port}"] > before
+            )
+        )
+        # On a busy machine a server that loads a network is late for a batch, which is judged here.
+        ends = sum(n for end, n in engine.crops.items() if end.startswith("answered"))
+        assert engine.crops["asked"] == ends
         assert up(engine_on(tiny, server.port)), "a node with the old network that starts now is refused"
     finally:
         engine.close()
