@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,13 @@ from harness import film_as_devices, load, machine
 from numpy.typing import NDArray
 
 from liveaffect import Settings
-from liveaffect.bench.whole import Probe, sound
+from liveaffect.bench.whole import Probe, live_run, sound
 from liveaffect.realtime.acting import ActingHead, tone_voice, write_wav
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
-from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
-from liveaffect.realtime.live import LiveRun
 from liveaffect.realtime.replay import Paced
-from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.sinks.window import WindowSink
-from liveaffect.realtime.wiring import Rings, Wiring
 
 FPS, PICTURES = 30, 300
 WARM_UP_S = 5.0
@@ -138,14 +134,9 @@ def run_window(seconds: float, film: Path) -> dict[str, Any]:
         Feed("voice", lambda: Paced(Voice(blocks), clock), pictures=False, sound=True, live=False),
     ]
 
-    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(lambda _: None, live=True)
-        return Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
-
     probe = Probe("film", "starting")
     ages = Ages(clock, probe)
-    live = LiveRun(feeds, make_wiring, Outputs([ages, WindowSink()]), clock, overlay=settings.overlay)
-    live.screens["film"] = probe
+    live = live_run(feeds, [ages, WindowSink()], probe, clock, settings)
     live.run(seconds=seconds + WARM_UP_S)
     return {**figures(ages.first, ages.shown, seconds), "mode": live.pace.mode}
 

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from liveaffect.node import expanded, refuse_open_secrets, sink_names
 from liveaffect.realtime.clock import MS, epoch_ns
 from liveaffect.realtime.errors import RealtimeError, SettingsError
-from liveaffect.realtime.sinks.network import Alert, open_network, subject_of
+from liveaffect.realtime.sinks.network import Alert, NetworkSink, open_network, subject_of
 from liveaffect.realtime.stream import StreamCapture, decoders, substream
 from liveaffect.realtime.testing.media import NetworkCamera
 from liveaffect.realtime.testing.real_triton import free_port
@@ -180,32 +180,30 @@ def stored(port: int, stream: str) -> list[tuple[str, dict[str, Any]]]:
     return asyncio.run(read())
 
 
+def tell(sink: NetworkSink, first: int, last: int) -> None:
+    """Cues of two cameras at these numbers of the grid."""
+    for number in range(first, last + 1):
+        base = cue("happy", t_ns=number * 100 * MS)
+        sink.tell([replace(base, epoch_ns=epoch_ns(), source=f"camera:{name}") for name in ("a", "b")])
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 def test_a_broker_that_is_killed_and_comes_back_has_every_cue_once(tmp_path: Path) -> None:
     port = free_port()
     sink = open_network(f"nats://127.0.0.1:{port}/cues.louvre.{{camera}}?stream=cues")
-    told = 0
-
-    def tell(count: int) -> None:
-        nonlocal told
-        for _ in range(count):
-            told += 1
-            base = cue("happy", t_ns=told * 100 * MS)
-            sink.tell([replace(base, epoch_ns=epoch_ns(), source=f"camera:{name}") for name in ("a", "b")])
-            time.sleep(0.02)
-
     with nats_server(port, tmp_path):
-        tell(20)
+        tell(sink, 1, 20)
         until(lambda: sink.sent > 10)
-        tell(20)
-    tell(20)
+        tell(sink, 21, 40)
+    tell(sink, 41, 60)
     with nats_server(port, tmp_path):
-        tell(20)
-        until(lambda: sink.sent == told)
+        tell(sink, 61, 80)
+        until(lambda: sink.sent == 80)
         assert sink.close() is None
         times = [(subject, one["t"]) for subject, one in stored(port, "cues")]
-    wanted = {(f"cues.louvre.{name}", round(n * 0.1, 6)) for n in range(1, told + 1) for name in ("a", "b")}
-    assert len(times) == len(set(times)) == 2 * told
+    wanted = {(f"cues.louvre.{name}", round(n * 0.1, 6)) for n in range(1, 81) for name in ("a", "b")}
+    assert len(times) == len(set(times)) == 2 * 80
     assert set(times) == wanted
 
 
@@ -254,29 +252,19 @@ def subscriber(port: int, name: str, *topics: str) -> Iterator[list[tuple[str, d
 @pytest.mark.slow
 def test_an_mqtt_broker_that_is_killed_gets_every_cue_and_alert_by_camera(tmp_path: Path) -> None:
     port = free_port()
-    told = 0
-
-    def tell(count: int) -> None:
-        nonlocal told
-        for _ in range(count):
-            told += 1
-            base = cue("happy", t_ns=told * 100 * MS)
-            sink.tell([replace(base, epoch_ns=epoch_ns(), source=f"camera:{name}") for name in ("a", "b")])
-            time.sleep(0.02)
-
     with subscriber(port, "records", "cues/louvre/+", "alerts/louvre/+") as heard:
         sink = open_network(f"mqtt://127.0.0.1:{port}/cues/louvre/{{camera}}")
         with mosquitto(port, tmp_path):
             until(lambda: bool(heard))
-            tell(20)
+            tell(sink, 1, 20)
             until(lambda: sink.sent > 10)
-        tell(20)
+        tell(sink, 21, 40)
         sink.warn(Alert("camera:a", False, "no pictures", epoch_ns()))
         with mosquitto(port, tmp_path):
-            tell(20)
-            until(lambda: sink.sent == told + 1)
+            tell(sink, 41, 60)
+            until(lambda: sink.sent == 60 + 1)
             assert sink.close() is None
-            wanted = {(f"cues/louvre/{name}", round(n * 0.1, 6)) for n in range(1, told + 1) for name in "ab"}
+            wanted = {(f"cues/louvre/{name}", round(n * 0.1, 6)) for n in range(1, 61) for name in "ab"}
             until(lambda: wanted == {(topic, one["t"]) for topic, one in heard if topic[:4] == "cues"})
             with subscriber(port, "a latecomer", "alerts/#") as found:
                 until(lambda: len(found) == 2)

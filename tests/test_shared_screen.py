@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -20,6 +19,7 @@ from liveaffect.realtime.frame import VideoFrame
 from liveaffect.realtime.portrait import read_stamp, write_stamp
 from liveaffect.realtime.shared_screen import SharedScreen, window_part
 from liveaffect.realtime.testing.contracts import check_source
+from liveaffect.realtime.testing.devices import virtual_screen
 from liveaffect.realtime.testing.scenes import background
 from liveaffect.realtime.testing.virtual_time import FakeClock
 
@@ -34,18 +34,9 @@ Show = Callable[[str, int, int], subprocess.Popen[bytes]]
 @pytest.fixture
 def desktop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A screen of 800x600 that only this test sees."""
-    read, write = os.pipe()
-    with subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "800x600x24", "-noreset", "-nolisten", "tcp"],
-        pass_fds=[write],
-        stderr=subprocess.DEVNULL,
-    ) as run:
-        os.close(write)
-        with os.fdopen(read) as told:
-            name = f":{told.readline().strip()}"
+    with virtual_screen(800, 600) as name:
         monkeypatch.setenv("DISPLAY", name)
         yield name
-        run.terminate()
 
 
 @pytest.fixture

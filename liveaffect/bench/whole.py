@@ -39,7 +39,7 @@ from liveaffect.realtime.portrait import Motion, Portraits, packaged_portraits, 
 from liveaffect.realtime.replay import Paced, load_picture
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
-from liveaffect.realtime.sinks import Outputs
+from liveaffect.realtime.sinks import Outputs, Sink
 from liveaffect.realtime.wiring import Rings, Wiring
 from liveaffect.settings import Settings
 
@@ -224,6 +224,20 @@ def sound(seconds: float) -> list[AudioBlock]:
     ]
 
 
+def live_run(
+    feeds: Sequence[Feed], sinks: Sequence[Sink], probe: Probe, clock: MonotonicClock, settings: Settings
+) -> LiveRun:
+    """A live run of these feeds, its first screen the probe."""
+
+    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
+        tools = settings.load_tools(lambda _: None, live=True)
+        return Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
+
+    live = LiveRun(feeds, make_wiring, Outputs(sinks), clock, overlay=settings.overlay)
+    live.screens[feeds[0].name] = probe
+    return live
+
+
 def run(case: WholeCase, settings: Settings) -> tuple[LiveRun, DrawnPictures]:
     """The live run with its meter."""
     faces = [load_picture(packaged_portraits()[i % len(packaged_portraits())]) for i in range(case.faces)]
@@ -240,16 +254,11 @@ def run(case: WholeCase, settings: Settings) -> tuple[LiveRun, DrawnPictures]:
         Feed("voice", lambda: Paced(DrawnBefore(blocks), clock), pictures=False, sound=True, live=False),
     ]
 
-    def make_wiring(rings: Rings, publish: Callable[[tuple[Cue, ...]], None]) -> Wiring:
-        tools = settings.load_tools(lambda _: None, live=True)
-        return Wiring(rings, tools.networks, tools.make_finders, publish, pieces=tools.pieces)
-
     probe = Probe("portraits", "starting")
     meter = Meter(
         clock, probe, lambda seq: [moved(m, b) for m, b in zip(portraits.truth(seq), still, strict=True)]
     )
-    live = LiveRun(feeds, make_wiring, Outputs([meter]), clock, overlay=settings.overlay)
-    live.screens["portraits"] = probe
+    live = live_run(feeds, [meter], probe, clock, settings)
     live.run(wants_stop=lambda: live.supervisors[0].state.phase == "ended")
     live.check_ledger()
     return live, meter.drawn

@@ -5,7 +5,7 @@ so. The driven ones follow a fault script, one item at a time on the clock, with
 `Microphone` between device and reader. A device cannot repeat a number or set back a stamp that the program
 makes itself; there the fault becomes what such a device does: the same content again, a wrong age. The
 virtual microphone is a PulseAudio server with its own home, without root, systemd or D-Bus: what is played
-into it comes out of PortAudio.
+into it comes out of PortAudio. The virtual screen is an X server without a monitor.
 """
 
 from __future__ import annotations
@@ -566,3 +566,20 @@ def _feed(player: subprocess.Popen[bytes], data: bytes) -> None:
         player.stdin.close()
     except BrokenPipeError:
         return
+
+
+@contextmanager
+def virtual_screen(width: int, height: int) -> Iterator[str]:
+    """A screen of X11 that nobody else sees, by Xvfb; its name, as in DISPLAY."""
+    read, write = os.pipe()
+    screen = ["-screen", "0", f"{width}x{height}x24", "-noreset", "-nolisten", "tcp"]
+    with subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), *screen], pass_fds=[write], stderr=subprocess.DEVNULL
+    ) as run:
+        os.close(write)
+        with os.fdopen(read) as told:
+            name = f":{told.readline().strip()}"
+        try:
+            yield name
+        finally:
+            run.terminate()

@@ -8,7 +8,6 @@ Its pictures carry their number, so what is seen is compared with who sits where
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections import Counter, defaultdict
@@ -37,6 +36,7 @@ from liveaffect.realtime.portrait import read_stamp, write_stamp
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
 from liveaffect.realtime.sinks import Outputs
+from liveaffect.realtime.testing.devices import virtual_screen
 from liveaffect.realtime.wiring import Rings, Wiring
 
 PROGRAMS = ("Xvfb", "ffplay")
@@ -115,17 +115,9 @@ def make_film(path: Path, people: list[list[Picture]], seconds: float, moves_at:
 def desktop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if any(shutil.which(name) is None for name in PROGRAMS):
         pytest.skip("needs a display: Xvfb, and ffplay")
-    read, write = os.pipe()
-    screen = ["-screen", "0", f"{SIZE[0]}x{SIZE[1]}x24", "-noreset", "-nolisten", "tcp"]
-    with subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), *screen], pass_fds=[write], stderr=subprocess.DEVNULL
-    ) as run:
-        os.close(write)
-        with os.fdopen(read) as told:
-            name = f":{told.readline().strip()}"
+    with virtual_screen(*SIZE) as name:
         monkeypatch.setenv("DISPLAY", name)
         yield name
-        run.terminate()
 
 
 class Watcher(Screen):
