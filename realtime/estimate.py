@@ -28,6 +28,10 @@ from liveaffect.realtime.cue import NOT_SURE, Scores
 from liveaffect.realtime.expression import Pooled
 
 _NEUTRAL = LABELS.index("neutral")
+WORDS_GAIN = 0.19
+"""How much words count beside face and voice, which count one: learnt and judged by
+`benchmarks/accuracy/words_beside.py` on made-up pairs, for no film at hand has all three."""
+_LEAST = 1e-6
 UNKNOWN: Scores = (1 / len(LABELS),) * len(LABELS)
 """What is said of somebody about whom nothing is known."""
 
@@ -64,20 +68,41 @@ class SpokenEvidence:
 
 @dataclass(frozen=True, slots=True)
 class SpokenOpinion:
-    """What somebody's last words say, and how far it counts beside face and voice."""
+    """What somebody's last words say, and how far it still counts beside face and voice.
+
+    That words are plain says nothing of a person; so an emotion counts by how much likelier than neutral it
+    is, and words without one change nothing.
+    """
 
     scores: Scores
     """As probabilities: what a cue has under `words`."""
-    weight: float
-    """0..1: small for words that tell of no emotion, and falling to nothing after the last of them."""
+    fresh: float = 1.0
+    """1, and falling to nothing after the last of them."""
+
+    @property
+    def lead(self) -> float:
+        """How far an emotion leads neutral, 0..1."""
+        return self.fresh * max(0.0, max(self.scores[1:]) - self.scores[0])
+
+    @property
+    def weight(self) -> float:
+        """Share of the words in an answer with face or voice."""
+        return WORDS_GAIN * self.lead / (1.0 + WORDS_GAIN * self.lead)
+
+    @property
+    def emotions(self) -> Scores:
+        """What they say once they are taken for emotional at all."""
+        told = max(sum(self.scores[1:]), _LEAST)
+        return (0.0, *(score / told for score in self.scores[1:]))
 
     def joined(self, others: Scores) -> Scores:
-        """Face and voice together with these words. That they are neutral says nothing about a person."""
-        told = sum(self.scores[1:])
-        if self.weight <= 0.0 or told <= 0.0:
+        """Face and voice together with these words, as a product: what all doubt stays doubtful."""
+        if self.lead <= 0.0:
             return others
-        pairs = zip(others, (0.0, *self.scores[1:]), strict=True)
-        return tuple((1.0 - self.weight) * other + self.weight * own / told for other, own in pairs)
+        plain, power = max(self.scores[0], _LEAST), WORDS_GAIN * self.fresh
+        pairs = zip(others, self.scores, strict=True)
+        raised = [other * max(1.0, own / plain) ** power for other, own in pairs]
+        return tuple(one / sum(raised) for one in raised)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +229,10 @@ class LabelSettings:
     """A worthless face or voice with nothing beside it must be this much more certain; a good one nothing."""
     lively_price: float = 0.06
     """A voice alone must be this much more certain of anything but neutral: most talk is plain."""
-    heard_words: float = 0.15
-    """Words that count less than this are not asked whether they disagree."""
-    words_apart: float = 0.75
-    """They disagree with face and voice when more than this share of what they say is news."""
     overlap: float = 0.35
-    """Face and voice disagree when they share less of their probability than this."""
+    """Face and voice, or both and words, disagree when they share less of their probability than this."""
+    telling_words: float = 0.5
+    """Words in which no emotion leads neutral by so much are not asked whether they disagree."""
     disagreement_price: float = 0.10
     """When they disagree, the answer must be this much more certain."""
 
@@ -282,11 +305,9 @@ class Labeller:
             needed += s.lively_price
         disagree = self._disagree(estimate.face, estimate.voice)
         said = estimate.words
-        if said is not None and said.weight >= s.heard_words:
+        if said is not None and said.lead >= s.telling_words:
             without = replace(estimate, words=None).joint(self._joint)
-            disagree = (
-                disagree or sum(map(min, without, said.joined(without))) < 1.0 - s.words_apart * said.weight
-            )
+            disagree = disagree or sum(map(min, without, said.emotions)) < s.overlap
         if disagree:
             needed += s.disagreement_price
         lead = scores[leading] - max(score for k, score in enumerate(scores) if k != leading)

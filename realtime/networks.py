@@ -7,8 +7,8 @@ path goes on.
 The fusion network is an engine like the others: `fuse` lays its inputs out for all people at once and reads
 its answer. A modality without evidence is zeros with mask 0, never a made-up average. One of quality q is
 taken for there with probability q: the network is asked with it and without it, and the answers are mixed,
-so poor light or noise makes its weight fall, whatever the network learnt. Words join behind it: what they
-tell is mixed in as far as it is an emotion and not long ago.
+so poor light or noise makes its weight fall, whatever the network learnt. Words join behind it, as far as
+they tell of an emotion and are not long ago.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ GIVE_UP_AFTER = 3
 
 Row = dict[str, NDArray[Any]]
 """One item's inputs or answers, without the batch axis."""
-WORDS_SAY = 0.3
-"""How much words count beside face and voice at most. Chosen, not learnt: no film at hand has all three."""
 LEAST_SAY = 0.02
 """The worst evidence counts this much, so that something is said where all of it is bad."""
 
@@ -338,12 +336,11 @@ def fuse(people: Sequence[Estimate], ask: Callable[[Tensors], Sequence[Tensors |
 
 
 def spoken_opinion(heard: SpokenEvidence | None, now_ns: int) -> SpokenOpinion | None:
-    """Words beside face and voice: as far as one emotion leads neutral, and less the longer ago they were."""
+    """What somebody's last words say, and how far it still counts."""
     if heard is None:
         return None
-    scores = softmax(heard.logits)
-    age = cue.WORDS.share(cue.age_ns(now_ns, heard.captured_ns))
-    return SpokenOpinion(scores, WORDS_SAY * age * max(0.0, max(scores[1:]) - scores[0]))
+    age_ns = cue.age_ns(now_ns, heard.captured_ns)
+    return SpokenOpinion(softmax(heard.logits), cue.WORDS.share(age_ns))
 
 
 def _answered(person: Estimate, parts: Sequence[tuple[str, float, Tensors]]) -> Estimate:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.recipe import LABELS, SUBSETS
 from liveaffect.realtime.attribution import Voice
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.estimate import SpokenOpinion, softmax
-from liveaffect.realtime.networks import WORDS_SAY, spoken_opinion
+from liveaffect.realtime.estimate import (
+    WORDS_GAIN,
+    Estimate,
+    Labeller,
+    Opinion,
+    Reason,
+    SpokenOpinion,
+    softmax,
+)
+from liveaffect.realtime.expression import Pooled
+from liveaffect.realtime.networks import spoken_opinion
 from liveaffect.realtime.spoken import SpokenWords
 from liveaffect.realtime.utterance import Utterance, Word
 
@@ -115,16 +125,39 @@ def test_neutral_words_change_nothing_and_emotional_ones_fade() -> None:
     assert plain.joined(others) is others
     glad = SpokenWords("mic", judge)
     now_ns = run(glad, [1] * 12, {11: utterance("I am glad", 0)})
-    weights = [
-        opinion.weight
+    leads = [
+        opinion.lead
         for later_ns in (0, 2 * SECOND, 3 * SECOND, 5 * SECOND)
         if (opinion := spoken_opinion(glad.evidence(1, now_ns), now_ns + later_ns)) is not None
     ]
-    assert weights[0] > 0.9 * WORDS_SAY
-    assert weights == sorted(weights, reverse=True)
-    assert weights[-1] < 0.5 * WORDS_SAY
+    assert leads[0] > 0.9
+    assert leads == sorted(leads, reverse=True)
+    assert leads[-1] < 0.5
 
 
-def test_what_is_joined_sums_to_one() -> None:
-    opinion = SpokenOpinion(softmax(np.asarray(HAPPY)), 0.3)
-    assert sum(opinion.joined((1 / 7,) * 7)) == pytest.approx(1.0)
+@pytest.mark.parametrize("fresh", [1.0, 0.4])
+def test_words_count_by_a_power_of_how_much_likelier_than_neutral_they_make_a_label(fresh: float) -> None:
+    opinion, others = SpokenOpinion((0.2, 0.6, 0.1, 0.1, 0.0, 0.0, 0.0), fresh), (0.4, 0.1, *(0.1,) * 5)
+    joined = opinion.joined(others)
+    assert sum(joined) == pytest.approx(1.0)
+    assert joined[1] / joined[0] == pytest.approx(0.25 * 3 ** (WORDS_GAIN * fresh))
+    assert joined[2] / joined[0] == pytest.approx(0.25), "less likely than neutral is no evidence against"
+
+
+@pytest.mark.parametrize(("label", "reason"), [("happy", None), ("sad", Reason.DISAGREEMENT)])
+def test_an_answer_must_be_surer_where_words_tell_of_another_emotion(label: str, reason: str | None) -> None:
+    logits = np.zeros((len(SUBSETS), len(LABELS)))
+    logits[SUBSETS.index("face"), LABELS.index("happy")] = np.log(6)
+    told = SpokenOpinion(softmax(np.array([6.0 * (one == label) for one in LABELS])))
+    look = Pooled(np.zeros(64, np.float32), np.zeros(7, np.float32))
+    estimate = Estimate(
+        at_ns=0,
+        track=1,
+        face=Opinion(0, look, look),
+        evidence_ns=SECOND,
+        logits=logits,
+        shares=tuple(float(subset == "face") for subset in SUBSETS),
+        words=told,
+    )
+    assert Labeller().label(replace(estimate, words=None)).label == "happy"
+    assert Labeller().label(estimate).reason == reason
