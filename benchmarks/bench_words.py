@@ -1,13 +1,16 @@
 """How good, how soon and how dear are words that are heard live, against faster-whisper on the whole file?
 
     uv run --extra words python benchmarks/bench_words.py --data DIR [--words tiny.en] [--strings 3]
-        [--hours 2] [--beside whole|agreement|nothing]
+        [--pairs 0] [--hours 2] [--beside whole|agreement|nothing]
 
 DIR holds `clips/jfk.wav`, `clips/demo_grid_10speakers.mp4` with its transcripts, and
-`voice/ravdess_speech.tar`, whose clips become strings of ten with pauses. Live is what the product does:
-sound in tenths of a second, every due pass made at once; a word's delay is from its end to the first form
-that shows it, and to the first that believes it, in time of the sound, without the time of the pass itself.
-Processor time is that of all threads.
+`voice/ravdess_speech.tar`, whose clips become strings of ten with pauses, in which two sentences come again
+and again. `--pairs` makes strings of two, in which each comes once, of other clips. Where espeak-ng is
+installed, its voices also read a text that says nothing twice.
+
+Live is what the product does: sound in tenths of a second, every due pass made at once. A word's delay is
+from its end to the first form that shows it, and to the first that believes it, in time of the sound,
+without the time of the pass itself. Processor time is that of all threads.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import random
 import re
 import resource
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +36,7 @@ from liveaffect.bench.agreement import Agreeing
 from liveaffect.bench.sounds import words_live
 from liveaffect.engines import stopwatch
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime.acting import read_wav, speak
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.errors import EndOfStream
 from liveaffect.realtime.frame import AudioBlock
@@ -45,6 +51,28 @@ PER_STRING = 10
 JFK = (
     "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
 )
+FIRST_PAIRED = 400
+"""Clips before this one stand in the strings of the tables."""
+TEXT = (
+    "The ferry leaves the harbour shortly after breakfast.",
+    "My sister forgot her umbrella on the kitchen table again.",
+    "Please close the window before the cat jumps out.",
+    "Nobody expected such a large crowd on a rainy afternoon.",
+    "We planted cherry trees along the narrow road to the mill.",
+    "His letter arrived while they were still travelling in the mountains.",
+    "A good carpenter measures carefully and cuts only once.",
+    "The children built a wooden bridge across the little stream.",
+    "Fresh bread smells best when you are really hungry.",
+    "Every evening an old man feeds the pigeons in the park.",
+    "She promised to bring the photographs back by next weekend.",
+    "Our neighbour plays the violin, but never after midnight.",
+    "It takes about half an hour to walk around the lake.",
+    "They painted the front door green because blue looked too cold.",
+    "If the train is late, wait for me under the big clock.",
+    "Somebody left a basket of apples beside the garden gate.",
+)
+READERS = (("en-us", 150), ("en+f3", 165), ("en-us+m3", 140), ("en+f2", 155))
+"""Voice of espeak-ng, and words a minute."""
 
 
 def sound_of(path: Path) -> Sound:
@@ -62,7 +90,19 @@ def sound_of(path: Path) -> Sound:
         media.close()
 
 
-def cases(data: Path, strings: int) -> Iterator[tuple[str, Sound, list[str]]]:
+def read_aloud() -> tuple[Sound, list[str]]:
+    """The text, one voice after the other, and its words; nothing where espeak-ng is missing."""
+    parts, rng = list[Sound](), random.Random(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "read.wav")
+        for sentence, (voice, pace) in zip(TEXT, itertools.cycle(READERS), strict=False):
+            if not speak(path, sentence, "-v", voice, "-s", str(pace)):
+                return np.zeros(0, np.float32), []
+            parts += [read_wav(path), np.zeros(int(SAMPLE_RATE * rng.uniform(0.2, 1.2)), np.float32)]
+    return np.concatenate(parts), plain_words(" ".join(TEXT))
+
+
+def cases(data: Path, strings: int, pairs: int = 0) -> Iterator[tuple[str, Sound, list[str]]]:
     """Name, sound and words."""
     said: list[str] = list(JFK.split())
     yield "jfk", np.concatenate([sound_of(data / "clips/jfk.wav"), np.zeros(SAMPLE_RATE, np.float32)]), said
@@ -72,20 +112,33 @@ def cases(data: Path, strings: int) -> Iterator[tuple[str, Sound, list[str]]]:
         sound_of(data / "clips/demo_grid_10speakers.mp4"),
         [w for r in grid for w in r["text"].split()],
     )
+    read, text = read_aloud()
+    if text:
+        yield "read", read, text
+    if not strings and not pairs:
+        return
     rng = random.Random(0)
     with tarfile.open(data / "voice/ravdess_speech.tar") as archive, tempfile.TemporaryDirectory() as scratch:
         archive.extractall(scratch, filter="data")
         folder = next(Path(scratch).rglob("manifest.csv")).parent
         rows = list(csv.DictReader(io.StringIO((folder / "manifest.csv").read_text("utf-8"))))
         rng.shuffle(rows)
-        for number in range(strings):
-            parts: list[Sound] = []
-            wanted: list[str] = []
-            for row in rows[number * PER_STRING : (number + 1) * PER_STRING]:
+        chosen = {
+            f"ravdess {number}": rows[number * PER_STRING : (number + 1) * PER_STRING]
+            for number in range(strings)
+        }
+        first, second = (
+            [row for row in rows[FIRST_PAIRED:] if row["text"] == text]
+            for text in sorted({row["text"] for row in rows})
+        )
+        chosen |= {f"pair {at}": [first[at], second[at]] for at in range(pairs)}
+        for name, clips in chosen.items():
+            parts, wanted = list[Sound](), list[str]()
+            for row in clips:
                 pause = np.zeros(int(SAMPLE_RATE * rng.uniform(0.2, 1.2)), np.float32)
                 parts += [sound_of(folder / f"{row['id']}.opus"), pause]
                 wanted += row["text"].lower().split()
-            yield f"ravdess {number}", np.concatenate(parts), wanted
+            yield name, np.concatenate(parts), wanted
 
 
 def errors(wanted: list[str], found: list[str]) -> int:
@@ -157,6 +210,7 @@ def speak_on(sounds: list[Sound], tools: WordTools, hours: float) -> Result:
                 pass
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         marks.append(pages * resource.getpagesize() / 1e6)
+        sys.stderr.write(f"{15 * quarter} min: {marks[-1]:.0f} MB, {analyzer.passes} passes\n")
     figures = {f"mb_after_{15 * at}_min": mb for at, mb in enumerate(marks, 1)}
     figures |= {"passes": float(analyzer.passes), "given_up": float(sum(analyzer.lost.values()))}
     return Result("words/hours", figures)
@@ -168,6 +222,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--words", default="tiny.en")
     parser.add_argument("--strings", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=0, help="strings of two sentences")
     parser.add_argument("--beside", choices=("whole", "agreement", "nothing"), default="whole")
     parser.add_argument("--noise-s", type=int, default=120, help="seconds of silence, noise and tones each")
     parser.add_argument(
@@ -179,7 +234,7 @@ def main() -> None:
         spoken = [sound for name, sound, _ in cases(given.data, given.strings) if name.startswith("ravdess")]
         print_record(speak_on(spoken, tools, given.hours))
         return
-    for name, sound, wanted in cases(given.data, given.strings):
+    for name, sound, wanted in cases(given.data, given.strings, given.pairs):
         found, figures = live(sound, tools)
         figures |= {"words": float(len(wanted)), "errors": float(errors(wanted, found))}
         if given.beside == "whole":

@@ -303,7 +303,7 @@ def _posed(before: str, now: str, step: int, size: tuple[int, int]) -> Picture:
 def make_speech(folder: Path) -> Path:
     """A sound file with a few sentences in one voice, by espeak-ng or by tones."""
     path = folder / "speech.wav"
-    if not _speak(path, " ".join(SENTENCES), "-s", "150"):
+    if not speak(path, " ".join(SENTENCES), "-s", "150"):
         write_wav(path, tone_voice(8.0))
     return path
 
@@ -313,14 +313,14 @@ def make_voices(folder: Path) -> Path:
     path, parts = folder / "voices.wav", []
     for number, (sentence, (voice, pitch, pace)) in enumerate(zip(SENTENCES, VOICES, strict=True)):
         part = folder / f"voice{number}.wav"
-        if not _speak(part, sentence, "-v", voice, "-p", str(pitch), "-s", str(pace)):
+        if not speak(part, sentence, "-v", voice, "-p", str(pitch), "-s", str(pace)):
             return make_speech(folder)
         parts += [read_wav(part), np.zeros(SAMPLE_RATE // 2, np.float32)]
     write_wav(path, np.concatenate(parts))
     return path
 
 
-def _speak(path: Path, text: str, *how: str) -> bool:
+def speak(path: Path, text: str, *how: str) -> bool:
     """Let espeak-ng say it into a file; False where it is missing or says nothing."""
     espeak = shutil.which("espeak-ng")
     if espeak is None:
