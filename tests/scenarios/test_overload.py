@@ -19,7 +19,7 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SinkError, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock, Source, VideoFrame
-from liveaffect.realtime.health import FACES_HALVED, VOICES_HALVED
+from liveaffect.realtime.health import FACES_HALVED, VOICES_HALVED, WORDS_FINISHED, WORDS_RARER
 from liveaffect.realtime.networks import Networks
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.testing.devices import ScriptedSource
@@ -32,6 +32,8 @@ from liveaffect.realtime.testing.engines import (
 from liveaffect.realtime.testing.people import Actor, scene
 from liveaffect.realtime.testing.virtual_time import Stepped, TickingClock, never
 from liveaffect.realtime.voice_analyzer import SHED
+from liveaffect.realtime.wiring import SpokenChoice
+from liveaffect.realtime.words import WordTools
 
 CAMERA, MICROPHONE = "camera:0", "mic:0"
 PERIOD_NS = 40 * MS
@@ -137,6 +139,27 @@ def test_relief_comes_in_its_order_and_goes_again_while_every_picture_is_drawn(d
     ledger = desk.stage.run.health.ledger(CAMERA)
     desk.stage.check()
     assert ledger.shown == ledger.captured == desk.clock.now_ns() // PERIOD_NS
+
+
+def no_whisper() -> WordTools:
+    raise AssertionError("nobody loads it here: what counts is what the scheduler asks of it")
+
+
+def test_words_are_the_first_to_be_left_out_and_the_last_to_come_back() -> None:
+    desk = Desk()
+    desk.stage.wiring.hear_words(SpokenChoice(no_whisper, transcript=False))
+    hearing = desk.stage.wiring.hearing
+    assert hearing is not None
+    network = desk.slow("face")
+    network.delay_ns = 170 * MS
+    desk.work(20 * SECOND)
+    levels = (WORDS_RARER, WORDS_FINISHED, VOICES_HALVED, FACES_HALVED)
+    assert desk.notices() == [f"too much for this machine: {level}" for level in levels]
+    assert (hearing.rarer, hearing.finished_only) == (True, True)
+    network.delay_ns = 0
+    desk.work(70 * SECOND)
+    assert (hearing.rarer, hearing.finished_only) == (False, False)
+    assert desk.snapshots[-1].notices == ()
 
 
 def test_under_overload_the_newest_picture_is_looked_at_and_the_rest_is_counted() -> None:
