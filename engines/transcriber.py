@@ -49,6 +49,8 @@ BEAM = 5
 CURE = "uv sync --inexact --extra words"
 CONTEXT = 64
 FILE = "silero_vad_v6.onnx"
+SLOWED = 1.5
+"""So much longer is the sound that is heard for screams."""
 
 
 class Transcriber:
@@ -189,19 +191,46 @@ def _loaded_or_refused(folder: Path, make: Callable[[], Any]) -> Any:
 
 
 class VoiceActivity:
-    """The network and the state of one stream."""
+    """Whether somebody speaks, chunk by chunk: what the network says of the sound, or of the slowed sound.
+
+    Who screams is higher than anybody whom the network knows, and is no speech to it. Slowed, a scream is as
+    low as speech.
+    """
 
     def __init__(self) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(str(model_file()), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(model_file()), options, providers=["CPUExecutionProvider"])
+        self._plain, self._slow = _SpeechStream(session), _SpeechStream(session)
+        self._last = np.zeros(1, np.float32)
+        self._waiting = np.zeros(0, np.float32)
+        self._slow_said = np.zeros(1, np.float32)
+
+    def add(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability of speech for each CHUNK of samples; their number is a multiple of it."""
+        chunks = len(samples) // CHUNK
+        joined, self._last = np.concatenate([self._last, samples]), samples[-1:]
+        places = np.arange(round(len(samples) * SLOWED)) / SLOWED
+        slow = np.interp(places, np.arange(len(joined)), joined).astype(np.float32)
+        slow = np.concatenate([self._waiting, slow])
+        whole = len(slow) // CHUNK * CHUNK
+        ends = (len(self._waiting) + np.arange(1, chunks + 1) * CHUNK * SLOWED) // CHUNK
+        said = np.concatenate([self._slow_said, self._slow.add(slow[:whole])])
+        self._waiting, self._slow_said = slow[whole:], said[-1:]
+        return np.asarray(np.maximum(self._plain.add(samples), said[ends.astype(int)]), np.float32)
+
+
+class _SpeechStream:
+    """The state of the network in one stream of sound."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
         self._state = {name: np.zeros((1, 1, 128), np.float32) for name in ("h", "c")}
         self._before = np.zeros(CONTEXT, np.float32)
 
     def add(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The probability of speech for each CHUNK of samples; their number is a multiple of it."""
         if not len(samples):
             return np.zeros(0, np.float32)
         chunks = samples.reshape(-1, CHUNK)

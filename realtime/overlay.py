@@ -287,8 +287,8 @@ def _meter(view: View, boxes: dict[int, Rect], room: PanelPlacer, m: Measures) -
 
 
 def _captions(view: View, boxes: dict[int, Rect], room: PanelPlacer, m: Measures) -> list[PlacedSprite]:
-    """Under the face of whoever said it, else over it, else at the edge with who it was."""
-    found = []
+    """Under the face of whoever said it or over it, beyond the meter if that is there, else at the edge."""
+    found, beyond = [], meter(0, 8 * m.cap, m).size[1] + m.gap
     for caption in view.captions:
         box = boxes.get(caption.track) if caption.track is not None else None
         for share in (2, 3, 1):
@@ -301,7 +301,8 @@ def _captions(view: View, boxes: dict[int, Rect], room: PanelPlacer, m: Measures
                 under = box[1] + box[3] + clearance(box, m.gap)[1]
                 over = face_room(box)[1] - m.gap - high
                 low = room.size[1] - high - m.gap
-                spots = [(left, under, wide, high), (left, low, wide, high), (left, over, wide, high), *spots]
+                levels = (under, low, over, under + beyond, over - beyond)
+                spots = [*((left, level, wide, high) for level in levels), *spots]
             if (rect := room.first_free(spots)) is not None:
                 found.append(PlacedSprite("caption", rect, sprite))
                 break

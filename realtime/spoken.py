@@ -72,14 +72,15 @@ class SpokenWords:
         """What is shown now, of everybody who spoke lately."""
         found: dict[int | None, tuple[list[str], list[str]]] = {}
         for one in self._said:
-            newest_ns = max((word.end_ns for word in one.utterance.words), default=0)
-            if now_ns - max(newest_ns, one.utterance.heard_ns) > SHOWN_NS:
-                continue
             lately: dict[int | None, tuple[list[str], list[str]]] = {}
+            ended_ns: dict[int | None, int] = {}
             for at, word in enumerate(one.utterance.words):
-                parts = lately.setdefault(one.owners.get(at), ([], []))
+                owner = one.owners.get(at)
+                parts = lately.setdefault(owner, ([], []))
                 parts[0 if word.final else 1].append(word.text)
-            found |= lately
+                is_last = at + 1 == len(one.utterance.words)
+                ended_ns[owner] = max(word.end_ns, one.utterance.heard_ns) if is_last else word.end_ns
+            found |= {owner: lately[owner] for owner, ns in ended_ns.items() if now_ns - ns <= SHOWN_NS}
         return [
             Caption(self.source, track, "".join(text).strip(), "".join(guess).strip())
             for track, (text, guess) in found.items()

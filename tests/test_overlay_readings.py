@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from liveaffect.realtime.cue import FACE, NOT_SURE
+from liveaffect.realtime.cue import FACE, NOT_SURE, Caption
 from liveaffect.realtime.drawing import canvas
 from liveaffect.realtime.overlay import OverlayLayout, View, draw, lay_out, opacity
 from liveaffect.realtime.testing import scenes
@@ -90,6 +90,18 @@ def test_the_meter_stands_at_the_speaker_and_at_the_edge_when_nobody_in_view_spe
     (at_edge,) = piece_of(layout, "meter")
     assert at_edge[0] == layout.measures.gap
     assert len(piece_of(layout, "nobody")) == 1
+
+
+def test_what_a_speaker_says_stands_at_their_face_beyond_the_meter() -> None:
+    """A face near the lower edge leaves room over it alone, and the meter takes the first of it."""
+    view = scenes.crowd(640, 480, 1)
+    mark = replace(view.marks[0], box=(260.0, 330.0, 140.0, 140.0))
+    said = (Caption("camera:0", mark.track, "place white in j three", " please"),)
+    layout = lay_out(replace(view, marks=(mark,), captions=said, history=()))
+    (at_speaker,), (caption,) = piece_of(layout, "meter"), piece_of(layout, "caption")
+    assert at_speaker[1] < 330, "the meter should stand over the face here"
+    assert at_speaker[1] - layout.measures.gap - caption[3] - 2 <= caption[1] < at_speaker[1]
+    assert abs(caption[0] + caption[2] / 2 - 330) <= 1
 
 
 def test_more_voice_lights_more_of_the_meter() -> None:

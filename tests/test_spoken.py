@@ -101,6 +101,13 @@ def test_captions_and_evidence_go_after_a_while() -> None:
     assert spoken.evidence(1, 8 * SECOND) is None
 
 
+def test_a_caption_goes_though_somebody_else_speaks_on_without_a_pause() -> None:
+    spoken = SpokenWords("mic", judge)
+    said = utterance("I am glad so is he and they are all of them still here to be heard", 0)
+    now_ns = run(spoken, [1] * 9 + [2] * 45, {53: said})
+    assert [caption.track for caption in spoken.captions(now_ns)] == [2]
+
+
 def test_who_leaves_takes_their_words_along() -> None:
     spoken = SpokenWords("mic", judge)
     now_ns = run(spoken, [1] * 12, {11: utterance("I am glad", 0)})

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.protocol import SPEECH_CHUNK, HeardWords, SpeechReader, TimedWord
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.realtime.acting import SENTENCES, make_speech, read_wav
+from liveaffect.engines.transcriber import VoiceActivity
+from liveaffect.realtime.acting import SENTENCES, make_speech, read_wav, speak
 from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.ring import AudioRing
 from liveaffect.realtime.utterance import Utterance
-from liveaffect.realtime.words import OVERRUN, UNHEARD, WordsAnalyzer, WordTools
+from liveaffect.realtime.words import OVERRUN, SPEECH, UNHEARD, WordsAnalyzer, WordTools
 from liveaffect.spoken_choice import SpokenWish, folder_of, make_tools, why_no_words
 
 BLOCK = SAMPLE_RATE // 10
@@ -102,6 +103,21 @@ def test_words_are_the_same_however_often_the_file_is_read(whisper: WordTools, t
             [(at, form.words) for at, form in play(WordsAnalyzer("mic", ring, whisper), ring, sound)]
         )
     assert heard[0] == heard[1]
+
+
+def test_a_voice_as_high_as_a_scream_is_speech_however_its_sound_is_cut(tmp_path: Path) -> None:
+    if why := why_no_words(TINY.name):
+        pytest.skip(f"the network for speech comes with the same packages: {why}")
+    path = tmp_path / "high.wav"
+    if not speak(path, "I told you, nobody is in the house!", "-v", "en+f3", "-p", "99", "-s", "130"):
+        pytest.skip("espeak-ng is missing, so there is nobody to scream: apt-get install espeak-ng")
+    sound = read_wav(path)
+    octave_up = sound[: len(sound) // (6 * SPEECH_CHUNK) * (6 * SPEECH_CHUNK)][::2]
+    at_once = VoiceActivity().add(octave_up)
+    assert (at_once >= SPEECH).mean() > 0.6
+    cut = VoiceActivity()
+    parts = [cut.add(part) for part in octave_up.reshape(-1, SPEECH_CHUNK)]
+    np.testing.assert_allclose(np.concatenate(parts), at_once, atol=1e-5)
 
 
 class Loud:
