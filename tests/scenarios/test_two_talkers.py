@@ -1,9 +1,13 @@
-"""Two people side by side talk at the same time, one is heard: the right one is named, the other is not."""
+"""Two people side by side talk at the same time, one is heard: the right one is named, the other is not.
+
+And where they talk one after the other, what each said stands at their face.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,15 +20,21 @@ from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.attribution import Attribution, Voice
 from liveaffect.realtime.blazeface import make_finder
 from liveaffect.realtime.clock import MS, SECOND
+from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, MissingFile
 from liveaffect.realtime.face_analyzer import FaceAnalyzer
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.lockstep import Watched, analyse
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.signs import SpeechEnergy, mouth_motion
+from liveaffect.realtime.sinks import Outputs
+from liveaffect.settings import Settings
+from liveaffect.spoken_choice import why_no_words
 
 TALKERS, PICTURES = 11, 75
 SAMPLES = 3 * SAMPLE_RATE
 FRAME_NS = 40 * MS
+FILM = "film"
 Motion = list[tuple[int, float]]
 SAME_MAN = {6, 7}
 ONSET_NS = 300 * MS
@@ -169,3 +179,58 @@ def test_a_voice_over_still_faces_is_never_given_to_them(talkers: Talkers) -> No
         voices = listen(sound, [still, still])
         assert all(voice.track is None for voice in voices)
         assert "nobody in view" in [voice.state for voice in voices]
+
+
+class Turns:
+    """Two people side by side; in each turn one speaks, and the other looks as before speaking."""
+
+    def __init__(self, clip: Path, left: int, right: int, turns: str) -> None:
+        pictures, sound = pictures_and_sound(clip)
+        self._items: list[VideoFrame | AudioBlock] = []
+        for at, side in enumerate(turns):
+            speaker = left if side == "l" else right
+            for k in range(PICTURES):
+                now, rest = k, min(k % 10, 10 - k % 10)
+                seq = at * PICTURES + k
+                shown = [
+                    pictures[who * PICTURES + (now if who == speaker else rest)] for who in (left, right)
+                ]
+                self._items.append(
+                    VideoFrame(FILM, seq, seq * FRAME_NS, np.ascontiguousarray(np.hstack(shown)))
+                )
+                first, block = speaker * SAMPLES + k * SAMPLES // PICTURES, SAMPLES // PICTURES
+                self._items.append(
+                    AudioBlock(FILM, seq * block, seq * FRAME_NS, sound[first : first + block].copy())
+                )
+        self._items.reverse()
+
+    def read(self, timeout_s: float) -> VideoFrame | AudioBlock:
+        if not self._items:
+            raise EndOfStream(f"{FILM} is at its end")
+        return self._items.pop()
+
+
+def test_words_stand_at_the_face_of_whoever_of_two_said_them(shared_data: Path) -> None:
+    if why := why_no_words("tiny.en"):
+        pytest.skip(f"no Whisper tiny.en: {why}")
+    clip = shared_data / "clips" / "demo_grid_10speakers.mp4"
+    if not clip.exists():
+        pytest.skip(f"{clip} is not here")
+    tools = Settings(words="tiny.en", transcript=True, voice="small").load_tools(lambda _: None)
+    told: dict[str, set[str]] = {"left": set(), "right": set()}
+
+    def note(cues: tuple[Cue, ...]) -> None:
+        for cue in cues:
+            if cue.transcript and cue.box is not None:
+                side = "left" if cue.box[0] + cue.box[2] / 2 < 360 else "right"
+                told[side] |= set(re.findall(r"[a-z]+", cue.transcript.lower()))
+
+    # "place white in j three please", "bin red by k seven now", "set white with p two soon"
+    man, again, woman = 6, 7, 1
+    for man_says, turns in ((man, "lr"), (again, "rl")):
+        analyse(Watched(Turns(clip, man_says, woman, turns), FILM, FILM), tools, Outputs([]), note)
+    tools.networks.close()
+    assert {"place", "white", "please", "soon"} <= told["left"]
+    assert {"by", "now"} <= told["right"]
+    assert told["left"].isdisjoint({"by", "now"})
+    assert told["right"].isdisjoint({"place", "white", "please", "soon"})
