@@ -221,7 +221,7 @@ def labelled(meeting: Meeting, subset: str, *, with_words: bool) -> tuple[float,
     part = manifests.read(manifests.SHIPPED / "fusion.json").confidence["parts"][subset]
     settings = LabelSettings(thresholds={subset: part["threshold"]}, lively_price=0.0)
     look, blank = Pooled(np.zeros(64, np.float32), np.zeros(7, np.float32)), np.zeros((3, 7))
-    opinion, right = Opinion(0, look, look), []
+    opinion, right, raw = Opinion(0, look, look), [], []
     for truth, rest, words in zip(meeting.truth, meeting.rest, meeting.words, strict=True):
         logits = blank.copy()
         logits[SUBSETS.index(subset)] = np.log(np.maximum(rest, 1e-12))
@@ -236,8 +236,11 @@ def labelled(meeting: Meeting, subset: str, *, with_words: bool) -> tuple[float,
             words=SpokenOpinion(softmax_of(words)) if with_words else None,
         )
         told = Labeller(settings).label(estimate)
+        raw.append(told.raw)
         if told.label != NOT_SURE:
             right.append(told.label == LABELS[truth])
+    # What is judged beside this is what the product does.
+    np.testing.assert_allclose(raw, multiplied(meeting) if with_words else meeting.rest, atol=1e-3)
     return len(right) / len(meeting.truth), 1.0 - float(np.mean(right))
 
 
