@@ -141,10 +141,12 @@ class LockStep:
         """Step all that is left; returns the media time in seconds."""
         end_ns = max([self._clock.now_ns(), *(_end_ns(block) for block in self._early)])
         self.catch_up(end_ns + 1)
-        if self._wiring.hearing is not None:
-            self._wiring.hearing.finish()
         # The end seldom lies on a grid point, and what was said after the last one counts too.
         self._step(end_ns)
+        if self._wiring.hearing is not None:
+            self._wiring.hearing.finish()
+            # Words that only the end made sure of find their owner at one more grid point.
+            self.catch_up(end_ns + FUSION_STEP_NS + 1)
         return end_ns / SECOND
 
     def hear(self, block: AudioBlock) -> None:

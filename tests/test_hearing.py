@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from liveaffect.calibration.clips import SOUND, PlayedSound
 from liveaffect.engines.protocol import SPEECH_CHUNK, EngineUnavailable, HeardWords, TimedWord
-from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.realtime import analysis
 from liveaffect.realtime.clock import SECOND, MonotonicClock
+from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.hearing import SpeechHearing
+from liveaffect.realtime.lockstep import Watched, analyse
 from liveaffect.realtime.ring import AudioRing
+from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.testing.people import ScriptedFinder
 from liveaffect.realtime.testing.virtual_time import constant_networks
-from liveaffect.realtime.wiring import Rings, SpokenChoice, Wiring
+from liveaffect.realtime.wiring import Rings, SpokenChoice, Tools, Wiring
 from liveaffect.realtime.words import WordTools
 from liveaffect.settings import Settings
 from liveaffect.spoken_choice import SpokenWish, spoken_choice, why_no_words
@@ -159,3 +163,30 @@ def test_two_who_speak_at_once_at_two_microphones_are_each_heard_at_their_own() 
     hearing.finish()
     heard = {name: {word.text for form in hearing.news(name) for word in form.words} for name in rings}
     assert heard == {"left": {" low"}, "right": {" high"}}
+
+
+class LastWord(Letters):
+    """Hears one word, at the very end of every sound."""
+
+    def hear(
+        self, samples: NDArray[np.float32], *, language: str | None = None, cut: bool = False
+    ) -> HeardWords:
+        end_s = len(samples) / SAMPLE_RATE
+        return HeardWords((TimedWord(" last", end_s - 0.4, end_s - 0.1),), -0.1, 0.0, "en")
+
+
+@pytest.mark.parametrize("seconds", [3.0, 3.04])
+def test_what_is_said_right_up_to_the_end_of_a_file_is_in_its_last_cue(seconds: float) -> None:
+    """Whether or not the file ends on a grid point."""
+    told: list[Cue] = []
+    tools = Tools(
+        constant_networks(),
+        lambda: (ScriptedFinder(), ScriptedFinder()),
+        spoken=SpokenChoice(
+            lambda: WordTools(LastWord(), Loud, lambda text: (0.0,) * len(LABELS)), transcript=True
+        ),
+    )
+    sound = np.tile(np.array([0.5, -0.5], np.float32), round(seconds * SAMPLE_RATE / 2))
+    analyse(Watched(PlayedSound(sound), None, SOUND), tools, Outputs([]), told.extend)
+    assert told[-1].transcript == "last"
+    assert all(cue.transcript is None for cue in told[:-1]), "it was believed before the end"
