@@ -1,7 +1,7 @@
 """How good, how soon and how dear are words that are heard live, against faster-whisper on the whole file?
 
     uv run --extra words python benchmarks/bench_words.py --data DIR [--words tiny.en] [--strings 3]
-        [--pairs 0] [--hours 2] [--beside whole|agreement|nothing]
+        [--pairs 0] [--only jfk read ...] [--hours 2] [--beside whole|agreement|nothing]
 
 DIR holds `clips/jfk.wav`, `clips/demo_grid_10speakers.mp4` with its transcripts, and
 `voice/ravdess_speech.tar`, whose clips become strings of ten with pauses, in which two sentences come again
@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--words", default="tiny.en")
     parser.add_argument("--strings", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=0, help="strings of two sentences")
+    parser.add_argument("--only", nargs="+", default=[], help="of jfk, grid, read, ravdess, pair")
     parser.add_argument("--beside", choices=("whole", "agreement", "nothing"), default="whole")
     parser.add_argument("--noise-s", type=int, default=120, help="seconds of silence, noise and tones each")
     parser.add_argument(
@@ -235,6 +236,8 @@ def main() -> None:
         print_record(speak_on(spoken, tools, given.hours))
         return
     for name, sound, wanted in cases(given.data, given.strings, given.pairs):
+        if given.only and name.split()[0] not in given.only:
+            continue
         found, figures = live(sound, tools)
         figures |= {"words": float(len(wanted)), "errors": float(errors(wanted, found))}
         if given.beside == "whole":
