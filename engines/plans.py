@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from liveaffect.engines import gpu_driver, stopwatch
+from liveaffect.engines import gpu_driver, stopwatch, whisper
 from liveaffect.engines.gpu_driver import Backend, Gpu
-from liveaffect.engines.manifest import Manifest, file_name, write_whole
+from liveaffect.engines.manifest import Manifest, file_name, load_bytes, write_whole
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.engines.user_folders import cache_dir
 
@@ -122,6 +122,25 @@ def prepare_plan(
 def source_of(precision: str) -> str:
     """The precision of the ONNX file that a plan in this one is built from."""
     return "int8" if precision == "int8" else "fp32"
+
+
+def source_bytes(manifest: Manifest, folder: Path, precision: str) -> bytes:
+    """The ONNX file that a plan is built from, whole: with Whisper's tensors where it stands on them."""
+    content = load_bytes(manifest, folder, source_of(precision))
+    borrowed = whisper.tensors(manifest)
+    if not borrowed:
+        return content
+    try:
+        import onnx
+    except ImportError as err:
+        raise EngineUnavailable(
+            f"Whisper's tensors are put in with the package onnx ({err}); pip install onnx"
+        ) from err
+    model = onnx.ModelProto.FromString(content)
+    for tensor in model.graph.initializer:
+        if tensor.name in borrowed:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(borrowed[tensor.name], tensor.name))
+    return bytes(model.SerializeToString())
 
 
 def batch_ranges(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -240,7 +259,7 @@ class PlanKey:
     network: str
     """'face', 'voice' or 'fusion'."""
     onnx: str
-    """SHA-256 of the ONNX file it is built from, as the manifest has it."""
+    """SHA-256 of the ONNX file it is built from, as the manifest has it; with Whisper's, if it needs that."""
     precision: str
     sizes: tuple[int, ...]
     """The largest batch of each profile."""
@@ -300,9 +319,12 @@ def key_of(
     if gpu is not None and (why := gpu_driver.why_refused(backend.flavour, gpu)):
         raise EngineUnavailable(why)
     is_portable = backend.is_rtx or gpu is None
+    onnx = manifest.files[source]
+    if manifest.foreign:
+        onnx = _hashed([onnx, manifest.foreign["sha256"]])
     return PlanKey(
         network=manifest.kind,
-        onnx=manifest.files[source],
+        onnx=onnx,
         precision=precision,
         sizes=tuple(sizes),
         flavour=backend.flavour,

@@ -227,6 +227,11 @@ def test_tensorrt_builds_for_the_card_that_is_there_and_for_no_other(manifest: M
         plans.key_of(manifest, "fp16", FULL, None)
 
 
+def test_a_network_on_another_whisper_is_another_plan(manifest: Manifest) -> None:
+    on_whisper = [replace(manifest, foreign={"sha256": one}) for one in ("a", "b")]
+    assert len({plans.key_of(one, "fp16", RTX, CARD).onnx for one in (manifest, *on_whisper)}) == 3
+
+
 def test_an_int8_plan_wants_an_int8_file(manifest: Manifest) -> None:
     with pytest.raises(EngineFileError, match=r"'face-tiny' comes without face\.int8\.onnx"):
         plans.key_of(manifest, "int8", RTX)
