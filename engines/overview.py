@@ -185,7 +185,7 @@ def _why_stale(key: PlanKey, weights: Path | None) -> str | None:
     refusals = [gpu_driver.why_refused(key.flavour, gpu) for gpu in gpu_driver.gpus()]
     if refusals and all(refusals):
         return refusals[0]
-    path = manifest_path(key.network, weights)
+    path = manifest_path(key.network, (weights or manifest.SHIPPED) / FULL if key.foreign else weights)
     try:
         found = manifest.read(path)
     except EngineError as err:

@@ -259,7 +259,7 @@ class PlanKey:
     network: str
     """'face', 'voice' or 'fusion'."""
     onnx: str
-    """SHA-256 of the ONNX file it is built from, as the manifest has it; with Whisper's, if it needs that."""
+    """SHA-256 of the ONNX file it is built from, as the manifest has it."""
     precision: str
     sizes: tuple[int, ...]
     """The largest batch of each profile."""
@@ -270,6 +270,8 @@ class PlanKey:
     """The GPU's name, or 'portable'."""
     capability: str
     """Such as '8.9', or 'portable'."""
+    foreign: str = ""
+    """SHA-256 of Whisper's file, where tensors of it were put into ours."""
     format: int = FORMAT
 
     @property
@@ -319,18 +321,16 @@ def key_of(
     if gpu is not None and (why := gpu_driver.why_refused(backend.flavour, gpu)):
         raise EngineUnavailable(why)
     is_portable = backend.is_rtx or gpu is None
-    onnx = manifest.files[source]
-    if manifest.foreign:
-        onnx = _hashed([onnx, manifest.foreign["sha256"]])
     return PlanKey(
         network=manifest.kind,
-        onnx=onnx,
+        onnx=manifest.files[source],
         precision=precision,
         sizes=tuple(sizes),
         flavour=backend.flavour,
         version=backend.version,
         gpu=PORTABLE if is_portable or gpu is None else gpu.name,
         capability=PORTABLE if is_portable or gpu is None else gpu.sm,
+        foreign=str(manifest.foreign.get("sha256", "")),
     )
 
 
@@ -414,7 +414,11 @@ def obtain(
         report(f"{name}: building anew, because {err}")
     onnx = content()
     digest = hashlib.sha256(onnx).hexdigest()
-    if digest != key.onnx or (backend.flavour, backend.version) != (key.flavour, key.version):
+    # What has foreign tensors in it is no file of the manifest's: both were checked when it was put together.
+    if (digest != key.onnx and not key.foreign) or (backend.flavour, backend.version) != (
+        key.flavour,
+        key.version,
+    ):
         raise EngineFileError(
             f"the plan wanted is for {key.onnx[:12]}... on {key.flavour} {key.version}; "
             f"given are {digest[:12]}... and {backend}"
