@@ -70,6 +70,13 @@ def checked_time_ns(t: object) -> int:
     return round(seconds * SECOND)
 
 
+def checked_timeout_s(timeout: object) -> float:
+    """How long to wait, from 0 on. What is no number would be waited for without end."""
+    if not isinstance(timeout, int | float | np.integer | np.floating) or math.isnan(timeout):
+        raise InputRefused(f"timeout is {timeout!r}; it is the number of seconds to wait at most")
+    return max(float(timeout), 0.0)
+
+
 def checked_rate(rate: object) -> int:
     """Samples a second."""
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.integer | np.floating):
