@@ -165,6 +165,17 @@ def test_what_makes_no_sense_is_refused_in_words(
     assert words in capsys.readouterr().err
 
 
+def test_a_film_behind_words_is_not_taken_for_a_whisper(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = tmp_path / "talk.mp4"
+    film.write_bytes(b"a film")
+    for more in ((), (film,)):
+        with pytest.raises(SystemExit):
+            run("analyze", "--words", film, *more)
+        assert "put --words behind the files" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("_detector")
 def test_a_contact_sheet_is_one_whatever_its_name_and_a_full_disk_is_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
