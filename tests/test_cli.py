@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -240,6 +241,26 @@ def test_being_ended_from_outside_is_like_ctrl_c(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "stopped" in capsys.readouterr().err
+
+
+def test_a_second_request_to_end_that_comes_while_the_first_is_taken_does_not_swallow_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, sent = threading.Thread.start, [signal.SIGTERM]
+
+    def interrupted(thread: threading.Thread) -> None:
+        if sent:  # as `timeout` and service managers do: to the process, and to its group
+            os.kill(os.getpid(), sent.pop())
+        start(thread)
+
+    def ended(*_: object) -> None:
+        monkeypatch.setattr("threading.Thread.start", interrupted)
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(1.0)
+
+    monkeypatch.setattr("liveaffect.webcam.run_live", ended)
+    assert run("live") == cli.ENDED
+    assert not sent
 
 
 def test_training_without_data_or_torch_is_refused_in_words(
