@@ -112,7 +112,7 @@ class Settings:
     """debug, info, warning or error; logs go to standard error."""
 
     def __post_init__(self) -> None:
-        for name, wanted in _kinds().items():
+        for name, wanted in _wanted_kinds().items():
             value = getattr(self, name)
             # A program may give a folder as a path; what a list of names may hold, its reader says.
             if wanted in _KINDS and not (wanted is str and isinstance(value, os.PathLike)):
@@ -311,12 +311,12 @@ def _from_file(path: Path, known: set[str]) -> dict[str, Any]:
 
 
 @cache
-def _kinds() -> dict[str, Any]:
+def _wanted_kinds() -> dict[str, Any]:
     return get_type_hints(Settings)
 
 
 def _checked(name: str, value: Any) -> Any:
-    wanted = _kinds()[name]
+    wanted = _wanted_kinds()[name]
     if wanted == tuple[str, ...]:
         items = value if isinstance(value, list) else [value]
         return tuple(str(item) for item in items)
@@ -330,7 +330,7 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _value_from_text(name: str, text: str) -> Any:
-    wanted = _kinds()[name]
+    wanted = _wanted_kinds()[name]
     if wanted == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if wanted is bool:
