@@ -7,7 +7,7 @@ says why a back end does not work here, and what is wrong with plans that no run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from liveaffect.engines import gpu_driver, manifest, parity, plans, whisper
@@ -126,8 +126,11 @@ def _int8_file(path: Path, report: Say) -> None:
     )
 
 
-def engine_lines(weights: Path | None) -> Iterator[str]:
-    """One line for every network and back end; each engine is really opened and run once."""
+def engine_lines(folders: Mapping[str, Path | None]) -> Iterator[str]:
+    """One line for every network and back end; each engine is really opened and run once.
+
+    `folders`: where the network of each kind is, as `folders_of` of `load.py` says.
+    """
     for kind in KINDS:
         for choice in CHOICES:
             if kind not in ON_THE_GPU and choice in (*GPU_CHOICES, "onnx-int8"):
@@ -135,7 +138,7 @@ def engine_lines(weights: Path | None) -> Iterator[str]:
                 continue
             said: list[str] = []
             try:
-                engine = load(kind, choice=choice, weights=weights, report=said.append)
+                engine = load(kind, choice=choice, weights=folders[kind], report=said.append)
                 engine.close()
             except EngineError as error:
                 yield f"{kind:<7} {choice:<10} no   {error}"

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.caller_input import SoundStream, checked_picture, checked_rate, checked_sound, checked_time_ns
+from liveaffect.caller_input import (
+    SoundStream,
+    checked_picture,
+    checked_rate,
+    checked_sound,
+    checked_time_ns,
+    checked_timeout_s,
+)
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
@@ -175,8 +182,9 @@ class Analyzer:
         Empty if none came in that time, or if everything was fetched after `finish` or `close`. Raises what
         the analysis failed at.
         """
+        wait_s = min(checked_timeout_s(timeout), _EVER_S)
         with self._fetching:
-            batch = self._cues.wait_since(self._cursor, min(max(timeout, 0.0), _EVER_S))
+            batch = self._cues.wait_since(self._cursor, wait_s)
             self._cursor = batch.cursor
         if batch.missed:
             with self._changed:

@@ -22,6 +22,7 @@ LEAST_SIDE_PX = 16
 RATES_HZ = (4_000, 384_000)
 LONGEST_S = 1e11
 """Three thousand years from the caller's zero; beyond, it is not seconds."""
+MOST_CHANNELS = 32
 LOUDEST = 16.0
 """Floating sound lies within -1..1 and may overshoot a little; far beyond, it was not scaled."""
 _GAP_NS = 100 * MS
@@ -46,6 +47,8 @@ def checked_picture(image: object, *, bgr: bool = False) -> NDArray[np.uint8]:
 
 
 def _advice_on(image: NDArray[Any]) -> str:
+    if image.ndim == 1 or (image.ndim == 2 and image.shape[1] <= MOST_CHANNELS):
+        return " Sound comes with its rate: predict(samples, rate=48000)."
     if image.ndim == 2:
         return " Grey pictures: numpy.repeat(image[:, :, None], 3, axis=2)."
     if image.ndim == 4:
@@ -70,6 +73,13 @@ def checked_time_ns(t: object) -> int:
     return round(seconds * SECOND)
 
 
+def checked_timeout_s(timeout: object) -> float:
+    """How long to wait, from 0 on. What is no number would be waited for without end."""
+    if not isinstance(timeout, int | float | np.integer | np.floating) or math.isnan(timeout):
+        raise InputRefused(f"timeout is {timeout!r}; it is the number of seconds to wait at most")
+    return max(float(timeout), 0.0)
+
+
 def checked_rate(rate: object) -> int:
     """Samples a second."""
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.integer | np.floating):
@@ -86,8 +96,9 @@ def checked_sound(samples: object) -> NDArray[np.float32]:
     """Mono samples within about -1..1; channels are averaged."""
     if not isinstance(samples, np.ndarray):
         raise InputRefused(f"sound is a NumPy array, and this is a {type(samples).__name__}")
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > 32):
-        turned = " Channels come last: samples.T." if samples.ndim == 2 and samples.shape[0] <= 32 else ""
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
+        flat = samples.ndim == 2 and samples.shape[0] <= MOST_CHANNELS
+        turned = " Channels come last: samples.T." if flat else ""
         raise InputRefused(
             f"sound has the shape (samples,) or (samples, channels), and this has {samples.shape}.{turned}"
         )

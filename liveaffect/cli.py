@@ -164,12 +164,13 @@ class Interrupts:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        nth = self.count  # another request may come while the thread is started, and is taken in between
         if number == signal.SIGTERM:
             threading.Thread(target=self._insist, name="insists on the end", daemon=True).start()
-        if self.count == 1:
+        if nth == 1:
             raise KeyboardInterrupt
         open_files = _unfinished()
-        if self.count == 2:
+        if nth == 2:
             files = f"{', '.join(open_files)} to be finished"
             what = files if open_files else "devices and networks to be freed"
             _write_line(f"liveaffect: still waiting for {what}; once more ends at once")

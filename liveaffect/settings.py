@@ -14,6 +14,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 from urllib.parse import urlencode
@@ -110,6 +112,11 @@ class Settings:
     """debug, info, warning or error; logs go to standard error."""
 
     def __post_init__(self) -> None:
+        for name, wanted in _wanted_kinds().items():
+            value = getattr(self, name)
+            # A program may give a folder as a path; what a list of names may hold, its reader says.
+            if wanted in _KINDS and not (wanted is str and isinstance(value, os.PathLike)):
+                _checked(name, value)
         _ = self.picture_size, self.av_offset_ns  # refuse a bad one here, not at the device
         _one_of("overlay", self.overlay, OVERLAY_MODES)
         if not self.engine.startswith(SERVERS):
@@ -303,20 +310,27 @@ def _from_file(path: Path, known: set[str]) -> dict[str, Any]:
     return {name: _checked(name, value) for name, value in entries.items()}
 
 
+@cache
+def _wanted_kinds() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
 def _checked(name: str, value: Any) -> Any:
-    wanted = get_type_hints(Settings)[name]
+    wanted = _wanted_kinds()[name]
     if wanted == tuple[str, ...]:
         items = value if isinstance(value, list) else [value]
         return tuple(str(item) for item in items)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+    if not isinstance(value, Integral if wanted is int else wanted) or (
+        wanted is not bool and isinstance(value, bool)
+    ):
         raise SettingsError(f"{name} is {value!r}; it wants {_KINDS[wanted]}")
     return value
 
 
 def _value_from_text(name: str, text: str) -> Any:
-    wanted = get_type_hints(Settings)[name]
+    wanted = _wanted_kinds()[name]
     if wanted == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if wanted is bool:

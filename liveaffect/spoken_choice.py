@@ -84,6 +84,11 @@ def why_no_words(name: str) -> str | None:
         return f"{lacking[0]} is not installed: {CURE}"
     folder = folder_of(name)
     if lacking := [file for file in (whisper.FILE, "tokenizer.json") if not (folder / file).is_file()]:
+        if name not in whisper.KNOWN:
+            return (
+                f"'{name}' is no Whisper, which is {', '.join(whisper.KNOWN)} or a folder: {lacking[0]} is "
+                f"not in such a folder; `liveaffect fetch --words {whisper.BASE.name}` brings one"
+            )
         cure = f"liveaffect fetch --words {name}" if name != whisper.TINY_EN.name else "liveaffect fetch"
         return f"{lacking[0]} is not in {folder}; `{cure}` brings it"
     return None

@@ -94,8 +94,12 @@ def run_feeds(feeds: list[Feed], settings: Settings, clock: MonotonicClock, say:
     for window in windows:
         window.on_key = {"m": run.switch_mirror, "l": run.switch_pace}
         run.text_scale = window.text_scale
+
+    def wants_stop() -> bool:
+        return outputs.all_failed or any(window.wants_stop for window in windows)
+
     try:
-        run.run(seconds=settings.seconds, wants_stop=lambda: any(window.wants_stop for window in windows))
+        run.run(seconds=settings.seconds, wants_stop=wants_stop)
     except KeyboardInterrupt:
         say(run.report())
         raise

@@ -141,6 +141,28 @@ def _missing_bytes(path: Path) -> int:
     return 0 if promised >= 0xFFFF0000 else max(0, promised + 8 - path.stat().st_size)
 
 
+def lacks_index(path: Path) -> bool:
+    """Whether an MP4 or MOV holds no whole 'moov' box, without which nothing in it can be found.
+
+    Most recorders write it last, so it is what a file lacks whose recording or copying was cut off.
+    """
+    length = path.stat().st_size
+    first, at = b"", 0
+    with open(path, "rb") as file:
+        while len(head := file.read(16)) >= 8:
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            first = first or kind
+            if size == 1:
+                size = int.from_bytes(head[8:], "big")
+            if first != b"ftyp" or (kind == b"moov" and at + size <= length):
+                return False
+            if size < 8:
+                break
+            at += size
+            file.seek(at)
+    return first == b"ftyp"
+
+
 def read_pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Media time and RGB picture, upright, all of the size of the first."""
     size: tuple[int, int] | None = None

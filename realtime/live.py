@@ -300,10 +300,15 @@ class LiveRun:
             raise SourceNotFound("; ".join(dict.fromkeys(str(error) for error in errors if error)))
 
     def _ended(self) -> bool:
-        """With a film its end is the end, also where a microphone could go on for ever."""
+        """With a film its end is the end, also where a microphone could go on for ever.
+
+        A camera that was never there is not waited for once everything else has ended.
+        """
         both = list(zip(self.supervisors, self._feeds, strict=True))
         decisive = [s for s, feed in both if feed.pictures] or self.supervisors
-        return all(supervisor.state.phase == "ended" for supervisor in decisive)
+        if all(supervisor.state.phase == "ended" for supervisor in decisive):
+            return True
+        return not self.patient and all(s.state.phase == "ended" or _hopeless(s) for s in self.supervisors)
 
     def _close(self) -> None:
         self.watchdog.stop()

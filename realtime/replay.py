@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import MS, SECOND, Clock
-from liveaffect.realtime.decode import Opened, probe, read_pictures, read_sound
+from liveaffect.realtime.decode import Opened, lacks_index, probe, read_pictures, read_sound
 from liveaffect.realtime.errors import EndOfStream, SourceError, SourceNotFound, SourceRefused
 from liveaffect.realtime.frame import AudioBlock, CountsLosses, Source, VideoFrame
 
@@ -227,6 +227,11 @@ class MediaFile:
         except UNREADABLE as failure:
             # The number that FFmpeg's errors carry says nothing to anybody.
             why = getattr(failure, "strerror", None) or failure
+            if lacks_index(self._path):
+                raise SourceError(
+                    f"'{self._path}' was cut off: it lacks the index (moov) that such a file has at its "
+                    "end, so nothing in it can be found. Copy it anew, or repair it where it was recorded"
+                ) from failure
             raise SourceError(f"'{self._path}' is no video or sound that FFmpeg can read: {why}") from failure
         self.has_video = found.has_video and self._wants[0]
         self.has_audio = found.has_audio and self._wants[1]

@@ -280,6 +280,8 @@ def sound(samples: Any, rate: Any = 16_000) -> Call:
         (sound(np.zeros(100, np.float32), 44_100.5), "whole number"),
         (sound(np.zeros(100, np.float32), float("nan")), "rate is nan"),
         (sound(np.zeros(100, np.float32), "48k"), "rate is '48k'"),
+        (lambda analyzer: analyzer.cues(timeout=float("nan")), "timeout is nan"),
+        (lambda analyzer: analyzer.cues(timeout="1"), "timeout is '1'"),
     ],
 )
 def test_mistakes_are_refused_with_what_was_given_and_the_way_out(

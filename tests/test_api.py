@@ -130,6 +130,9 @@ def test_sound_is_judged_alike_as_a_file_and_as_an_array(media: Path) -> None:
     ("what", "rate", "says"),
     [
         (np.zeros((48, 64), np.uint8), None, "Grey pictures"),
+        (np.zeros(100, np.float32), None, "Sound comes with its rate"),
+        (np.zeros((100, 2), np.int16), None, "Sound comes with its rate"),
+        (np.zeros((100, 0), np.float32), 16_000, "this has .100, 0."),
         (np.zeros(0, np.float32), 16_000, "not a single sample"),
         (np.zeros(100, np.float32), 0, "rate is 0"),
         (np.full(100, np.nan, np.float32), 16_000, "not finite"),

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -165,6 +166,17 @@ def test_what_makes_no_sense_is_refused_in_words(
     assert words in capsys.readouterr().err
 
 
+def test_a_film_behind_words_is_not_taken_for_a_whisper(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = tmp_path / "talk.mp4"
+    film.write_bytes(b"a film")
+    for more in ((), (film,)):
+        with pytest.raises(SystemExit):
+            run("analyze", "--words", film, *more)
+        assert "put --words behind the files" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("_detector")
 def test_a_contact_sheet_is_one_whatever_its_name_and_a_full_disk_is_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -229,6 +241,26 @@ def test_being_ended_from_outside_is_like_ctrl_c(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "stopped" in capsys.readouterr().err
+
+
+def test_a_second_request_to_end_that_comes_while_the_first_is_taken_does_not_swallow_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, sent = threading.Thread.start, [signal.SIGTERM]
+
+    def interrupted(thread: threading.Thread) -> None:
+        if sent:  # as `timeout` and service managers do: to the process, and to its group
+            os.kill(os.getpid(), sent.pop())
+        start(thread)
+
+    def ended(*_: object) -> None:
+        monkeypatch.setattr("threading.Thread.start", interrupted)
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(1.0)
+
+    monkeypatch.setattr("liveaffect.webcam.run_live", ended)
+    assert run("live") == cli.ENDED
+    assert not sent
 
 
 def test_training_without_data_or_torch_is_refused_in_words(

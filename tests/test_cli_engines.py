@@ -12,6 +12,7 @@ import pytest
 from liveaffect import cli
 from liveaffect.engines import gpu_driver
 from liveaffect.engines import manifest as manifests
+from liveaffect.engines.load import FULL
 from liveaffect.realtime.acting import tone_voice, write_wav
 from liveaffect.realtime.testing import engines
 
@@ -55,6 +56,21 @@ def test_the_list_says_why_an_engine_is_not_there(weights: Path, capsys: pytest.
     assert run("engines", "list", "--weights", weights) == 0
     int8 = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("face    onnx-int8"))
     assert "without an INT8 file" in int8
+
+
+def test_the_list_is_of_the_voice_that_a_run_would_take(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("engines", "list", "--voice", "full", "--weights", weights) == 1
+    assert "there is no full voice network" in capsys.readouterr().err
+    (weights / FULL).mkdir()
+    for kind in ("voice", "fusion"):
+        engines.write_tiny(weights / FULL, kind)
+    for small in weights.glob("voice.*"):
+        small.unlink()
+    assert run("engines", "list", "--voice", "full", "--weights", weights) == 0
+    works = {tuple(line.split()[:3]) for line in capsys.readouterr().out.splitlines()}
+    assert ("voice", "onnx", "yes") in works
 
 
 @pytest.mark.parametrize("name", ["face.onnx", "voice.json", "fusion.onnx", "face.int8.onnx"])

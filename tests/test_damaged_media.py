@@ -132,6 +132,17 @@ def test_a_file_that_was_cut_off_and_still_decodes_is_said_to_be_shorter_than_it
     assert (how, "that its head promises and it does not hold" in said) == ("answered", True), said
 
 
+@pytest.mark.parametrize("lost", [0.6, 0.02])
+def test_a_film_whose_index_was_cut_off_is_called_cut_off(
+    lost: float, whole: list[Path], tmp_path: Path, tools: Tools
+) -> None:
+    data = next(path for path in whole if path.name == "whole.mp4").read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(data[: round(len(data) * (1 - lost)) - 1])
+    how, said = outcome(cut, tools)
+    assert (how, "was cut off: it lacks the index" in said) == ("refused", True), said
+
+
 @pytest.mark.soak
 def test_five_hundred_damaged_files_are_answered_or_refused(
     whole: list[Path], tmp_path: Path, tools: Tools

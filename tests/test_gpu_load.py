@@ -18,7 +18,7 @@ from liveaffect.engines.device_memory import DeviceError, HostMemory
 from liveaffect.engines.fallback import LOST, FallbackEngine
 from liveaffect.engines.gpu_driver import Backend, Gpu
 from liveaffect.engines.gpu_load import GpuTools
-from liveaffect.engines.load import load
+from liveaffect.engines.load import folders_of, load
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.overview import engine_lines
 from liveaffect.engines.protocol import Engine, EngineLost, EngineUnavailable
@@ -354,6 +354,6 @@ def test_the_list_of_engines_does_not_promise_fusion_on_a_gpu(
 ) -> None:
     monkeypatch.setattr(engine_list, "KINDS", ("face", "fusion"))
     monkeypatch.setattr(engine_list, "CHOICES", ("tensorrt",))
-    face, fusion = engine_lines(weights)
+    face, fusion = engine_lines(folders_of(weights, None))
     assert fusion == "fusion  tensorrt   no   it is tiny and always runs in fp32 on the CPU"
     assert face.startswith("face    tensorrt   yes")

@@ -120,7 +120,7 @@ def test_auto_without_whisper_says_why_and_goes_on(tmp_path: Path, monkeypatch: 
 
 def test_a_whisper_that_was_named_and_is_not_there_ends_the_run_with_the_cure(tmp_path: Path) -> None:
     pytest.importorskip("faster_whisper", reason="without it the cure is another: uv sync --extra words")
-    with pytest.raises(EngineUnavailable, match="liveaffect fetch"):
+    with pytest.raises(EngineUnavailable, match="liveaffect fetch --words base`"):
         spoken_choice(SpokenWish(str(tmp_path)), print, live=False)
 
 

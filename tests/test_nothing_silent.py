@@ -216,6 +216,27 @@ def test_a_film_waits_for_the_networks_and_ends_the_run_although_a_microphone_co
     assert clock.now_ns() - began_ns < 10 * SECOND
 
 
+def test_a_live_run_ends_when_its_last_output_has_failed(tmp_path: Path) -> None:
+    film = media.write_media(tmp_path) / "talk.mp4"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = in_a_process("live", "--camera", film, "--sink", "-", "--engine", "scripted", stdout=writing)
+    os.close(writing)
+    assert done.returncode == 1
+    assert "cannot write standard output: the program that read it has ended" in done.stderr
+    captured = int(done.stderr.partition(" pictures captured")[0].split()[-1])
+    assert captured < media.FILM_FPS * media.FILM_SECONDS, "it went on, although nobody got anything"
+
+
+def test_a_sound_ends_the_run_although_a_camera_was_never_there(tmp_path: Path) -> None:
+    clock = MonotonicClock()
+    feeds = [camera_feed("97", clock), file_feed(media.plain_wav(tmp_path / "a.wav"), clock)]
+    live = LiveRun(feeds, _wiring, Outputs([]), clock)
+    began_ns = clock.now_ns()
+    live.run(seconds=20)
+    assert clock.now_ns() - began_ns < 15 * SECOND
+
+
 # Names and numbers that make no sense.
 
 

@@ -46,6 +46,10 @@ def test_repeated_flags_become_the_same_kind_of_list_as_all_others() -> None:
         ({"voice": "loud"}, "voice is 'loud'; it is one of auto, small, full"),
         ({"threads": 0}, "threads"),
         ({"seconds": -1.0}, "seconds"),
+        ({"threads": "2"}, "threads is '2'; it wants a whole number"),
+        ({"threads": 1.5}, "it wants a whole number"),
+        ({"words": False}, "words is False; it wants text in quotes"),
+        ({"engine": 3}, "engine is 3; it wants text in quotes"),
     ],
 )
 def test_nonsense_is_refused_with_what_would_make_sense(flags: dict[str, object], words: str) -> None:

@@ -123,8 +123,7 @@ def _build(given: argparse.Namespace, settings: Settings) -> int:
 def _engines_list(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.engines.overview import engine_lines, plan_lines
 
-    weights = settings.weights_folder
-    lines = chain(engine_lines(weights), plan_lines(weights))
+    lines = chain(engine_lines(settings.folders(say)), plan_lines(settings.weights_folder))
     while line := _next_of(lines):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

@@ -205,10 +205,21 @@ def _personal_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--av-offset", metavar="MS", help="how much later sound is stamped than its picture")
 
 
+def _whisper_named(name: str) -> str:
+    """What stands behind --words. As that may be left out, a film that follows would be taken for it."""
+    if Path(name).is_file():
+        raise argparse.ArgumentTypeError(
+            f"'{name}' is a file, and what may stand here is the name of a Whisper; put --words behind "
+            "the files, or say --words auto"
+        )
+    return name
+
+
 def _spoken_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--words",
         nargs="?",
+        type=_whisper_named,
         const="auto",
         metavar="WHISPER",
         help="hear what is said: off, auto, tiny.en, base, or a folder; auto where it is and is carried",

@@ -82,6 +82,11 @@ class Outputs:
         )
 
     @property
+    def all_failed(self) -> bool:
+        """Each of them failed: whatever comes now goes nowhere."""
+        return bool(self.failures) and not self._sinks
+
+    @property
     def want_sound(self) -> bool:
         """False: nobody listens."""
         return any(sink.wants_sound for sink in self._sinks)
