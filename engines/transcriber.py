@@ -87,6 +87,10 @@ class Transcriber:
                 f"the Whisper in {folder} understands English alone, not '{language}'; "
                 "take another with --words base"
             )
+        if language != "auto" and self.multilingual and self._tokens.token_to_id(f"<|{language}|>") is None:
+            raise EngineFileError(
+                f"the Whisper in {folder} knows no language '{language}'; give a code such as 'de', or 'auto'"
+            )
         self._mel: Any = feature_extractor.FeatureExtractor(feature_size=self._model.n_mels)
         self._chosen = "en" if not self.multilingual else language
         self._writers: dict[tuple[str, str], Any] = {}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveaffect.engines.protocol import SPEECH_CHUNK, HeardWords, SpeechReader, TimedWord
+from liveaffect.engines.protocol import SPEECH_CHUNK, EngineFileError, HeardWords, SpeechReader, TimedWord
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.engines.transcriber import VoiceActivity
 from liveaffect.realtime.acting import SENTENCES, make_speech, read_wav, speak
@@ -225,6 +225,18 @@ def test_the_end_of_the_stream_ends_what_was_being_said() -> None:
     forms = play(words, ring, loud(2.0))
     assert forms[-1][1].ended
     assert all(word.final for word in forms[-1][1].words)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("tiny.en", "understands English alone, not 'xx'"), ("base", "knows no language 'xx'")]
+)
+def test_a_language_that_a_whisper_does_not_know_is_refused_before_anything_is_heard(
+    name: str, why: str
+) -> None:
+    if lacking := why_no_words(name):
+        pytest.skip(lacking)
+    with pytest.raises(EngineFileError, match=why):
+        make_tools(folder_of(name), SpokenWish(name, "xx"))
 
 
 @pytest.fixture(scope="module")
