@@ -70,6 +70,8 @@ class SpokenOpinion:
     """As probabilities: what a cue has under `words`."""
     weight: float
     """0..1: small for words that tell of no emotion, and falling to nothing after the last of them."""
+    present: float = 0.0
+    """0..1: how far they are there for a fusion that learnt to weigh words; `weight` is 0 then."""
 
     def joined(self, others: Scores) -> Scores:
         """Face and voice together with these words. That they are neutral says nothing about a person."""

@@ -8,7 +8,8 @@ The fusion network is an engine like the others: `fuse` lays its inputs out for 
 its answer. A modality without evidence is zeros with mask 0, never a made-up average. One of quality q is
 taken for there with probability q: the network is asked with it and without it, and the answers are mixed,
 so poor light or noise makes its weight fall, whatever the network learnt. Words join behind it: what they
-tell is mixed in as far as it is an emotion and not long ago.
+tell is mixed in as far as it is an emotion and not long ago. A fusion that learnt from words is given them as
+well and decides itself how much they count.
 """
 
 from __future__ import annotations
@@ -224,6 +225,11 @@ class Networks:
         return self.trained(modality) or not (self.trained("face") or self.trained("voice"))
 
     @property
+    def weigh_words(self) -> bool:
+        """Whether the fusion learnt how much words count."""
+        return self._fusion.engine.spec.weighs_words
+
+    @property
     def caveat(self) -> str | None:
         """What must be said about the answers as long as not everything was trained."""
         if not (self.trained("face") or self.trained("voice")):
@@ -320,6 +326,9 @@ def fusion_inputs(people: Sequence[Estimate]) -> dict[str, NDArray[Any]]:
             tensors[f"{name}_long"][row] = opinion.long.vector
             tensors[f"{name}_logits"][row] = opinion.short.logits
             tensors["mask"][row, column] = 1.0
+        if person.words is not None and person.words.present:
+            tensors["words_logits"][row] = np.log(np.maximum(person.words.scores, 1e-9))
+            tensors["mask"][row, 2] = person.words.present
     return tensors
 
 
@@ -337,12 +346,19 @@ def fuse(people: Sequence[Estimate], ask: Callable[[Tensors], Sequence[Tensors |
     return [_answered(person, parts or []) for person, parts in zip(people, found, strict=True)]
 
 
-def spoken_opinion(heard: SpokenEvidence | None, now_ns: int) -> SpokenOpinion | None:
-    """Words beside face and voice: as far as one emotion leads neutral, and less the longer ago they were."""
+def spoken_opinion(
+    heard: SpokenEvidence | None, now_ns: int, *, fusion_weighs: bool = False
+) -> SpokenOpinion | None:
+    """Words beside face and voice: as far as one emotion leads neutral, and less the longer ago they were.
+
+    Where the fusion weighs them itself only their age is told; to join them again would count them twice.
+    """
     if heard is None:
         return None
     scores = softmax(heard.logits)
     age = cue.WORDS.share(cue.age_ns(now_ns, heard.captured_ns))
+    if fusion_weighs:
+        return SpokenOpinion(scores, 0.0, present=age)
     return SpokenOpinion(scores, WORDS_SAY * age * max(0.0, max(scores[1:]) - scores[0]))
 
 
@@ -357,5 +373,5 @@ def _answered(person: Estimate, parts: Sequence[tuple[str, float, Tensors]]) -> 
     face, voice, words = weights.tolist()
     if person.words is not None:
         said = person.words.weight
-        face, voice, words = face * (1.0 - said), voice * (1.0 - said), said
+        face, voice, words = face * (1.0 - said), voice * (1.0 - said), words * (1.0 - said) + said
     return replace(person, logits=logits, shares=tuple(shares), weights=(face, voice, words))

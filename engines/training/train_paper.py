@@ -358,7 +358,8 @@ class _FoldRun:
                 key: value.float() if value.is_floating_point() else value
                 for key, value in part.state_dict().items()
             }
-            export(kind, getattr(network.preset, kind), folder, state=state, training=training)
+            learnt = training | ({"words": True} if kind == "fusion" and network.words is not None else {})
+            export(kind, getattr(network.preset, kind), folder, state=state, training=learnt)
         if network.words is not None:
             silence_unlearnt(network.words, protocol.slots_learnt, neutral_is_none=protocol.several)
             _export_words(network.words, folder, training)
