@@ -133,11 +133,16 @@ def _analysis(sound: SoundPreset) -> tuple[NDArray[np.float32], NDArray[np.float
     return fourier_basis(sound)[0, 0].astype(np.float32), filters.astype(np.float32)
 
 
-def _picture(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def loud_log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(bands, spectra) of a take, from its first loud moment to its last."""
     found = log_mel(samples, SOUND)
     level = found.mean(0)
     loud = np.flatnonzero(level > level.max() - QUIET)
-    found = found[:, loud[0] : loud[-1] + 1]
+    return found[:, loud[0] : loud[-1] + 1]
+
+
+def _picture(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    found = loud_log_mel(samples)
     found = np.clip((found - found.mean(1, keepdims=True)) / (found.std(1, keepdims=True) + 0.1), -4, 4)
     return np.pad(found, ((0, 0), (0, max(0, FRAMES - found.shape[1]))))
 
