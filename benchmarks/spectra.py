@@ -37,6 +37,7 @@ NEST = replace(
     stem=(StemConv(24, (2, 2)), StemConv(32, (2, 2))),
     block=4,
     levels=(Level(32, 2, 1), Level(64, 4, 1), Level(128, 8, 2)),
+    drop_path=0.0,
 )
 """Three levels as published: 16, 4 and 1 block of 4x4 cells, where published are blocks of 8x8."""
 CORPORA = {"ravdess": 1, "nemo": 3, "emodb": 1}
@@ -65,16 +66,22 @@ class PlainCnn(nn.Module):
 
 
 class Listener(nn.Module):
-    """(n, 64, 64) pictures of sound to (n, 7) logits."""
+    """(n, 64, 64) pictures of sound to (n, 7) logits.
+
+    What is averaged over a normalised map is nearly the same for every picture; standardised over the batch
+    it is told apart from the first step on.
+    """
 
     def __init__(self, trunk: nn.Module, width: int) -> None:
         super().__init__()
         self.trunk = trunk
+        self.standardise = nn.BatchNorm1d(width)
         self.to_vector = PooledVector(width, 0.2)
         self.to_logits = Classifier()
 
     def forward(self, picture: Tensor) -> Tensor:
-        logits: Tensor = self.to_logits(self.to_vector(self.trunk(picture).mean((2, 3))))
+        features = self.standardise(self.trunk(picture).mean((2, 3)))
+        logits: Tensor = self.to_logits(self.to_vector(features))
         return logits
 
 

@@ -26,6 +26,7 @@ from liveaffect.engines.model.heads import (
     FlattenedVector,
     PooledVector,
     SpeechHead,
+    StandardisedVector,
     VoiceAnswer,
     VoiceNetwork,
 )
@@ -310,7 +311,7 @@ class VoiceNest(VoiceNetwork):
         width = preset.levels[-1].width
         self.to_vector: nn.Module
         if preset.flatten is None:
-            self.to_vector = PooledVector(width, preset.dropout)
+            self.to_vector = StandardisedVector(width, preset.dropout)
         else:
             self.to_vector = FlattenedVector(width * preset.block**2, preset.flatten)
         self.to_score = AskedWeight()
