@@ -5,7 +5,7 @@
     python benchmarks/bench_papers.py learning --data ../shared/data [--seeds 3] [--kept DIR]
     python benchmarks/bench_papers.py throughput --film ../shared/data/clips/demo_grid_10speakers.mp4
     python benchmarks/bench_papers.py fusion --data ../shared/data [--seeds 3]
-    python benchmarks/bench_papers.py sound --data ../shared/data [--seeds 3] [--kept DIR]
+    python benchmarks/bench_papers.py sound --data ../shared/data [--seeds 3] [--folds 3] [--kept DIR]
 
 `speed` runs every pair in turns in one process, torch on one thread, processor time; random weights change
 no cost. `branches` folds networks and compares both forms on real pictures and sound, `learning` learns faces
@@ -77,9 +77,12 @@ def main() -> None:
     elif asked.what == "fusion":
         print(fusion_table(asked.data, asked.folds, asked.seeds))
     else:
-        table = learning_table if asked.what == "learning" else sound_table
         with tempfile.TemporaryDirectory() as scratch:
-            print(table(asked.data, asked.seeds, asked.kept or Path(scratch)))
+            kept = asked.kept or Path(scratch)
+            if asked.what == "learning":
+                print(learning_table(asked.data, asked.seeds, kept))
+            else:
+                print(sound_table(asked.data, asked.folds, asked.seeds, kept))
 
 
 def speed_table() -> str:
@@ -246,13 +249,14 @@ def compared_rows(
     return rows
 
 
-def sound_table(data: Path, seeds: int, kept: Path) -> str:
+def sound_table(data: Path, folds: int, seeds: int, kept: Path) -> str:
     """Attention against convolutions of equal size on speakers nobody heard, over all and in each corpus."""
     heard = spectra.hear(data)
-    said = spectra.everything_said(heard, seeds, kept)
+    folds = min(folds, spectra.FOLDS)
+    said = spectra.everything_said(heard, folds, seeds, kept)
     rows = []
     for name in ("all", *spectra.CORPORA):
-        of_it = np.ones(len(heard.truth), bool) if name == "all" else heard.corpora == name
+        of_it = (heard.folds < folds) & ((name == "all") | (heard.corpora == name))
         those = {(way, name): found[:, of_it] for way, found in said.items()}
         rows += compared_rows(those, ATTENTION, heard.truth[of_it], heard.speakers[of_it])
     first = heard.folds == 0

@@ -189,10 +189,10 @@ class SpectraTask:
         return {}
 
 
-def everything_said(heard: Heard, seeds: int, kept: Path) -> dict[str, Answers]:
+def everything_said(heard: Heard, folds: int, seeds: int, kept: Path) -> dict[str, Answers]:
     """(seeds, takes) of each way: the first fold by every seed, the others by one, which stands for all."""
     said = {way: np.zeros((seeds, len(heard.truth)), np.int64) for way in WAYS}
-    for fold, seed in [*((fold, 0) for fold in range(FOLDS)), *((0, seed) for seed in range(1, seeds))]:
+    for fold, seed in [*((fold, 0) for fold in range(folds)), *((0, seed) for seed in range(1, seeds))]:
         for way, found in said.items():
             rows = said_by(way, fold, seed, heard, kept / f"{way.replace(' ', '-')}-{fold}-{seed}")
             found[slice(None) if seed == 0 else slice(seed, seed + 1), heard.folds == fold] = rows
