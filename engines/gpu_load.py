@@ -21,7 +21,7 @@ from liveaffect.engines import device_memory, gpu_driver, manifest, parity, plan
 from liveaffect.engines.device_memory import DeviceMemory
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
 from liveaffect.engines.manifest import Manifest
-from liveaffect.engines.plans import PlanMissing, source_of
+from liveaffect.engines.plans import PlanMissing
 from liveaffect.engines.protocol import (
     Engine,
     EngineError,
@@ -106,7 +106,7 @@ def build_plans(found: Manifest, folder: Path, tools: GpuTools, report: Report =
         try:
             plans.obtain(
                 plans.key_of(found, precision, tools.backend, tools.gpu),
-                partial(manifest.load_bytes, found, folder, source_of(precision)),
+                partial(plans.source_bytes, found, folder, precision),
                 tools.backend,
                 report=report,
             )
@@ -176,14 +176,11 @@ def open_any(
 
     Raises EngineUnavailable with what is wrong with each.
     """
-    # A plan is built from a file that holds all its tensors.
-    why = "its first layers are Whisper's, which TensorRT is not given" if found.foreign else None
     try:
-        if why is None:
-            tools = find_tools()
-            build_plans(found, folder, tools, report)
-            plan, said = open_best(found, reference, tools, report)
-            return plan, said, plan.precision
+        tools = find_tools()
+        build_plans(found, folder, tools, report)
+        plan, said = open_best(found, reference, tools, report)
+        return plan, said, plan.precision
     except EngineError as err:
         why = str(err)
     try:

@@ -175,8 +175,6 @@ def _best_backend(found: Manifest, folder: Path, threads: int, report: Report) -
 
     reference = _warm_fp32(found, folder, threads)
     try:
-        if found.foreign:
-            raise PlanMissing("its first layers are Whisper's, so torch is made ready for it")
         on_gpu, why = gpu_load.open_best(found, reference, gpu_load.find_tools(), report)
     except EngineError as err:
         why_not = str(err)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from liveaffect.engines import gpu_driver, manifest, parity, plans
+from liveaffect.engines import gpu_driver, manifest, parity, plans, whisper
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
-from liveaffect.engines.load import CHOICES, GPU_CHOICES, ON_THE_GPU, load, manifest_path
+from liveaffect.engines.load import CHOICES, FULL, GPU_CHOICES, ON_THE_GPU, load, manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.parity import EXACT, ITEMS, QUANTISED, Report, Tolerance, compare
-from liveaffect.engines.plans import PORTABLE, PRECISIONS, PlanKey, StoredPlan, source_of
+from liveaffect.engines.plans import PORTABLE, PRECISIONS, PlanKey, StoredPlan
 from liveaffect.engines.protocol import Engine, EngineError, EngineFileError, EngineUnavailable
 from liveaffect.engines.stopwatch import epoch_s
 
@@ -50,9 +50,14 @@ def build_forms(precisions: Sequence[str], weights: Path | None, report: Say) ->
             raise
         report(f"no plans: {why}")
         return
-    _build_plans(
-        [(manifest_path(kind, weights), one) for kind in found for one in precisions], backend, gpu, report
-    )
+    wanted = [(manifest_path(kind, weights), one) for kind in found for one in precisions]
+    full = manifest_path("voice", (weights or manifest.SHIPPED) / FULL)
+    if full.is_file():
+        if missing := whisper.why_not(manifest.read(full)):
+            report(f"full voice: no plan: {missing}")
+        else:  # It has no INT8 form.
+            wanted += [(full, one) for one in precisions if one != "int8"]
+    _build_plans(wanted, backend, gpu, report)
 
 
 def tensorrt_for_plans() -> tuple[Backend, Gpu | None]:
@@ -88,9 +93,7 @@ def _plan(path: Path, precision: str, backend: Backend, gpu: Gpu | None, report:
         said.append(line)
         report(line)
 
-    plans.obtain(
-        key, lambda: manifest.load_bytes(found, path.parent, source_of(precision)), backend, report=say
-    )
+    plans.obtain(key, lambda: plans.source_bytes(found, path.parent, precision), backend, report=say)
     if not said:
         report(f"{key.network} {precision}: {plans.plan_path(key)} is there and fits")
 
@@ -182,7 +185,7 @@ def _why_stale(key: PlanKey, weights: Path | None) -> str | None:
     refusals = [gpu_driver.why_refused(key.flavour, gpu) for gpu in gpu_driver.gpus()]
     if refusals and all(refusals):
         return refusals[0]
-    path = manifest_path(key.network, weights)
+    path = manifest_path(key.network, (weights or manifest.SHIPPED) / FULL if key.foreign else weights)
     try:
         found = manifest.read(path)
     except EngineError as err:

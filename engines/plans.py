@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from liveaffect.engines import gpu_driver, stopwatch
+from liveaffect.engines import gpu_driver, stopwatch, whisper
 from liveaffect.engines.gpu_driver import Backend, Gpu
-from liveaffect.engines.manifest import Manifest, file_name, write_whole
+from liveaffect.engines.manifest import Manifest, file_name, load_bytes, write_whole
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.engines.user_folders import cache_dir
 
@@ -122,6 +122,25 @@ def prepare_plan(
 def source_of(precision: str) -> str:
     """The precision of the ONNX file that a plan in this one is built from."""
     return "int8" if precision == "int8" else "fp32"
+
+
+def source_bytes(manifest: Manifest, folder: Path, precision: str) -> bytes:
+    """The ONNX file that a plan is built from, whole: with Whisper's tensors where it stands on them."""
+    content = load_bytes(manifest, folder, source_of(precision))
+    borrowed = whisper.tensors(manifest)
+    if not borrowed:
+        return content
+    try:
+        import onnx
+    except ImportError as err:
+        raise EngineUnavailable(
+            f"Whisper's tensors are put in with the package onnx ({err}); pip install onnx"
+        ) from err
+    model = onnx.ModelProto.FromString(content)
+    for tensor in model.graph.initializer:
+        if tensor.name in borrowed:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(borrowed[tensor.name], tensor.name))
+    return bytes(model.SerializeToString())
 
 
 def batch_ranges(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -251,6 +270,8 @@ class PlanKey:
     """The GPU's name, or 'portable'."""
     capability: str
     """Such as '8.9', or 'portable'."""
+    foreign: str = ""
+    """SHA-256 of Whisper's file, where tensors of it were put into ours."""
     format: int = FORMAT
 
     @property
@@ -309,6 +330,7 @@ def key_of(
         version=backend.version,
         gpu=PORTABLE if is_portable or gpu is None else gpu.name,
         capability=PORTABLE if is_portable or gpu is None else gpu.sm,
+        foreign=str(manifest.foreign.get("sha256", "")),
     )
 
 
@@ -392,7 +414,11 @@ def obtain(
         report(f"{name}: building anew, because {err}")
     onnx = content()
     digest = hashlib.sha256(onnx).hexdigest()
-    if digest != key.onnx or (backend.flavour, backend.version) != (key.flavour, key.version):
+    # What has foreign tensors in it is no file of the manifest's: both were checked when it was put together.
+    if (digest != key.onnx and not key.foreign) or (backend.flavour, backend.version) != (
+        key.flavour,
+        key.version,
+    ):
         raise EngineFileError(
             f"the plan wanted is for {key.onnx[:12]}... on {key.flavour} {key.version}; "
             f"given are {digest[:12]}... and {backend}"

@@ -16,7 +16,9 @@ from onnx import helper, numpy_helper
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import plans as planning
+from liveaffect.engines import whisper
 from liveaffect.engines.gpu_driver import Backend, find_backend
+from liveaffect.engines.load import FULL
 from liveaffect.engines.manifest import SHIPPED, Manifest
 from liveaffect.engines.plans import SIZES, Prepared, batch_ranges, build_plan, prepare_plan
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
@@ -24,6 +26,7 @@ from liveaffect.realtime.testing import engines
 
 ONE_SIZE = (4,)
 """Voice networks are built with one profile here: each costs as much as the network itself."""
+BUILT_AT = (("face", SIZES), ("voice", ONE_SIZE))
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Shelf:
     folder: Path
 
     def content(self, precision: str) -> bytes:
-        return manifests.load_bytes(self.manifest, self.folder, planning.source_of(precision))
+        return planning.source_bytes(self.manifest, self.folder, precision)
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +50,29 @@ def backend() -> Backend:
 
 @pytest.fixture(scope="session")
 def shelves() -> dict[str, Shelf]:
-    """The shipped networks by kind."""
-    return {kind: Shelf(manifests.read(SHIPPED / f"{kind}.json"), SHIPPED) for kind in ("face", "voice")}
+    """The shipped networks by kind, and the full voice."""
+    folders = {"face": SHIPPED, "voice": SHIPPED, FULL: SHIPPED / FULL}
+    return {
+        name: Shelf(manifests.read(folder / f"{'voice' if name == FULL else name}.json"), folder)
+        for name, folder in folders.items()
+    }
+
+
+def on_shelf(shelves: dict[str, Shelf], name: str) -> Shelf:
+    """The network, if all that it stands on is here."""
+    if why := whisper.why_not(shelves[name].manifest):
+        pytest.skip(why)
+    return shelves[name]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize(("kind", "sizes"), [("face", SIZES), ("voice", ONE_SIZE)])
+@pytest.mark.parametrize(
+    ("kind", "sizes", "precision"),
+    [
+        *((kind, sizes, one) for kind, sizes in BUILT_AT for one in ("fp32", "fp16", "int8")),
+        *((FULL, ONE_SIZE, one) for one in ("fp32", "fp16")),
+    ],
+)
 def test_every_default_network_is_parsed_and_built(
     shelves: dict[str, Shelf],
     backend: Backend,
@@ -62,7 +81,7 @@ def test_every_default_network_is_parsed_and_built(
     precision: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    shelf = shelves[kind]
+    shelf = on_shelf(shelves, kind)
     content = shelf.content(precision)
     built = build_plan(content, precision=precision, backend=backend, sizes=sizes)
     assert len(built.plan) > 100_000
@@ -78,12 +97,17 @@ def tensors_of(prepared: Prepared, count: int, get: Any) -> dict[str, tuple[str,
     return {tensor.name: (tensor.dtype.name, tuple(tensor.shape)) for tensor in found}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("kind", ["face", "voice"])
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        *((kind, one) for kind in ("face", "voice") for one in ("fp32", "fp16", "int8")),
+        *((FULL, one) for one in ("fp32", "fp16")),
+    ],
+)
 def test_tensors_and_profiles_are_those_of_the_manifest(
     shelves: dict[str, Shelf], backend: Backend, kind: str, precision: str
 ) -> None:
-    shelf = shelves[kind]
+    shelf = on_shelf(shelves, kind)
     prepared = prepare_plan(shelf.content(precision), precision=precision, backend=backend)
     network = prepared.network
     names = {"uint8": "UINT8", "float32": "FLOAT"}

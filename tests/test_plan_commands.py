@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 from liveaffect import cli
-from liveaffect.engines import gpu_driver, plans
+from liveaffect.engines import gpu_driver, plans, whisper
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import overview as engine_build
 from liveaffect.engines import overview as engine_list
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
+from liveaffect.engines.load import FULL
+from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.plans import BuiltPlan, PlanKey
 from liveaffect.engines.protocol import EngineFileError, EngineUnavailable
 from liveaffect.realtime.testing import engines
 
 CARD = Gpu(0, "NVIDIA Made Up 4090", (8, 9), (13, 0), 24 << 30)
+WHISPER = whisper.whisper_folder("tiny.en")
+"""As it is before a test has a cache of its own."""
 SCRIPTED = Backend(None, "tensorrt-rtx", "1.7")
 
 
@@ -78,6 +82,26 @@ def test_a_real_tensorrt_builds_lists_and_cleans(weights: Path, capsys: pytest.C
     assert run("engines", "clean") == 0
     assert "removed 4 files" in capsys.readouterr().err
     assert list(engine_list.plan_lines(weights)) == []
+
+
+def test_the_full_voice_is_built_where_whisper_is_and_named_where_it_is_not(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        find_backend()
+    except EngineUnavailable as err:
+        pytest.skip(str(err))
+    (weights / FULL).symlink_to(SHIPPED / FULL)
+    for kind in ("face", "voice"):
+        (weights / f"{kind}.json").unlink()
+    assert "full voice: no plan: Whisper tiny.en is not in" in build(weights, "fp16")[1]
+    monkeypatch.setenv(whisper.FOLDER_VARIABLE, str(WHISPER))
+    if missing := whisper.why_not(manifests.read(SHIPPED / FULL / "voice.json")):
+        pytest.skip(missing)
+    said = build(weights, "fp16")
+    assert "voice fp16: building a plan for TensorRT" in said[-2]
+    (line,) = (line for line in engine_list.plan_lines(weights) if line.startswith("plan "))
+    assert line.endswith("0 days old  fits")
 
 
 def test_plans_that_fit_are_kept_and_new_weights_are_built_anew(weights: Path, built: list[str]) -> None:

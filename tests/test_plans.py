@@ -74,6 +74,7 @@ def other(key: PlanKey, part: str) -> tuple[PlanKey, bytes]:
         "version": "11.4.0.106",
         "gpu": "NVIDIA Another",
         "capability": "12.0",
+        "foreign": hashlib.sha256(b"Whisper").hexdigest(),
         "format": plans.FORMAT + 1,
     }
     return replace(key, **{part: changed[part]}), CONTENT
@@ -225,6 +226,11 @@ def test_tensorrt_builds_for_the_card_that_is_there_and_for_no_other(manifest: M
     assert key.onnx == manifest.files["face.onnx"]
     with pytest.raises(EngineUnavailable, match=r"TensorRT 10\.16\.1\.11 builds plans only on the GPU"):
         plans.key_of(manifest, "fp16", FULL, None)
+
+
+def test_a_network_on_another_whisper_is_another_plan(manifest: Manifest) -> None:
+    on_whisper = [replace(manifest, foreign={"sha256": one}) for one in ("a", "b")]
+    assert len({plans.key_of(one, "fp16", RTX, CARD).stem for one in (manifest, *on_whisper)}) == 3
 
 
 def test_an_int8_plan_wants_an_int8_file(manifest: Manifest) -> None:
