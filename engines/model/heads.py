@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from liveaffect.engines.model.frontend import SoundPreset
 from liveaffect.engines.protocol import VECTOR, VOICE_INPUTS, VOICE_OUTPUTS, TensorSpec
@@ -48,25 +47,6 @@ class PooledVector(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         out: Tensor = self.vector(self.dropout(features))
         return out
-
-
-class StandardisedVector(PooledVector):
-    """The same behind a LayerNorm, where nine tenths of a mean are alike for every item and hide the rest.
-
-    Each feature is standardised over the batch, so that what differs is seen from the first step on.
-    """
-
-    def __init__(self, features: int, dropout: float) -> None:
-        super().__init__(features, dropout)
-        self.norm = nn.BatchNorm1d(features)
-
-    def forward(self, features: Tensor) -> Tensor:
-        # One item alone has no spread: it is measured by those before it.
-        if self.training and len(features) == 1:
-            norm = self.norm
-            told = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-            return super().forward(functional.batch_norm(features, *told, eps=norm.eps))
-        return super().forward(self.norm(features))
 
 
 class FlattenedVector(nn.Sequential):

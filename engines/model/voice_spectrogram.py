@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from liveaffect.engines.model.blocks import ConvNorm, DropPath, FeedForward, SelfAttention, init_transformer
+from liveaffect.engines.model.blocks import (
+    ConvNorm,
+    DropPath,
+    FeedForward,
+    NormLinear,
+    SelfAttention,
+    init_transformer,
+)
 from liveaffect.engines.model.frontend import SoundFront, SoundPreset
 from liveaffect.engines.model.heads import (
     AskedWeight,
@@ -26,10 +33,10 @@ from liveaffect.engines.model.heads import (
     FlattenedVector,
     PooledVector,
     SpeechHead,
-    StandardisedVector,
     VoiceAnswer,
     VoiceNetwork,
 )
+from liveaffect.engines.protocol import VECTOR
 
 SOFTENING = 0.3
 """Scores are scaled by this before the exponential: flatter weights."""
@@ -311,7 +318,7 @@ class VoiceNest(VoiceNetwork):
         width = preset.levels[-1].width
         self.to_vector: nn.Module
         if preset.flatten is None:
-            self.to_vector = StandardisedVector(width, preset.dropout)
+            self.to_vector = NormLinear(width, VECTOR, preset.dropout)
         else:
             self.to_vector = FlattenedVector(width * preset.block**2, preset.flatten)
         self.to_score = AskedWeight()
