@@ -2,16 +2,18 @@
 
     python benchmarks/bench_papers.py speed
     python benchmarks/bench_papers.py branches --data ../shared/data
+    python benchmarks/bench_papers.py learning --data ../shared/data [--seeds 3] [--kept DIR]
     python benchmarks/bench_papers.py throughput --film ../shared/data/clips/demo_grid_10speakers.mp4
     python benchmarks/bench_papers.py fusion --data ../shared/data [--seeds 3]
-    python benchmarks/bench_papers.py sound --data ../shared/data [--seeds 3] [--kept DIR]
+    python benchmarks/bench_papers.py sound --data ../shared/data [--seeds 3] [--folds 3] [--kept DIR]
 
 `speed` runs every pair in turns in one process, torch on one thread, processor time; random weights change
-no cost. `branches` folds networks and compares both forms on real pictures and sound (branches.py).
+no cost. `branches` folds networks and compares both forms on real pictures and sound, `learning` learns faces
+with branches and without (both branches.py).
 `throughput` is the processor time of one thread for cutting and for learning from utterances of 4.5 s, made
-up. `fusion` learns face, voice and fusion together from action units and statistics of the sound of the same
-RAVDESS takes, five folds of actors. `sound` learns log-mel of three corpora with attention and with
-convolutions of equal size (spectra.py), three folds of speakers.
+up. `fusion` learns face, voice and fusion together from action units and pieces of the sound of the same
+RAVDESS takes (fusions.py), five folds of actors. `sound` learns log-mel of three corpora with attention and
+with convolutions of equal size (spectra.py), three folds of speakers.
 """
 
 from __future__ import annotations
@@ -19,20 +21,20 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+import fusions
 import numpy as np
 import spectra
 import torch
-from branches import branches_table
+from branches import branches_table, learning_table
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.blocks import attention_pool
-from liveaffect.engines.model.fusion import BilinearFusion, Fusion, FusionEvidence
 from liveaffect.engines.model.paper import PaperNetwork
 from liveaffect.engines.model.voice_spectrogram import VoiceFcn, VoiceNest
 from liveaffect.engines.protocol import VECTOR
@@ -49,22 +51,19 @@ from liveaffect.placing import cut_film
 ROUNDS = 15
 WINDOW = 30
 """Pieces of sound in six seconds, as live cuts them."""
-FUSIONS = ("late", "late-masked", "gfbp", "agfbp")
-CONDITIONS = {"both": (1.0, 1.0, 0.0), "no voice": (1.0, 0.0, 0.0), "no face": (0.0, 1.0, 0.0)}
-DROPPED, EPOCHS, BATCH = 0.5, 25, 64
 COMPARED = ("way", "with", "unweighted recall, %")
 ATTENTION = "hierarchical attention"
 
 
 def main() -> None:
-    """Measure one of the five, and print its table."""
+    """Measure one of them, and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("speed", "branches", "throughput", "fusion", "sound"))
+    parser.add_argument("what", choices=("speed", "branches", "learning", "throughput", "fusion", "sound"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--film", type=Path, help="of at least 12 s, to be cut")
     parser.add_argument("--folds", type=int, default=pairs.FOLDS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--kept", type=Path, help="folder of trainings, to go on where sound was stopped")
+    parser.add_argument("--kept", type=Path, help="folder of trainings, to go on where one was stopped")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.what == "speed":
@@ -79,7 +78,11 @@ def main() -> None:
         print(fusion_table(asked.data, asked.folds, asked.seeds))
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            print(sound_table(asked.data, asked.seeds, asked.kept or Path(scratch)))
+            kept = asked.kept or Path(scratch)
+            if asked.what == "learning":
+                print(learning_table(asked.data, asked.seeds, kept))
+            else:
+                print(sound_table(asked.data, asked.folds, asked.seeds, kept))
 
 
 def speed_table() -> str:
@@ -164,14 +167,14 @@ def _windows(network: VoiceNest | VoiceFcn) -> tuple[Call, Call]:
 
 def throughput_table(film: Path | None) -> str:
     """What a second of film costs to cut, and an utterance to learn from."""
-    rows = []
+    rows = list[tuple[str, ...]]()
     if film is not None:
         takes = [
             FilmTake("x", f"{at}", "x", (), film, begin_s=3.0 * at, end_s=3.0 * at + 3.0) for at in range(4)
         ]
         list(cut_film(takes[:1], 5.0))
         cost_s = median_ns([lambda: list(cut_film(takes, 5.0))], rounds=3, now=all_threads_cpu_ns)[0] / 1e9
-        rows.append(("cutting, a second of film", f"{cost_s / 12:.2f}"))
+        rows.append(("cutting, a second of film", f"{cost_s / 12:.2f}", ""))
     with tempfile.TemporaryDirectory() as scratch:
         takes, files = _made_up(Path(scratch), 4)
         for system in ("fv2es", "fcn", "amfbp"):
@@ -179,13 +182,18 @@ def throughput_table(film: Path | None) -> str:
             protocol, shower = PROTOCOLS["iemocap-4-session"], Shower(takes, files, network, None)
             task = PaperTask(system, shower, range(len(takes)), protocol, PaperRecipe())
 
-            def learn(task: PaperTask = task, network: PaperNetwork = network) -> None:
+            def learn(bf16: bool, task: PaperTask = task, network: PaperNetwork = network) -> None:
                 for batch in task.batches(0, np.random.default_rng(0)):
-                    torch.autograd.backward(task.loss(network, batch))
+                    with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+                        loss = task.loss(network, batch)
+                    torch.autograd.backward(loss)
 
-            cost_s = median_ns([learn], rounds=3, now=all_threads_cpu_ns)[0] / 1e9
-            rows.append((f"{system}, mended, without words, an utterance", f"{cost_s / len(takes):.2f}"))
-    return markdown_table(("what", "processor time, s"), rows)
+            ways = [partial(learn, False), partial(learn, True)]
+            each = [
+                f"{ns / 1e9 / len(takes):.2f}" for ns in median_ns(ways, rounds=3, now=all_threads_cpu_ns)
+            ]
+            rows.append((f"{system}, mended, without words, an utterance", *each))
+    return markdown_table(("what", "processor time, s", "in half precision"), rows)
 
 
 def _made_up(folder: Path, count: int) -> tuple[list[FilmTake], dict[str, Path]]:
@@ -200,83 +208,14 @@ def _made_up(folder: Path, count: int) -> tuple[list[FilmTake], dict[str, Path]]
     return takes, files
 
 
-class Joined(nn.Module):
-    """Numbers of a face and of a voice to vectors and logits, and a fusion of them; all learnt together."""
-
-    def __init__(self, numbers: tuple[int, int], fusion: str) -> None:
-        super().__init__()
-        self.ways = nn.ModuleList(
-            nn.Sequential(
-                nn.Dropout(0.1), nn.Linear(n, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, VECTOR)
-            )
-            for n in numbers
-        )
-        self.heads = nn.ModuleList(nn.Linear(VECTOR, len(LABELS)) for _ in numbers)
-        made = presets.build("fusion", fusion, seed=0)
-        assert isinstance(made, Fusion)
-        self.fusion = made
-
-    def forward(self, face: Tensor, voice: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        vectors = [way(part) for way, part in zip(self.ways, (face, voice), strict=True)]
-        logits = [head(vector) for head, vector in zip(self.heads, vectors, strict=True)]
-        none = torch.zeros(len(mask), len(LABELS))
-        both = (vectors[0], vectors[0], vectors[1], vectors[1])
-        evidence = FusionEvidence(*both, logits[0], logits[1], none, mask)
-        if isinstance(self.fusion, BilinearFusion):
-            return self.fusion.with_auxiliaries(evidence)[0].logits, logits
-        return self.fusion(*evidence).logits, logits
-
-
 def fusion_table(data: Path, folds: int, seeds: int) -> str:
     """Unweighted recall of each fusion with and without each modality, intervals over actors."""
-    real = pairs.read_pairs(data)
-    said: dict[tuple[str, str], NDArray[np.int64]] = {}
-    for fusion in FUSIONS:
-        whole = {name: np.zeros((seeds, len(real)), np.int64) for name in CONDITIONS}
-        for seed in range(seeds):
-            for fold in range(folds):
-                out = real.folds == fold
-                network, inputs = _learn_joined(real, ~out, fusion, seed)
-                for name, mask in CONDITIONS.items():
-                    masks = torch.tensor([mask]).expand(int(out.sum()), -1)
-                    with torch.inference_mode():
-                        logits, _ = network(*(part[torch.from_numpy(out)] for part in inputs), masks)
-                    whole[name][seed, out] = logits.argmax(1).numpy()
-        said |= {(fusion, name): found for name, found in whole.items()}
-    kept = np.isin(real.folds, range(folds))
-    those = {key: found[:, kept] for key, found in said.items()}
-    rows = compared_rows(those, "late-masked", real.truth[kept], np.array(real.actors)[kept])
+    said, truth, actors = fusions.everything_said(data, folds, seeds)
+    rows = compared_rows(said, "late-masked", truth, actors)
+    adaptive = {key: found for key, found in said.items() if key[0] in ("amfbp", "agfbp")}
+    beside = [row for row in compared_rows(adaptive, "agfbp", truth, actors) if row[0] == "amfbp"]
+    rows += [("amfbp against agfbp", name, "", gain) for _, name, _, gain in beside]
     return markdown_table((*COMPARED, "against late-masked"), rows)
-
-
-def _learn_joined(
-    real: pairs.Pairs, train_rows: NDArray[np.bool_], fusion: str, seed: int
-) -> tuple[Joined, list[Tensor]]:
-    inputs = []
-    for numbers in (real.face, real.sound):
-        mean, spread = numbers[train_rows].mean(0), numbers[train_rows].std(0) + 1e-6
-        inputs.append(torch.from_numpy(np.clip((numbers - mean) / spread, -5, 5).astype(np.float32)))
-    torch.manual_seed(seed)
-    network = Joined((real.face.shape[1], real.sound.shape[1]), fusion)
-    truth, rows = torch.from_numpy(real.truth), torch.from_numpy(np.flatnonzero(train_rows))
-    weight = pairs.balanced_weights(truth[rows])
-    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
-    steps = EPOCHS * -(-len(rows) // BATCH)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
-    masks = torch.tensor([*CONDITIONS.values()])
-    for _ in range(EPOCHS):
-        for at in rows[torch.randperm(len(rows))].split(BATCH):  # type: ignore[no-untyped-call]
-            which = torch.multinomial(torch.tensor([1 - DROPPED, DROPPED / 2, DROPPED / 2]), len(at), True)
-            parts = [part[at] + 0.2 * torch.randn(len(at), part.shape[1]) for part in inputs]
-            logits, alone = network(*parts, masks[which])
-            price = functional.cross_entropy(logits, truth[at], weight=weight)
-            for one in alone:
-                price = price + 0.3 * functional.cross_entropy(one, truth[at], weight=weight)
-            optimiser.zero_grad()
-            price.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            plan.step()
-    return network.eval(), inputs
 
 
 def compared_rows(
@@ -310,13 +249,14 @@ def compared_rows(
     return rows
 
 
-def sound_table(data: Path, seeds: int, kept: Path) -> str:
+def sound_table(data: Path, folds: int, seeds: int, kept: Path) -> str:
     """Attention against convolutions of equal size on speakers nobody heard, over all and in each corpus."""
     heard = spectra.hear(data)
-    said = spectra.everything_said(heard, seeds, kept)
+    folds = min(folds, spectra.FOLDS)
+    said = spectra.everything_said(heard, folds, seeds, kept)
     rows = []
     for name in ("all", *spectra.CORPORA):
-        of_it = np.ones(len(heard.truth), bool) if name == "all" else heard.corpora == name
+        of_it = (heard.folds < folds) & ((name == "all") | (heard.corpora == name))
         those = {(way, name): found[:, of_it] for way, found in said.items()}
         rows += compared_rows(those, ATTENTION, heard.truth[of_it], heard.speakers[of_it])
     first = heard.folds == 0

@@ -37,6 +37,7 @@ NEST = replace(
     stem=(StemConv(24, (2, 2)), StemConv(32, (2, 2))),
     block=4,
     levels=(Level(32, 2, 1), Level(64, 4, 1), Level(128, 8, 2)),
+    drop_path=0.0,
 )
 """Three levels as published: 16, 4 and 1 block of 4x4 cells, where published are blocks of 8x8."""
 CORPORA = {"ravdess": 1, "nemo": 3, "emodb": 1}
@@ -65,16 +66,22 @@ class PlainCnn(nn.Module):
 
 
 class Listener(nn.Module):
-    """(n, 64, 64) pictures of sound to (n, 7) logits."""
+    """(n, 64, 64) pictures of sound to (n, 7) logits.
+
+    What is averaged over a normalised map is nearly the same for every picture; standardised over the batch
+    it is told apart from the first step on.
+    """
 
     def __init__(self, trunk: nn.Module, width: int) -> None:
         super().__init__()
         self.trunk = trunk
+        self.standardise = nn.BatchNorm1d(width)
         self.to_vector = PooledVector(width, 0.2)
         self.to_logits = Classifier()
 
     def forward(self, picture: Tensor) -> Tensor:
-        logits: Tensor = self.to_logits(self.to_vector(self.trunk(picture).mean((2, 3))))
+        features = self.standardise(self.trunk(picture).mean((2, 3)))
+        logits: Tensor = self.to_logits(self.to_vector(features))
         return logits
 
 
@@ -133,11 +140,16 @@ def _analysis(sound: SoundPreset) -> tuple[NDArray[np.float32], NDArray[np.float
     return fourier_basis(sound)[0, 0].astype(np.float32), filters.astype(np.float32)
 
 
-def _picture(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def loud_log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(bands, spectra) of a take, from its first loud moment to its last."""
     found = log_mel(samples, SOUND)
     level = found.mean(0)
     loud = np.flatnonzero(level > level.max() - QUIET)
-    found = found[:, loud[0] : loud[-1] + 1]
+    return found[:, loud[0] : loud[-1] + 1]
+
+
+def _picture(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    found = loud_log_mel(samples)
     found = np.clip((found - found.mean(1, keepdims=True)) / (found.std(1, keepdims=True) + 0.1), -4, 4)
     return np.pad(found, ((0, 0), (0, max(0, FRAMES - found.shape[1]))))
 
@@ -177,10 +189,10 @@ class SpectraTask:
         return {}
 
 
-def everything_said(heard: Heard, seeds: int, kept: Path) -> dict[str, Answers]:
+def everything_said(heard: Heard, folds: int, seeds: int, kept: Path) -> dict[str, Answers]:
     """(seeds, takes) of each way: the first fold by every seed, the others by one, which stands for all."""
     said = {way: np.zeros((seeds, len(heard.truth)), np.int64) for way in WAYS}
-    for fold, seed in [*((fold, 0) for fold in range(FOLDS)), *((0, seed) for seed in range(1, seeds))]:
+    for fold, seed in [*((fold, 0) for fold in range(folds)), *((0, seed) for seed in range(1, seeds))]:
         for way, found in said.items():
             rows = said_by(way, fold, seed, heard, kept / f"{way.replace(' ', '-')}-{fold}-{seed}")
             found[slice(None) if seed == 0 else slice(seed, seed + 1), heard.folds == fold] = rows

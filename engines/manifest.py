@@ -95,6 +95,7 @@ class Manifest:
             max_batch=MAX_BATCH,
             model=self.files[file_name(self.kind, precision)][:6],
             trained=bool(self.training),
+            weighs_words=bool(self.training.get("words")),
         )
 
 

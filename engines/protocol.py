@@ -79,6 +79,8 @@ class EngineSpec:
     """Short hash of the weights, or 'scripted'; goes into every cue."""
     trained: bool
     """False for random weights and scripted stand-ins: the overlay then says so plainly."""
+    weighs_words: bool = False
+    """A fusion that learnt how much words count; behind any other they join by a fixed rule."""
 
 
 class Pending(Protocol):

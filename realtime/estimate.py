@@ -78,11 +78,13 @@ class SpokenOpinion:
     """As probabilities: what a cue has under `words`."""
     fresh: float = 1.0
     """1, and falling to nothing after the last of them."""
+    weighed: bool = False
+    """A fusion that learnt how much words count has them already; joined again they would count twice."""
 
     @property
     def lead(self) -> float:
-        """How far an emotion leads neutral, 0..1."""
-        return self.fresh * max(0.0, max(self.scores[1:]) - self.scores[0])
+        """How far an emotion leads neutral, 0..1; nothing for a fusion that weighed it."""
+        return 0.0 if self.weighed else self.fresh * max(0.0, max(self.scores[1:]) - self.scores[0])
 
     @property
     def weight(self) -> float:

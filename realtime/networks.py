@@ -8,7 +8,7 @@ The fusion network is an engine like the others: `fuse` lays its inputs out for 
 its answer. A modality without evidence is zeros with mask 0, never a made-up average. One of quality q is
 taken for there with probability q: the network is asked with it and without it, and the answers are mixed,
 so poor light or noise makes its weight fall, whatever the network learnt. Words join behind it, as far as
-they tell of an emotion and are not long ago.
+they tell of an emotion and are not long ago; a fusion that learnt from words is given them and weighs them.
 """
 
 from __future__ import annotations
@@ -222,6 +222,11 @@ class Networks:
         return self.trained(modality) or not (self.trained("face") or self.trained("voice"))
 
     @property
+    def weigh_words(self) -> bool:
+        """Whether the fusion learnt how much words count."""
+        return self._fusion.engine.spec.weighs_words
+
+    @property
     def caveat(self) -> str | None:
         """What must be said about the answers as long as not everything was trained."""
         if not (self.trained("face") or self.trained("voice")):
@@ -318,6 +323,9 @@ def fusion_inputs(people: Sequence[Estimate]) -> dict[str, NDArray[Any]]:
             tensors[f"{name}_long"][row] = opinion.long.vector
             tensors[f"{name}_logits"][row] = opinion.short.logits
             tensors["mask"][row, column] = 1.0
+        if (said := person.words) and said.weighed and said.fresh:
+            tensors["words_logits"][row] = np.log(np.maximum(said.scores, 1e-9))
+            tensors["mask"][row, 2] = said.fresh
     return tensors
 
 
@@ -335,12 +343,14 @@ def fuse(people: Sequence[Estimate], ask: Callable[[Tensors], Sequence[Tensors |
     return [_answered(person, parts or []) for person, parts in zip(people, found, strict=True)]
 
 
-def spoken_opinion(heard: SpokenEvidence | None, now_ns: int) -> SpokenOpinion | None:
-    """What somebody's last words say, and how far it still counts."""
+def spoken_opinion(
+    heard: SpokenEvidence | None, now_ns: int, *, weighed: bool = False
+) -> SpokenOpinion | None:
+    """What somebody's last words say, and how far it still counts; `weighed` where the fusion gets them."""
     if heard is None:
         return None
     age_ns = cue.age_ns(now_ns, heard.captured_ns)
-    return SpokenOpinion(softmax(heard.logits), cue.WORDS.share(age_ns))
+    return SpokenOpinion(softmax(heard.logits), cue.WORDS.share(age_ns), weighed)
 
 
 def _answered(person: Estimate, parts: Sequence[tuple[str, float, Tensors]]) -> Estimate:
@@ -354,5 +364,5 @@ def _answered(person: Estimate, parts: Sequence[tuple[str, float, Tensors]]) -> 
     face, voice, words = weights.tolist()
     if person.words is not None:
         said = person.words.weight
-        face, voice, words = face * (1.0 - said), voice * (1.0 - said), said
+        face, voice, words = face * (1.0 - said), voice * (1.0 - said), words * (1.0 - said) + said
     return replace(person, logits=logits, shares=tuple(shares), weights=(face, voice, words))

@@ -318,7 +318,8 @@ class Scheduler:
                 text = (
                     spoken.text(person.track, now_ns) if self._hearing and self._hearing.transcript else None
                 )
-                return spoken_opinion(heard, now_ns), text
+                opinion = spoken_opinion(heard, now_ns, weighed=self._networks.weigh_words)
+                return opinion, text
         return None, None
 
     def _owner(self, voice_analyzer: VoiceAnalyzer, heard: OwnedEvidence) -> Person | None:

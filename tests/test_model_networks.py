@@ -133,6 +133,25 @@ def test_attention_stays_inside_its_block_until_blocks_are_merged() -> None:
     assert not changed[:, 4:].any()
 
 
+@pytest.mark.parametrize("preset", ["nest", "nest-conv"])
+def test_what_differs_between_pieces_is_most_of_what_the_narrow_nest_makes_its_vectors_of(
+    preset: str,
+) -> None:
+    """A mean behind a LayerNorm is nearly the same for every piece, and a head learns slowly to see more."""
+    network = presets.build("voice", preset, seed=0).train()
+    assert isinstance(network, VoiceNest)
+    seen: list[Tensor] = []
+    linear = next(part for part in network.to_vector.modules() if isinstance(part, nn.Linear))
+    linear.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    samples = 0.1 * torch.randn(6, network.sound.piece)
+    flat = torch.zeros(6, 64)
+    with torch.no_grad():
+        network(samples, flat, flat + 1)
+        network(samples[:1], flat[:1], flat[:1] + 1)
+    assert seen[0].std(0).mean() > 0.8 * seen[0].std()
+    assert seen[1].isfinite().all()
+
+
 def test_stochastic_depth_grows_with_the_layers_as_published() -> None:
     with torch.device("meta"):
         network = presets.build("voice", "fv2es")

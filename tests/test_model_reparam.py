@@ -32,7 +32,7 @@ FOLDABLE = [
 def randomise(module: nn.Module) -> None:
     """BatchNorm statistics as different from the initial ones as training could make them."""
     for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
             assert norm.running_mean is not None
             assert norm.running_var is not None
             norm.running_mean.normal_(0, 0.5)
@@ -110,7 +110,9 @@ def test_networks_without_branches_are_copied_as_they_are(kind: str, preset: str
 @pytest.mark.parametrize(("kind", "preset"), FOLDABLE)
 def test_nothing_is_left_to_fold_and_nothing_to_train(kind: str, preset: str) -> None:
     folded = deploy(presets.build(kind, preset))
-    assert not any(isinstance(part, RepVggBlock | nn.BatchNorm2d) for part in folded.modules())
+    assert not any(
+        isinstance(part, RepVggBlock | nn.BatchNorm2d | nn.BatchNorm1d) for part in folded.modules()
+    )
     assert not folded.training
     assert not any(p.requires_grad for p in folded.parameters())
 

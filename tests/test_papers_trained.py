@@ -21,6 +21,7 @@ from liveaffect.engines.manifest import read
 from liveaffect.engines.model.paper import PaperNetwork, PaperPreset, silence_unlearnt
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import LABELS
+from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedVoice
 from liveaffect.engines.training import train_paper as trainer
 from liveaffect.engines.training.corpora_films import AFEW_LABELS, FilmTake
 from liveaffect.engines.training.cutting import Cut
@@ -31,6 +32,9 @@ from liveaffect.engines.training.protocols import PROTOCOLS, protocols_of, thres
 from liveaffect.engines.training.train_paper import PaperOptions, paper_preset, train_paper
 from liveaffect.engines.word_emotions import load_judge, token_rows
 from liveaffect.placing import cut_film
+from liveaffect.realtime.estimate import Estimate, Opinion, SpokenEvidence
+from liveaffect.realtime.expression import Pooled
+from liveaffect.realtime.networks import Networks, fuse, spoken_opinion
 from tests.test_papers import LAYOUTS, afew, iemocap, shots
 
 __all__ = ["shots"]
@@ -112,6 +116,7 @@ def test_three_modalities_from_film_to_table_to_live(
     assert said is not None
     assert len(said) == 7
     assert np.argmin(said) in [LABELS.index(name) for name in ("fearful", "disgusted", "surprised")]
+    assert words_weigh(weights, said)
     cues = tmp_path / "cues.jsonl"
     flags = ["--weights", str(weights), "--cues", str(cues)]
     assert main(["analyze", str(shots / "happy.mp4"), *flags]) == 0
@@ -127,6 +132,23 @@ def test_three_modalities_from_film_to_table_to_live(
         assert max(one[label] for label in ("fearful", "disgusted", "surprised")) < 0.05, (
             "never learnt, yet said"
         )
+
+
+def words_weigh(weights: Path, said: tuple[float, ...]) -> bool:
+    """Whether words count live by the weight that the exported fusion learnt, and count for nothing later."""
+    networks = Networks(ScriptedFace(), ScriptedVoice(), load.load("fusion", choice="onnx", weights=weights))
+    assert networks.weigh_words
+    pooled = Pooled(np.zeros(64, np.float32), np.zeros(7, np.float32))
+    face = Opinion(0, pooled, pooled)
+    heard = SpokenEvidence(0, np.asarray(said))
+    now, later = (
+        Estimate(0, 1, face, words=spoken_opinion(heard, at_ns, weighed=networks.weigh_words))
+        for at_ns in (0, 10**10)
+    )
+    spoken, silent = fuse([now, later], networks.fuse)
+    networks.close()
+    assert silent.weights == pytest.approx((1.0, 0.0, 0.0))
+    return spoken.weights[2] > 0.0 and not np.allclose(spoken.logits, silent.logits)
 
 
 @pytest.mark.parametrize("system", ["fcn", "gfbp", "agfbp", "amfbp"])

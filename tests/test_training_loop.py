@@ -97,6 +97,19 @@ def test_a_training_can_be_cut_short_and_its_rate_then_falls_to_the_new_end(tmp_
     assert curve(tmp_path)[-1]["rate"] < 0.05 * PLAN.rate
 
 
+def test_a_training_goes_on_where_half_precision_does_not_pay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for capable in ({"avx512_bf16": True}, {"avx2": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=capable: able, raising=False)
+        bf16 = loop.half_precision_pays("cpu")
+        assert bf16 == ("avx512_bf16" in capable)
+        epochs = 2 if bf16 else 3
+        assert train(network(), Line(), replace(PLAN, epochs=epochs, bf16=bf16), tmp_path).finished
+    assert len(curve(tmp_path)) == 3
+    assert loop.half_precision_pays("cuda")
+
+
 def test_learning_makes_the_error_smaller_and_leaves_the_dice_alone(tmp_path: Path) -> None:
     module, before = network(), torch.random.get_rng_state()
     history = train(module, Line(), PLAN, tmp_path).history

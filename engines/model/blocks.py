@@ -36,6 +36,31 @@ class ConvNorm(nn.Module):
         return out.relu() if self.relu else out
 
 
+class NormLinear(nn.Module):
+    """Features, each standardised over the batch, to a linear layer; for use it is folded into that alone.
+
+    Where features are the mean of a map behind a LayerNorm, nine tenths of them are alike for every item:
+    without this a head learns for long to see what differs.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(inputs)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(inputs, outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        norm = self.norm
+        if self.training and len(features) == 1:
+            # One item alone has no spread: it is measured by those before it.
+            told = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            known = functional.batch_norm(features, *told, eps=norm.eps)
+        else:
+            known = norm(features)
+        out: Tensor = self.linear(self.dropout(known))
+        return out
+
+
 class RepVggBlock(nn.Module):
     """3x3, 1x1 and, where shapes allow, identity, each with its own BatchNorm, summed, then ReLU.
 
@@ -210,6 +235,8 @@ def _fold_children(parent: nn.Module, *, stem: bool) -> None:
     for name, child in parent.named_children():
         if isinstance(child, RepVggBlock) or (stem and isinstance(child, ConvNorm)):
             setattr(parent, name, _folded(child))
+        elif isinstance(child, NormLinear):
+            setattr(parent, name, _folded_linear(child))
         else:
             _fold_children(child, stem=stem)
 
@@ -273,6 +300,19 @@ def _folded(block: RepVggBlock | ConvNorm) -> FoldedConv:
         same_weight, same_bias = fold_kernel(_identity_kernel(conv), None, block.identity)
         weight, bias = weight + same_weight, bias + same_bias
     return FoldedConv(_conv_like(conv, weight, bias), relu=True)
+
+
+def _folded_linear(block: NormLinear) -> nn.Linear:
+    norm, folded = block.norm, copy.deepcopy(block.linear)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    with torch.no_grad():
+        weight = block.linear.weight.double()
+        gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        folded.weight.copy_(weight * gain)
+        start = norm.bias.double() - norm.running_mean.double() * gain
+        folded.bias.copy_(block.linear.bias.double() + weight @ start)
+    return folded
 
 
 def fold_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

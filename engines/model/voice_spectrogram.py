@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from liveaffect.engines.model.blocks import ConvNorm, DropPath, FeedForward, SelfAttention, init_transformer
+from liveaffect.engines.model.blocks import (
+    ConvNorm,
+    DropPath,
+    FeedForward,
+    NormLinear,
+    SelfAttention,
+    init_transformer,
+)
 from liveaffect.engines.model.frontend import SoundFront, SoundPreset
 from liveaffect.engines.model.heads import (
     AskedWeight,
@@ -29,6 +36,7 @@ from liveaffect.engines.model.heads import (
     VoiceAnswer,
     VoiceNetwork,
 )
+from liveaffect.engines.protocol import VECTOR
 
 SOFTENING = 0.3
 """Scores are scaled by this before the exponential: flatter weights."""
@@ -310,7 +318,7 @@ class VoiceNest(VoiceNetwork):
         width = preset.levels[-1].width
         self.to_vector: nn.Module
         if preset.flatten is None:
-            self.to_vector = PooledVector(width, preset.dropout)
+            self.to_vector = NormLinear(width, VECTOR, preset.dropout)
         else:
             self.to_vector = FlattenedVector(width * preset.block**2, preset.flatten)
         self.to_score = AskedWeight()

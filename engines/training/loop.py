@@ -32,8 +32,9 @@ from liveaffect.engines.stopwatch import wall_ns
 _HERE = Path(__file__).resolve().parent
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 CHECKPOINT_FORMAT = 1
-_MAY_CHANGE = ("epochs", "limit_s", "threads", "device")
-"""What a training that goes on may do differently. Cut short or prolonged, its rate follows the length."""
+_MAY_CHANGE = ("epochs", "limit_s", "threads", "device", "bf16")
+"""What a training that goes on may do differently, as on another machine. Cut short or prolonged, its rate
+follows the length."""
 
 Report = Callable[[str], None]
 B = TypeVar("B")
@@ -137,6 +138,12 @@ def train(
 def best_device() -> str:
     """A GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def half_precision_pays(device: str) -> bool:
+    """On GPUs, and on processors that multiply such numbers themselves; others lose time by it."""
+    able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device != "cpu" or any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def rate_at(schedule: Schedule, step: int, steps: int) -> float:

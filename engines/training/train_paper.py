@@ -29,7 +29,7 @@ from liveaffect.engines.stopwatch import wall_ns
 from liveaffect.engines.training.corpora_films import FilmTake, read_films
 from liveaffect.engines.training.corpora_voices import CorpusError
 from liveaffect.engines.training.cutting import CutOrder, Cutter, cut_all
-from liveaffect.engines.training.loop import Schedule, best_device, train
+from liveaffect.engines.training.loop import Schedule, best_device, half_precision_pays, train
 from liveaffect.engines.training.paper_task import PaperRecipe, PaperTask, Shower, Tokens, system_answers
 from liveaffect.engines.training.protocols import PROTOCOLS, Fold, Protocol, protocols_of, thresholds_from
 from liveaffect.engines.word_emotions import FILE, MANIFEST, TOKENIZER, token_rows
@@ -249,8 +249,7 @@ def _schedule(options: PaperOptions, seed: int, left_s: float) -> Schedule:
         epochs=options.epochs or (1 if options.smoke else plan.epochs),
         seed=seed,
         device=device,
-        # On a processor without such units half precision costs time.
-        bf16=device != "cpu",
+        bf16=half_precision_pays(device),
         threads=options.threads,
         limit_s=left_s,
     )
@@ -358,7 +357,8 @@ class _FoldRun:
                 key: value.float() if value.is_floating_point() else value
                 for key, value in part.state_dict().items()
             }
-            export(kind, getattr(network.preset, kind), folder, state=state, training=training)
+            learnt = training | ({"words": True} if kind == "fusion" and network.words is not None else {})
+            export(kind, getattr(network.preset, kind), folder, state=state, training=learnt)
         if network.words is not None:
             silence_unlearnt(network.words, protocol.slots_learnt, neutral_is_none=protocol.several)
             _export_words(network.words, folder, training)
