@@ -137,9 +137,9 @@ def source_bytes(manifest: Manifest, folder: Path, precision: str) -> bytes:
             f"Whisper's tensors are put in with the package onnx ({err}); pip install onnx"
         ) from err
     model = onnx.ModelProto.FromString(content)
-    for tensor in model.graph.initializer:
-        if tensor.name in borrowed:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(borrowed[tensor.name], tensor.name))
+    for held in model.graph.initializer:
+        if held.name in borrowed:
+            held.CopyFrom(onnx.numpy_helper.from_array(borrowed[held.name], held.name))
     return bytes(model.SerializeToString())
 
 

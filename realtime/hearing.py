@@ -71,10 +71,12 @@ class SpeechHearing:
         while self.step():
             pass
 
-    def finish(self) -> None:
-        """The sound has ended."""
+    def finish(self) -> bool:
+        """The sound has ended. Whether there are words that nobody has read."""
         for analyzer in self._analyzers.values():
             analyzer.finish()
+        unread = (one.said.read_since(self._cursors[name]).items for name, one in self._analyzers.items())
+        return any(form.words for forms in unread for form in forms)
 
     def news(self, source: str) -> Sequence[Utterance]:
         """What was heard at that microphone since the last call."""

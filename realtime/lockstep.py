@@ -143,8 +143,8 @@ class LockStep:
         self.catch_up(end_ns + 1)
         # The end seldom lies on a grid point, and what was said after the last one counts too.
         self._step(end_ns)
-        if self._wiring.hearing is not None:
-            self._wiring.hearing.finish()
+        hearing = self._wiring.hearing
+        if hearing is not None and hearing.finish():
             # Words that only the end made sure of find their owner at one more grid point.
             self.catch_up(end_ns + FUSION_STEP_NS + 1)
         return end_ns / SECOND
