@@ -266,6 +266,11 @@ def _scripted(kind: str) -> Engine:
     return makers[kind]()
 
 
+def full_folder(weights: Path | None = None) -> Path:
+    """Where the full voice lies beside other networks, whether or not it can be used here."""
+    return (weights or SHIPPED) / FULL
+
+
 def voice_folder(
     choice: str, weights: Path | None = None, *, live: bool = False, threads: int = 1, report: Report
 ) -> Path | None:
@@ -275,7 +280,7 @@ def voice_folder(
     """
     if choice not in VOICES:
         raise ValueError(f"no voice '{choice}'; known are {', '.join(VOICES)}")
-    folder = (weights or SHIPPED) / FULL
+    folder = full_folder(weights)
     if choice == "small" or (weights is not None and weights.suffix == ".json"):
         return None
     path = manifest_path("voice", folder)

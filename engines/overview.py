@@ -12,7 +12,7 @@ from pathlib import Path
 
 from liveaffect.engines import gpu_driver, manifest, parity, plans, whisper
 from liveaffect.engines.gpu_driver import Backend, Gpu, find_backend
-from liveaffect.engines.load import CHOICES, FULL, GPU_CHOICES, ON_THE_GPU, load, manifest_path
+from liveaffect.engines.load import CHOICES, GPU_CHOICES, ON_THE_GPU, full_folder, load, manifest_path
 from liveaffect.engines.manifest import KINDS
 from liveaffect.engines.parity import EXACT, ITEMS, QUANTISED, Report, Tolerance, compare
 from liveaffect.engines.plans import PORTABLE, PRECISIONS, PlanKey, StoredPlan
@@ -51,7 +51,7 @@ def build_forms(precisions: Sequence[str], weights: Path | None, report: Say) ->
         report(f"no plans: {why}")
         return
     wanted = [(manifest_path(kind, weights), one) for kind in found for one in precisions]
-    full = manifest_path("voice", (weights or manifest.SHIPPED) / FULL)
+    full = manifest_path("voice", full_folder(weights))
     if full.is_file():
         if missing := whisper.why_not(manifest.read(full)):
             report(f"full voice: no plan: {missing}")
@@ -188,7 +188,7 @@ def _why_stale(key: PlanKey, weights: Path | None) -> str | None:
     refusals = [gpu_driver.why_refused(key.flavour, gpu) for gpu in gpu_driver.gpus()]
     if refusals and all(refusals):
         return refusals[0]
-    path = manifest_path(key.network, (weights or manifest.SHIPPED) / FULL if key.foreign else weights)
+    path = manifest_path(key.network, full_folder(weights) if key.foreign else weights)
     try:
         found = manifest.read(path)
     except EngineError as err:

@@ -104,7 +104,8 @@ class SpokenOpinion:
         plain, power = max(self.scores[0], _LEAST), WORDS_GAIN * self.fresh
         pairs = zip(others, self.scores, strict=True)
         raised = [other * max(1.0, own / plain) ** power for other, own in pairs]
-        return tuple(one / sum(raised) for one in raised)
+        whole = sum(raised)
+        return tuple(one / whole for one in raised)
 
 
 @dataclass(frozen=True, slots=True)
