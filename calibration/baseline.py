@@ -31,7 +31,7 @@ from liveaffect.realtime.face_analyzer import FaceAnalyzer
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.profile import Baseline, BaselineRefused, Side, VoiceStatistics
 from liveaffect.realtime.ring import AudioRing
-from liveaffect.realtime.voice_analyzer import SPEECH, VoiceAnalyzer
+from liveaffect.realtime.voice_analyzer import VoiceAnalyzer
 from liveaffect.realtime.window import PieceGrid
 from liveaffect.realtime.wiring import Tools
 
@@ -197,8 +197,7 @@ class Sitting:
             _, (answer,) = self._tools.networks.ask([], [self._hearing.inputs(piece)])
             if answer is None:
                 continue
-            self._hearing.take(piece, answer)
-            if float(answer["speech"][0]) >= SPEECH:
+            if self._hearing.take(piece, answer):
                 self._voice.append(answer["logits"])
 
 

@@ -284,23 +284,24 @@ def _exam(
     heard = np.array([answer.pooled() is not None for answer in answers])
     inputs = {name: array[heard[owner]] for name, array in inputs.items()}
     ends = np.cumsum([len(a.speech) for a, ok in zip(answers, heard, strict=True) if ok])
-    hop_s = recipe.hop / SAMPLE_RATE
     few = np.arange(0, int(ends[-1]), max(1, -(-int(ends[-1]) // MOST_FEW))) if len(ends) else None
-    exam = Exam(inputs, labels[rest[heard]], lambda given: _pooled_pieces(given, ends, hop_s), few)
+    exam = Exam(inputs, labels[rest[heard]], lambda given: _pooled_pieces(given, ends, recipe), few)
     exam.check("the recordings to judge INT8 by")
     return exam
 
 
-def _pooled_pieces(answers: Tensors, ends: Places, hop_s: float) -> NDArray[np.float32]:
+def _pooled_pieces(answers: Tensors, ends: Places, recipe: RecipeNumbers) -> NDArray[np.float32]:
     """Logits of whole recordings, under the same weights as live."""
     rows = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         part = {name: array[start:end] for name, array in answers.items()}
+        speech = part["speech"][:, 0]
         one = Heard(
             logits=part["logits"],
             score=part["score"][:, 0],
-            speech=part["speech"][:, 0],
-            hop_s=hop_s,
+            speech=speech,
+            weight=recipe.statistics.weights(speech, recipe.piece, recipe.hop),
+            hop_s=recipe.hop / SAMPLE_RATE,
         ).pooled()
         rows.append(np.full(len(LABELS), np.nan, np.float32) if one is None else one)
     return np.stack(rows)

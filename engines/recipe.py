@@ -103,6 +103,8 @@ COUNTS = ("frames", "pieces")
 _PIECE_S = 0.4
 """What one piece brings, where pieces are counted."""
 _PRIOR_PIECES, _DECAY_PIECES, _LEAST_VARIANCE_OF_PIECES = 16.0, 300.0, 0.1
+_ENOUGH_S = 0.8
+"""A piece with so much speech in it counts fully, where pieces are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,19 @@ class Statistics:
     def new(self, hop: int) -> float:
         """How many a piece brings that were in none before it."""
         return hop / STFT_STEP if self.by_frames else 1.0
+
+    def weights(self, shares: NDArray[np.floating], piece: int, hop: int) -> NDArray[np.float32]:
+        """(pieces,): how much each piece of a stream counts, by the share of speech in what was new in each.
+
+        Frames count as often as they are speech. A piece counts by all the speech in it, old and new: by its
+        newest part alone the end of a sentence would be heard in one piece only, its beginning in all.
+        """
+        shares = np.asarray(shares, np.float32)
+        if self.by_frames:
+            return shares
+        parts = max(1, round(piece / hop))
+        heard = np.convolve(shares, np.ones(parts, np.float32))[: len(shares)] * (hop / SAMPLE_RATE)
+        return np.asarray(np.clip(heard / min(_ENOUGH_S, piece / SAMPLE_RATE), 0.0, 1.0), np.float32)
 
     @property
     def in_sum(self) -> float:

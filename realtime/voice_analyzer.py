@@ -64,6 +64,16 @@ class OwnedEvidence:
     """How much speech it stands for."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unowned:
+    """Evidence that waits until it is decided whose voice it is."""
+
+    evidence: Evidence
+    covers_ns: int
+    after: bool
+    """It ends behind the speech in it, so it belongs to whoever spoke last."""
+
+
 class VoiceAnalyzer:
     """One microphone's stream. One caller."""
 
@@ -100,7 +110,12 @@ class VoiceAnalyzer:
         self._statistics: dict[int | None, SpeakerStatistics] = {None: self._cold()}
         self._speaker: int | None = None
         self._alone_since_ns: int | None = None
-        self._waiting: deque[tuple[Evidence, int]] = deque()
+        self._waiting: deque[_Unowned] = deque()
+        self._last_owner: tuple[int | None] | None = None
+        """Who was handed evidence last."""
+        self._shares: deque[float] = deque(maxlen=max(1, -(-grid.length // grid.hop)))
+        """Which share of each of the last hops was speech."""
+        self._taken_index: int | None = None
 
     def due(self, *, hop_doubled: bool) -> list[SoundPiece]:
         """Pieces that are complete and were not analysed yet; lost and skipped ones are counted."""
@@ -155,13 +170,17 @@ class VoiceAnalyzer:
         mean, istd = self._statistics[self._speaker].normaliser()
         return {"samples": piece.stretch.samples, "mean": mean, "istd": istd}
 
-    def take(self, piece: SoundPiece, answer: Mapping[str, NDArray[Any]]) -> None:
-        """The network's answer for one piece: update the speaker, keep the evidence until `assign`."""
+    def take(self, piece: SoundPiece, answer: Mapping[str, NDArray[Any]]) -> bool:
+        """The network's answer for one piece: update the speaker, keep the evidence until `assign`.
+
+        Whether there is enough speech in it to be evidence.
+        """
         speech = float(answer["speech"][0])
+        weight = self._weight(piece.index, speech)
         self._statistics[self._speaker].add(
             answer["stat_sum"],
             answer["stat_sumsq"],
-            speech=speech,
+            speech=weight,
             new=self._grid.statistics.new(self._grid.hop),
         )
         self.clarity.hear(piece.stretch.samples, self._grid.hop, speech=speech >= SPEECH)
@@ -173,11 +192,21 @@ class VoiceAnalyzer:
             captured_ns=piece.captured_ns,
             vector=answer["vector"],
             logits=answer["logits"],
-            score=weighted_score(float(answer["score"][0]), speech),
+            score=weighted_score(float(answer["score"][0]), weight),
         )
         covers_ns = round(speech * self._grid.hop * SECOND / SAMPLE_RATE)
-        if speech >= SPEECH:
-            self._waiting.append((evidence, covers_ns))
+        if weight >= SPEECH:
+            self._waiting.append(_Unowned(evidence, covers_ns, after=speech < SPEECH))
+        return weight >= SPEECH
+
+    def _weight(self, index: int, speech: float) -> float:
+        """How much a piece counts, by the speech in all of it."""
+        missed = 0 if self._taken_index is None else index - self._taken_index - 1
+        self._taken_index = index
+        # A hop that was left out is taken to be like the one that came after it.
+        self._shares.extend([speech] * (1 + min(missed, len(self._shares))))
+        grid = self._grid
+        return float(grid.statistics.weights(np.array(self._shares), grid.length, grid.hop)[-1])
 
     def watch(self, track: int, captured_ns: int, mouth_motion: float) -> None:
         """How far a person's mouth opened between two pictures, in crop pixels."""
@@ -211,6 +240,8 @@ class VoiceAnalyzer:
         """A track ended; its state dies with it."""
         self._attribution.end(track)
         self._statistics.pop(track, None)
+        if self._last_owner == (track,):
+            self._last_owner = None
         if self._speaker == track:
             self._speaker = None
             self._statistics[None] = self._cold()
@@ -227,14 +258,20 @@ class VoiceAnalyzer:
         nobody = alone and now_ns - (self._alone_since_ns or now_ns) >= _ALONE_NS
         if self.voice.state == "track":
             self._change_speaker(self.voice.track)
-        while self._waiting and self._waiting[0][0].captured_ns <= now_ns - _WAIT_NS:
+        while self._waiting and self._waiting[0].evidence.captured_ns <= now_ns - _WAIT_NS:
             self._waiting.popleft()
             self.lost[UNDECIDED] += 1
-        if self.voice.state != "track" and not nobody:
+        if self.voice.state == "track" or nobody:
+            self._last_owner = (self.voice.track,)
+            heard, self._waiting = list(self._waiting), deque()
+        elif self.voice.state == "nobody speaks" and self._last_owner is not None:
+            heard = []
+            while self._waiting and self._waiting[0].after:
+                heard.append(self._waiting.popleft())
+        else:
             return []
-        heard = [OwnedEvidence(self.voice.track, evidence, covers) for evidence, covers in self._waiting]
-        self._waiting.clear()
-        return heard
+        (owner,) = self._last_owner
+        return [OwnedEvidence(owner, one.evidence, one.covers_ns) for one in heard]
 
     def _change_speaker(self, track: int | None) -> None:
         if track == self._speaker:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE
+from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE, Statistics
 from liveaffect.realtime.acting import tone_voice
+from liveaffect.realtime.attribution import Attribution, Voice
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
 from liveaffect.realtime.frame import AudioBlock
@@ -21,7 +22,7 @@ from liveaffect.realtime.testing.devices import tone
 from liveaffect.realtime.testing.engines import ConstantEngine, CountingEngine
 from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.voice_analyzer import BROKEN, LATE, SHED, UNDECIDED, VoiceAnalyzer
-from liveaffect.realtime.window import PIECES
+from liveaffect.realtime.window import PIECES, PieceGrid
 from liveaffect.realtime.wiring import Rings, Tools, Wiring
 
 MICROPHONE = "mic:0"
@@ -113,6 +114,42 @@ def test_speech_that_stays_undecided_is_counted_and_said_in_the_summary() -> Non
     assert hearing.lost[UNDECIDED] == 1
     line = Summary(lost_sound=dict(hearing.lost)).line()
     assert line.endswith(f"; 1 {UNDECIDED}")
+
+
+class Says(Attribution):
+    """Whoever is said to speak."""
+
+    voice = Voice("track", 7, 1.0)
+
+    def decide(self, now_ns: int) -> Voice:
+        """As said."""
+        del now_ns
+        return self.voice
+
+
+def test_the_end_of_a_sentence_belongs_to_whoever_spoke_and_to_nobody_once_they_left() -> None:
+    hop = 2 * HOP
+    grid = PieceGrid(4 * hop, hop, 3 * hop, Statistics(3, "pieces"))
+    ring, says = AudioRing(20 * SAMPLE_RATE), Says()
+    hearing = VoiceAnalyzer(MICROPHONE, ring, grid, attribution=says)
+    said = answer(0.0) | {"stat_sum": np.ones(3, np.float32), "stat_sumsq": np.ones(3, np.float32)}
+
+    def hear(at: int, speech: float) -> list[int | None]:
+        ring.push(tone(at * hop, hop, at * hop * SECOND // SAMPLE_RATE))
+        (piece,) = hearing.due(hop_doubled=False)
+        hearing.take(piece, {**said, "speech": np.array([speech], np.float32)})
+        heard = hearing.assign(piece.captured_ns, anyone_in_view=True)
+        assert all(one.covers_ns == (speech == 1.0) * hop * SECOND // SAMPLE_RATE for one in heard)
+        return [one.track for one in heard]
+
+    assert [hear(at, 1.0) for at in range(2)] == [[7], [7]]
+    says.voice = Voice("nobody speaks", None, 1.0)
+    assert [hear(at, 0.0) for at in range(2, 6)] == [[7], [7], [7], []]
+    says.voice = Voice("track", 7, 1.0)
+    assert hear(6, 1.0) == [7]
+    says.voice = Voice("nobody speaks", None, 1.0)
+    hearing.forget(7)
+    assert hear(7, 0.0) == []
 
 
 @pytest.mark.parametrize("gap_s", [1, 30])

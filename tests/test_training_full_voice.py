@@ -43,10 +43,12 @@ def made_up(seed: int = 0) -> PieceBank:
             for _ in range(PIECES)
         ]
     )
+    speech = np.tile(np.array([0.2, *[1.0] * (PIECES - 1)], np.float32), len(who))
     return PieceBank(
         statistics=statistics.astype(np.float16),
         newest=np.zeros((len(statistics), 4), np.float16),
-        speech=np.tile(np.array([0.2, *[1.0] * (PIECES - 1)], np.float32), len(who)),
+        speech=speech,
+        weight=speech,
         owner=np.repeat(np.arange(len(who)), PIECES),
         label=np.array([label for _, label, _ in who]),
         speaker=np.array([f"made/{speaker}" for speaker, _, _ in who]),
@@ -97,8 +99,8 @@ def test_pieces_are_normalised_as_live_by_what_came_before(learnt: Learnt) -> No
         # What is forgotten of the prior in so few pieces is all that differs.
         np.testing.assert_allclose(said.logits[at], logits[0].numpy(), atol=0.15)
         np.testing.assert_allclose(said.score[at], score[0, 0].numpy(), atol=0.05)
-        speech = float(voices.bank.speech[piece])
-        running.add(z, z**2, speech=speech if speech >= SPEECH else 0.0, new=1.0)
+        weight = float(voices.bank.weight[piece])
+        running.add(z, z**2, speech=weight if weight >= SPEECH else 0.0, new=1.0)
 
 
 def test_nothing_of_a_speaker_left_out_reaches_the_measure() -> None:
@@ -111,13 +113,16 @@ def test_nothing_of_a_speaker_left_out_reaches_the_measure() -> None:
     assert torch.equal(before.deviation, after.deviation)
 
 
-def test_the_first_piece_ends_with_the_first_sound_and_silence_comes_before_it() -> None:
+def test_the_first_piece_ends_with_the_first_sound_and_the_last_ones_with_silence() -> None:
     sound = np.arange(1, 20_001, dtype=np.float32)
     pieces = pieces_of(sound, SOUND.piece, SOUND.hop, SOUND.lead)
-    assert len(pieces) == len(sound) // SOUND.hop
+    assert len(pieces) == len(sound) // SOUND.hop + SOUND.lead // SOUND.hop
     assert not pieces[0, : SOUND.lead].any()
     np.testing.assert_array_equal(pieces[0, SOUND.lead :], sound[: SOUND.hop])
     np.testing.assert_array_equal(pieces[2, -SOUND.hop :], sound[2 * SOUND.hop : 3 * SOUND.hop])
+    last = len(sound) % SOUND.hop + SOUND.piece - SOUND.lead  # What is left of the sound in the last piece.
+    np.testing.assert_array_equal(pieces[-1, :last], sound[-last:])
+    assert not pieces[-1, last:].any()
 
 
 def test_what_is_quiet_is_no_speech() -> None:

@@ -22,7 +22,7 @@ from liveaffect.engines.model import presets
 from liveaffect.engines.model.voice_statistics import VoiceWhisper, foreign_names
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineError, EngineFileError
-from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, Statistics
 from liveaffect.engines.training import evaluate_voice, splits, train_voice, voice_answers
 from liveaffect.engines.training.listen import Heard, listen
 from liveaffect.engines.training.splits import CALIBRATE_SHARE, TEST_SHARE, few, found_in, sided
@@ -104,7 +104,7 @@ def test_a_smoke_run_that_was_stopped_goes_on_to_files_that_run_and_can_be_judge
     assert set(found.files) == {"voice.onnx", "voice.int8.onnx"}
     assert found.training["corpora"] == ["plain"]
     assert found.training["speakers"] == [f"plain/{speakers()['train']}"]
-    assert found.quantisation["items"] == len(LABELS) * 2  # two whole hops are in each recording
+    assert found.quantisation["items"] == len(LABELS) * 5  # two whole hops, and three until the last is over
     inputs = parity.for_tensors("voice", 3, found.inputs)
     full, small = (OnnxEngine(found, out, precision).infer(inputs) for precision in manifest.PRECISIONS)
     assert np.abs(full["logits"] - small["logits"]).max() < 1.0
@@ -150,17 +150,19 @@ def test_what_is_judged_and_calibrated_on_is_what_the_live_path_gives_the_networ
     ask = AllIsSpeech()
     recipe = ask.found.recipe
     sound = parity.inputs("voice", 1, seed=1, piece=2 * SAMPLE_RATE)["samples"][0]
-    ring = AudioRing(len(sound))
+    # A recording is followed by silence until its last sound is over.
+    stream = np.pad(sound, (0, recipe.lead))
+    ring = AudioRing(len(stream))
     grid = PieceGrid(recipe.piece, recipe.hop, recipe.lead, recipe.statistics)
     live = VoiceAnalyzer("microphone:0", ring, grid)
-    for start in range(0, len(sound) - 319, 320):
-        ring.push(AudioBlock("microphone:0", start, start * 62_500, sound[start : start + 320].copy()))
+    for start in range(0, len(stream) - 319, 320):
+        ring.push(AudioBlock("microphone:0", start, start * 62_500, stream[start : start + 320].copy()))
         for piece in live.due(hop_doubled=False):
             answer = ask({name: array[None] for name, array in live.inputs(piece).items()})
             live.take(piece, {name: array[0] for name, array in answer.items()})
     from_live, ask.given = ask.given, []
     (heard,) = listen(ask, recipe, [sound])
-    assert len(from_live) == len(ask.given) == len(heard.speech) == 5
+    assert len(from_live) == len(ask.given) == len(heard.speech) == 8
     for one, other in zip(from_live, ask.given, strict=True):
         for name in one:
             np.testing.assert_allclose(one[name], other[name], atol=1e-5)
@@ -176,16 +178,31 @@ def test_a_speaker_who_was_heard_before_begins_with_what_is_known_of_them_and_ot
     assert sorted([begins_cold[0], begins_cold[2]]) == [False, True]
 
 
+def heard_as(speech: list[float]) -> Heard:
+    """Four pieces that each say another label, by the share of speech in what was new in each."""
+    shares = np.array(speech, np.float32)
+    weight = Statistics(1, "pieces").weights(shares, 4 * 6_400, 6_400)
+    return Heard(np.eye(7, dtype=np.float32)[: len(speech)], np.zeros_like(shares), shares, weight, 0.4)
+
+
 def test_only_what_ended_within_so_much_speech_counts_and_silence_is_no_answer() -> None:
-    logits = np.eye(7, dtype=np.float32)[:4]
-    heard = Heard(logits, np.zeros(4, np.float32), np.array([0.1, 1, 1, 1], np.float32), 0.4)
+    heard = heard_as([0.1, 1, 1, 1])
     assert heard.pooled(0.3) is None
     early, whole = heard.pooled(1.0), heard.pooled()
     assert early is not None
     assert whole is not None
-    np.testing.assert_allclose(early[:4], [0, 0.5, 0.5, 0], atol=1e-6)
-    np.testing.assert_allclose(whole[:4], [0, 1 / 3, 1 / 3, 1 / 3], atol=1e-6)
-    assert Heard(logits, np.zeros(4, np.float32), np.full(4, 0.4, np.float32), 0.4).pooled() is None
+    # The first piece with speech in it holds 0.44 s, those behind it enough to count fully.
+    first = 0.55
+    np.testing.assert_allclose(early[:4], np.array([0, first, 1, 0]) / (1 + first), atol=1e-6)
+    np.testing.assert_allclose(whole[:4], np.array([0, first, 1, 1]) / (2 + first), atol=1e-6)
+    assert heard_as([0.2, 0.2, 0, 0]).pooled() is None
+
+
+def test_the_end_of_a_sentence_is_heard_in_as_many_pieces_as_its_beginning() -> None:
+    weight = heard_as([0, 1, 1, 0, 0, 0, 0]).weight
+    np.testing.assert_allclose(weight, [0, 0.5, 1, 1, 1, 0.5, 0], atol=1e-6)
+    frames = Statistics().weights(np.array([0.0, 1.0, 0.0], np.float32), 38_600, 6_400)
+    assert frames.tolist() == [0, 1, 0], "frames count as often as they are speech"
 
 
 def test_untrained_weights_and_weights_of_other_sides_are_not_judged() -> None:

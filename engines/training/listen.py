@@ -41,6 +41,9 @@ class Heard:
     """(n, 7)."""
     score: NDArray[np.float32]
     speech: NDArray[np.float32]
+    """(n,): which share of what was new in each piece is speech."""
+    weight: NDArray[np.float32]
+    """(n,): how much each piece counts by the speech in it."""
     hop_s: float
     mean: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(n, statistics): what each piece was normalised with, if a network with inputs for it was asked."""
@@ -52,6 +55,7 @@ class Heard:
             logits=self.logits[start:end],
             score=self.score[start:end],
             speech=self.speech[start:end],
+            weight=self.weight[start:end],
             hop_s=self.hop_s,
             mean=self.mean[start:end],
             istd=self.istd[start:end],
@@ -62,18 +66,18 @@ class Heard:
 
         None when nothing of that was taken for speech.
         """
-        counts = (self.speech >= SPEECH) & (np.cumsum(self.speech) * self.hop_s <= speech_s + _ROUNDING_S)
+        counts = (self.weight >= SPEECH) & (np.cumsum(self.speech) * self.hop_s <= speech_s + _ROUNDING_S)
         if not counts.any():
             return None
-        height = np.where(counts, self.score + np.log(np.maximum(self.speech, SPEECH)), -np.inf)
+        height = np.where(counts, self.score + np.log(np.maximum(self.weight, SPEECH)), -np.inf)
         weight = np.exp(height - height.max())
         found: NDArray[np.float32] = ((weight / weight.sum()) @ self.logits).astype(np.float32)
         return found
 
 
 def pieces_of(samples: NDArray[np.floating], piece: int, hop: int, lead: int) -> NDArray[np.float32]:
-    """(pieces, piece): on the live grid, with silence before the first sound and behind a short one."""
-    sound = np.pad(np.asarray(samples, np.float32), (lead, max(0, piece - lead - len(samples))))
+    """(pieces, piece): on the live grid, silence before the first sound and until the last one is over."""
+    sound = np.pad(np.asarray(samples, np.float32), (lead, max(lead, piece - lead - len(samples))))
     return sliding_window_view(sound, piece)[::hop]
 
 
@@ -102,6 +106,7 @@ def _streams_heard(
     ask: Ask, recipe: RecipeNumbers, streams: Sequence[Sequence[NDArray[np.float32]]]
 ) -> list[Heard]:
     running = [SpeakerStatistics.cold(kept=recipe.statistics) for _ in streams]
+    parts = -(-recipe.piece // recipe.hop)
     rows: list[list[dict[str, NDArray[Any]]]] = [[] for _ in streams]
     # By length, so that the batches of late pieces are full as well.
     order = sorted(range(len(streams)), key=lambda i: len(streams[i]))
@@ -118,10 +123,12 @@ def _streams_heard(
             answer = {**ask(given), "mean": given["mean"], "istd": given["istd"]}
             for row, i in enumerate(here):
                 said = {name: array[row] for name, array in answer.items()}
+                shares = [*(one["speech"][0] for one in rows[i][-parts:]), said["speech"][0]]
+                said["weight"] = recipe.statistics.weights(np.array(shares), recipe.piece, recipe.hop)[-1:]
                 running[i].add(
                     said.pop("stat_sum"),
                     said.pop("stat_sumsq"),
-                    speech=float(said["speech"][0]),
+                    speech=float(said["weight"][0]),
                     new=recipe.statistics.new(recipe.hop),
                 )
                 rows[i].append(said)
@@ -136,6 +143,7 @@ def _heard(rows: Sequence[Mapping[str, NDArray[Any]]], hop_s: float) -> Heard:
         logits=column("logits"),
         score=column("score")[:, 0],
         speech=column("speech")[:, 0],
+        weight=column("weight")[:, 0],
         hop_s=hop_s,
         mean=column("mean"),
         istd=column("istd"),

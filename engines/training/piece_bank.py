@@ -1,7 +1,8 @@
 """What a voice network's frozen layers say of every piece of every recording, computed once and kept.
 
 Layers that do not learn need not be asked again in every epoch: their statistics over a piece are all that a
-head sees. Recordings are cut as live: a piece every hop from the first sound on, silence before it. Further
+head sees. Recordings are cut as live: a piece every hop from the first sound on
+until the last one is over, silence around them. Further
 copies hear the same recordings in other rooms. A bank that was stopped goes on where it was.
 """
 
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from liveaffect.engines.model.frontend import WhisperSound
 from liveaffect.engines.model.voice_statistics import StatisticsVoice
-from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, Statistics
 from liveaffect.engines.stopwatch import wall_ns
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import pieces_of
@@ -56,6 +58,8 @@ class PieceBank:
     """(pieces, features + bands): what the judge of speech sees."""
     speech: NDArray[np.float32]
     """(pieces,): which share of the newest part of each is speech."""
+    weight: NDArray[np.float32]
+    """(pieces,): how much each counts by all the speech in it, as live."""
     owner: NDArray[np.int64]
     """(pieces,): the row of the recording in the four below."""
     label: NDArray[np.int64]
@@ -98,7 +102,7 @@ def filled(
                 return None
             _write(path, network, sounds[at : at + GROUP], copy, at)
         parts.append((copy, at, path))
-    return _read(sounds, parts)
+    return _read(sounds, parts, network.sound)
 
 
 def spoken(samples: NDArray[np.floating], hop: int, pieces: int) -> NDArray[np.float32]:
@@ -141,7 +145,7 @@ def _asked(
     return raw.half().numpy(), newest.half().numpy()
 
 
-def _read(sounds: Sequence[Sound], parts: Sequence[tuple[int, int, Path]]) -> PieceBank:
+def _read(sounds: Sequence[Sound], parts: Sequence[tuple[int, int, Path]], sound: WhisperSound) -> PieceBank:
     columns: dict[str, list[NDArray[np.generic]]] = {
         "statistics": [],
         "newest": [],
@@ -155,11 +159,14 @@ def _read(sounds: Sequence[Sound], parts: Sequence[tuple[int, int, Path]]) -> Pi
                 column.append(kept[name])
         who += [(one, copy, at + i) for i, one in enumerate(sounds[at : at + GROUP])]
     whole = {name: np.concatenate(column) for name, column in columns.items()}
+    counts, counted = whole["counts"].astype(np.int64), Statistics(1, "pieces")
+    shares = np.split(whole["speech"].astype(np.float32), np.cumsum(counts)[:-1])
     return PieceBank(
         statistics=whole["statistics"].astype(np.float16, copy=False),
         newest=whole["newest"].astype(np.float16, copy=False),
-        speech=whole["speech"].astype(np.float32),
-        owner=np.repeat(np.arange(len(who)), whole["counts"].astype(np.int64)),
+        speech=np.concatenate(shares),
+        weight=np.concatenate([counted.weights(one, sound.piece, sound.hop) for one in shares]),
+        owner=np.repeat(np.arange(len(who)), counts),
         label=np.array([one.label for one, _, _ in who]),
         speaker=np.array([one.take.speaker if one.take else "" for one, _, _ in who]),
         copy=np.array([copy for _, copy, _ in who]),
@@ -169,7 +176,7 @@ def _read(sounds: Sequence[Sound], parts: Sequence[tuple[int, int, Path]]) -> Pi
 
 def _fingerprint(network: StatisticsVoice, sounds: Sequence[Sound]) -> str:
     """Of the layers that are asked and the sounds that they hear."""
-    digest = hashlib.sha256(repr(network.sound).encode())
+    digest = hashlib.sha256(f"{network.sound!r} until silence".encode())
     for name, tensor in network.state_dict().items():
         if not name.startswith(("head.", "speech.", "prior_")):
             digest.update(name.encode() + tensor.float().numpy().tobytes())

@@ -62,8 +62,8 @@ class Voices:
         for at in range(0, len(self.z), 4096):
             part = self.z[at : at + 4096]
             part.copy_((part.float() - measure.mean) / measure.deviation)
-        speech = np.where(bank.speech >= SPEECH, bank.speech, 0.0).astype(np.float32)
-        self.weight = torch.from_numpy(speech)
+        counted = np.where(bank.weight >= SPEECH, bank.weight, 0.0).astype(np.float32)
+        self.weight = torch.from_numpy(counted)
         rows, width = torch.from_numpy(bank.owner), self.z.shape[1]
         self.count = torch.zeros(len(bank.label)).index_add_(0, rows, self.weight)
         self.sums, self.squares = torch.zeros(2, len(bank.label), width)
@@ -83,7 +83,7 @@ def measure_of(bank: PieceBank, chosen: NDArray[np.bool_]) -> Measure:
     chosen = chosen & (bank.copy == 0) & (bank.label != NOTHING)
     means, squares = [], []
     for name in sorted(set(corpus[chosen])):
-        rows = np.flatnonzero((chosen & (corpus == name))[bank.owner] & (bank.speech >= SPEECH))
+        rows = np.flatnonzero((chosen & (corpus == name))[bank.owner] & (bank.weight >= SPEECH))
         part = torch.from_numpy(bank.statistics[rows]).float()
         means.append(part.mean(0))
         squares.append((part**2).mean(0))
@@ -202,7 +202,7 @@ class _Drawn:
     def _pieces(self, row: int, rng: np.random.Generator) -> list[int]:
         voices = self._voices
         start, end = int(voices.start[row]), int(voices.end[row])
-        spoken = start + np.flatnonzero(voices.bank.speech[start:end] >= SPEECH)
+        spoken = start + np.flatnonzero(voices.bank.weight[start:end] >= SPEECH)
         wanted = int(rng.choice([1, 1, 2, 3]))
         apart = int(rng.integers(1, 3))
         first = int(rng.integers(0, max(1, len(spoken) - (wanted - 1) * apart)))
@@ -238,15 +238,21 @@ def asked(
             given = normalised(z, count + before[0], sums + before[1], squares + before[2])
             with torch.inference_mode():
                 _, score, logits = head(given)
-            found[int(row)] = Heard(logits.numpy(), score[:, 0].numpy(), _told(bank.speech[start:end]), hop_s)
+            found[int(row)] = Heard(
+                logits=logits.numpy(),
+                score=score[:, 0].numpy(),
+                speech=bank.speech[start:end],
+                weight=_told(bank.weight[start:end]),
+                hop_s=hop_s,
+            )
             if known:
                 count, sums = count + voices.count[row], sums + voices.sums[row]
                 squares = squares + voices.squares[row]
     return found
 
 
-def _told(speech: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What loudness says is speech; a recording without any has its most spoken piece."""
-    if (speech >= SPEECH).any():
-        return speech
-    return np.where(np.arange(len(speech)) == speech.argmax(), np.float32(SPEECH), speech)
+def _told(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much pieces count; of a recording in which none does, the most spoken one."""
+    if (weight >= SPEECH).any():
+        return weight
+    return np.where(np.arange(len(weight)) == weight.argmax(), np.float32(SPEECH), weight)

@@ -182,17 +182,18 @@ def test_a_voice_with_the_statistics_of_its_own_past(
     sound = np.concatenate([block.samples for block in blocks])
     statistics, evidence = SpeakerStatistics.cold(kept=recipe.statistics), []
     # Silence is put before the first sound, as much as a piece reaches back.
-    whole = np.pad(sound, (recipe.lead, 0))
+    whole, shares = np.pad(sound, (recipe.lead, 0)), list[float]()
     for start in range(0, len(whole) - recipe.piece + 1, recipe.hop):
         mean, istd = statistics.normaliser()
         samples = whole[None, start : start + recipe.piece]
         answered = engine.infer({"samples": samples, "mean": mean[None], "istd": istd[None]})
         answer = {name: array[0] for name, array in answered.items()}
-        speech = float(answer["speech"][0])
+        shares.append(float(answer["speech"][0]))
+        weight = float(recipe.statistics.weights(np.array(shares), recipe.piece, recipe.hop)[-1])
         new = recipe.statistics.new(recipe.hop)
-        statistics.add(answer["stat_sum"], answer["stat_sumsq"], speech=speech, new=new)
-        if speech >= SPEECH:
-            score = weighted_score(float(answer["score"][0]), speech)
+        statistics.add(answer["stat_sum"], answer["stat_sumsq"], speech=weight, new=new)
+        if weight >= SPEECH:
+            score = weighted_score(float(answer["score"][0]), weight)
             first_ns = (start - recipe.lead) * SECOND // SAMPLE_RATE
             at_ns = first_ns + recipe.piece * SECOND // SAMPLE_RATE
             evidence.append(Evidence(at_ns, answer["vector"], answer["logits"], score))
