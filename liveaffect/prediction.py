@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.recipe import CROP_SIZE, LABELS
+from liveaffect.engines.recipe import CROP_SIZE, LABELS, SAMPLE_RATE
 from liveaffect.progress import ProgressBar, clear_line, say, written_out
-from liveaffect.realtime.clock import MS
+from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import FACE, NOT_SURE, VERSION, VOICE, Cue, Scores, distribution
 from liveaffect.realtime.endings import PICTURES
 from liveaffect.realtime.errors import (
@@ -31,12 +31,14 @@ from liveaffect.realtime.errors import (
 )
 from liveaffect.realtime.estimate import LabelSettings, softmax
 from liveaffect.realtime.face_analyzer import find_in_picture
-from liveaffect.realtime.frame import AudioBlock
+from liveaffect.realtime.frame import AudioBlock, CountsLosses, VideoFrame
 from liveaffect.realtime.health import losses_in_words
-from liveaffect.realtime.lockstep import Watched, analyse, watched
+from liveaffect.realtime.lockstep import ItemReader, Watched, analyse, watched
 from liveaffect.realtime.replay import MediaFile, Picture, read_picture
 from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.wiring import Tools
+
+_SILENT_BLOCK = 1_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,36 @@ class _Blocks:
         raise EndOfStream
 
 
+@dataclass(slots=True)
+class _ThenSilence:
+    """Another source of sound, followed by so much silence: what was said last is heard out, as live."""
+
+    reader: ItemReader
+    left: int
+    """Samples of silence that are still to come."""
+    last: AudioBlock | None = None
+
+    @property
+    def losses(self) -> Mapping[str, int]:
+        """Those of the other."""
+        return self.reader.losses if isinstance(self.reader, CountsLosses) else {}
+
+    def read(self, timeout_s: float) -> VideoFrame | AudioBlock | None:
+        """The next item."""
+        try:
+            item = self.reader.read(timeout_s)
+        except EndOfStream:
+            if self.last is None or self.left <= 0:
+                raise
+            count, before = min(self.left, _SILENT_BLOCK), self.last
+            self.left -= count
+            end_ns = before.captured_ns + len(before.samples) * SECOND // SAMPLE_RATE
+            silence = np.zeros(count, np.float32)
+            item = AudioBlock(before.source, before.first + len(before.samples), end_ns, silence)
+        self.last = item if isinstance(item, AudioBlock) else self.last
+        return item
+
+
 def _verdict(scores: Scores | None, reason: str, threshold: float) -> tuple[str, float, str | None]:
     """Label, confidence and reason of a distribution as it is written."""
     named = distribution(scores)
@@ -249,6 +281,8 @@ class _Tally:
 def _predict_media(
     watched: Watched, tools: Tools, path: str | None, bar: ProgressBar | None = None
 ) -> Prediction:
+    if watched.camera is None:
+        watched = replace(watched, reader=_ThenSilence(watched.reader, tools.pieces.lead))
     tallies: dict[int | None, _Tally] = {}
     everyone = _Tally()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from liveaffect.engines.recipe import HOP, PIECE, SAMPLE_RATE, Statistics
+from liveaffect.prediction import predict_sound
 from liveaffect.realtime.acting import tone_voice
 from liveaffect.realtime.attribution import Attribution, Voice
 from liveaffect.realtime.clock import MS, SECOND
@@ -28,25 +29,26 @@ from liveaffect.realtime.wiring import Rings, Tools, Wiring
 MICROPHONE = "mic:0"
 
 
+def blocks_of(samples: int, block: int) -> Iterator[AudioBlock]:
+    """A voice in blocks of one size."""
+    voice = np.resize(tone_voice(2.0), samples)
+    for first in range(0, samples, block):
+        yield AudioBlock(
+            MICROPHONE, first, first * SECOND // SAMPLE_RATE, voice[first : first + block].copy()
+        )
+
+
 class Sound:
     """A source of sound alone, in blocks of one size."""
 
     def __init__(self, samples: int, block: int, *, missing: range = range(0)) -> None:
-        self._blocks = (each for each in self._cut(samples, block) if each.first not in missing)
+        self._blocks = (each for each in blocks_of(samples, block) if each.first not in missing)
 
     def read(self, timeout_s: float) -> AudioBlock:
         block = next(self._blocks, None)
         if block is None:
             raise EndOfStream("the sound is over")
         return block
-
-    @staticmethod
-    def _cut(samples: int, block: int) -> Iterator[AudioBlock]:
-        voice = np.resize(tone_voice(2.0), samples)
-        for first in range(0, samples, block):
-            yield AudioBlock(
-                MICROPHONE, first, first * SECOND // SAMPLE_RATE, voice[first : first + block].copy()
-            )
 
 
 def run(samples: int, block: int) -> int:
@@ -72,6 +74,18 @@ def test_lock_step_hears_every_piece_wherever_between_two_grid_points_the_sound_
 def test_lock_step_refuses_to_go_on_as_if_nothing_was_lost_when_sound_comes_too_late_to_be_heard() -> None:
     with pytest.raises(RealtimeError, match=LATE):
         run(10 * SAMPLE_RATE, 10 * SAMPLE_RATE)
+
+
+def test_what_a_recording_says_last_is_heard_out_by_a_prediction_as_it_is_live() -> None:
+    """A microphone goes on behind the last word, a recording may not: silence follows it."""
+    voice = CountingEngine(ConstantEngine("voice", "sad"))
+    networks = Networks(ConstantEngine("face", "sad"), voice, ConstantEngine("fusion", "sad"))
+    grid = PieceGrid(PIECE, HOP, PIECE - HOP)
+    tools = Tools(networks, lambda: pytest.fail("no camera, no finder"), grid)
+    samples = 10 * HOP
+    found = predict_sound(list(blocks_of(samples, 320)), tools)
+    assert sum(voice.batches) == (samples + grid.lead) // HOP
+    assert found.voice is not None
 
 
 def analyzer(samples: int, *, gap_at: int | None = None) -> VoiceAnalyzer:
