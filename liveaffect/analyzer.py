@@ -38,7 +38,7 @@ from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.screen import RunStatus, Screen
 from liveaffect.realtime.sinks import Outputs
 from liveaffect.realtime.window import FUSION_STEP_NS
-from liveaffect.settings import Settings
+from liveaffect.settings import Settings, chosen_settings
 
 SOURCE = "caller"
 PICTURES_WAITING = 4
@@ -106,7 +106,7 @@ class Analyzer:
             raise InputRefused("an Analyzer of neither pictures nor sound has nothing to analyse")
         self._wants = {"pictures": pictures, "sound": sound}
         self._wait = wait
-        tools = (settings or Settings()).load_tools(_LOG.info, live=not wait)
+        tools = chosen_settings(settings).load_tools(_LOG.info, live=not wait)
         self._networks = tools.networks
         self.on_picture: Callable[[PictureAnswer], None] = lambda answer: None
         """Called with the answer to every picture, in the thread that analyses; it must not wait."""

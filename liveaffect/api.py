@@ -21,7 +21,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from liveaffect.analyzer import UNFETCHED
-from liveaffect.caller_input import SoundStream, checked_picture, checked_rate, checked_sound
+from liveaffect.caller_input import SoundStream, checked_file, checked_picture, checked_rate, checked_sound
 from liveaffect.engines.gpu_start import GpuStart
 from liveaffect.prediction import Prediction, predict_file, predict_picture, predict_sound
 from liveaffect.realtime.clock import MonotonicClock
@@ -33,7 +33,7 @@ from liveaffect.realtime.lockstep import watched as delivered
 from liveaffect.realtime.replay import MediaFile, Picture
 from liveaffect.realtime.sinks import Outputs, Sink
 from liveaffect.realtime.wiring import Tools
-from liveaffect.settings import Settings
+from liveaffect.settings import Settings, chosen_settings
 from liveaffect.webcam import feeds_of, make_run
 
 File = str | os.PathLike[str]
@@ -99,7 +99,7 @@ def predict(
     ('picture', 1, None)
     """
     with _predicting:
-        tools = _tools_of(settings or Settings())
+        tools = _tools_of(chosen_settings(settings))
         if isinstance(what, str | os.PathLike):
             return predict_file(Path(what), tools, cropped=cropped)
         if rate is None:
@@ -121,14 +121,14 @@ def analyze(file: File, *, sinks: Sequence[Sink] = (), settings: Settings | None
     >>> cues[0].source, cues[-1].t
     ('file:talk.mp4', 2.0)
     """
-    path = Path(file)
+    path = checked_file(file)
     if path.suffix.lower() in PICTURES:
         raise SettingsError(
             f"{path} is a picture; analyze() is for what has a duration, predict() for pictures"
         )
     media = MediaFile(path)
     media.open()
-    chosen = settings or Settings()
+    chosen = chosen_settings(settings)
     outputs = Outputs(sinks, notice=chosen.notice)
     return Cues(_file_cues(media, outputs, chosen), outputs, lambda: media.losses)
 
@@ -151,7 +151,7 @@ def watch(
     'file:talk.mp4'
     """
     names = [() if name is None else (str(name),) for name in (camera, mic)]
-    chosen = dataclasses.replace(settings or Settings(), camera=names[0], mic=names[1])
+    chosen = dataclasses.replace(chosen_settings(settings), camera=names[0], mic=names[1])
     clock = MonotonicClock()
     feeds = feeds_of(chosen, clock)
     if not feeds:

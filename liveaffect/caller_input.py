@@ -7,6 +7,8 @@ other. Arrays are copied, so the caller may use theirs again at once.
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,13 @@ LOUDEST = 16.0
 """Floating sound lies within -1..1 and may overshoot a little; far beyond, it was not scaled."""
 _GAP_NS = 100 * MS
 """Times of sound that are this far from the end of the sound before are believed; nearer is jitter."""
+
+
+def checked_file(file: object) -> Path:
+    """A file by its name."""
+    if not isinstance(file, str | os.PathLike):
+        raise InputRefused(f"a file is named by a string or a Path, and this is a {type(file).__name__}")
+    return Path(file)
 
 
 def checked_picture(image: object, *, bgr: bool = False) -> NDArray[np.uint8]:

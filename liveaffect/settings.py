@@ -269,6 +269,17 @@ class Settings:
         return SpokenWish(self.words, self.language, self.transcript, self.threads, self.weights_folder)
 
 
+def chosen_settings(settings: object) -> Settings:
+    """What a program brought, or the usual ones. Raises SettingsError for anything else."""
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        raise SettingsError(
+            f"settings are a Settings, as Settings(engine='onnx'), and this is a {type(settings).__name__}"
+        )
+    return settings
+
+
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise SettingsError(f"{name} is '{value}'; it is one of {', '.join(allowed)}")

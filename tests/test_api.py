@@ -10,6 +10,7 @@ import threading
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,6 +144,21 @@ def test_arrays_that_are_neither_picture_nor_sound_are_refused_with_the_way_out(
 ) -> None:
     with pytest.raises(liveaffect.InputRefused, match=says):
         liveaffect.predict(what, rate=rate, settings=SCRIPTED)
+
+
+def test_settings_and_files_of_another_kind_are_refused_by_what_they_are(media: Path) -> None:
+    wrong: Any = {"engine": "scripted"}
+    for call in (
+        lambda: liveaffect.predict(media / "portrait.jpg", settings=wrong),
+        lambda: liveaffect.analyze(media / "talk.mp4", settings=wrong),
+        lambda: liveaffect.watch(str(media / "talk.mp4"), None, settings=wrong),
+        lambda: liveaffect.Analyzer(settings=wrong),
+    ):
+        with pytest.raises(SettingsError, match=r"settings are a Settings.* this is a dict"):
+            call()
+    nothing: Any = None
+    with pytest.raises(liveaffect.InputRefused, match="named by a string or a Path, and this is a NoneType"):
+        liveaffect.analyze(nothing)
 
 
 def test_analyze_gives_the_cues_of_the_command_byte_for_byte(media: Path, tmp_path: Path) -> None:
