@@ -103,7 +103,7 @@ COUNTS = ("frames", "pieces")
 _PIECE_S = 0.4
 """What one piece brings, where pieces are counted."""
 _PRIOR_PIECES, _DECAY_PIECES, _LEAST_VARIANCE_OF_PIECES = 16.0, 300.0, 0.1
-_ENOUGH_S = 0.4
+_ENOUGH_S = 0.8
 """A piece with so much speech in it counts fully, where pieces are counted."""
 
 

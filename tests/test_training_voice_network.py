@@ -191,14 +191,16 @@ def test_only_what_ended_within_so_much_speech_counts_and_silence_is_no_answer()
     early, whole = heard.pooled(1.0), heard.pooled()
     assert early is not None
     assert whole is not None
-    np.testing.assert_allclose(early[:4], [0, 0.5, 0.5, 0], atol=1e-6)
-    np.testing.assert_allclose(whole[:4], [0, 1 / 3, 1 / 3, 1 / 3], atol=1e-6)
+    # The first piece with speech in it holds 0.44 s, those behind it enough to count fully.
+    first = 0.55
+    np.testing.assert_allclose(early[:4], np.array([0, first, 1, 0]) / (1 + first), atol=1e-6)
+    np.testing.assert_allclose(whole[:4], np.array([0, first, 1, 1]) / (2 + first), atol=1e-6)
     assert heard_as([0.2, 0.2, 0, 0]).pooled() is None
 
 
 def test_the_end_of_a_sentence_is_heard_in_as_many_pieces_as_its_beginning() -> None:
-    weight = heard_as([0, 0.6, 1, 0.3, 0, 0, 0]).weight
-    np.testing.assert_allclose(weight, [0, 0.6, 1, 1, 1, 1, 0.3], atol=1e-6)
+    weight = heard_as([0, 0.6, 1, 0.2, 0, 0, 0]).weight
+    np.testing.assert_allclose(weight, [0, 0.3, 0.8, 0.9, 0.9, 0.6, 0.1], atol=1e-6)
     frames = Statistics().weights(np.array([0.0, 1.0, 0.0], np.float32), 38_600, 6_400)
     assert frames.tolist() == [0, 1, 0], "frames count as often as they are speech"
 
