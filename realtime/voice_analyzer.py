@@ -195,9 +195,11 @@ class VoiceAnalyzer:
             score=weighted_score(float(answer["score"][0]), weight),
         )
         covers_ns = round(speech * self._grid.hop * SECOND / SAMPLE_RATE)
-        if weight >= SPEECH:
+        # What begins to speak is heard at once, and counts for the little that it is.
+        counts = max(weight, speech) >= SPEECH
+        if counts:
             self._waiting.append(_Unowned(evidence, covers_ns, after=speech < SPEECH))
-        return weight >= SPEECH
+        return counts
 
     def _weight(self, index: int, speech: float) -> float:
         """How much a piece counts, by the speech in all of it."""

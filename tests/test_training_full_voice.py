@@ -165,7 +165,7 @@ def test_the_judge_learns_what_is_speech_in_features_of_any_measure() -> None:
     heard = replace(bank, newest=newest.astype(np.float16))
     torch.manual_seed(0)
     judge = SpeechJudge(6, 8)
-    train_voice.fit(heard, bank.speaker != "made/0", judge)
+    train_voice.fit(heard, bank.speaker != "made/0", judge, 0)
     with torch.inference_mode():
         said = judge(torch.from_numpy(heard.newest).float())[:, 0].numpy()
     assert ((said > 0.5) == (bank.speech > 0.5)).mean() > 0.95

@@ -131,5 +131,4 @@ MAKERS: dict[str, Maker] = {
     "voice speech": speech,
     "voice folds whisper": folds_of("whisper"),
     "voice folds student": folds_of("student"),
-    "voice folds student tuned": folds_of("student-tuned10"),
 }

@@ -250,7 +250,7 @@ def fit_behind_layers(
     head = voice_heads.fit(voices, chosen, network.head_preset, schedule)
     network.head.load_state_dict(head.state_dict())
     network.believe(measure.mean, measure.deviation)
-    fit(bank, chosen, network.speech, seed=schedule.seed)
+    fit(bank, chosen, network.speech, network.sound.lead // network.sound.hop, seed=schedule.seed)
     hop_s = network.sound.hop / SAMPLE_RATE
     watched = np.flatnonzero((side == "calibrate") & (bank.copy == 0))
     temperature = fitted_temperature(voices, head, watched, hop_s) if len(watched) else 1.0
@@ -298,11 +298,17 @@ def int8_batches(path: Path, sounds: Sequence[Sound], seed: int = 0) -> Iterator
                 yield {"samples": pieces.copy(), "mean": heard.mean, "istd": heard.istd}
 
 
-def fit(bank: PieceBank, chosen: NDArray[np.bool_], judge: SpeechJudge, *, seed: int = 0) -> None:
-    """Train a judge on the chosen recordings and on all sounds of the bank that are no speech."""
+def fit(
+    bank: PieceBank, chosen: NDArray[np.bool_], judge: SpeechJudge, behind: int, *, seed: int = 0
+) -> None:
+    """Train a judge on the chosen recordings and on all sounds of the bank that are no speech.
+
+    `behind` pieces of each lie behind its last sound: silence that was put there teaches nothing.
+    """
     rng = np.random.default_rng(seed)
-    noise = np.flatnonzero((bank.label == NOTHING)[bank.owner])
-    people = np.flatnonzero((chosen & (bank.label != NOTHING))[bank.owner])
+    sound = np.arange(len(bank.owner)) < bank.edges()[1][bank.owner] - behind
+    noise = np.flatnonzero((bank.label == NOTHING)[bank.owner] & sound)
+    people = np.flatnonzero((chosen & (bank.label != NOTHING))[bank.owner] & sound)
     seen = torch.from_numpy(bank.newest[people[:: max(1, len(people) // 8192)]]).float()
     mean, scale = seen.mean(0), 1.0 / seen.std(0).clamp(min=1e-3)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=RATE, weight_decay=0.02)
