@@ -192,7 +192,7 @@ def test_a_voice_with_the_statistics_of_its_own_past(
         weight = float(recipe.statistics.weights(np.array(shares), recipe.piece, recipe.hop)[-1])
         new = recipe.statistics.new(recipe.hop)
         statistics.add(answer["stat_sum"], answer["stat_sumsq"], speech=weight, new=new)
-        if weight >= SPEECH:
+        if max(weight, shares[-1]) >= SPEECH:
             score = weighted_score(float(answer["score"][0]), weight)
             first_ns = (start - recipe.lead) * SECOND // SAMPLE_RATE
             at_ns = first_ns + recipe.piece * SECOND // SAMPLE_RATE
