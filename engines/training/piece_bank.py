@@ -1,9 +1,9 @@
 """What a voice network's frozen layers say of every piece of every recording, computed once and kept.
 
 Layers that do not learn need not be asked again in every epoch: their statistics over a piece are all that a
-head sees. Recordings are cut as live: a piece every hop from the first sound on
-until the last one is over, silence around them. Further
-copies hear the same recordings in other rooms. A bank that was stopped goes on where it was.
+head sees. Recordings are cut as live: a piece every hop from the first sound on until the last one is over,
+silence around them. Further copies hear the same recordings in other rooms. A bank that was stopped goes on
+where it was.
 """
 
 from __future__ import annotations
