@@ -1,12 +1,14 @@
 """From a voice that changes to a label that changes: two recordings of a speaker, one after the other.
 
     uv run python benchmarks/bench_voice_response.py --data DIR [--voice small|full] [--side calibrate|test]
-        [--pairs 40] [--ways] [--write]
+        [--pairs 40] [--alike] [--ways] [--write]
 
 Each stream goes through the whole path for files, in the order of time: silence, a recording of one label, a
 short gap, a recording of another label. Counted is from the onset of speech in the second one until the label
-of the second is shown. Beside it: how often the second is labelled at all, and how often the shown label
-changes while one recording lasts. `--ways` sweeps how the voice's evidence comes and goes.
+of the second is shown. Beside it: how often the second is labelled at all, for which shares of the time the
+label of what was said last is shown and another one is, and how often labels change in one stream: once would
+be right, and with `--alike`, where both recordings have one label, never. `--ways` sweeps how the voice's
+evidence comes and goes.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def judged(which: Sequence[VoicePair], tools: Tools, name: str) -> Result:
         "median_of_right_s": float(np.median(found.right_s[np.isfinite(found.right_s)])),
         "right_within_1.5_s": float((found.right_s <= SOON_S).mean()),
         "labelled": found.labelled,
-        "changes_per_min": found.changes_a_minute,
+        "time_right": found.right,
+        "time_wrong": found.wrong,
+        "changes_per_stream": found.changes,
     }
     return Result(name, figures)
 
@@ -59,15 +63,17 @@ def main() -> None:
     parser.add_argument("--voice", choices=("small", "full"), default="small")
     parser.add_argument("--side", choices=("calibrate", "test"), default="calibrate")
     parser.add_argument("--pairs", type=int, default=40, help="of every speaker")
+    parser.add_argument("--alike", action="store_true", help="pairs of one label instead of two")
     parser.add_argument("--ways", action="store_true")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     clips = [clip for clip in voice_clips(given.data, None, print) if clip.side == given.side]
-    which = list(voice_pairs(clips, given.pairs))
+    which = list(voice_pairs(clips, given.pairs, alike=given.alike))
     tools = Settings(voice=given.voice).load_tools(lambda _: None)
     for way, dynamics in WAYS.items() if given.ways else [("as shipped", expression.VOICE)]:
         expression.VOICE = dynamics
-        print_record(judged(which, tools, f"voice/{given.voice}/{given.side}/{way}"), write=given.write)
+        name = f"voice/{given.voice}/{given.side}/{'alike' if given.alike else 'changed'}/{way}"
+        print_record(judged(which, tools, name), write=given.write)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from liveaffect.bench.measure import Row, measure_calls
 from liveaffect.calibration.clips import Clip
 from liveaffect.engines import stopwatch
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
+from liveaffect.realtime.clock import SECOND
 from liveaffect.settings import Settings
 
 
@@ -197,3 +199,20 @@ def test_the_second_recording_of_a_pair_begins_where_its_first_sound_is() -> Non
     assert pair.onset_s == pytest.approx(sound[gaps[-1] + 1], abs=0.01)
     assert len(gaps) == 1
     assert second_silent_s <= pair.onset_s - sound[gaps[-1]] - sounds.GAPS_S[0] + 0.01
+    assert pair.first_s == pytest.approx(sound[0], abs=0.01)
+    assert {pair.first_truth, pair.truth} == {LABELS[1], LABELS[3]}
+    times = (pair.first_s - 0.1, pair.first_s + 0.1, pair.onset_s - 0.1, pair.onset_s, pair.end_s + 2.0)
+    assert [pair.said_last(at_s) for at_s in times] == ["", *[pair.first_truth] * 2, pair.truth, ""]
+
+
+def test_time_shown_rightly_and_wrongly_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = sounds.VoicePair(np.zeros(1, np.float32), 1.0, "sad", 3.0, 5.0, "happy")
+    shown = {0.5: "angry", 1.5: "not sure", 2.0: "sad", 3.5: "sad", 4.0: "happy", 5.5: "happy", 9.0: "sad"}
+
+    def told(*_: object) -> list[SimpleNamespace]:
+        return [SimpleNamespace(at_ns=round(at_s * SECOND), label=label) for at_s, label in shown.items()]
+
+    monkeypatch.setattr(sounds, "told", told)
+    found = sounds.delays_of([pair], None)  # type: ignore[arg-type]
+    assert found.right_s.tolist() == [1.0]
+    assert (found.labelled, found.right, found.wrong, found.changes) == (1.0, 3 / 5, 1 / 5, 1.0)

@@ -49,10 +49,19 @@ class VoicePair:
     """Two recordings of one speaker in one sound."""
 
     samples: NDArray[np.float32]
+    first_s: float
+    """Where speech begins."""
+    first_truth: str
     onset_s: float
     """Where speech of the second begins."""
     end_s: float
     truth: str
+
+    def said_last(self, at_s: float) -> str:
+        """The label of the recording that began last; empty outside both."""
+        if not self.first_s <= at_s <= self.end_s + AFTER_S:
+            return ""
+        return self.truth if at_s >= self.onset_s else self.first_truth
 
 
 def sound_rows(settings: Settings, data: Path | None, say: Callable[[str], None]) -> list[Row]:
@@ -121,12 +130,14 @@ def told(samples: NDArray[np.float32], tools: Tools) -> list[Estimate]:
     return kept
 
 
-def voice_pairs(clips: Sequence[Clip], pairs: int, seed: int = 0) -> Iterator[VoicePair]:
-    """So many pairs of different labels of every speaker, drawn by chance."""
+def voice_pairs(
+    clips: Sequence[Clip], pairs: int, seed: int = 0, *, alike: bool = False
+) -> Iterator[VoicePair]:
+    """So many pairs of different labels of every speaker, or of the same one, drawn by chance."""
     rng = np.random.default_rng(seed)
     for speaker in sorted({clip.group for clip in clips}):
         mine = [clip for clip in clips if clip.group == speaker]
-        other = [(a, b) for a, b in itertools.permutations(mine, 2) if a.truth != b.truth]
+        other = [(a, b) for a, b in itertools.permutations(mine, 2) if (a.truth == b.truth) == alike]
         for at in rng.choice(len(other), min(pairs, len(other)), replace=False):
             first, second = other[at]
             yield joined(first, second, gap_s=float(rng.uniform(*GAPS_S)))
@@ -136,11 +147,17 @@ def joined(first: Clip, second: Clip, gap_s: float) -> VoicePair:
     """One after the other, over the faint hiss that every microphone has."""
     parts = [np.zeros(round(LEAD_S * SAMPLE_RATE)), first.content, np.zeros(round(gap_s * SAMPLE_RATE))]
     begin = sum(map(len, parts))
-    whole = np.concatenate([*parts, second.content]).astype(np.float32)
+    whole = np.concatenate([*parts, second.content, np.zeros(round(AFTER_S * SAMPLE_RATE))])
+    whole = whole.astype(np.float32)
     whole += np.random.default_rng(0).normal(0, 1e-4, len(whole)).astype(np.float32)
-    spoken = np.flatnonzero(loud(np.asarray(second.content, np.float32)))
-    onset, end = begin + spoken[0] * SAMPLE_RATE // 100, begin + spoken[-1] * SAMPLE_RATE // 100
-    return VoicePair(whole, onset / SAMPLE_RATE, end / SAMPLE_RATE, LABELS[second.truth])
+    (first_s, _), (onset_s, end_s) = _spoken(first, len(parts[0])), _spoken(second, begin)
+    return VoicePair(whole, first_s, LABELS[first.truth], onset_s, end_s, LABELS[second.truth])
+
+
+def _spoken(clip: Clip, begin: int) -> tuple[float, float]:
+    """From when to when there is speech in a recording that begins at a sample."""
+    spoken = np.flatnonzero(loud(np.asarray(clip.content, np.float32))) / 100
+    return begin / SAMPLE_RATE + float(spoken[0]), begin / SAMPLE_RATE + float(spoken[-1])
 
 
 def loud(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -152,31 +169,35 @@ def loud(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VoiceDelays:
-    """What became of the second recording of each pair."""
+    """What became of pairs of recordings."""
 
     right_s: NDArray[np.float64]
-    """From its onset to its label; infinite where that was never shown."""
+    """From the onset of each second one to its label; infinite where that was never shown."""
     labelled: float
-    """Share that got any label."""
-    changes_a_minute: float
-    """From one label to another while one recording lasts."""
+    """Share of the second ones that got any label."""
+    right: float
+    """Share of the time, from the first word on, in which the label of what was said last is shown."""
+    wrong: float
+    """The same of another label; the rest is 'not sure'."""
+    changes: float
+    """From one label to another in one pair: one where the labels are two."""
 
 
 def delays_of(which: Sequence[VoicePair], tools: Tools) -> VoiceDelays:
-    """The labels that are shown of the second recording of each pair, and when."""
-    right_s, labelled, changes, seconds = [], 0, 0, 0.0
+    """The labels that are shown of pairs, and when."""
+    right_s, labelled, changes, judged = [], 0, 0, list[bool | None]()
     for pair in which:
-        shown = [(one.at_ns / SECOND, one.label) for one in told(pair.samples, tools)]
-        sure = [
-            (t, label)
-            for t, label in shown
-            if pair.onset_s <= t <= pair.end_s + AFTER_S and label != NOT_SURE
-        ]
-        labelled += bool(sure)
-        right_s.append(next((t - pair.onset_s for t, label in sure if label == pair.truth), np.inf))
+        said = [(one.at_ns / SECOND, one.label) for one in told(pair.samples, tools)]
+        shown = [(at, label, truth) for at, label in said if (truth := pair.said_last(at))]
+        judged += [None if label == NOT_SURE else label == truth for _, label, truth in shown]
+        sure = [(at, label) for at, label, _ in shown if label != NOT_SURE]
         changes += sum(a != b for (_, a), (_, b) in itertools.pairwise(sure))
-        seconds += pair.end_s - pair.onset_s
-    return VoiceDelays(np.array(right_s), labelled / len(which), 60 * changes / seconds)
+        second = [(at - pair.onset_s, label) for at, label in sure if at >= pair.onset_s]
+        labelled += bool(second)
+        right_s.append(next((delay_s for delay_s, label in second if label == pair.truth), np.inf))
+    count = max(len(judged), 1)
+    right, wrong = judged.count(True) / count, judged.count(False) / count
+    return VoiceDelays(np.array(right_s), labelled / len(which), right, wrong, changes / len(which))
 
 
 def words_live(sound: NDArray[np.float32], tools: WordTools) -> tuple[str, NDArray[np.float64]]:
