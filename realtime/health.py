@@ -114,9 +114,15 @@ class Rate:
         return (len(self._times) - 1) * SECOND / (self._times[-1] - self._times[0])
 
 
+def amount(count: int, what: str) -> str:
+    """So many of something whose first word is a plural in 's', such as 'pieces of sound'."""
+    first, space, rest = what.partition(" ")
+    return f"{count} {first.removesuffix('s') if count == 1 else first}{space}{rest}"
+
+
 def losses_in_words(*losses: Mapping[str, int]) -> str:
     """What was lost, by cause, as the end of a line; nothing if nothing was."""
-    return "".join(f"; {count} {cause}" for causes in losses for cause, count in causes.items() if count)
+    return "".join(f"; {amount(count, cause)}" for causes in losses for cause, count in causes.items() if count)
 
 
 class HealthBook:

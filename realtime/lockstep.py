@@ -17,7 +17,7 @@ from liveaffect.realtime.clock import SECOND, MediaClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import EndOfStream, RealtimeError
 from liveaffect.realtime.frame import AudioBlock, CountsLosses, Restamped, Sighting, VideoFrame
-from liveaffect.realtime.health import losses_in_words
+from liveaffect.realtime.health import amount, losses_in_words
 from liveaffect.realtime.replay import MediaFile
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import RunStatus, Screen
@@ -60,7 +60,7 @@ class Summary:
         shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
         people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
         return (
-            f"{self.media_s:.1f} s, {self.pictures} pictures, {people}, {self.cues} cues"
+            f"{self.media_s:.1f} s, {amount(self.pictures, 'pictures')}, {people}, {amount(self.cues, 'cues')}"
             + (f": {shares}" if shares else "")
             + losses_in_words({**self.losses, **self.lost_sound})
         )
@@ -123,9 +123,9 @@ class LockStep:
     def steps(self, reader: ItemReader) -> Iterator[float]:
         """Take one item after the other, giving the caller a turn after each; yields the media time reached.
 
-        `finish` and `check_nothing_was_skipped` belong behind the last of them.
+        It ends early where nobody is left to tell: every output failed. `finish` and `check_nothing_was_skipped` belong behind the last of them.
         """
-        while True:
+        while not self._outputs.all_failed:
             try:
                 item = reader.read(1.0)
             except EndOfStream:

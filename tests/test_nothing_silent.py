@@ -228,6 +228,18 @@ def test_a_live_run_ends_when_its_last_output_has_failed(tmp_path: Path) -> None
     assert captured < media.FILM_FPS * media.FILM_SECONDS, "it went on, although nobody got anything"
 
 
+def test_the_analysis_of_a_film_ends_when_its_last_output_has_failed(tmp_path: Path) -> None:
+    film = media.write_media(tmp_path) / "talk.mp4"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = in_a_process("analyze", film, "--cues", "-", "--engine", "scripted", stdout=writing)
+    os.close(writing)
+    assert done.returncode == 1
+    assert "cannot write standard output: the program that read it has ended" in done.stderr
+    seen = int(done.stderr.partition(" picture")[0].split()[-1])
+    assert 0 < seen < media.FILM_FPS * media.FILM_SECONDS, "it went on, although nobody got anything"
+
+
 def test_a_sound_ends_the_run_although_a_camera_was_never_there(tmp_path: Path) -> None:
     clock = MonotonicClock()
     feeds = [camera_feed("97", clock), file_feed(media.plain_wav(tmp_path / "a.wav"), clock)]

@@ -255,7 +255,7 @@ def test_without_a_camera_the_voice_is_drawn_on_an_empty_picture(tmp_path: Path)
 def test_the_report_names_what_was_lost_and_nothing_else() -> None:
     assert losses_in_words({"samples that came again": 0}, {}) == ""
     assert losses_in_words({"samples that came again": 3}, {"cues late": 1}) == (
-        "; 3 samples that came again; 1 cues late"
+        "; 3 samples that came again; 1 cue late"
     )
 
 
