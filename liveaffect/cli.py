@@ -34,7 +34,7 @@ from liveaffect.engines.user_folders import cache_dir
 from liveaffect.findings import limit_arenas
 from liveaffect.progress import BesideTheLine, say
 from liveaffect.realtime.errors import RealtimeError
-from liveaffect.settings import resolve
+from liveaffect.settings import misspelt, resolve
 
 LIBRARIES = {
     "OPENCV_LOG_LEVEL": "FATAL",
@@ -83,6 +83,8 @@ def _run(given: argparse.Namespace) -> int:
             handlers=[BesideTheLine()],
             format="%(levelname)s %(name)s: %(message)s",
         )
+        for line in misspelt(os.environ):
+            say(f"liveaffect: {line}")
         code = run(given, settings)
         sys.stdout.flush()
     except (RealtimeError, EngineError) as error:

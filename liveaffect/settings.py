@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import logging
 import math
 import os
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _ABOUT_ONE = re.compile(r"(face|voice|fusion): ('|scripted )")
 ENVIRONMENT_PREFIX = "LIVEAFFECT_"
+_NEARLY = 0.9
+"""From this likeness on a name is taken for another one with a slip."""
 LONGEST_S = 1e8
 """Three years: beyond it no clock of ours counts."""
 LEAST_SIDE_PX, MOST_SIDE_PX = 16, 16_384
@@ -301,6 +304,16 @@ def resolve(
         if name in known and value is not None:
             chosen[name] = tuple(value) if isinstance(value, list) else value
     return Settings(**chosen)
+
+
+def misspelt(environment: Mapping[str, str]) -> list[str]:
+    """A line for each variable that is no setting and nearly is one; others may be somebody else's."""
+    known = [ENVIRONMENT_PREFIX + field.name.upper() for field in dataclasses.fields(Settings)]
+    given = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    meant = {name: difflib.get_close_matches(name, known, 1, _NEARLY) for name in given}
+    return [
+        f"{name} is no setting and changes nothing; {near[0]} is one" for name, near in meant.items() if near
+    ]
 
 
 def _from_file(path: Path, known: set[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from liveaffect.realtime.errors import SettingsError
-from liveaffect.settings import Settings, resolve
+from liveaffect.settings import Settings, misspelt, resolve
 
 
 def test_the_ranking_is_flag_environment_file_default(tmp_path: Path) -> None:
@@ -108,3 +108,13 @@ def test_a_film_adds_no_microphone_unless_one_is_asked_for(tmp_path: Path) -> No
     assert resolve({"camera": [str(film), "0"]}, {}).microphones == ["default"]
     assert resolve({"camera": ["none"]}, {}).microphones == ["default"]
     assert resolve({"mic": ["none"]}, {}).microphones == []
+
+
+def test_a_variable_with_a_slip_in_its_name_is_named_and_a_strange_one_is_nobodys() -> None:
+    given = {
+        "LIVEAFFECT_CAMRA": "1",
+        "LIVEAFFECT_CAMERA": "0",
+        "LIVEAFFECT_CI": "1",
+        "LIVEAFFECT_WHISPER": "x",
+    }
+    assert misspelt(given) == ["LIVEAFFECT_CAMRA is no setting and changes nothing; LIVEAFFECT_CAMERA is one"]
