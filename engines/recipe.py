@@ -107,6 +107,11 @@ _ENOUGH_S = 0.8
 """A piece with so much speech in it counts fully, where pieces are counted."""
 
 
+def hops_in(piece: int, hop: int) -> int:
+    """How many hops a piece reaches over, the oldest of them perhaps in part."""
+    return -(-piece // hop)
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """What a voice network keeps of a speaker: how many numbers, and whether of frames or of whole pieces.
@@ -166,8 +171,7 @@ class Statistics:
         shares = np.asarray(shares, np.float32)
         if self.by_frames:
             return shares
-        parts = max(1, round(piece / hop))
-        heard = np.convolve(shares, np.ones(parts, np.float32))[: len(shares)] * (hop / SAMPLE_RATE)
+        heard = np.convolve(shares, np.ones(hops_in(piece, hop)))[: len(shares)] * (hop / SAMPLE_RATE)
         return np.asarray(np.clip(heard / min(_ENOUGH_S, piece / SAMPLE_RATE), 0.0, 1.0), np.float32)
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics, Statistics
+from liveaffect.engines.recipe import SAMPLE_RATE, SpeakerStatistics, Statistics, hops_in
 from liveaffect.realtime.attribution import Attribution, SpeechEnergy, Voice
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.expression import Evidence, weighted_score
@@ -113,7 +113,7 @@ class VoiceAnalyzer:
         self._waiting: deque[_Unowned] = deque()
         self._last_owner: tuple[int | None] | None = None
         """Who was handed evidence last."""
-        self._shares: deque[float] = deque(maxlen=max(1, -(-grid.length // grid.hop)))
+        self._shares: deque[float] = deque(maxlen=hops_in(grid.length, grid.hop))
         """Which share of each of the last hops was speech."""
         self._taken_index: int | None = None
 

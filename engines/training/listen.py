@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines.manifest import RecipeNumbers
 from liveaffect.engines.onnx_engine import OnnxEngine
-from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics
+from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics, hops_in
 from liveaffect.engines.training import corpora_voices
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.splits import on_side
@@ -69,7 +69,7 @@ class Heard:
         counts = (self.weight >= SPEECH) & (np.cumsum(self.speech) * self.hop_s <= speech_s + _ROUNDING_S)
         if not counts.any():
             return None
-        height = np.where(counts, self.score + np.log(np.maximum(self.weight, SPEECH)), -np.inf)
+        height = np.where(counts, self.score + np.log(np.where(counts, self.weight, 1.0)), -np.inf)
         weight = np.exp(height - height.max())
         found: NDArray[np.float32] = ((weight / weight.sum()) @ self.logits).astype(np.float32)
         return found
@@ -106,7 +106,7 @@ def _streams_heard(
     ask: Ask, recipe: RecipeNumbers, streams: Sequence[Sequence[NDArray[np.float32]]]
 ) -> list[Heard]:
     running = [SpeakerStatistics.cold(kept=recipe.statistics) for _ in streams]
-    parts = -(-recipe.piece // recipe.hop)
+    parts = hops_in(recipe.piece, recipe.hop)
     rows: list[list[dict[str, NDArray[Any]]]] = [[] for _ in streams]
     # By length, so that the batches of late pieces are full as well.
     order = sorted(range(len(streams)), key=lambda i: len(streams[i]))
