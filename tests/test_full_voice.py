@@ -20,7 +20,7 @@ from liveaffect.engines.load import FULL, voice_folder
 from liveaffect.engines.manifest import Manifest
 from liveaffect.engines.model import presets
 from liveaffect.engines.model.frontend import BANDS, WhisperFront, WhisperSound, heard_share
-from liveaffect.engines.model.voice_statistics import VoiceWhisper, foreign_names
+from liveaffect.engines.model.voice_statistics import FOREIGN, VoiceWhisper, foreign_names
 from liveaffect.engines.onnx_engine import OnnxEngine
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import SAMPLE_RATE
@@ -43,6 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VoiceWhisp
         names[ours]: value.numpy().astype(np.float16) for ours, value in network.ears.state_dict().items()
     }
     network.ears.take(tensors)
+    export_onnx.in_halves(network)
     content = converted(tensors)
     (folder / "whisper").mkdir()
     (folder / "whisper" / whisper.FILE).write_bytes(content)
@@ -72,6 +73,24 @@ def test_our_file_holds_no_number_of_whispers(exported: tuple[Path, VoiceWhisper
     assert not any(tensor.raw_data or tensor.float_data for tensor in theirs.values())
     ears = sum(p.numel() for p in network.ears.parameters())
     assert (folder / FULL / "voice.onnx").stat().st_size < ears
+
+
+def test_what_is_ours_and_large_is_kept_in_half_precision_and_loses_nothing(
+    exported: tuple[Path, VoiceWhisper],
+) -> None:
+    folder, network = exported
+    graph = onnx.load(folder / FULL / "voice.onnx", load_external_data=False).graph
+    kept = {tensor.name: tensor for tensor in graph.initializer}
+    large = {
+        name
+        for name, one in presets.deploy(network).named_parameters()
+        if not name.startswith(FOREIGN) and one.numel() >= export_onnx.LARGE
+    }
+    assert {"head.hidden.weight", "listener.enter.weight"} <= large
+    for name in large:
+        assert kept[name].data_type == onnx.TensorProto.FLOAT16, name
+        stored = onnx.numpy_helper.to_array(kept[name]).astype(np.float32)
+        np.testing.assert_array_equal(stored, network.state_dict()[name].numpy())
 
 
 def test_put_together_it_answers_like_the_module(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="networks are trained with torch")
 
 from liveaffect.engines import parity
+from liveaffect.engines.model import presets
 from liveaffect.engines.model.frontend import WhisperSound
 from liveaffect.engines.model.voice_statistics import (
     HeadPreset,
@@ -19,12 +20,14 @@ from liveaffect.engines.model.voice_statistics import (
     StatisticsHead,
     StudentPreset,
     VoiceStudent,
+    VoiceWhisper,
+    moments_over_time,
 )
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics, Statistics
-from liveaffect.engines.training import piece_bank, train_voice, voice_heads
+from liveaffect.engines.training import listener, piece_bank, train_voice, voice_heads
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import SPEECH, pieces_of
-from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
+from liveaffect.engines.training.piece_bank import MOMENT_STEPS, NOTHING, Moments, PieceBank, Sound
 from liveaffect.engines.training.voice_answers import called_among
 
 WIDTH, PIECES, SPEAKERS = 24, 6, 8
@@ -155,6 +158,63 @@ def test_a_bank_that_was_stopped_goes_on_to_the_same_end(
     assert bank.copy.tolist() == [0, 0, 0, 1, 1, 1]
     assert not bank.speech[(bank.label == NOTHING)[bank.owner]].any()
     assert bank.speech[(bank.label != NOTHING)[bank.owner]].any()
+
+
+MOMENTS, FEATURES = 20, 3 * 384
+
+
+def rising_and_falling() -> PieceBank:
+    """Moods that differ in the order of their moments alone: mean and deviation are the same."""
+    rng = np.random.default_rng(3)
+    bank = made_up()
+    label = np.where(np.arange(len(bank.label)) % 2 == 0, LABELS.index("happy"), LABELS.index("sad"))
+    way = np.where(label == LABELS.index("happy"), 1.0, -1.0)[bank.owner]
+    raw = rng.normal(0, 0.7, (len(bank.owner), MOMENTS, FEATURES))
+    raw[:, :, :8] += (way[:, None] * np.linspace(-2, 2, MOMENTS))[:, :, None]
+    pieces = np.flatnonzero(bank.weight >= SPEECH)
+    steps = np.clip(raw[pieces] * MOMENT_STEPS, -127, 127).astype(np.int8)
+    half = len(steps) // 2
+    moments = Moments(
+        parts=[steps[:half], steps[half:]],
+        middle=np.full((2, FEATURES), 3.0, np.float32),
+        spread=np.full((2, FEATURES), 0.5, np.float32),
+        share=np.full((len(steps), MOMENTS), 1 / MOMENTS, np.float16),
+        piece=pieces,
+    )
+    return replace(bank, label=label, moments=moments)
+
+
+def test_a_listener_hears_the_order_that_mean_and_deviation_lose(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    bank = rising_and_falling()
+    held = bank.speaker == "made/0"
+    network = presets.build("voice", "whisper")
+    assert isinstance(network, VoiceWhisper)
+    lessons = listener.Lessons(epochs=2, steps=20)
+    found = listener.teach(network, bank, ~held, tmp_path, lessons, report=lambda _: None)
+    assert found is not None
+    assert found.moments is not None
+    width = found.statistics.shape[1] - WIDTH
+    assert width == 2 * network.preset.listener.width
+    np.testing.assert_array_equal(found.statistics[:, width:], bank.statistics)
+    # Without the listener's statistics a head knows nothing of this; with them it does, of a stranger too.
+    right = []
+    for one in (bank, found):
+        voices = voice_heads.Voices(one, voice_heads.measure_of(one, ~held))
+        schedule = voice_heads.HeadSchedule(steps=100, batch=24)
+        head = voice_heads.fit(voices, ~held, HeadPreset(hidden=16, dropout=0.1), schedule)
+        said = voice_heads.asked(voices, head, np.flatnonzero(held), 0.4, known=False)
+        among = np.unique(bank.label)
+        right.append(np.mean([called_among(it, among) == bank.label[row] for row, it in said.items()]))
+    assert right[0] < 0.75
+    assert right[1] > 0.95
+    # What learnt moments in the measure of speech takes them as the layers have them.
+    rows = np.arange(4)
+    raw = torch.from_numpy(np.asarray(found.moments.parts[0][:4], np.float32)) / MOMENT_STEPS * 0.5 + 3.0
+    with torch.inference_mode():
+        mean, _ = moments_over_time(network.listener.eval()(raw), torch.full((4, MOMENTS, 1), 1 / MOMENTS))
+    told = found.statistics[found.moments.piece[rows], : width // 2].astype(np.float32)
+    np.testing.assert_allclose(mean.numpy(), told, atol=0.05 * float(np.abs(told).max()))
 
 
 def test_the_judge_learns_what_is_speech_in_features_of_any_measure() -> None:

@@ -6,6 +6,7 @@ are what a stream keeps running sums of, so the network hands them out as they a
 
 `VoiceWhisper` stands on the first layers of Whisper's encoder, which heard hundreds of thousands of hours
 of people. They stay as they are and are not ours: the file of such a network holds no tensor of Whisper's.
+Over their moments a small network of ours listens for what mean and deviation lose.
 `VoiceStudent` is always there: convolutions over Whisper's log-mel that see 0.7 s to either side of a
 moment and learned what those layers say from everything that speaks, without labels.
 """
@@ -121,9 +122,13 @@ class StatisticsVoice(Network):
             "lead": sound.lead,
         }
 
-    def features(self, log_mel: Tensor) -> tuple[Tensor, ...]:
-        """(n, moments, width) each."""
+    def layers(self, log_mel: Tensor) -> tuple[Tensor, ...]:
+        """(n, moments, width) each: what stands still while everything behind it learns."""
         raise NotImplementedError
+
+    def features(self, log_mel: Tensor) -> tuple[Tensor, ...]:
+        """(n, moments, width) each: what statistics are of."""
+        return self.layers(log_mel)
 
     def forward(self, samples: Tensor, mean: Tensor, istd: Tensor) -> VoiceAnswer:
         log_mel = self.front(samples)
@@ -143,7 +148,7 @@ class StatisticsVoice(Network):
     def raw_statistics(self, log_mel: Tensor, features: tuple[Tensor, ...]) -> Tensor:
         """(n, width): the same in the features' own measure."""
         share = heard_share(log_mel)[:, :, None]
-        return torch.cat([part for one in features for part in _moments(one, share)], dim=1)
+        return torch.cat([part for one in features for part in moments_over_time(one, share)], dim=1)
 
     def newest(self, log_mel: Tensor, features: Tensor) -> Tensor:
         """(n, features + bands): means over the newest part of the piece."""
@@ -151,7 +156,8 @@ class StatisticsVoice(Network):
         return torch.cat([features[:, -(frames // 2) :].mean(1), log_mel[:, :, -frames:].mean(2)], dim=1)
 
 
-def _moments(features: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def moments_over_time(features: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, width) each: mean and deviation under the shares of the moments."""
     mean = (features * share).sum(1)
     variance = ((features - mean[:, None]) ** 2 * share).sum(1)
     return mean, (variance + _LEAST_VARIANCE).sqrt()
@@ -226,13 +232,53 @@ class VoiceStudent(StatisticsVoice):
         self.preset = preset
         self.trunk = StudentTrunk(preset)
 
-    def features(self, log_mel: Tensor) -> tuple[Tensor, ...]:
+    def layers(self, log_mel: Tensor) -> tuple[Tensor, ...]:
         return (self.trunk(log_mel),)
 
 
 _POSITIONS = 1500
 FOREIGN = "ears."
 """What the names of Whisper's tensors begin with in a network that stands on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerPreset:
+    """A listener as a table."""
+
+    width: int = 128
+    blocks: int = 2
+    reach: int = 9
+    grow: int = 2
+
+
+class ListenerBlock(nn.Module):
+    """As a block of the student, behind a norm of every moment."""
+
+    def __init__(self, preset: ListenerPreset) -> None:
+        super().__init__()
+        width = preset.width
+        self.norm = nn.LayerNorm(width)
+        self.along = nn.Conv1d(width, width, preset.reach, padding=preset.reach // 2, groups=width)
+        self.wide = nn.Linear(width, preset.grow * width)
+        self.narrow = nn.Linear(preset.grow * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        along = self.along(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        out: Tensor = x + self.narrow(functional.gelu(self.wide(along)))
+        return out
+
+
+class Listener(nn.Module):
+    """(n, moments, width) of all of Whisper's layers to fewer features that know what is around them."""
+
+    def __init__(self, inputs: int, preset: ListenerPreset) -> None:
+        super().__init__()
+        self.enter = nn.Linear(inputs, preset.width)
+        self.blocks = nn.Sequential(*(ListenerBlock(preset) for _ in range(preset.blocks)))
+
+    def forward(self, moments: Tensor) -> Tensor:
+        found: Tensor = self.blocks(self.enter(moments))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +291,7 @@ class WhisperPreset:
     """Its size, such as 'tiny.en'."""
     layers: int
     """The first so many of the encoder are computed, and the statistics of each are looked at."""
+    listener: ListenerPreset = field(default_factory=ListenerPreset)
     head: HeadPreset = field(default_factory=lambda: HeadPreset(hidden=128))
 
 
@@ -309,14 +356,23 @@ class VoiceWhisper(StatisticsVoice):
 
     def __init__(self, preset: WhisperPreset) -> None:
         model = KNOWN[preset.whisper]
-        super().__init__(preset.name, preset.sound, (model.width,) * preset.layers, preset.head)
+        widths = (preset.listener.width, *(model.width,) * preset.layers)
+        super().__init__(preset.name, preset.sound, widths, preset.head)
         self.preset = preset
         self.ears = Ears(model, preset.layers, preset.sound.moments)
         self.ears.requires_grad_(False)
+        self.listener = Listener(model.width * preset.layers, preset.listener)
 
-    def features(self, log_mel: Tensor) -> tuple[Tensor, ...]:
+    def layers(self, log_mel: Tensor) -> tuple[Tensor, ...]:
         found: tuple[Tensor, ...] = self.ears(log_mel)
         return found
+
+    def features(self, log_mel: Tensor) -> tuple[Tensor, ...]:
+        return self.listened(self.layers(log_mel))
+
+    def listened(self, layers: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The listener's features before those of the layers."""
+        return (self.listener(torch.cat(layers, dim=2)), *layers)
 
 
 _PARTS = {

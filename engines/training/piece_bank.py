@@ -12,17 +12,19 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from liveaffect.engines.model.frontend import WhisperSound
-from liveaffect.engines.model.voice_statistics import StatisticsVoice
+from liveaffect.engines.model.frontend import WhisperSound, heard_share
+from liveaffect.engines.model.voice_statistics import StatisticsVoice, VoiceWhisper
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, Statistics
 from liveaffect.engines.stopwatch import wall_ns
 from liveaffect.engines.training.corpora_voices import Take
-from liveaffect.engines.training.listen import pieces_of
+from liveaffect.engines.training.listen import SPEECH, pieces_of
 from liveaffect.engines.training.synthetic_sounds import heard
 
 GROUP = 128
@@ -33,6 +35,13 @@ SPEECH_DEPTH_DB = 30.0
 """A hundredth of a second this far below the loud ones of its recording is no speech."""
 NOTHING = -1
 """The label of sounds that nobody speaks in."""
+_COUNTED = Statistics(1, "pieces")
+_LEARNT = ("head.", "listener.", "speech.", "prior_")
+"""What stands behind the layers."""
+_MOMENTS = ".moments.npy"
+_LEAST_SPREAD = 1e-3
+MOMENT_STEPS = 24.0
+"""So many steps of a byte to one deviation: nearly all moments lie within five."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +55,44 @@ class Sound:
     def label(self) -> int:
         """Its place among the labels."""
         return NOTHING if self.take is None else LABELS.index(self.take.label)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """What the frozen layers say moment by moment, of the pieces that count.
+
+    In the measure of speech: every feature with mean zero and deviation one, as far as that is known.
+    """
+
+    parts: Sequence[NDArray[np.int8]]
+    """(rows, moments, width) each, read from the disk as they are asked for."""
+    middle: NDArray[np.float32]
+    """(parts, width): the raw features that the bytes of each part are zero for."""
+    spread: NDArray[np.float32]
+    """(parts, width): what `MOMENT_STEPS` of them are worth."""
+    share: NDArray[np.float16]
+    """(rows, moments): how much each moment counts."""
+    piece: NDArray[np.int64]
+    """(rows,): whose they are."""
+
+    @property
+    def measure(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and deviation of the raw features: (raw - mean) / deviation is what `of` tells."""
+        some = [len(part) > 0 for part in self.parts]
+        return self.middle[some].mean(0), self.spread[some].mean(0)
+
+    def of(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """The moments of some rows, and their shares."""
+        ends = np.cumsum([len(part) for part in self.parts])
+        part = np.searchsorted(ends, rows, side="right")
+        found = np.empty((len(rows), *self.parts[0].shape[1:]), np.int8)
+        for at, (row, number) in enumerate(zip(rows, part, strict=True)):
+            found[at] = self.parts[number][row - ends[number]]
+        mean, deviation = self.measure
+        scale = torch.from_numpy(self.spread[part] / (deviation * MOMENT_STEPS))[:, None]
+        shift = torch.from_numpy((self.middle[part] - mean) / deviation)[:, None]
+        told = torch.from_numpy(found).float().mul_(scale).add_(shift)
+        return told, torch.from_numpy(self.share[rows].astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +115,8 @@ class PieceBank:
     copy: NDArray[np.int64]
     """0: as recorded; others: somewhere else."""
     name: NDArray[np.str_]
+    moments: Moments | None = None
+    """Empty where no listener stands on the layers."""
 
     @property
     def corpus(self) -> NDArray[np.str_]:
@@ -116,7 +165,7 @@ def spoken(samples: NDArray[np.floating], hop: int, pieces: int) -> NDArray[np.f
 
 
 def _write(path: Path, network: StatisticsVoice, sounds: Sequence[Sound], copy: int, first: int) -> None:
-    sound, found = network.sound, []
+    sound, found = network.sound, list[dict[str, NDArray[Any]]]()
     for number, one in enumerate(sounds):
         rng = np.random.default_rng((copy, first + number))
         samples = np.asarray(one.samples, np.float32)[: round(LONGEST_S * SAMPLE_RATE)]
@@ -125,60 +174,89 @@ def _write(path: Path, network: StatisticsVoice, sounds: Sequence[Sound], copy: 
         pieces = pieces_of(samples, sound.piece, sound.hop, sound.lead)
         hiss = np.asarray(rng.normal(0, 10 ** rng.uniform(-5.5, -3.5), pieces.shape[1]), np.float32)
         shares = spoken(samples, sound.hop, len(pieces)) * (one.take is not None)
-        found.append((*_asked(network, pieces + hiss), shares))
-    statistics, newest, speech = (np.concatenate(column) for column in zip(*found, strict=True))
-    counts = [len(one[2]) for one in found]
+        told = {"speech": shares, "counts": np.array([len(pieces)])}
+        found.append(told | _asked(network, pieces + hiss, _listened_to(shares, sound)))
+    whole = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    whole |= _in_bytes(whole["moments"])
+    moments = whole.pop("moments")
     with (partial := path.with_suffix(".part")).open("wb") as stream:
-        np.savez(stream, statistics=statistics, newest=newest, speech=speech, counts=counts)
+        np.save(stream, moments)
+    partial.replace(path.with_suffix(_MOMENTS))
+    with partial.open("wb") as stream:
+        np.savez(stream, **whole)  # type: ignore[arg-type]  # None of them is called allow_pickle.
     partial.replace(path)
 
 
+def _in_bytes(moments: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    told = moments.reshape(-1, moments.shape[-1]).astype(np.float32)
+    middle = told.mean(0) if len(told) else np.zeros(told.shape[1], np.float32)
+    spread = told.std(0) + _LEAST_SPREAD if len(told) else np.ones(told.shape[1], np.float32)
+    steps = np.clip(np.round((moments - middle) * (MOMENT_STEPS / spread)), -127, 127)
+    return {"moments": steps.astype(np.int8), "middle": middle[None], "spread": spread[None]}
+
+
+def _listened_to(shares: NDArray[np.float32], sound: WhisperSound) -> NDArray[np.bool_]:
+    """(pieces,): those that count; of a recording in which none does, the most spoken one."""
+    weight = _COUNTED.weights(shares, sound.piece, sound.hop)
+    return np.asarray((weight > 0.0) & (weight >= min(SPEECH, float(weight.max()))))
+
+
 def _asked(
-    network: StatisticsVoice, pieces: NDArray[np.float32]
-) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    network: StatisticsVoice, pieces: NDArray[np.float32], listened: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
     with torch.inference_mode():
         log_mel = network.front(torch.from_numpy(pieces))
         with torch.autocast("cpu", torch.bfloat16):
-            features = tuple(one.float() for one in network.features(log_mel))
-        raw = network.raw_statistics(log_mel, features)
-        newest = network.newest(log_mel, features[-1])
-    return raw.half().numpy(), newest.half().numpy()
+            layers = tuple(one.float() for one in network.layers(log_mel))
+        raw = network.raw_statistics(log_mel, layers)
+        newest = network.newest(log_mel, layers[-1])
+        kept = listened & isinstance(network, VoiceWhisper)  # No listener stands on the student's.
+        moments, share = torch.cat(layers, dim=2)[kept], heard_share(log_mel)[kept]
+    return {
+        "statistics": raw.half().numpy(),
+        "newest": newest.half().numpy(),
+        "listened": kept,
+        "share": share.half().numpy(),
+        "moments": moments.half().numpy(),
+    }
 
 
 def _read(sounds: Sequence[Sound], parts: Sequence[tuple[int, int, Path]], sound: WhisperSound) -> PieceBank:
-    columns: dict[str, list[NDArray[np.generic]]] = {
-        "statistics": [],
-        "newest": [],
-        "speech": [],
-        "counts": [],
-    }
+    columns: dict[str, list[NDArray[Any]]] = {}
     who: list[tuple[Sound, int, int]] = []
     for copy, at, path in parts:
         with np.load(path) as kept:
-            for name, column in columns.items():
-                column.append(kept[name])
+            for name in kept.files:
+                columns.setdefault(name, []).append(kept[name])
         who += [(one, copy, at + i) for i, one in enumerate(sounds[at : at + GROUP])]
     whole = {name: np.concatenate(column) for name, column in columns.items()}
-    counts, counted = whole["counts"].astype(np.int64), Statistics(1, "pieces")
+    counts = whole["counts"].astype(np.int64)
     shares = np.split(whole["speech"].astype(np.float32), np.cumsum(counts)[:-1])
     return PieceBank(
         statistics=whole["statistics"].astype(np.float16, copy=False),
         newest=whole["newest"].astype(np.float16, copy=False),
         speech=np.concatenate(shares),
-        weight=np.concatenate([counted.weights(one, sound.piece, sound.hop) for one in shares]),
+        weight=np.concatenate([_COUNTED.weights(one, sound.piece, sound.hop) for one in shares]),
         owner=np.repeat(np.arange(len(who)), counts),
         label=np.array([one.label for one, _, _ in who]),
         speaker=np.array([one.take.speaker if one.take else "" for one, _, _ in who]),
         copy=np.array([copy for _, copy, _ in who]),
         name=np.array([one.take.name if one.take else f"sound-{at}" for one, _, at in who]),
+        moments=Moments(
+            parts=[np.load(path.with_suffix(_MOMENTS), mmap_mode="r") for _, _, path in parts],
+            middle=whole["middle"].astype(np.float32, copy=False),
+            spread=whole["spread"].astype(np.float32, copy=False),
+            share=whole["share"].astype(np.float16, copy=False),
+            piece=np.flatnonzero(whole["listened"]),
+        ),
     )
 
 
 def _fingerprint(network: StatisticsVoice, sounds: Sequence[Sound]) -> str:
     """Of the layers that are asked and the sounds that they hear."""
-    digest = hashlib.sha256(f"{network.sound!r} until silence".encode())
+    digest = hashlib.sha256(f"{network.sound!r} until silence, moments of all layers".encode())
     for name, tensor in network.state_dict().items():
-        if not name.startswith(("head.", "speech.", "prior_")):
+        if not name.startswith(_LEARNT):
             digest.update(name.encode() + tensor.float().numpy().tobytes())
     for one in sounds:
         digest.update(f"{one.take.name if one.take else ''} {len(one.samples)}\n".encode())

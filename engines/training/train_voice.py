@@ -1,9 +1,9 @@
 """Makes the voice networks: layers that hear, and behind them a head that judges.
 
 The small network first learns what Whisper's layers say, then what people call it (`tune_voice`); the full
-one has Whisper's own. Then the layers stand still and everything behind them is
-fitted: prior, head, judge of speech, and the temperature that makes a probability mean what it says. Nothing
-is learnt from speakers of the sides calibrate and test; on the first the temperature is fitted.
+one has Whisper's own, and a listener learns over them (`listener`). Then all of that stands still and what is
+behind it is fitted: prior, head, judge of speech, and the temperature that makes a probability mean what it
+says. Nothing is learnt from speakers of the sides calibrate and test; on the first the temperature is fitted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from liveaffect.engines import manifest as manifests
 from liveaffect.engines import whisper
-from liveaffect.engines.build.export_onnx import export, write_beside
+from liveaffect.engines.build.export_onnx import export, in_halves, write_beside
 from liveaffect.engines.build.quantize import quantize
 from liveaffect.engines.manifest import SHIPPED
 from liveaffect.engines.model import presets
@@ -40,6 +40,7 @@ from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.stopwatch import wall_ns
 from liveaffect.engines.training import (
     corpora_voices,
+    listener,
     loop,
     piece_bank,
     splits,
@@ -128,6 +129,12 @@ def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report 
     sounds = [*corpora.sounds, *(Sound(samples) for kind in noises.values() for samples in kind)]
     copies = 1 if options.smoke else COPIES
     bank = piece_bank.filled(network, sounds, copies, out / "bank", limit_s=left_s(), report=report)
+    if bank is not None and isinstance(network, VoiceWhisper):
+        report("a listener learns what the moments of Whisper's layers say of moods")
+        train = np.array([corpora.sides.get(speaker) == "train" for speaker in bank.speaker])
+        lessons = listener.Lessons(options.seed, limit_s=left_s())
+        lessons = replace(lessons, epochs=1, steps=SMOKE_STEPS) if options.smoke else lessons
+        bank = listener.teach(network, bank, train, out / "listened", lessons, report=report)
     if bank is None:
         return None
     schedule = HeadSchedule(seed=options.seed)
@@ -141,12 +148,14 @@ def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report 
         "commit": source_commit(),
         "recipe": asdict(schedule),
     }
-    small = isinstance(network, VoiceStudent)
-    if small:
+    if isinstance(network, VoiceStudent):
         distilled, tuned = (epochs_of(options, usual) for usual in (DISTIL_EPOCHS, TUNE_EPOCHS))
         training |= {"distilled_epochs": distilled, "tuned_epochs": tuned}
+    else:
+        training["listened_epochs"] = 1 if options.smoke else listener.EPOCHS
+        in_halves(network)
     path = export("voice", options.preset, out, state=network.state_dict(), training=training)
-    if small:
+    if isinstance(network, VoiceStudent):
         quantize(path, int8_batches(path, corpora.on("calibrate") or corpora.on("train")))
     write_beside(SHIPPED, out)
     report(f"wrote {path}, its networks and a fusion beside them")
@@ -198,7 +207,7 @@ def with_layers(
     teacher = full_network(options.whisper)
     if options.preset == "whisper":
         return teacher
-    with_head(teacher, SHIPPED / "full" / "voice.onnx")
+    teacher = with_head(teacher, SHIPPED / "full" / "voice.onnx")
     everything = Sounds.of(
         [one.samples for one in corpora.on("train")],
         [one.samples for one in corpora.on("calibrate") or corpora.on("train")],

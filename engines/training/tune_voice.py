@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from liveaffect.engines.model.blocks import deploy
 from liveaffect.engines.model.frontend import heard_share
-from liveaffect.engines.model.voice_statistics import VoiceStudent, VoiceWhisper
+from liveaffect.engines.model.voice_statistics import FOREIGN, VoiceStudent, VoiceWhisper
 from liveaffect.engines.recipe import Statistics
 from liveaffect.engines.training import synthetic_sounds
 from liveaffect.engines.training.piece_bank import Sound
@@ -51,7 +52,7 @@ COLD = 0.4
 MOST_KNOWN = 100
 """Pieces that a speaker is known by at most."""
 SMOOTHING = 0.05
-_FAR = -1e4
+FAR = -1e4
 _NEW_SPEAKER, _NEW_PRIOR = 0.1, 0.01
 """How much one piece, or one batch, moves what is known of a speaker, or of all."""
 _FIRST = 40
@@ -106,15 +107,16 @@ class Teacher:
             with torch.autocast("cpu", enabled=False):
                 log_mel = self._network.front(samples)
             with torch.autocast("cpu", torch.bfloat16):
-                features = tuple(one.float() for one in self._network.features(log_mel))
-        self._last = features
-        return log_mel, torch.cat(features, dim=2)
+                layers = tuple(one.float() for one in self._network.layers(log_mel))
+        self._last = layers
+        return log_mel, torch.cat(layers, dim=2)
 
     def opinion(self, log_mel: Tensor) -> Tensor:
         """(n, 7): what the full network thinks of the pieces that were asked about last, from cold."""
         network = self._network
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            logits: Tensor = network.head(network.statistics(log_mel, self._last))[2]
+            features = network.listened(self._last)
+            logits: Tensor = network.head(network.statistics(log_mel, features))[2]
         return logits
 
 
@@ -314,7 +316,7 @@ class TuneTask:
         agreed = functional.kl_div(cold.log_softmax(1), opinion.softmax(1), reduction="batchmean")
         told = raw[-labelled:]
         given = self._memory.normalised(told, batch.speaker, batch.known)
-        logits = student.head(given)[2].float().masked_fill(~batch.possible, _FAR)
+        logits = student.head(given)[2].float().masked_fill(~batch.possible, FAR)
         target = smoothed(batch.label, batch.possible, SMOOTHING)
         right = -(target * logits.log_softmax(1)).sum(1).mean()
         self._memory.heed(told.detach(), batch.speaker)
@@ -331,7 +333,7 @@ class TuneTask:
             log_mel = network.student.front(self._pieces[at : at + 128])
             raw = network.student.raw_statistics(log_mel, (network.student.trunk(log_mel),))
             said.append(network.student.head(self._memory.scaled(raw))[2])
-        logits = torch.cat(said).masked_fill(~torch.from_numpy(self._watched.possible), _FAR)
+        logits = torch.cat(said).masked_fill(~torch.from_numpy(self._watched.possible), FAR)
         called = logits.argmax(1).numpy()
         for corpus in sorted(set(self._watched.corpus.tolist())):
             rows = self._watched.corpus == corpus
@@ -375,13 +377,15 @@ class TuneTask:
         return memory
 
 
-def with_head(network: VoiceWhisper, file: Path) -> None:
-    """Give the full network the head that is shipped, by the names in its file."""
+def with_head(network: VoiceWhisper, file: Path) -> VoiceWhisper:
+    """The full network with everything behind Whisper's layers as it is shipped, by the names in its file."""
     shipped = onnx.load(str(file), load_external_data=False)
     found = {
         one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy())
         for one in shipped.graph.initializer
         if one.data_location != onnx.TensorProto.EXTERNAL
     }
-    state = network.state_dict()
-    network.load_state_dict(state | {name: found[name] for name in state if name in found})
+    whole = deploy(network)
+    ours = {name: found[name] for name in whole.state_dict() if not name.startswith(FOREIGN)}
+    whole.load_state_dict(whole.state_dict() | ours)
+    return whole
