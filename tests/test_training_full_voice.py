@@ -24,7 +24,7 @@ from liveaffect.engines.model.voice_statistics import (
     moments_over_time,
 )
 from liveaffect.engines.recipe import LABELS, SAMPLE_RATE, SpeakerStatistics, Statistics
-from liveaffect.engines.training import listener, piece_bank, train_voice, voice_heads
+from liveaffect.engines.training import piece_bank, train_listener, train_voice, voice_heads
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.listen import SPEECH, pieces_of
 from liveaffect.engines.training.piece_bank import MOMENT_STEPS, NOTHING, Moments, PieceBank, Sound
@@ -190,8 +190,9 @@ def test_a_listener_hears_the_order_that_mean_and_deviation_lose(tmp_path: Path)
     held = bank.speaker == "made/0"
     network = presets.build("voice", "whisper")
     assert isinstance(network, VoiceWhisper)
-    lessons = listener.Lessons(epochs=2, steps=20)
-    found = listener.teach(network, bank, ~held, tmp_path, lessons, report=lambda _: None)
+    plan = replace(train_listener.usual_schedule(), epochs=2)
+    task = train_listener.ListenTask(bank, ~held, steps=20)
+    found = train_listener.teach(network, task, tmp_path, plan, report=lambda _: None)
     assert found is not None
     assert found.moments is not None
     width = found.statistics.shape[1] - WIDTH

@@ -29,7 +29,14 @@ from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.model.voice_statistics import StatisticsVoice, VoiceWhisper
 from liveaffect.engines.protocol import EngineFileError
 from liveaffect.engines.recipe import SAMPLE_RATE
-from liveaffect.engines.training import listener, loop, piece_bank, splits, synthetic_sounds, train_voice
+from liveaffect.engines.training import (
+    loop,
+    piece_bank,
+    splits,
+    synthetic_sounds,
+    train_listener,
+    train_voice,
+)
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
 from liveaffect.engines.training.scores import change_tables
@@ -116,8 +123,9 @@ def listened_without(
 ) -> PieceBank:
     """The bank with statistics of a listener that none of the speakers `held` says to leave out taught."""
     train = ~held(bank.speaker.tolist()) & (bank.label != NOTHING)
-    lessons = listener.Lessons(given.seed)
-    found = listener.teach(network, bank, train, folder, lessons, report=_log.info)
+    plan = train_listener.usual_schedule(given.seed)
+    task = train_listener.ListenTask(bank, train, given.seed)
+    found = train_listener.teach(network, task, folder, plan, report=_log.info)
     assert found is not None
     return found
 

@@ -1,7 +1,7 @@
 """Makes the voice networks: layers that hear, and behind them a head that judges.
 
 The small network first learns what Whisper's layers say, then what people call it (`tune_voice`); the full
-one has Whisper's own, and a listener learns over them (`listener`). Then all of that stands still and what is
+one has Whisper's own, and over them a listener (`train_listener`). Then all of that stands still and what is
 behind it is fitted: prior, head, judge of speech, and the temperature that makes a probability mean what it
 says. Nothing is learnt from speakers of the sides calibrate and test; on the first the temperature is fitted.
 """
@@ -40,11 +40,11 @@ from liveaffect.engines.recipe import LABELS, SAMPLE_RATE
 from liveaffect.engines.stopwatch import wall_ns
 from liveaffect.engines.training import (
     corpora_voices,
-    listener,
     loop,
     piece_bank,
     splits,
     synthetic_sounds,
+    train_listener,
     voice_heads,
 )
 from liveaffect.engines.training.corpora_voices import LICENCES, Take
@@ -132,9 +132,11 @@ def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report 
     if bank is not None and isinstance(network, VoiceWhisper):
         report("a listener learns what the moments of Whisper's layers say of moods")
         train = np.array([corpora.sides.get(speaker) == "train" for speaker in bank.speaker])
-        lessons = listener.Lessons(options.seed, limit_s=left_s())
-        lessons = replace(lessons, epochs=1, steps=SMOKE_STEPS) if options.smoke else lessons
-        bank = listener.teach(network, bank, train, out / "listened", lessons, report=report)
+        lessons = SMOKE_STEPS if options.smoke else train_listener.STEPS
+        task = train_listener.ListenTask(bank, train, options.seed, lessons)
+        plan = train_listener.usual_schedule(options.seed, left_s())
+        plan = replace(plan, epochs=1) if options.smoke else plan
+        bank = train_listener.teach(network, task, out / "listened", plan, report=report)
     if bank is None:
         return None
     schedule = HeadSchedule(seed=options.seed)
@@ -152,7 +154,7 @@ def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report 
         distilled, tuned = (epochs_of(options, usual) for usual in (DISTIL_EPOCHS, TUNE_EPOCHS))
         training |= {"distilled_epochs": distilled, "tuned_epochs": tuned}
     else:
-        training["listened_epochs"] = 1 if options.smoke else listener.EPOCHS
+        training["listened_epochs"] = 1 if options.smoke else train_listener.EPOCHS
         in_halves(network)
     path = export("voice", options.preset, out, state=network.state_dict(), training=training)
     if isinstance(network, VoiceStudent):

@@ -41,7 +41,7 @@ class VoiceAnswer:
     """'cold' or 'known'."""
     truth: int
     logits: tuple[float, ...]
-    """NaN where the label was not asked for; all NaN where no speech was heard."""
+    """Less the highest; NaN where the label was not asked for; all NaN where no speech was heard."""
     early: tuple[tuple[str, int], ...]
     """Such as 'after_1s', and the label it was called then."""
 
@@ -58,7 +58,7 @@ def answer_of(
     logits = np.full(len(LABELS), np.nan)
     if (whole := heard.pooled()) is not None:
         # Rounded as in the table, so that the table gives exactly these figures again.
-        logits[among] = np.round(whole[among], DECIMALS)
+        logits[among] = np.round(whole[among] - whole[among].max(), DECIMALS)
     early = tuple((f"{_EARLY}{s:g}s", called_among(heard, among, s)) for s in early_s)
     truth = LABELS.index(take.label)
     return VoiceAnswer(

@@ -56,8 +56,8 @@ class Learner(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """Pieces of one batch."""
+class Lesson:
+    """Pieces of one batch, and what is known of them."""
 
     moments: Tensor
     share: Tensor
@@ -71,10 +71,10 @@ class Heard:
 class ListenTask:
     """For `loop.train`: labels of the chosen recordings; of all others those watched."""
 
-    def __init__(self, bank: PieceBank, chosen: NDArray[np.bool_], name: str, *, steps: int = STEPS) -> None:
+    def __init__(self, bank: PieceBank, chosen: NDArray[np.bool_], seed: int = 0, steps: int = STEPS) -> None:
         assert bank.moments is not None
-        self.name, self.steps = name, steps
-        self._bank, self._moments = bank, bank.moments
+        self.name, self.seed, self.steps = f"listen-{seed}-{int(chosen.sum())}", seed, steps
+        self.bank, self.moments = bank, bank.moments
         self._memory: SpeakerMemory | None = None
         owner = bank.owner[bank.moments.piece]
         rows = np.arange(len(bank.label))
@@ -91,18 +91,18 @@ class ListenTask:
         others = np.flatnonzero(~chosen & labelled & (bank.copy == 0))
         self._watched = np.random.default_rng(1).permutation(others)[:_WATCHED]
 
-    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[Heard]:
+    def batches(self, epoch: int, rng: np.random.Generator) -> Iterator[Lesson]:
         """Labels and corpora drawn evenly, a piece of each recording."""
         del epoch
         for _ in range(self.steps):
             yield self._drawn(rng, BATCH)
 
-    def _drawn(self, rng: np.random.Generator, count: int) -> Heard:
+    def _drawn(self, rng: np.random.Generator, count: int) -> Lesson:
         rows = rng.choice(self._rows, count, p=self._chance)
-        moments, share = self._moments.of(rng.integers(self._first[rows], self._end[rows]))
+        moments, share = self.moments.of(rng.integers(self._first[rows], self._end[rows]))
         left = torch.from_numpy(rng.random((count, 1, moments.shape[2])) >= UNHEARD)
         known = np.exp(rng.uniform(0.0, math.log(MOST_KNOWN), count)) * (rng.random(count) >= COLD)
-        return Heard(
+        return Lesson(
             moments * left / (1 - UNHEARD),
             share,
             self._label[rows],
@@ -111,7 +111,7 @@ class ListenTask:
             torch.from_numpy(known.astype(np.float32)),
         )
 
-    def loss(self, network: nn.Module, batch: Heard) -> Tensor:
+    def loss(self, network: nn.Module, batch: Lesson) -> Tensor:
         """Single pieces, among the labels that the corpus has."""
         assert isinstance(network, Learner)
         if self._memory is None:
@@ -129,13 +129,13 @@ class ListenTask:
         assert isinstance(network, Learner)
         assert self._memory is not None
         found = {}
-        for corpus in sorted(set(self._bank.corpus[self._watched].tolist())):
-            rows = self._watched[self._bank.corpus[self._watched] == corpus]
-            moments, share = self._moments.of((self._first[rows] + self._end[rows]) // 2)
+        for corpus in sorted(set(self.bank.corpus[self._watched].tolist())):
+            rows = self._watched[self.bank.corpus[self._watched] == corpus]
+            moments, share = self.moments.of((self._first[rows] + self._end[rows]) // 2)
             logits = network.head(self._memory.scaled(network.statistics(moments, share)))[2]
             called = logits.masked_fill(~self._possible[rows], FAR).argmax(1).numpy()
             among = np.flatnonzero(self._possible[rows[0]].numpy())
-            truth, call = (np.searchsorted(among, x) for x in (self._bank.label[rows], called))
+            truth, call = (np.searchsorted(among, x) for x in (self.bank.label[rows], called))
             found[str(corpus)] = unweighted_recall(truth, call, len(among))
         return found
 
@@ -149,52 +149,38 @@ class ListenTask:
         return memory
 
 
-@dataclass(frozen=True, slots=True)
-class Lessons:
-    """How many there are."""
-
-    seed: int = 0
-    epochs: int = EPOCHS
-    steps: int = STEPS
-    limit_s: float = math.inf
-    """Ends after it; the same call goes on."""
-
-
-def teach(
-    network: VoiceWhisper,
-    bank: PieceBank,
-    chosen: NDArray[np.bool_],
-    folder: Path,
-    lessons: Lessons,
-    *,
-    report: loop.Report,
-) -> PieceBank | None:
-    """Teach the network's listener on the chosen recordings, or go on in `folder`.
-
-    The bank with its statistics before those of the layers; None when the time was up first.
-    """
-    assert bank.moments is not None
-    task = ListenTask(bank, chosen, f"listen-{lessons.seed}-{int(chosen.sum())}", steps=lessons.steps)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(lessons.seed)
-        learner = Learner(network, bank.moments.parts[0].shape[2])
-    schedule = loop.Schedule(
-        lessons.epochs,
+def usual_schedule(seed: int = 0, limit_s: float = math.inf) -> loop.Schedule:
+    """As the full voice's listener learns."""
+    return loop.Schedule(
+        EPOCHS,
         rate=RATE,
         warm_up=WARM_UP,
         average=AVERAGE,
-        seed=lessons.seed,
+        seed=seed,
         threads=torch.get_num_threads(),
-        limit_s=lessons.limit_s,
+        limit_s=limit_s,
     )
+
+
+def teach(
+    network: VoiceWhisper, task: ListenTask, folder: Path, schedule: loop.Schedule, *, report: loop.Report
+) -> PieceBank | None:
+    """Teach the network's listener, or go on in `folder`.
+
+    The task's bank with its statistics before those of the layers; None when the time was up first.
+    """
+    moments = task.moments
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)
+        learner = Learner(network, moments.parts[0].shape[2])
     taught = loop.train(learner, task, schedule, folder, report=report)
     if not taught.finished:
         return None
     averaged = taught.network
     assert isinstance(averaged, Learner)
     network.listener.load_state_dict(averaged.listener.state_dict())
-    _take_measure(network.listener.enter, *bank.moments.measure)
-    return listened(bank, averaged.listener, bank.moments)
+    _take_measure(network.listener.enter, *moments.measure)
+    return listened(task.bank, averaged.listener, moments)
 
 
 @torch.no_grad()
