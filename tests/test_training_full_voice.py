@@ -69,7 +69,7 @@ def learnt() -> Learnt:
     bank = made_up()
     held = bank.speaker == "made/0"
     voices = voice_heads.Voices(bank, voice_heads.measure_of(bank, ~held))
-    schedule = voice_heads.HeadSchedule(steps=150, batch=24)
+    schedule = voice_heads.HeadSchedule(steps=600, batch=24)
     return (
         voices,
         voice_heads.fit(voices, ~held, HeadPreset(hidden=16, dropout=0.1), schedule),
@@ -126,6 +126,15 @@ def test_the_first_piece_ends_with_the_first_sound_and_the_last_ones_with_silenc
     last = len(sound) % SOUND.hop + SOUND.piece - SOUND.lead  # What is left of the sound in the last piece.
     np.testing.assert_array_equal(pieces[-1, :last], sound[-last:])
     assert not pieces[-1, last:].any()
+
+
+def test_plain_talk_is_drawn_more_often_than_any_mood() -> None:
+    corpus, label = np.array(["a"] * 6 + ["b"] * 3), np.array([0, 0, 1, 1, 1, 3, 0, 1, 1])
+    chance = voice_heads.even_chances(corpus, label, 2.0)
+    of = {one: chance[(corpus == "a") & (label == one)].sum() for one in (0, 1, 3)}
+    assert of[0] == pytest.approx(2 * of[1])
+    assert of[1] == pytest.approx(of[3])
+    assert chance.sum() == pytest.approx(1.0)
 
 
 def test_what_is_quiet_is_no_speech() -> None:
@@ -203,7 +212,8 @@ def test_a_listener_hears_the_order_that_mean_and_deviation_lose(tmp_path: Path)
     for one in (bank, found):
         voices = voice_heads.Voices(one, voice_heads.measure_of(one, ~held))
         schedule = voice_heads.HeadSchedule(steps=100, batch=24)
-        head = voice_heads.fit(voices, ~held, HeadPreset(hidden=16, dropout=0.1), schedule)
+        first = one.statistics.shape[1] - WIDTH
+        head = voice_heads.fit(voices, ~held, HeadPreset(hidden=16, dropout=0.1), schedule, first)
         said = voice_heads.asked(voices, head, np.flatnonzero(held), 0.4, known=False)
         among = np.unique(bank.label)
         right.append(np.mean([called_among(it, among) == bank.label[row] for row, it in said.items()]))

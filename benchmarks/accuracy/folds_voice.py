@@ -82,7 +82,7 @@ def judged(
     held = left_out(bank.speaker.tolist(), run)
     train = ~held & (bank.label != NOTHING)
     voices = Voices(bank, measure_of(bank, train))
-    head = fit(voices, train, network.head_preset, schedule)
+    head = fit(voices, train, network.head_preset, schedule, network.listened)
     rows = np.flatnonzero(held & (bank.copy == 0))
     hop_s, found = network.sound.hop / SAMPLE_RATE, list[VoiceAnswer]()
     for known in (False, True):
@@ -144,9 +144,8 @@ def tuned_without(
     train = ~held(told.speaker.tolist())
     measure = measure_of(told, train)
     voices = Voices(told, measure)
-    teacher.head.load_state_dict(
-        fit(voices, train, teacher.head_preset, HeadSchedule(seed=given.seed)).state_dict()
-    )
+    head = fit(voices, train, teacher.head_preset, HeadSchedule(seed=given.seed), teacher.listened)
+    teacher.head.load_state_dict(head.state_dict())
     teacher.believe(measure.mean, measure.deviation)
     outside = held([one.take.speaker if one.take else "" for one in corpora.sounds])
     heard = [one for one, out in zip(corpora.sounds, outside, strict=True) if not out]

@@ -115,7 +115,7 @@ class Teacher:
         """(n, 7): what the full network thinks of the pieces that were asked about last, from cold."""
         network = self._network
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            features = network.listened(self._last)
+            features = network.heard(self._last)
             logits: Tensor = network.head(network.statistics(log_mel, features))[2]
         return logits
 

@@ -25,6 +25,7 @@ PRIOR_PIECES, LEAST_VARIANCE = _LIVE.prior_weight, _LIVE.least_variance
 """As live: the corpora's measure counts as much as this many pieces, and a mood is not normalised away."""
 _LEAST_DEVIATION = 1e-3
 _FAR = -1e4
+NEUTRAL = LABELS.index("neutral")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class HeadSchedule:
     longest_past: int = 12
     one_mood: float = 0.3
     """Share of pasts that hold two labels only."""
+    plain: float = 2.0
+    """So many times as often as a mood plain talk is drawn: most talk is plain."""
+    without_listener: float = 0.4
+    without_layers: float = 0.2
+    """Shares of recordings that are judged by one kind of statistics alone, where there are two."""
     seed: int = 0
 
 
@@ -92,14 +98,20 @@ def measure_of(bank: PieceBank, chosen: NDArray[np.bool_]) -> Measure:
     return Measure(mean, variance.sqrt())
 
 
-def even_chances(corpus: NDArray[np.str_], label: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How often each recording is drawn: labels evenly, a large corpus more often by the root of its size."""
+def even_chances(
+    corpus: NDArray[np.str_], label: NDArray[np.int64], plain: float = 1.0
+) -> NDArray[np.float64]:
+    """How often each recording is drawn: a large corpus more often by the root of its size, labels evenly.
+
+    Neutral ones `plain` times as often as any other.
+    """
     chance = np.zeros(len(label))
     for name in set(corpus):
         labels = np.unique(label[corpus == name])
         for one in labels:
             these = (corpus == name) & (label == one)
             chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
+    chance[label == NEUTRAL] *= plain
     return np.asarray(chance / chance.sum())
 
 
@@ -116,11 +128,11 @@ def smoothed(label: Tensor, possible: Tensor, share: float) -> Tensor:
 
 
 def fit(
-    voices: Voices, chosen: NDArray[np.bool_], preset: HeadPreset, schedule: HeadSchedule
+    voices: Voices, chosen: NDArray[np.bool_], preset: HeadPreset, schedule: HeadSchedule, listened: int = 0
 ) -> StatisticsHead:
-    """Train a head on the chosen recordings."""
+    """Train a head on the chosen recordings; the first `listened` statistics are a listener's."""
     rng = np.random.default_rng(schedule.seed)
-    drawn = _Drawn(voices, chosen, schedule)
+    drawn = _Drawn(voices, chosen, schedule, listened)
     possible = voices.possible()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
@@ -158,11 +170,13 @@ def _loss(
 class _Drawn:
     """Draws recordings, labels and corpora evenly, and a past for each."""
 
-    def __init__(self, voices: Voices, chosen: NDArray[np.bool_], schedule: HeadSchedule) -> None:
+    def __init__(
+        self, voices: Voices, chosen: NDArray[np.bool_], schedule: HeadSchedule, listened: int
+    ) -> None:
         bank = voices.bank
-        self._voices, self._schedule = voices, schedule
+        self._voices, self._schedule, self._listened = voices, schedule, listened
         self._rows = np.flatnonzero(chosen & (bank.label != NOTHING) & (voices.count.numpy() > 0))
-        self._chance = even_chances(bank.corpus[self._rows], bank.label[self._rows])
+        self._chance = even_chances(bank.corpus[self._rows], bank.label[self._rows], schedule.plain)
         place = [f"{bank.speaker[row]} {bank.copy[row]}" for row in self._rows]
         self._place = dict(zip(map(int, self._rows), place, strict=True))
         self._of = {name: self._rows[np.array(place) == name] for name in set(place)}
@@ -186,7 +200,16 @@ class _Drawn:
         given = normalised(
             voices.z[pieces].float(), torch.stack(count), torch.stack(sums), torch.stack(squares)
         )
-        return rows, torch.tensor(owner), given
+        whose = torch.tensor(owner)
+        if self._listened:
+            self._leave_out(given, torch.from_numpy(rng.random(len(rows)))[whose])
+        return rows, whose, given
+
+    def _leave_out(self, given: Tensor, dice: Tensor) -> None:
+        """A listener learnt the same recordings, so a head would believe it more than strangers deserve."""
+        plan, first = self._schedule, self._listened
+        given[dice < plan.without_listener, :first] = 0.0
+        given[dice >= 1.0 - plan.without_layers, first:] = 0.0
 
     def _past(self, row: int, rng: np.random.Generator) -> NDArray[np.int64]:
         plan = self._schedule
