@@ -127,7 +127,7 @@ def test_speech_that_stays_undecided_is_counted_and_said_in_the_summary() -> Non
             break
     assert hearing.lost[UNDECIDED] == 1
     line = Summary(lost_sound=dict(hearing.lost)).line()
-    assert line.endswith(f"; 1 {UNDECIDED}")
+    assert line.endswith("; 1 piece of speech dropped because it stayed undecided who spoke")
 
 
 class Says(Attribution):
