@@ -122,7 +122,8 @@ def amount(count: int, what: str) -> str:
 
 def losses_in_words(*losses: Mapping[str, int]) -> str:
     """What was lost, by cause, as the end of a line; nothing if nothing was."""
-    return "".join(f"; {amount(count, cause)}" for causes in losses for cause, count in causes.items() if count)
+    every = [(count, cause) for causes in losses for cause, count in causes.items()]
+    return "".join(f"; {amount(count, cause)}" for count, cause in every if count)
 
 
 class HealthBook:

@@ -59,8 +59,9 @@ class Summary:
         most = sorted(self.labels.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
         shares = ", ".join(f"{label} {100 * count / max(self.cues, 1):.0f} %" for label, count in most)
         people = f"{len(self.tracks)} {'person' if len(self.tracks) == 1 else 'people'}"
+        pictures, cues = amount(self.pictures, "pictures"), amount(self.cues, "cues")
         return (
-            f"{self.media_s:.1f} s, {amount(self.pictures, 'pictures')}, {people}, {amount(self.cues, 'cues')}"
+            f"{self.media_s:.1f} s, {pictures}, {people}, {cues}"
             + (f": {shares}" if shares else "")
             + losses_in_words({**self.losses, **self.lost_sound})
         )
@@ -123,7 +124,8 @@ class LockStep:
     def steps(self, reader: ItemReader) -> Iterator[float]:
         """Take one item after the other, giving the caller a turn after each; yields the media time reached.
 
-        It ends early where nobody is left to tell: every output failed. `finish` and `check_nothing_was_skipped` belong behind the last of them.
+        It ends early where nobody is left to tell, because every output failed. `finish` and
+        `check_nothing_was_skipped` belong behind the last of them.
         """
         while not self._outputs.all_failed:
             try:
