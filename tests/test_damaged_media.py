@@ -261,7 +261,7 @@ def test_stamps_that_jump_by_years_do_not_make_years_of_grid_points(tmp_path: Pa
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
     how, said = outcome(path, tools)
-    assert (how, "1 stamps out of reason" in said) == ("answered", True), said
+    assert (how, "1 stamp out of reason" in said) == ("answered", True), said
 
 
 def test_a_network_that_a_bad_file_made_fail_is_asked_again_for_the_next(

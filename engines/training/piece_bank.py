@@ -211,7 +211,8 @@ def _asked(
         raw = network.raw_statistics(log_mel, layers)
         newest = network.newest(log_mel, layers[-1])
         kept = listened & isinstance(network, VoiceWhisper)  # No listener stands on the student's.
-        moments, share = torch.cat(layers, dim=2)[kept], heard_share(log_mel)[kept]
+        rows = torch.from_numpy(kept)
+        moments, share = torch.cat(layers, dim=2)[rows], heard_share(log_mel)[rows]
     return {
         "statistics": raw.half().numpy(),
         "newest": newest.half().numpy(),
