@@ -290,8 +290,11 @@ def test_a_token_is_never_logged(locked: Page, caplog: pytest.LogCaptureFixture)
 def test_a_message_that_is_too_large_ends_the_session(page: Page) -> None:
     with page.session() as ws:
         page.ready(ws)
-        ws.send(picture(0.0, bytes(2_100_000)))
-        assert last_words(ws)[0] == 1009
+        # Where much of it is still on its way, the system cuts the line and the words are lost (1006).
+        with contextlib.suppress(ConnectionClosed):
+            ws.send(picture(0.0, bytes(2_100_000)))
+        assert last_words(ws)[0] in (1009, 1006)
+    until(lambda: page.sessions() == 0)
 
 
 def test_a_small_file_that_would_unpack_to_a_huge_picture_is_not_unpacked(page: Page) -> None:
