@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import math
 import os
@@ -310,6 +309,10 @@ def misspelt(environment: Mapping[str, str]) -> list[str]:
     """A line for each variable that is no setting and nearly is one; others may be somebody else's."""
     known = [ENVIRONMENT_PREFIX + field.name.upper() for field in dataclasses.fields(Settings)]
     given = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    if not given:
+        return []
+    import difflib  # Rarely wanted, and a command has to start quickly.
+
     meant = {name: difflib.get_close_matches(name, known, 1, _NEARLY) for name in given}
     return [
         f"{name} is no setting and changes nothing; {near[0]} is one" for name, near in meant.items() if near

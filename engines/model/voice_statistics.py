@@ -13,7 +13,7 @@ moment and learned what those layers say from everything that speaks, without la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -152,8 +152,7 @@ class StatisticsVoice(Network):
 
     def raw_statistics(self, log_mel: Tensor, features: tuple[Tensor, ...]) -> Tensor:
         """(n, width): the same in the features' own measure."""
-        share = heard_share(log_mel)[:, :, None]
-        return torch.cat([part for one in features for part in moments_over_time(one, share)], dim=1)
+        return over_time(features, heard_share(log_mel))
 
     def newest(self, log_mel: Tensor, features: Tensor) -> Tensor:
         """(n, features + bands): means over the newest part of the piece."""
@@ -161,8 +160,12 @@ class StatisticsVoice(Network):
         return torch.cat([features[:, -(frames // 2) :].mean(1), log_mel[:, :, -frames:].mean(2)], dim=1)
 
 
-def moments_over_time(features: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, width) each: mean and deviation under the shares of the moments."""
+def over_time(features: Sequence[Tensor], share: Tensor) -> Tensor:
+    """(n, width): mean and deviation of each under the shares (n, moments) of the moments."""
+    return torch.cat([part for one in features for part in _moments(one, share[:, :, None])], dim=1)
+
+
+def _moments(features: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     mean = (features * share).sum(1)
     variance = ((features - mean[:, None]) ** 2 * share).sum(1)
     return mean, (variance + _LEAST_VARIANCE).sqrt()

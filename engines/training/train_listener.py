@@ -21,13 +21,13 @@ from liveaffect.engines.model.voice_statistics import (
     Listener,
     StatisticsHead,
     VoiceWhisper,
-    moments_over_time,
+    over_time,
 )
 from liveaffect.engines.training import loop
 from liveaffect.engines.training.piece_bank import NOTHING, Moments, PieceBank
 from liveaffect.engines.training.scores import unweighted_recall
-from liveaffect.engines.training.tune_voice import COLD, FAR, MOST_KNOWN, SMOOTHING, SpeakerMemory
-from liveaffect.engines.training.voice_heads import even_chances, labels_of_corpora, smoothed
+from liveaffect.engines.training.tune_voice import SMOOTHING, SpeakerMemory, chance_known
+from liveaffect.engines.training.voice_heads import FAR, among_possible, even_chances, labels_of_corpora
 
 EPOCHS, STEPS, BATCH = 15, 100, 64
 RATE, WARM_UP, AVERAGE = 1.5e-3, 0.15, 0.995
@@ -49,10 +49,7 @@ class Learner(nn.Module):
 
     def statistics(self, moments: Tensor, share: Tensor) -> Tensor:
         """(n, width): of what it hears, and of the layers themselves."""
-        heard = self.listener(moments).float()
-        return torch.cat(
-            [part for one in (heard, moments) for part in moments_over_time(one, share[:, :, None])], dim=1
-        )
+        return over_time((self.listener(moments).float(), moments), share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +98,13 @@ class ListenTask:
         rows = rng.choice(self._rows, count, p=self._chance)
         moments, share = self.moments.of(rng.integers(self._first[rows], self._end[rows]))
         left = torch.from_numpy(rng.random((count, 1, moments.shape[2])) >= UNHEARD)
-        known = np.exp(rng.uniform(0.0, math.log(MOST_KNOWN), count)) * (rng.random(count) >= COLD)
         return Lesson(
             moments * left / (1 - UNHEARD),
             share,
             self._label[rows],
             self._possible[rows],
             self._speaker[rows],
-            torch.from_numpy(known.astype(np.float32)),
+            chance_known(rng, count),
         )
 
     def loss(self, network: nn.Module, batch: Lesson) -> Tensor:
@@ -118,11 +114,9 @@ class ListenTask:
             self._memory = self._first_memory(network)
         raw = network.statistics(batch.moments, batch.share)
         given = self._memory.normalised(raw, batch.speaker, batch.known)
-        logits = network.head(given)[2].float().masked_fill(~batch.possible, FAR)
+        logits = network.head(given)[2].float()
         self._memory.heed(raw.detach(), batch.speaker)
-        target = smoothed(batch.label, batch.possible, SMOOTHING)
-        loss: Tensor = -(target * logits.log_softmax(1)).sum(1).mean()
-        return loss
+        return among_possible(logits, batch.label, batch.possible, SMOOTHING)
 
     def figures(self, network: nn.Module) -> Mapping[str, float]:
         """Single pieces of people nothing is learnt from, cold: unweighted recall by corpus."""
@@ -200,6 +194,5 @@ def listened(bank: PieceBank, listener: Listener, moments: Moments) -> PieceBank
         given, share = moments.of(rows)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             heard = listener(given).float()
-        told = torch.cat(moments_over_time(heard, share[:, :, None]), dim=1)
-        statistics[moments.piece[rows], :width] = told.numpy()
+        statistics[moments.piece[rows], :width] = over_time((heard,), share).numpy()
     return replace(bank, statistics=statistics)

@@ -65,7 +65,6 @@ QUANTISE_EACH = 8
 """Recordings of each label that INT8 is calibrated on."""
 SMOKE_STEPS, SMOKE_BATCH = 2, 4
 TEMPERATURES = np.geomspace(0.4, 4.0, 60)
-_FAR = -1e4
 Report = Callable[[str], None]
 _log = logging.getLogger(__name__)
 STEPS, BATCH, RATE = 600, 256, 2e-3
@@ -285,7 +284,7 @@ def fitted_temperature(voices: Voices, head: StatisticsHead, rows: NDArray[np.in
             if (pooled := said.pooled()) is not None:
                 logits.append(pooled)
                 asked.append(row)
-    stacked = torch.from_numpy(np.stack(logits)).masked_fill(~possible[asked], _FAR)
+    stacked = torch.from_numpy(np.stack(logits)).masked_fill(~possible[asked], voice_heads.FAR)
     truth = torch.from_numpy(bank.label[asked])
     share = torch.tensor([1.0 / (corpus[rows] == corpus[row]).sum() for row in asked])
     losses = [

@@ -29,7 +29,7 @@ from liveaffect.engines.training import synthetic_sounds
 from liveaffect.engines.training.piece_bank import Sound
 from liveaffect.engines.training.scores import unweighted_recall
 from liveaffect.engines.training.synthetic_sounds import heard
-from liveaffect.engines.training.voice_heads import even_chances, labels_of_corpora, smoothed
+from liveaffect.engines.training.voice_heads import FAR, among_possible, even_chances, labels_of_corpora
 
 BATCH, STEPS = 16, 100
 WATCHED = 96
@@ -52,7 +52,6 @@ COLD = 0.4
 MOST_KNOWN = 100
 """Pieces that a speaker is known by at most."""
 SMOOTHING = 0.05
-FAR = -1e4
 _NEW_SPEAKER, _NEW_PRIOR = 0.1, 0.01
 """How much one piece, or one batch, moves what is known of a speaker, or of all."""
 _FIRST = 40
@@ -275,6 +274,12 @@ class SpeakerMemory:
             self.square_of[one].lerp_(row**2, _NEW_SPEAKER)
 
 
+def chance_known(rng: np.random.Generator, count: int) -> Tensor:
+    """(count,): by how many pieces speakers are known, some of them by none."""
+    known = np.exp(rng.uniform(0.0, math.log(MOST_KNOWN), count)) * (rng.random(count) >= COLD)
+    return torch.from_numpy(known.astype(np.float32))
+
+
 class TuneTask:
     """For `loop.train`: a `Pupil` that learned to hear now learns to judge."""
 
@@ -316,9 +321,7 @@ class TuneTask:
         agreed = functional.kl_div(cold.log_softmax(1), opinion.softmax(1), reduction="batchmean")
         told = raw[-labelled:]
         given = self._memory.normalised(told, batch.speaker, batch.known)
-        logits = student.head(given)[2].float().masked_fill(~batch.possible, FAR)
-        target = smoothed(batch.label, batch.possible, SMOOTHING)
-        right = -(target * logits.log_softmax(1)).sum(1).mean()
+        right = among_possible(student.head(given)[2].float(), batch.label, batch.possible, SMOOTHING)
         self._memory.heed(told.detach(), batch.speaker)
         loss: Tensor = hearing + agreed + right
         return loss
@@ -353,13 +356,12 @@ class TuneTask:
             if rng.random() < elsewhere:
                 sound = heard(sound.astype(np.float32), rng)
             pieces.append(self._distil.cut(sound, rng))
-        known = np.exp(rng.uniform(0.0, math.log(MOST_KNOWN), len(rows))) * (rng.random(len(rows)) >= COLD)
         return TunedPieces(
             torch.cat([anything, torch.stack(pieces)]),
             torch.from_numpy(train.label[rows]),
             torch.from_numpy(train.possible[rows]),
             torch.from_numpy(train.speaker[rows]),
-            torch.from_numpy(known.astype(np.float32)),
+            chance_known(rng, len(rows)),
         )
 
     @torch.no_grad()

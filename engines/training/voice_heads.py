@@ -24,7 +24,8 @@ _LIVE = Statistics(1, "pieces")
 PRIOR_PIECES, LEAST_VARIANCE = _LIVE.prior_weight, _LIVE.least_variance
 """As live: the corpora's measure counts as much as this many pieces, and a mood is not normalised away."""
 _LEAST_DEVIATION = 1e-3
-_FAR = -1e4
+FAR = -1e4
+"""The logit of a label that the corpus lacks."""
 NEUTRAL = LABELS.index("neutral")
 
 
@@ -127,6 +128,13 @@ def smoothed(label: Tensor, possible: Tensor, share: float) -> Tensor:
     return functional.one_hot(label, len(LABELS)) * (1 - share) + even * share
 
 
+def among_possible(logits: Tensor, label: Tensor, possible: Tensor, smoothing: float) -> Tensor:
+    """How far logits are from their labels, among those that the corpus has."""
+    told = logits.masked_fill(~possible, FAR).log_softmax(1)
+    loss: Tensor = -(smoothed(label, possible, smoothing) * told).sum(1).mean()
+    return loss
+
+
 def fit(
     voices: Voices, chosen: NDArray[np.bool_], preset: HeadPreset, schedule: HeadSchedule, listened: int = 0
 ) -> StatisticsHead:
@@ -159,12 +167,8 @@ def _loss(
     height = (score[:, 0] - score.max()).exp()
     total = torch.zeros(len(label)).index_add_(0, owner, height)
     pooled = torch.zeros(len(label), len(LABELS)).index_add_(0, owner, height[:, None] * logits)
-    target = smoothed(label, possible, schedule.smoothing)
-
-    def cross(said: Tensor, at: Tensor | slice) -> Tensor:
-        return -(target[at] * said.masked_fill(~possible[at], _FAR).log_softmax(1)).sum(1).mean()
-
-    return cross(pooled / total[:, None], slice(None)) + 0.5 * cross(logits, owner)
+    whole = among_possible(pooled / total[:, None], label, possible, schedule.smoothing)
+    return whole + 0.5 * among_possible(logits, label[owner], possible[owner], schedule.smoothing)
 
 
 class _Drawn:
