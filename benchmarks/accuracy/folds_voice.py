@@ -17,8 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,7 @@ from liveaffect.engines.training import (
     train_listener,
     train_voice,
 )
+from liveaffect.engines.training.corpora_talk import TALK
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
 from liveaffect.engines.training.scores import change_tables
@@ -68,7 +68,7 @@ def left_out(speaker: Sequence[str], run: str) -> NDArray[np.bool_]:
     if not run.isdecimal():
         return np.asarray(corpus == run)
     number, held = int(run), np.zeros(len(corpus), np.bool_)
-    for name in set(corpus) - {""}:
+    for name in set(corpus) - {"", TALK}:
         speakers = sorted({one for one, of in zip(speaker, corpus, strict=True) if of == name})
         each = ACTORS if name == "ravdess" else 1
         held |= np.isin(speaker, speakers[number * each : (number + 1) * each])
@@ -115,45 +115,39 @@ def layers_of(preset: str, whisper: Path, layers: Path | None) -> StatisticsVoic
 
 
 def listened_without(
-    held: Callable[[Sequence[str]], NDArray[np.bool_]],
-    network: VoiceWhisper,
-    bank: PieceBank,
-    given: argparse.Namespace,
-    folder: Path,
+    run: str, network: VoiceWhisper, bank: PieceBank, given: argparse.Namespace
 ) -> PieceBank:
-    """The bank with statistics of a listener that none of the speakers `held` says to leave out taught."""
-    train = ~held(bank.speaker.tolist()) & (bank.label != NOTHING)
+    """The bank with statistics of a listener that none of the people a run leaves out taught."""
+    train = ~left_out(bank.speaker.tolist(), run) & (bank.label != NOTHING) & (bank.corpus != TALK)
     plan = train_listener.usual_schedule(given.seed)
     task = train_listener.ListenTask(bank, train, given.seed)
+    folder = given.out / f"{run}-seed{given.seed}-listened"
     found = train_listener.teach(network, task, folder, plan, report=_log.info)
     assert found is not None
     return found
 
 
-def tuned_without(
-    held: Callable[[Sequence[str]], NDArray[np.bool_]],
-    corpora: train_voice.Corpora,
-    given: argparse.Namespace,
-    folder: Path,
-) -> StatisticsVoice:
-    """Layers of the small voice that learnt labels, but none of the speakers `held` says to leave out."""
+def tuned_without(run: str, sounds: Sequence[Sound], given: argparse.Namespace) -> StatisticsVoice:
+    """Layers of the small voice that learnt labels, but none of the people a run leaves out."""
     teacher = train_voice.full_network(given.whisper)
-    told = piece_bank.filled(teacher, corpora.sounds, 1, given.out / "bank", report=_log.info)
+    told = piece_bank.filled(teacher, sounds, train_voice.COPIES, given.out / "bank", report=_log.info)
     assert told is not None
-    told = listened_without(held, teacher, told, given, folder.with_name(f"{folder.name}-teacher"))
-    train = ~held(told.speaker.tolist())
+    told = listened_without(run, teacher, told, given)
+    train = ~left_out(told.speaker.tolist(), run) & (told.label != NOTHING)
     measure = measure_of(told, train)
     voices = Voices(told, measure)
     head = fit(voices, train, teacher.head_preset, HeadSchedule(seed=given.seed), teacher.listened)
     teacher.head.load_state_dict(head.state_dict())
     teacher.believe(measure.mean, measure.deviation)
-    outside = held([one.take.speaker if one.take else "" for one in corpora.sounds])
-    heard = [one for one, out in zip(corpora.sounds, outside, strict=True) if not out]
-    watched = [one for one, out in zip(corpora.sounds, outside, strict=True) if out]
+    said = [one for one in sounds if one.take is not None and one.take.corpus != TALK]
+    outside = left_out([one.take.speaker if one.take else "" for one in said], run)
+    heard = [one for one, out in zip(said, outside, strict=True) if not out]
+    watched = [one for one, out in zip(said, outside, strict=True) if out]
     samples = [one.samples for one in heard]
     distil = DistilTask(Sounds.of(samples, samples[::20]), teacher)
     pupil = Pupil(train_voice.new_student(given.seed), distil.told)
     pupil.load_state_dict(loop.read_checkpoint(given.layers / loop.CHECKPOINT)["averaged"])
+    folder = given.out / f"{run}-tuned"
     task = TuneTask(distil, Labelled(heard), Labelled(watched), f"tune-{folder.name}")
     schedule = loop.Schedule(
         given.tune, rate=train_voice.TUNE_RATE, average=train_voice.AVERAGE, seed=given.seed, threads=1
@@ -181,22 +175,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = layers_of(given.preset, given.whisper, given.layers)
     corpora = train_voice.read_corpora(given.data, given.out / splits.FROZEN.name, report=_log.info)
     noises = synthetic_sounds.bank(train_voice.NOISES_EACH, train_voice.NOISES_SEED)
-    sounds = [*corpora.sounds, *(Sound(one) for kind in noises.values() for one in kind)]
+    sounds = [*corpora.sounds, *(Sound(one) for kind in noises.values() for one in kind), *corpora.talk]
     takes = [one.take for one in sounds] * train_voice.COPIES
     kept = f"-tuned{given.tune}" if given.tune else ""
     for run in given.runs:
         path = given.out / f"{run}-seed{given.seed}{kept}.csv"
         if not path.exists():
             if given.tune:
-                held, folder = partial(left_out, run=run), given.out / f"{run}-tuned"
-                network = tuned_without(held, corpora, given, folder)
+                network = tuned_without(run, sounds, given)
             bank = piece_bank.filled(
                 network, sounds, train_voice.COPIES, given.out / "bank", report=_log.info
             )
             assert bank is not None
             if isinstance(network, VoiceWhisper):
-                held, folder = partial(left_out, run=run), given.out / f"{run}-seed{given.seed}-listened"
-                bank = listened_without(held, network, bank, given, folder)
+                bank = listened_without(run, network, bank, given)
             schedule = HeadSchedule(seed=given.seed)
             said = judged(bank, takes, run, network, schedule)
             write_whole(path, write_answers(said, DECIMALS).encode())

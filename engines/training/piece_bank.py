@@ -139,17 +139,18 @@ def filled(
     report: Callable[[str], None] = print,
 ) -> PieceBank | None:
     """The bank of these sounds, `copies` times each; None when the time was up before it was full."""
-    folder = folder / _fingerprint(network, sounds)
+    folder = folder / _fingerprint(network)
     folder.mkdir(parents=True, exist_ok=True)
     start_ns, parts = wall_ns(), []
     groups = [(copy, at) for copy in range(copies) for at in range(0, len(sounds), GROUP)]
     for number, (copy, at) in enumerate(groups):
-        path = folder / f"{copy}-{at:05d}.npz"
+        group = sounds[at : at + GROUP]
+        path = folder / f"{copy}-{at:05d}-{_digest(group)}.npz"
         if not path.exists():
             if (wall_ns() - start_ns) * 1e-9 > limit_s:
                 report(f"the bank is full up to {number} of {len(groups)} groups; the same call goes on")
                 return None
-            _write(path, network, sounds[at : at + GROUP], copy, at)
+            _write(path, network, group, copy, at)
         parts.append((copy, at, path))
     return _read(sounds, parts, network.sound)
 
@@ -253,15 +254,19 @@ def _read(sounds: Sequence[Sound], parts: Sequence[tuple[int, int, Path]], sound
     )
 
 
-def _fingerprint(network: StatisticsVoice, sounds: Sequence[Sound]) -> str:
-    """Of the layers that are asked and the sounds that they hear."""
+def _fingerprint(network: StatisticsVoice) -> str:
+    """Of the layers that are asked."""
     digest = hashlib.sha256(f"{network.sound!r} until silence, moments of all layers".encode())
     for name, tensor in network.state_dict().items():
         if not name.startswith(_LEARNT):
             digest.update(name.encode() + tensor.float().numpy().tobytes())
-    for one in sounds:
-        digest.update(f"{one.take.name if one.take else ''} {len(one.samples)}\n".encode())
     return f"{network.name}-{digest.hexdigest()[:12]}"
+
+
+def _digest(sounds: Sequence[Sound]) -> str:
+    """Of the sounds that one file is about: more of them leave the other files as they are."""
+    names = "".join(f"{one.take.name if one.take else ''} {len(one.samples)}\n" for one in sounds)
+    return hashlib.sha256(names.encode()).hexdigest()[:8]
 
 
 __all__ = ["NOTHING", "PieceBank", "Sound", "filled", "spoken"]

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from liveaffect.engines.model.voice_statistics import HeadPreset, StatisticsHead
 from liveaffect.engines.recipe import LABELS, Statistics
+from liveaffect.engines.training.corpora_talk import TALK
 from liveaffect.engines.training.listen import SPEECH, Heard
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank
 
@@ -26,7 +27,6 @@ PRIOR_PIECES, LEAST_VARIANCE = _LIVE.prior_weight, _LIVE.least_variance
 _LEAST_DEVIATION = 1e-3
 FAR = -1e4
 """The logit of a label that the corpus lacks."""
-NEUTRAL = LABELS.index("neutral")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class HeadSchedule:
     longest_past: int = 12
     one_mood: float = 0.3
     """Share of pasts that hold two labels only."""
-    plain: float = 2.0
-    """So many times as often as a mood plain talk is drawn: most talk is plain."""
+    talk: float = 0.18
+    """Share of recordings that are of people who just talk, where there are any."""
     without_listener: float = 0.4
     without_layers: float = 0.2
     """Shares of recordings that are judged by one kind of statistics alone, where there are two."""
@@ -85,9 +85,9 @@ class Voices:
 
 
 def measure_of(bank: PieceBank, chosen: NDArray[np.bool_]) -> Measure:
-    """The measure of some recordings, every corpus counting alike."""
+    """The measure of some recordings of moods, every corpus counting alike."""
     corpus = bank.corpus
-    chosen = chosen & (bank.copy == 0) & (bank.label != NOTHING)
+    chosen = chosen & (bank.copy == 0) & (bank.label != NOTHING) & (corpus != TALK)
     means, squares = [], []
     for name in sorted(set(corpus[chosen])):
         rows = np.flatnonzero((chosen & (corpus == name))[bank.owner] & (bank.weight >= SPEECH))
@@ -99,26 +99,30 @@ def measure_of(bank: PieceBank, chosen: NDArray[np.bool_]) -> Measure:
     return Measure(mean, variance.sqrt())
 
 
-def even_chances(
-    corpus: NDArray[np.str_], label: NDArray[np.int64], plain: float = 1.0
-) -> NDArray[np.float64]:
-    """How often each recording is drawn: a large corpus more often by the root of its size, labels evenly.
-
-    Neutral ones `plain` times as often as any other.
-    """
+def even_chances(corpus: NDArray[np.str_], label: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How often each recording is drawn: a large corpus more often by the root of its size, labels evenly."""
     chance = np.zeros(len(label))
     for name in set(corpus):
         labels = np.unique(label[corpus == name])
         for one in labels:
             these = (corpus == name) & (label == one)
             chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
-    chance[label == NEUTRAL] *= plain
     return np.asarray(chance / chance.sum())
 
 
+def chances(corpus: NDArray[np.str_], label: NDArray[np.int64], talk: float) -> NDArray[np.float64]:
+    """The same for recordings of which some are of people who just talk: they have this share."""
+    chance, plain = even_chances(corpus, label), corpus == TALK
+    if plain.any() and not plain.all():
+        chance[plain] *= talk / chance[plain].sum()
+        chance[~plain] *= (1.0 - talk) / chance[~plain].sum()
+    return chance
+
+
 def labels_of_corpora(corpus: NDArray[np.str_], label: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(recordings, 7): which labels the recording's corpus has."""
+    """(recordings, 7): which labels the recording's corpus has; who just talks could have any."""
     has = {name: np.isin(np.arange(len(LABELS)), label[corpus == name]) for name in set(corpus)}
+    has |= {name: np.ones(len(LABELS), np.bool_) for name in has if name == TALK}
     return np.stack([has[name] for name in corpus])
 
 
@@ -180,7 +184,7 @@ class _Drawn:
         bank = voices.bank
         self._voices, self._schedule, self._listened = voices, schedule, listened
         self._rows = np.flatnonzero(chosen & (bank.label != NOTHING) & (voices.count.numpy() > 0))
-        self._chance = even_chances(bank.corpus[self._rows], bank.label[self._rows], schedule.plain)
+        self._chance = chances(bank.corpus[self._rows], bank.label[self._rows], schedule.talk)
         place = [f"{bank.speaker[row]} {bank.copy[row]}" for row in self._rows]
         self._place = dict(zip(map(int, self._rows), place, strict=True))
         self._of = {name: self._rows[np.array(place) == name] for name in set(place)}
