@@ -154,8 +154,17 @@ def test_people_who_just_talk_teach_a_head_and_move_no_measure() -> None:
             bank.statistics[np.roll(np.arange(len(bank.owner)), PIECES)] + rng.normal(0, 0.2, WIDTH)
         ).astype(np.float16),
     )
-    columns = ("statistics", "newest", "speech", "weight", "owner", "label", "speaker", "copy", "name")
-    both = PieceBank(*(np.concatenate([getattr(bank, name), getattr(talking, name)]) for name in columns))
+    both = PieceBank(
+        statistics=np.concatenate([bank.statistics, talking.statistics]),
+        newest=np.concatenate([bank.newest, talking.newest]),
+        speech=np.concatenate([bank.speech, talking.speech]),
+        weight=np.concatenate([bank.weight, talking.weight]),
+        owner=np.concatenate([bank.owner, talking.owner]),
+        label=np.concatenate([bank.label, talking.label]),
+        speaker=np.concatenate([bank.speaker, talking.speaker]),
+        copy=np.concatenate([bank.copy, talking.copy]),
+        name=np.concatenate([bank.name, talking.name]),
+    )
     everyone = np.ones(len(both.label), np.bool_)
     measure = voice_heads.measure_of(bank, np.ones(len(bank.label), np.bool_))
     assert torch.equal(voice_heads.measure_of(both, everyone).mean, measure.mean)
