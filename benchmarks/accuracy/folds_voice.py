@@ -82,7 +82,7 @@ def judged(
     held = left_out(bank.speaker.tolist(), run)
     train = ~held & (bank.label != NOTHING)
     voices = Voices(bank, measure_of(bank, train))
-    head = fit(voices, train, network.head_preset, schedule, network.listened)
+    head = fit(voices, train, network.head_preset, schedule)
     rows = np.flatnonzero(held & (bank.copy == 0))
     hop_s, found = network.sound.hop / SAMPLE_RATE, list[VoiceAnswer]()
     for known in (False, True):
@@ -136,7 +136,7 @@ def tuned_without(run: str, sounds: Sequence[Sound], given: argparse.Namespace) 
     train = ~left_out(told.speaker.tolist(), run) & (told.label != NOTHING)
     measure = measure_of(told, train)
     voices = Voices(told, measure)
-    head = fit(voices, train, teacher.head_preset, HeadSchedule(seed=given.seed), teacher.listened)
+    head = fit(voices, train, teacher.head_preset, HeadSchedule(seed=given.seed))
     teacher.head.load_state_dict(head.state_dict())
     teacher.believe(measure.mean, measure.deviation)
     said = [one for one in sounds if one.take is not None and one.take.corpus != TALK]

@@ -271,7 +271,7 @@ def fit_behind_layers(
     chosen = side == "train"
     measure = voice_heads.measure_of(bank, chosen)
     voices = Voices(bank, measure)
-    head = voice_heads.fit(voices, chosen, network.head_preset, schedule, network.listened)
+    head = voice_heads.fit(voices, chosen, network.head_preset, schedule)
     network.head.load_state_dict(head.state_dict())
     network.believe(measure.mean, measure.deviation)
     fit(bank, chosen, network.speech, network.sound.lead // network.sound.hop, seed=schedule.seed)

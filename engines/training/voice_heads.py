@@ -45,9 +45,6 @@ class HeadSchedule:
     """Share of pasts that hold two labels only."""
     talk: float = 0.18
     """Share of recordings that are of people who just talk, where there are any."""
-    without_listener: float = 0.4
-    without_layers: float = 0.2
-    """Shares of recordings that are judged by one kind of statistics alone, where there are two."""
     seed: int = 0
 
 
@@ -140,11 +137,11 @@ def among_possible(logits: Tensor, label: Tensor, possible: Tensor, smoothing: f
 
 
 def fit(
-    voices: Voices, chosen: NDArray[np.bool_], preset: HeadPreset, schedule: HeadSchedule, listened: int = 0
+    voices: Voices, chosen: NDArray[np.bool_], preset: HeadPreset, schedule: HeadSchedule
 ) -> StatisticsHead:
-    """Train a head on the chosen recordings; the first `listened` statistics are a listener's."""
+    """Train a head on the chosen recordings."""
     rng = np.random.default_rng(schedule.seed)
-    drawn = _Drawn(voices, chosen, schedule, listened)
+    drawn = _Drawn(voices, chosen, schedule)
     possible = voices.possible()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
@@ -178,11 +175,9 @@ def _loss(
 class _Drawn:
     """Draws recordings, labels and corpora evenly, and a past for each."""
 
-    def __init__(
-        self, voices: Voices, chosen: NDArray[np.bool_], schedule: HeadSchedule, listened: int
-    ) -> None:
+    def __init__(self, voices: Voices, chosen: NDArray[np.bool_], schedule: HeadSchedule) -> None:
         bank = voices.bank
-        self._voices, self._schedule, self._listened = voices, schedule, listened
+        self._voices, self._schedule = voices, schedule
         self._rows = np.flatnonzero(chosen & (bank.label != NOTHING) & (voices.count.numpy() > 0))
         self._chance = chances(bank.corpus[self._rows], bank.label[self._rows], schedule.talk)
         place = [f"{bank.speaker[row]} {bank.copy[row]}" for row in self._rows]
@@ -208,16 +203,7 @@ class _Drawn:
         given = normalised(
             voices.z[pieces].float(), torch.stack(count), torch.stack(sums), torch.stack(squares)
         )
-        whose = torch.tensor(owner)
-        if self._listened:
-            self._leave_out(given, torch.from_numpy(rng.random(len(rows)))[whose])
-        return rows, whose, given
-
-    def _leave_out(self, given: Tensor, dice: Tensor) -> None:
-        """A listener learnt the same recordings, so a head would believe it more than strangers deserve."""
-        plan, first = self._schedule, self._listened
-        given[dice < plan.without_listener, :first] = 0.0
-        given[dice >= 1.0 - plan.without_layers, first:] = 0.0
+        return rows, torch.tensor(owner), given
 
     def _past(self, row: int, rng: np.random.Generator) -> NDArray[np.int64]:
         plan = self._schedule
