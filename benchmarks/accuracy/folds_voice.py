@@ -36,7 +36,6 @@ from liveaffect.engines.training import (
     train_listener,
     train_voice,
 )
-from liveaffect.engines.training.corpora_talk import TALK
 from liveaffect.engines.training.corpora_voices import Take
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank, Sound
 from liveaffect.engines.training.scores import change_tables
@@ -68,7 +67,7 @@ def left_out(speaker: Sequence[str], run: str) -> NDArray[np.bool_]:
     if not run.isdecimal():
         return np.asarray(corpus == run)
     number, held = int(run), np.zeros(len(corpus), np.bool_)
-    for name in set(corpus) - {"", TALK}:
+    for name in set(corpus) - {""}:
         speakers = sorted({one for one, of in zip(speaker, corpus, strict=True) if of == name})
         each = ACTORS if name == "ravdess" else 1
         held |= np.isin(speaker, speakers[number * each : (number + 1) * each])
@@ -82,7 +81,7 @@ def judged(
     held = left_out(bank.speaker.tolist(), run)
     train = ~held & (bank.label != NOTHING)
     voices = Voices(bank, measure_of(bank, train))
-    head = fit(voices, train, network.head_preset, schedule)
+    head = fit(voices, train, network.head_preset, schedule, network.listened)
     rows = np.flatnonzero(held & (bank.copy == 0))
     hop_s, found = network.sound.hop / SAMPLE_RATE, list[VoiceAnswer]()
     for known in (False, True):
@@ -118,7 +117,7 @@ def listened_without(
     run: str, network: VoiceWhisper, bank: PieceBank, given: argparse.Namespace
 ) -> PieceBank:
     """The bank with statistics of a listener that none of the people a run leaves out taught."""
-    train = ~left_out(bank.speaker.tolist(), run) & (bank.label != NOTHING) & (bank.corpus != TALK)
+    train = ~left_out(bank.speaker.tolist(), run) & (bank.label != NOTHING)
     plan = train_listener.usual_schedule(given.seed)
     task = train_listener.ListenTask(bank, train, given.seed)
     folder = given.out / f"{run}-seed{given.seed}-listened"
@@ -136,10 +135,10 @@ def tuned_without(run: str, sounds: Sequence[Sound], given: argparse.Namespace) 
     train = ~left_out(told.speaker.tolist(), run) & (told.label != NOTHING)
     measure = measure_of(told, train)
     voices = Voices(told, measure)
-    head = fit(voices, train, teacher.head_preset, HeadSchedule(seed=given.seed))
+    head = fit(voices, train, teacher.head_preset, HeadSchedule(seed=given.seed), teacher.listened)
     teacher.head.load_state_dict(head.state_dict())
     teacher.believe(measure.mean, measure.deviation)
-    said = [one for one in sounds if one.take is not None and one.take.corpus != TALK]
+    said = [one for one in sounds if one.take is not None]
     outside = left_out([one.take.speaker if one.take else "" for one in said], run)
     heard = [one for one, out in zip(said, outside, strict=True) if not out]
     watched = [one for one, out in zip(said, outside, strict=True) if out]
@@ -175,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = layers_of(given.preset, given.whisper, given.layers)
     corpora = train_voice.read_corpora(given.data, given.out / splits.FROZEN.name, report=_log.info)
     noises = synthetic_sounds.bank(train_voice.NOISES_EACH, train_voice.NOISES_SEED)
-    sounds = [*corpora.sounds, *(Sound(one) for kind in noises.values() for one in kind), *corpora.talk]
+    sounds = [*corpora.sounds, *(Sound(one) for kind in noises.values() for one in kind)]
     takes = [one.take for one in sounds] * train_voice.COPIES
     kept = f"-tuned{given.tune}" if given.tune else ""
     for run in given.runs:

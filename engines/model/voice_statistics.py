@@ -107,6 +107,11 @@ class StatisticsVoice(Network):
         self.head = StatisticsHead(self.width, head)
         self.speech = SpeechJudge(widths[-1] + BANDS, head.speech_hidden)
 
+    @property
+    def listened(self) -> int:
+        """So many of the statistics, the first ones, are of features that learnt from labels."""
+        return 0
+
     def believe(self, mean: Tensor, deviation: Tensor) -> None:
         """Take over what the statistics of the corpora are: the prior of every speaker."""
         self.prior_mean.copy_(mean)
@@ -372,6 +377,10 @@ class VoiceWhisper(StatisticsVoice):
 
     def features(self, log_mel: Tensor) -> tuple[Tensor, ...]:
         return self.heard(self.layers(log_mel))
+
+    @property
+    def listened(self) -> int:
+        return 2 * self.preset.listener.width
 
     def heard(self, layers: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The listener's features before those of the layers."""

@@ -30,7 +30,7 @@ from liveaffect.engines.manifest import write_whole
 from liveaffect.engines.protocol import EngineError
 from liveaffect.engines.recipe import CORPUS_LABELS, LABELS, SAMPLE_RATE
 
-SOUND_ENDINGS = (".wav", ".opus", ".ogg", ".flac", ".mp3", ".m4a", ".mp4", ".webm", ".flv", ".g722")
+SOUND_ENDINGS = (".wav", ".opus", ".ogg", ".flac", ".mp3", ".m4a", ".mp4", ".webm", ".flv")
 PLAIN = "plain"
 PATTERNS = {
     # modality-channel-emotion-intensity-statement-repetition-actor
@@ -57,7 +57,6 @@ LICENCES = {
     PLAIN: "the user's own",
 }
 _MANIFEST = "manifest.csv"
-_HEADLESS = "g722"
 _SPEECH_CHANNEL = "01"
 _SILENT_VIDEO = "02"
 Samples = NDArray[np.float16]
@@ -234,23 +233,6 @@ def load_takes(takes: Sequence[Take], folder: Path, report: Callable[[str], None
     return sounds
 
 
-def length_s(path: Path) -> float | None:
-    """How long the sound in a file is; None where it cannot be decoded."""
-    import av
-    from av.error import FFmpegError
-
-    try:
-        with av.open(str(path), mode="r", format=_format(path.name)) as container:
-            return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
-    except (FFmpegError, OSError, ValueError, IndexError):
-        return None
-
-
-def _format(name: str) -> str | None:
-    """What a file without a head must be told to be."""
-    return _HEADLESS if name.lower().endswith(f".{_HEADLESS}") else None
-
-
 def decode(content: bytes, take: Take) -> Samples:
     """Mono 16 kHz samples of one encoded sound. Raises CorpusError that names the take."""
     import av
@@ -258,7 +240,7 @@ def decode(content: bytes, take: Take) -> Samples:
 
     parts: list[NDArray[np.float32]] = []
     try:
-        with av.open(io.BytesIO(content), mode="r", format=_format(take.where.name)) as container:
+        with av.open(io.BytesIO(content), mode="r") as container:
             if not container.streams.audio:
                 raise CorpusError(f"'{take.name}' of {take.where} holds no sound")
             convert = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)

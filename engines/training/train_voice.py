@@ -47,7 +47,6 @@ from liveaffect.engines.training import (
     train_listener,
     voice_heads,
 )
-from liveaffect.engines.training.corpora_talk import TALK, read_talk
 from liveaffect.engines.training.corpora_voices import LICENCES, Take
 from liveaffect.engines.training.listen import listen, pieces_of
 from liveaffect.engines.training.loop import source_commit
@@ -98,8 +97,6 @@ class Corpora:
     sounds: tuple[Sound, ...]
     sides: Mapping[str, str]
     digest: str
-    talk: tuple[Sound, ...] = ()
-    """Of people who just talk: the head learns from them, and nobody is judged by them."""
 
     def on(self, side: str) -> list[Sound]:
         """The recordings of one side."""
@@ -128,17 +125,12 @@ def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report 
     if network is None:
         return None
     noises = synthetic_sounds.bank(1 if options.smoke else NOISES_EACH, NOISES_SEED)
-    sounds = [
-        *corpora.sounds,
-        *(Sound(samples) for kind in noises.values() for samples in kind),
-        *corpora.talk,
-    ]
+    sounds = [*corpora.sounds, *(Sound(samples) for kind in noises.values() for samples in kind)]
     copies = 1 if options.smoke else COPIES
     bank = piece_bank.filled(network, sounds, copies, out / "bank", limit_s=left_s(), report=report)
     if bank is not None and isinstance(network, VoiceWhisper):
         report("a listener learns what the moments of Whisper's layers say of moods")
         train = np.array([corpora.sides.get(speaker) == "train" for speaker in bank.speaker])
-        train &= bank.corpus != TALK
         lessons = SMOKE_STEPS if options.smoke else train_listener.STEPS
         task = train_listener.ListenTask(bank, train, options.seed, lessons)
         plan = train_listener.usual_schedule(options.seed, left_s())
@@ -148,8 +140,6 @@ def train_voice(data: Path, out: Path, options: VoiceOptions, *, report: Report 
         return None
     schedule = HeadSchedule(seed=options.seed)
     schedule = replace(schedule, steps=20, batch=8) if options.smoke else schedule
-    if not corpora.talk:
-        report(f"{data / TALK} holds nobody who just talks, so plain talk will be taken for moods too often")
     training: dict[str, Any] = {
         "corpora": list(corpora.takes),
         "licence": "; ".join(dict.fromkeys(LICENCES[corpus] for corpus in corpora.takes)),
@@ -185,11 +175,7 @@ def read_corpora(data: Path, frozen: Path, *, smoke: bool = False, report: Repor
         for these in takes.values()
         for take, samples in zip(these, corpora_voices.load_takes(these, cache, report), strict=True)
     ]
-    said = [] if smoke else read_talk(data, report)
-    spoken = corpora_voices.load_takes(said, cache, report) if said else []
-    talk = tuple(Sound(samples, take) for take, samples in zip(said, spoken, strict=True))
-    sides |= {take.speaker: "train" for take in said}
-    return Corpora(takes, tuple(sounds), sides, digest, talk)
+    return Corpora(takes, tuple(sounds), sides, digest)
 
 
 def full_network(folder: Path) -> VoiceWhisper:
@@ -271,7 +257,7 @@ def fit_behind_layers(
     chosen = side == "train"
     measure = voice_heads.measure_of(bank, chosen)
     voices = Voices(bank, measure)
-    head = voice_heads.fit(voices, chosen, network.head_preset, schedule)
+    head = voice_heads.fit(voices, chosen, network.head_preset, schedule, network.listened)
     network.head.load_state_dict(head.state_dict())
     network.believe(measure.mean, measure.deviation)
     fit(bank, chosen, network.speech, network.sound.lead // network.sound.hop, seed=schedule.seed)
@@ -282,11 +268,9 @@ def fit_behind_layers(
         network.head.decide.weight.div_(temperature)
         network.head.decide.bias.div_(temperature)
     network.eval()
-    talk = chosen & (bank.corpus == TALK)
     return {
-        "speakers": sorted(set(bank.speaker[chosen & ~talk])),
-        "recordings": int((chosen & ~talk & (bank.copy == 0)).sum()),
-        "talk": {"voices": len(set(bank.speaker[talk])), "recordings": int((talk & (bank.copy == 0)).sum())},
+        "speakers": sorted(set(bank.speaker[chosen])),
+        "recordings": int((chosen & (bank.copy == 0)).sum()),
         "temperature": temperature,
     }
 

@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from liveaffect.engines.model.voice_statistics import HeadPreset, StatisticsHead
 from liveaffect.engines.recipe import LABELS, Statistics
-from liveaffect.engines.training.corpora_talk import TALK
 from liveaffect.engines.training.listen import SPEECH, Heard
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank
 
@@ -27,6 +26,7 @@ PRIOR_PIECES, LEAST_VARIANCE = _LIVE.prior_weight, _LIVE.least_variance
 _LEAST_DEVIATION = 1e-3
 FAR = -1e4
 """The logit of a label that the corpus lacks."""
+NEUTRAL = LABELS.index("neutral")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,11 @@ class HeadSchedule:
     longest_past: int = 12
     one_mood: float = 0.3
     """Share of pasts that hold two labels only."""
-    talk: float = 0.18
-    """Share of recordings that are of people who just talk, where there are any."""
+    plain: float = 2.0
+    """So many times as often as a mood plain talk is drawn: most talk is plain."""
+    without_listener: float = 0.4
+    without_layers: float = 0.2
+    """Shares of recordings that are judged by one kind of statistics alone, where there are two."""
     seed: int = 0
 
 
@@ -82,9 +85,9 @@ class Voices:
 
 
 def measure_of(bank: PieceBank, chosen: NDArray[np.bool_]) -> Measure:
-    """The measure of some recordings of moods, every corpus counting alike."""
+    """The measure of some recordings, every corpus counting alike."""
     corpus = bank.corpus
-    chosen = chosen & (bank.copy == 0) & (bank.label != NOTHING) & (corpus != TALK)
+    chosen = chosen & (bank.copy == 0) & (bank.label != NOTHING)
     means, squares = [], []
     for name in sorted(set(corpus[chosen])):
         rows = np.flatnonzero((chosen & (corpus == name))[bank.owner] & (bank.weight >= SPEECH))
@@ -96,30 +99,26 @@ def measure_of(bank: PieceBank, chosen: NDArray[np.bool_]) -> Measure:
     return Measure(mean, variance.sqrt())
 
 
-def even_chances(corpus: NDArray[np.str_], label: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How often each recording is drawn: a large corpus more often by the root of its size, labels evenly."""
+def even_chances(
+    corpus: NDArray[np.str_], label: NDArray[np.int64], plain: float = 1.0
+) -> NDArray[np.float64]:
+    """How often each recording is drawn: a large corpus more often by the root of its size, labels evenly.
+
+    Neutral ones `plain` times as often as any other.
+    """
     chance = np.zeros(len(label))
     for name in set(corpus):
         labels = np.unique(label[corpus == name])
         for one in labels:
             these = (corpus == name) & (label == one)
             chance[these] = (corpus == name).sum() ** 0.5 / len(labels) / these.sum()
+    chance[label == NEUTRAL] *= plain
     return np.asarray(chance / chance.sum())
 
 
-def chances(corpus: NDArray[np.str_], label: NDArray[np.int64], talk: float) -> NDArray[np.float64]:
-    """The same for recordings of which some are of people who just talk: they have this share."""
-    chance, plain = even_chances(corpus, label), corpus == TALK
-    if plain.any() and not plain.all():
-        chance[plain] *= talk / chance[plain].sum()
-        chance[~plain] *= (1.0 - talk) / chance[~plain].sum()
-    return chance
-
-
 def labels_of_corpora(corpus: NDArray[np.str_], label: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(recordings, 7): which labels the recording's corpus has; who just talks could have any."""
+    """(recordings, 7): which labels the recording's corpus has."""
     has = {name: np.isin(np.arange(len(LABELS)), label[corpus == name]) for name in set(corpus)}
-    has |= {name: np.ones(len(LABELS), np.bool_) for name in has if name == TALK}
     return np.stack([has[name] for name in corpus])
 
 
@@ -137,11 +136,11 @@ def among_possible(logits: Tensor, label: Tensor, possible: Tensor, smoothing: f
 
 
 def fit(
-    voices: Voices, chosen: NDArray[np.bool_], preset: HeadPreset, schedule: HeadSchedule
+    voices: Voices, chosen: NDArray[np.bool_], preset: HeadPreset, schedule: HeadSchedule, listened: int = 0
 ) -> StatisticsHead:
-    """Train a head on the chosen recordings."""
+    """Train a head on the chosen recordings; the first `listened` statistics are a listener's."""
     rng = np.random.default_rng(schedule.seed)
-    drawn = _Drawn(voices, chosen, schedule)
+    drawn = _Drawn(voices, chosen, schedule, listened)
     possible = voices.possible()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
@@ -175,11 +174,13 @@ def _loss(
 class _Drawn:
     """Draws recordings, labels and corpora evenly, and a past for each."""
 
-    def __init__(self, voices: Voices, chosen: NDArray[np.bool_], schedule: HeadSchedule) -> None:
+    def __init__(
+        self, voices: Voices, chosen: NDArray[np.bool_], schedule: HeadSchedule, listened: int
+    ) -> None:
         bank = voices.bank
-        self._voices, self._schedule = voices, schedule
+        self._voices, self._schedule, self._listened = voices, schedule, listened
         self._rows = np.flatnonzero(chosen & (bank.label != NOTHING) & (voices.count.numpy() > 0))
-        self._chance = chances(bank.corpus[self._rows], bank.label[self._rows], schedule.talk)
+        self._chance = even_chances(bank.corpus[self._rows], bank.label[self._rows], schedule.plain)
         place = [f"{bank.speaker[row]} {bank.copy[row]}" for row in self._rows]
         self._place = dict(zip(map(int, self._rows), place, strict=True))
         self._of = {name: self._rows[np.array(place) == name] for name in set(place)}
@@ -203,7 +204,16 @@ class _Drawn:
         given = normalised(
             voices.z[pieces].float(), torch.stack(count), torch.stack(sums), torch.stack(squares)
         )
-        return rows, torch.tensor(owner), given
+        whose = torch.tensor(owner)
+        if self._listened:
+            self._leave_out(given, torch.from_numpy(rng.random(len(rows)))[whose])
+        return rows, whose, given
+
+    def _leave_out(self, given: Tensor, dice: Tensor) -> None:
+        """A listener learnt the same recordings, so a head would believe it more than strangers deserve."""
+        plan, first = self._schedule, self._listened
+        given[dice < plan.without_listener, :first] = 0.0
+        given[dice >= 1.0 - plan.without_layers, first:] = 0.0
 
     def _past(self, row: int, rng: np.random.Generator) -> NDArray[np.int64]:
         plan = self._schedule
