@@ -171,6 +171,7 @@ def test_a_bank_that_was_stopped_goes_on_to_the_same_end(
     more = piece_bank.filled(network, [*sounds[:2], Sound(sounds[2].samples), sounds[0]], 1, tmp_path / "one")
     assert more is not None
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # What was heard is not heard again.
+    assert len(list((tmp_path / "one").rglob("*.npz"))) == len(kept) + 1
     assert len(more.label) == 4
 
 
