@@ -28,7 +28,8 @@ from websockets.typing import Origin
 
 from liveaffect import Analyzer, Settings
 from liveaffect.realtime.blazeface import Found
-from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.errors import SettingsError, SinkError
+from liveaffect.realtime.sinks.web import WebSink
 from liveaffect.realtime.testing.virtual_time import constant_networks
 from liveaffect.realtime.web.server import MOST_MESSAGE_BYTES, Access
 from liveaffect.realtime.wiring import Tools
@@ -418,6 +419,12 @@ def test_networks_that_cannot_be_loaded_are_said_on_the_page() -> None:
 def test_a_port_that_is_taken_is_an_error_with_a_way_out(page: Page) -> None:
     with pytest.raises(SettingsError, match="choose one with --port"):
         Served(Settings(port=page.served.server.port))
+
+
+def test_a_sink_whose_port_is_taken_names_the_sink_and_where_its_port_is_chosen(page: Page) -> None:
+    address = f"ws://127.0.0.1:{page.served.server.port}"
+    with pytest.raises(SinkError, match=f"{address}: cannot listen .*in the address of the sink"):
+        WebSink(address)
 
 
 def test_no_file_is_written_by_a_session(page: Page, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -50,7 +50,7 @@ from liveaffect.engines.training.voice_answers import (
     recalls,
     write_answers,
 )
-from liveaffect.engines.training.voice_heads import HeadSchedule, Voices, asked, fit, measure_of
+from liveaffect.engines.training.voice_heads import HeadSchedule, asked, give_head
 from liveaffect.engines.whisper import whisper_folder
 
 RUNS = (*map(str, range(9)), "ravdess", "nemo", "emodb")
@@ -80,12 +80,13 @@ def judged(
     """Train a head on the others; what it says of each recording left out, from cold and known."""
     held = left_out(bank.speaker.tolist(), run)
     train = ~held & (bank.label != NOTHING)
-    voices = Voices(bank, measure_of(bank, train))
-    head = fit(voices, train, network.head_preset, schedule, network.listened)
+    voices = give_head(network, bank, train, schedule)
     rows = np.flatnonzero(held & (bank.copy == 0))
     hop_s, found = network.sound.hop / SAMPLE_RATE, list[VoiceAnswer]()
     for known in (False, True):
-        for row, said in sorted(asked(voices, head, rows, hop_s, known=known, seed=schedule.seed).items()):
+        for row, said in sorted(
+            asked(voices, network.head, rows, hop_s, known=known, seed=schedule.seed).items()
+        ):
             among, take = _among(bank, train, row), takes[row]
             if take is not None and bank.label[row] in among:  # What nobody could learn is not asked for.
                 found.append(answer_of(take, said, among, known, AFTER_S))
@@ -133,11 +134,7 @@ def tuned_without(run: str, sounds: Sequence[Sound], given: argparse.Namespace) 
     assert told is not None
     told = listened_without(run, teacher, told, given)
     train = ~left_out(told.speaker.tolist(), run) & (told.label != NOTHING)
-    measure = measure_of(told, train)
-    voices = Voices(told, measure)
-    head = fit(voices, train, teacher.head_preset, HeadSchedule(seed=given.seed), teacher.listened)
-    teacher.head.load_state_dict(head.state_dict())
-    teacher.believe(measure.mean, measure.deviation)
+    give_head(teacher, told, train, HeadSchedule(seed=given.seed))
     said = [one for one in sounds if one.take is not None]
     outside = left_out([one.take.speaker if one.take else "" for one in said], run)
     heard = [one for one, out in zip(said, outside, strict=True) if not out]

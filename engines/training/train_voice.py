@@ -255,15 +255,11 @@ def fit_behind_layers(
     """Fit prior, head, judge of speech and temperature on the train side; what the manifest says of it."""
     side = np.array([sides.get(speaker, "") for speaker in bank.speaker])
     chosen = side == "train"
-    measure = voice_heads.measure_of(bank, chosen)
-    voices = Voices(bank, measure)
-    head = voice_heads.fit(voices, chosen, network.head_preset, schedule, network.listened)
-    network.head.load_state_dict(head.state_dict())
-    network.believe(measure.mean, measure.deviation)
+    voices = voice_heads.give_head(network, bank, chosen, schedule)
     fit(bank, chosen, network.speech, network.sound.lead // network.sound.hop, seed=schedule.seed)
     hop_s = network.sound.hop / SAMPLE_RATE
     watched = np.flatnonzero((side == "calibrate") & (bank.copy == 0))
-    temperature = fitted_temperature(voices, head, watched, hop_s) if len(watched) else 1.0
+    temperature = fitted_temperature(voices, network.head, watched, hop_s) if len(watched) else 1.0
     with torch.no_grad():
         network.head.decide.weight.div_(temperature)
         network.head.decide.bias.div_(temperature)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from liveaffect.engines.model.voice_statistics import HeadPreset, StatisticsHead
+from liveaffect.engines.model.voice_statistics import HeadPreset, StatisticsHead, StatisticsVoice
 from liveaffect.engines.recipe import LABELS, Statistics
 from liveaffect.engines.training.listen import SPEECH, Heard
 from liveaffect.engines.training.piece_bank import NOTHING, PieceBank
@@ -133,6 +133,19 @@ def among_possible(logits: Tensor, label: Tensor, possible: Tensor, smoothing: f
     told = logits.masked_fill(~possible, FAR).log_softmax(1)
     loss: Tensor = -(smoothed(label, possible, smoothing) * told).sum(1).mean()
     return loss
+
+
+def give_head(
+    network: StatisticsVoice, bank: PieceBank, chosen: NDArray[np.bool_], schedule: HeadSchedule
+) -> Voices:
+    """Learn prior and head from the chosen recordings and put them into a network; the bank as it sees it."""
+    measure = measure_of(bank, chosen)
+    voices = Voices(bank, measure)
+    head = fit(voices, chosen, network.head_preset, schedule, network.listened)
+    network.head.load_state_dict(head.state_dict())
+    network.head.eval()
+    network.believe(measure.mean, measure.deviation)
+    return voices
 
 
 def fit(

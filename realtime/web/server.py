@@ -255,8 +255,8 @@ def check_access(access: Access) -> None:
     """Refuse to be reachable from elsewhere without a token."""
     if access.host not in LOOPBACK and not access.token:
         raise SettingsError(
-            f"--host {access.host} lets other machines ask for pictures and cues, so it wants a secret: "
-            "--token TEXT, or LIVEAFFECT_TOKEN. Without --host only this machine is answered"
+            f"on {access.host} other machines may ask for pictures and cues, so it wants a secret: "
+            "--token TEXT, or LIVEAFFECT_TOKEN. On 127.0.0.1 only this machine is answered"
         )
     if access.token and len(access.token) < 16:
         raise SettingsError("a token that short can be guessed: take at least 16 characters")
@@ -269,7 +269,7 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {host} port {port}: {error.strerror}. Another program may hold the port; "
-            "choose one with --port, 0 takes any"
+            "choose one with --port, or in the address of the sink; 0 takes any"
         ) from error
 
 
