@@ -121,9 +121,12 @@ class Analysis:
     def load(self) -> Wiring:
         """Make networks, finders and stations."""
         wiring = self._make_wiring()
-        self._cursors = {name: ring.written for name, ring in wiring.rings.frames.items()}
         if self.wiring is None:
-            self._cursors = dict.fromkeys(self._cursors, 0)
+            self._cursors = dict.fromkeys(wiring.rings.frames, 0)
+        else:
+            wiring.go_on_after(self.wiring)
+            for source in wiring.rings.frames:
+                self._pass_over(wiring, source)
         self.wiring = wiring
         return wiring
 

@@ -24,6 +24,8 @@ SYSFS = Path("/sys/class/video4linux")
 SOUND_S = 5.0
 """A sound system that is well answers in less than a second; one whose server hangs never does."""
 _TURN_S = 0.05
+ONE_AT_A_TIME = threading.RLock()
+"""Held while PortAudio is asked: to list devices anew it ends and begins again, under whoever asks."""
 _hanging: list[threading.Thread] = []
 """Questions to the sound system that nobody waits for any more."""
 
@@ -64,10 +66,14 @@ def list_microphones() -> list[Device]:
 def sound_inputs() -> list[Device]:
     """The same, however long it takes; for who waits in a thread already."""
     sound = portaudio()
-    systems = sound.query_hostapis()
+    try:
+        with ONE_AT_A_TIME:
+            systems, entries = sound.query_hostapis(), sound.query_devices()
+    except sound.PortAudioError as failure:
+        raise SourceError(f"the sound system does not name its devices: {failure}") from failure
     return [
         Device(index, str(entry["name"]), str(systems[entry["hostapi"]]["name"]))
-        for index, entry in enumerate(sound.query_devices())
+        for index, entry in enumerate(entries)
         if entry["max_input_channels"] > 0
     ]
 

@@ -197,9 +197,15 @@ class LiveRun:
         if now_ns - drawn_ns < _STILL_NS:
             return
         # Nothing came for a while: draw what there is again, so that the words on it are true.
-        self._show(name, frame or blank_picture(name, now_ns))
+        self._show(name, frame or blank_picture(name, now_ns), stands_in=self._awaited(name))
 
-    def _show(self, name: str, frame: VideoFrame) -> None:
+    def _awaited(self, camera: str) -> bool:
+        """Whether the first picture of a camera may come at any moment: none did, and nothing failed yet."""
+        return self._cursors[camera] == 0 and any(
+            s.state.name == camera and s.error is None for s in self.supervisors
+        )
+
+    def _show(self, name: str, frame: VideoFrame, *, stands_in: bool = False) -> None:
         self._wait_for_result(name, frame)
         now_ns = self._clock.now_ns()
         self._last[name] = (frame, now_ns)
@@ -225,7 +231,7 @@ class LiveRun:
                 text_scale=self.text_scale(name),
             ),
         )
-        self._outputs.show(picture, frame)
+        self._outputs.show(picture, frame, stands_in=stands_in)
 
     def _wait_for_result(self, name: str, frame: VideoFrame) -> None:
         """Take in new results; locked, wait a moment for the one that belongs to this picture."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND, Clock
 from liveaffect.realtime.decode import LOUDEST, Resampler
-from liveaffect.realtime.devices import Device, by_name, devices_in_words, in_time
+from liveaffect.realtime.devices import ONE_AT_A_TIME, Device, by_name, devices_in_words, in_time
 from liveaffect.realtime.errors import SourceError, SourceLost, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
 from liveaffect.realtime.sound_device import FormatRefused, SoundSystem, SoundTime, Stream
@@ -84,7 +84,8 @@ class Microphone:
         def start() -> Stream:
             from liveaffect.realtime.sound_device import PortAudio
 
-            return self._start(PortAudio())
+            with ONE_AT_A_TIME:
+                return self._start(PortAudio())
 
         self._stream = in_time(start, undo=lambda stream: stream.close(), given_up=lambda: self._closed)
 

@@ -123,6 +123,13 @@ class Scheduler:
         self._spoken = [SpokenWords(name, hearing.judge) for name in hearing.sources]
         self.shedder = LoadShedder([WORDS_RARER, WORDS_FINISHED, *self._measures], len(self._sightings))
 
+    def go_on_after(self, old: Scheduler) -> None:
+        """Before the first step: count on, from the present on; everybody in view is met anew."""
+        self.skipped = Counter(old.skipped)
+        self._ownerless = old._ownerless
+        self._last_index = old._last_index
+        self._cursors = {source: ring.written for source, ring in self._sightings.items()}
+
     def retire(self) -> None:
         """Publish nothing more, whatever a step that hangs may still come to: another took its place."""
         self._publish = _to_nobody

@@ -95,7 +95,7 @@ class MotionDetector:
 
     def look(self, image: NDArray[np.uint8]) -> Change:
         """Compare with the picture before; the first one has nothing to compare with."""
-        step = max(1, image.shape[1] // GLANCE_WIDTH)
+        step = max(1, min(image.shape[1] // GLANCE_WIDTH, image.shape[0]))
         samples = np.ascontiguousarray(image[step // 2 :: step, step // 2 :: step, 1])
         coarse = np.asarray(cv2.resize(samples, COARSE, interpolation=cv2.INTER_AREA), np.float32)
         before, coarse_before = self._samples, self._coarse

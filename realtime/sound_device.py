@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.realtime.clock import MS, SECOND
-from liveaffect.realtime.devices import Device, portaudio, sound_inputs
+from liveaffect.realtime.devices import ONE_AT_A_TIME, Device, portaudio, sound_inputs
 from liveaffect.realtime.errors import MissingLibrary, SourceBusy, SourceError, SourceNotFound
 
 _STAMP_NOISE_S = 0.005
@@ -150,7 +150,6 @@ _BUSY = (-9985,)
 _LATENCY_S = 0.04
 
 _running: set[int] = set()
-_lock = threading.Lock()
 
 
 class FormatRefused(SourceError):
@@ -194,8 +193,9 @@ class PortAudio:
     """The real sound system."""
 
     def __init__(self) -> None:
+        """Lists devices anew; who goes on to open one holds `devices.ONE_AT_A_TIME` until it runs."""
         self._sound = portaudio()
-        with _lock:
+        with ONE_AT_A_TIME:
             if not _running:
                 self._sound._terminate()
                 self._sound._initialize()
@@ -211,7 +211,10 @@ class PortAudio:
 
     def own_format(self, device: Device) -> tuple[int, int]:
         """Rate in Hz and channels that the device does in any case."""
-        entry = self._sound.query_devices(device.index)
+        try:
+            entry = self._sound.query_devices(device.index)
+        except self._sound.PortAudioError as failure:
+            raise _as_fact(device, failure) from failure
         return round(entry["default_samplerate"]), int(entry["max_input_channels"])
 
     def start(self, device: Device, rate_hz: int, channels: int, heard: Heard) -> PortAudioStream:
@@ -244,8 +247,7 @@ class PortAudioStream:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        with _lock:
-            _running.add(id(self))
+        _running.add(id(self))
 
     @property
     def active(self) -> bool:
@@ -258,8 +260,7 @@ class PortAudioStream:
             self._stream.abort(ignore_errors=True)
             self._stream.close(ignore_errors=True)
         finally:
-            with _lock:
-                _running.discard(id(self))
+            _running.discard(id(self))
 
 
 def _as_fact(device: Device, failure: Exception) -> SourceError:

@@ -117,6 +117,11 @@ class VoiceAnalyzer:
         """Which share of each of the last hops was speech."""
         self._taken_index: int | None = None
 
+    def go_on_after(self, old: VoiceAnalyzer) -> None:
+        """Before the first piece: count on where another stopped; speakers are met anew."""
+        self.lost = Counter(old.lost)
+        self._next_index, self._begin, self._energy_end = old._next_index, old._begin, old._energy_end
+
     def due(self, *, hop_doubled: bool) -> list[SoundPiece]:
         """Pieces that are complete and were not analysed yet; lost and skipped ones are counted."""
         wanted, skipped = self._complete()

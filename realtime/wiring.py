@@ -7,7 +7,7 @@ source has its own ring, every camera its own `FaceAnalyzer`, every microphone i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -62,6 +62,8 @@ class Rings:
     frames: dict[str, Ring[VideoFrame]] = field(default_factory=dict)
     sightings: dict[str, Ring[Sighting]] = field(default_factory=dict)
     sounds: dict[str, AudioRing] = field(default_factory=dict)
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Of tracks: never one twice in a run, whatever is made anew behind the rings."""
 
     @classmethod
     def plain(
@@ -103,7 +105,6 @@ class Wiring:
         self.rings = rings
         self.networks = networks
         self.health = HealthBook()
-        self._ids = itertools.count(1)
         self._make_finders = make_finders
         self.face_analyzers = {name: self._face_analyzer(name) for name in rings.frames}
         self.voice_analyzers = [
@@ -144,8 +145,18 @@ class Wiring:
         """Look at that camera with new finders, since the old ones hang or failed. Ids go on counting."""
         self.face_analyzers[source] = self._face_analyzer(source)
 
+    def go_on_after(self, old: Wiring) -> None:
+        """Before the first step: take the place of a wiring that hangs or failed, with all its figures.
+
+        What that one knew of people is not trusted any more; where it stopped in sound and pictures is.
+        """
+        self.health = old.health
+        self.scheduler.go_on_after(old.scheduler)
+        for voice_analyzer, before in zip(self.voice_analyzers, old.voice_analyzers, strict=True):
+            voice_analyzer.go_on_after(before)
+
     def _face_analyzer(self, source: str) -> FaceAnalyzer:
-        return FaceAnalyzer(source, *self._make_finders(), ids=self._ids)
+        return FaceAnalyzer(source, *self._make_finders(), ids=self.rings.ids)
 
 
 Say = Callable[[str], None]

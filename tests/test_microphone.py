@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
+from liveaffect.realtime import devices, sound_device
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.errors import MissingLibrary, SourceError, SourceLost, SourceNotFound
 from liveaffect.realtime.frame import AudioBlock
@@ -285,3 +289,96 @@ def test_bursts_do_not_move_the_time() -> None:
         late_ns = (4 - number % 5) * 20 * MS
         assert watch(time, number * BLOCK, number * 20 * MS, late_ns=late_ns) == 0
     assert abs(time.time_of(160_000) - 10 * SECOND) < MS // 10
+
+
+class PortAudioError(Exception):
+    """As `sounddevice` has it."""
+
+
+class Library:
+    """Stands in for `sounddevice` with PortAudio's rule: its end ends every stream, and it is mute then."""
+
+    PortAudioError = PortAudioError
+    default = SimpleNamespace(device=(0, 1))
+
+    def __init__(self) -> None:
+        self.begun: int | None = 0
+        self._ends = 0
+
+    def _terminate(self) -> None:
+        self._ends += 1
+        self.begun = None
+        time.sleep(0.05)
+
+    def _initialize(self) -> None:
+        self.begun = self._ends
+
+    def ask(self) -> None:
+        for pause_s in (0.0, 0.02):
+            time.sleep(pause_s)
+            if self.begun is None:
+                raise PortAudioError("PortAudio not initialized", -10000)
+
+    def query_hostapis(self) -> list[dict[str, str]]:
+        self.ask()
+        return [{"name": "ALSA"}]
+
+    def query_devices(self, index: int | None = None) -> object:
+        self.ask()
+        known = [
+            {"name": f"Mic {at}", "hostapi": 0, "max_input_channels": 1, "default_samplerate": 16_000.0}
+            for at in range(2)
+        ]
+        return known if index is None else known[index]
+
+    def InputStream(self, **wish: object) -> LibraryStream:  # noqa: N802  the library's own name
+        self.ask()
+        return LibraryStream(self)
+
+
+class LibraryStream:
+    """Alive until the library ends."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._of: int | None = None
+
+    def start(self) -> None:
+        self._library.ask()
+        self._of = self._library.begun
+
+    @property
+    def active(self) -> bool:
+        return self._of is not None and self._of == self._library.begun
+
+    def abort(self, *, ignore_errors: bool) -> None: ...
+
+    def close(self, *, ignore_errors: bool) -> None:
+        self._of = None
+
+
+@pytest.mark.parametrize("later_s", [0.0, 0.03, 0.08, 0.12])
+def test_two_microphones_that_open_together_both_hear(
+    monkeypatch: pytest.MonkeyPatch, later_s: float
+) -> None:
+    library = Library()
+    for module in (devices, sound_device):
+        monkeypatch.setattr(module, "portaudio", lambda: library)
+    microphones = [Microphone(str(at), FakeClock()) for at in range(2)]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(microphones[0].open)
+        time.sleep(later_s)
+        second = pool.submit(microphones[1].open)
+        first.result()
+        second.result()
+    assert [one.read(0.0) for one in microphones] == [None, None], "a stream that ended raises"
+    for one in microphones:
+        one.close()
+
+
+def test_a_library_that_fails_while_it_lists_is_a_source_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
+    library.begun = None
+    monkeypatch.setattr(devices, "portaudio", lambda: library)
+    with pytest.raises(SourceError, match=r"does not name its devices: .*not initialized"):
+        devices.list_microphones()

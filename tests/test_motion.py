@@ -44,3 +44,11 @@ def test_a_template_that_is_nowhere_is_not_found() -> None:
     one, other = rng.integers(0, 256, (2, 300, 400, 3), np.uint8)
     box = (100.0, 100.0, 60.0, 60.0)
     assert Template.of(one, box).find(other, box) is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 500), (4000, 8), (6000, 1)])
+def test_a_picture_of_any_shape_can_be_compared(size: tuple[int, int]) -> None:
+    rng, glance = np.random.default_rng(0), MotionDetector()
+    for _ in range(3):
+        change = glance.look(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+    assert change.samples.size > 0

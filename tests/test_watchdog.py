@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime import analysis
 from liveaffect.realtime.analysis import EVERY_NS, SCHEDULER, STILL_NS, Analysis, Watchdog
 from liveaffect.realtime.blazeface import Found
 from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import Cue
-from liveaffect.realtime.frame import VideoFrame
+from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.ring import Ring
 from liveaffect.realtime.testing.people import Actor, ScriptedFinder, scene
 from liveaffect.realtime.testing.virtual_time import FakeClock, constant_networks
+from liveaffect.realtime.voice_analyzer import LATE
+from liveaffect.realtime.window import PIECES
 from liveaffect.realtime.wiring import Rings, Wiring
 
 CAMERA = "camera:0"
@@ -27,6 +30,7 @@ ACTOR = Actor(48, 40, 32, who=1)
 IMAGE = scene((96, 80), [ACTOR])
 SAYS = f"looking at {CAMERA}"
 REAL_S = 10.0
+HUM = np.full(800, 0.01, np.float32)
 
 
 @dataclass
@@ -43,6 +47,16 @@ class Finder(ScriptedFinder):
         if self.bench.hanging == SAYS:
             self.stuck.set()
             self.bench.let_go.wait(REAL_S)
+        whole = image if image.base is None else image.base
+        assert isinstance(whole, np.ndarray)
+        self.show(whole, [ACTOR])
+        return super().find(image)
+
+
+class Shown(ScriptedFinder):
+    """A finder that always finds the one who is there."""
+
+    def find(self, image: NDArray[np.uint8]) -> list[Found]:
         whole = image if image.base is None else image.base
         assert isinstance(whole, np.ndarray)
         self.show(whole, [ACTOR])
@@ -191,6 +205,41 @@ def test_a_network_that_hangs_is_said_and_everything_is_loaded_anew(
     bench.hanging = ""
     answered = bench.cues.written
     bench.go_until(lambda: bench.cues.written > answered + 2, 4 * SECOND)
+
+
+def test_what_is_loaded_anew_goes_on_counting_where_the_other_stopped() -> None:
+    """Ids, figures and the place in the sound; people and speakers are met anew."""
+    clock, microphone = FakeClock(SECOND), "mic:0"
+    rings, cues = Rings.plain([CAMERA], [microphone]), Ring[tuple[Cue, ...]](1024)
+    finders: list[Shown] = [Shown(), Shown()]
+    run = Analysis(
+        lambda: Wiring(rings, constant_networks(), lambda: (finders[0], finders[1]), cues.push), clock
+    )
+
+    def go(wiring: Wiring | None, steps: int) -> set[int | None]:
+        before = cues.written
+        for _ in range(steps):
+            seq = rings.frames[CAMERA].written
+            clock.advance(50 * MS)
+            rings.take(AudioBlock(microphone, 800 * seq, clock.now_ns() - 50 * MS, HUM))
+            rings.take(VideoFrame(CAMERA, seq, clock.now_ns(), IMAGE.copy()))
+            if wiring is not None:
+                assert run.look(wiring, CAMERA)
+                run.think(wiring)
+        return {cue.track for batch in cues.read_since(before).items for cue in batch}
+
+    first = run.load()
+    assert go(first, 200) == {1}
+    first.health.left_out["pictures not analysed"] += 100
+    hops = first.scheduler.lost_sound()
+    first.scheduler.retire()
+    go(None, 40)  # Two seconds in which nobody comes round.
+    second = run.load()
+    assert go(second, 60) == {2}
+    assert second.health.left_out["pictures not analysed"] == 100 + 40
+    lost = second.scheduler.lost_sound() - hops
+    assert 0 < lost[LATE] <= 2 * SECOND / (PIECES.hop * SECOND // SAMPLE_RATE)
+    assert second.scheduler.skipped["grid points"] >= 5
 
 
 def test_faces_without_answers_are_said_within_two_seconds(bench: Bench) -> None:

@@ -24,6 +24,10 @@ class OwnScreen:
     """Marks a sink that shows pictures only to whoever started the program."""
 
 
+class OneSize:
+    """Marks a sink whose first picture decides the size of all: none that stands in for a camera's."""
+
+
 class Sink(Protocol):
     """One output. Times in frames, cues and sound never go back within a run."""
 
@@ -91,9 +95,11 @@ class Outputs:
         """False: nobody listens."""
         return any(sink.wants_sound for sink in self._sinks)
 
-    def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
-        """A drawn picture to every sink that wants pictures."""
+    def show(self, picture: NDArray[np.uint8], frame: VideoFrame, *, stands_in: bool = False) -> None:
+        """A drawn picture to every sink that wants pictures; `stands_in`: for one that is still to come."""
         for sink in [s for s in self._sinks if s.wants_pictures]:
+            if stands_in and isinstance(sink, OneSize):
+                continue
             try:
                 sink.show(picture, frame)
             except SinkError as error:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2  # before PyAV, as `capture` explains
+import cv2  # noqa: F401  before PyAV, or a window never opens
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +22,9 @@ from liveaffect.realtime.clock import SECOND
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingLibrary, SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
+from liveaffect.realtime.sinks import OneSize
 from liveaffect.realtime.sinks.files import Replacing, refusal
+from liveaffect.realtime.sinks.virtual_camera import fitted
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -51,7 +53,7 @@ _FORMATS = {".mkv": "matroska", ".mov": "mov"}
 """By ending; everything else is MP4."""
 
 
-class VideoFile:
+class VideoFile(OneSize):
     """One file for each camera: the first has the name asked for, others their source's name added."""
 
     wants_pictures = True
@@ -273,11 +275,11 @@ def _plays(path: Path) -> bool:
 
 
 def _to_video_size(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The picture at the size of the video: edges repeated for odd sizes, scaled if the camera changed."""
+    """The picture at the size of the video: edges repeated for odd sizes, fitted in if the camera changed."""
     height, width = picture.shape[:2]
     if (width, height) == size:
         return np.ascontiguousarray(picture)
     right, below = size[0] - width, size[1] - height
     if right in (0, 1) and below in (0, 1):
         return np.pad(picture, ((0, below), (0, right), (0, 0)), mode="edge")
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return fitted(picture, size)

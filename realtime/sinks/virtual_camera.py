@@ -18,6 +18,7 @@ from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import MissingLibrary, SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
 from liveaffect.realtime.ring import Ring
+from liveaffect.realtime.sinks import OneSize
 
 FPS = 30.0
 NO_DRIVER = {
@@ -28,7 +29,7 @@ NO_DRIVER = {
 }
 
 
-class VirtualCamera:
+class VirtualCamera(OneSize):
     """Writes to the first free virtual camera."""
 
     wants_pictures = True

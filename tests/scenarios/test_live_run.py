@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,10 +18,11 @@ from liveaffect.engines.scripted_engine import ScriptedFace, ScriptedFusion, Scr
 from liveaffect.realtime import analysis as analysis
 from liveaffect.realtime.acting import tone_voice, write_wav
 from liveaffect.realtime.blazeface import Found, make_finder
+from liveaffect.realtime.camera import Camera, Capture, CaptureFormat
 from liveaffect.realtime.clock import MS, SECOND, MonotonicClock
 from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.drawing.canvas import View
-from liveaffect.realtime.errors import MissingFile, MissingLibrary, SourceNotFound
+from liveaffect.realtime.errors import MissingFile, MissingLibrary, SourceError, SourceNotFound
 from liveaffect.realtime.feeds import Feed
 from liveaffect.realtime.frame import AudioBlock, Source, VideoFrame
 from liveaffect.realtime.health import losses_in_words
@@ -30,11 +33,14 @@ from liveaffect.realtime.replay import MediaFile, Paced, load_picture
 from liveaffect.realtime.scheduler import Snapshot
 from liveaffect.realtime.screen import NO_CAMERA, RunStatus, Screen
 from liveaffect.realtime.sinks import Outputs
+from liveaffect.realtime.sinks.video_file import VideoFile
+from liveaffect.realtime.testing.devices import FakeCamera
 from liveaffect.realtime.testing.people import ScriptedFinder
-from liveaffect.realtime.testing.virtual_time import Monitors
+from liveaffect.realtime.testing.virtual_time import Monitors, constant_networks
 from liveaffect.realtime.wiring import Rings, Wiring
 
 SIZE = (320, 240)
+WIDE = (1280, 720)
 Publish = Callable[[tuple[Cue, ...]], None]
 
 
@@ -250,6 +256,49 @@ def test_without_a_camera_the_voice_is_drawn_on_an_empty_picture(tmp_path: Path)
     assert not screen.views[-1].marks
     run.check_ledger()
     assert run.report().startswith("0 pictures captured, 0 drawn")
+
+
+class Slow:
+    """A camera that takes its time to open, or is never there."""
+
+    def __init__(self, opens_after_s: float, *, there: bool = True) -> None:
+        self._device = FakeCamera(WIDE, period_s=1 / 30)
+        self._opens_after_s = opens_after_s
+        self._there = there
+
+    def __call__(self, target: int | str) -> Capture:
+        time.sleep(self._opens_after_s)
+        if not self._there:
+            raise SourceError("the camera is broken")
+        return self._device(target)
+
+
+def recorded(path: Path, device: Slow) -> tuple[int, int]:
+    clock = MonotonicClock()
+
+    def camera() -> Camera:
+        return Camera("0", clock, CaptureFormat(WIDE), capture=device)
+
+    feed = Feed(camera().name, camera, pictures=True, sound=False, live=True)
+    finders = ScriptedFinder(), ScriptedFinder()
+    outputs = Outputs([VideoFile(str(path), sound=False)])
+    run = LiveRun([feed], lambda r, p: Wiring(r, constant_networks(), lambda: finders, p), outputs, clock)
+    run.patient = True
+    run.run(seconds=2.0)
+    assert outputs.failures == []
+    with av.open(str(path)) as file:
+        return file.streams.video[0].width, file.streams.video[0].height
+
+
+@pytest.mark.parametrize("opens_after_s", [0.0, 1.0])
+def test_a_recording_has_the_size_of_its_camera_however_late_that_opens(
+    tmp_path: Path, opens_after_s: float
+) -> None:
+    assert recorded(tmp_path / "out.mp4", Slow(opens_after_s)) == WIDE
+
+
+def test_of_a_camera_that_fails_a_recording_says_so(tmp_path: Path) -> None:
+    assert recorded(tmp_path / "out.mp4", Slow(0.0, there=False)) == (640, 480)
 
 
 def test_the_report_names_what_was_lost_and_nothing_else() -> None:
