@@ -209,7 +209,7 @@ def compare_named(
     opened: list[Engine] = []
     try:
         for text in (a, b):
-            folder, _, choice = text.rpartition(":")
+            folder, _, choice = ("", "", text) if text.startswith("triton://") else text.rpartition(":")
             opened.append(load(kind, choice=choice, weights=Path(folder) if folder else weights))
         chosen = tolerance or (QUANTISED if any("int8" in e.spec.name for e in opened) else EXACT)
         return compare(

@@ -18,6 +18,8 @@ import liveaffect
 def main(film: str, out: str) -> None:
     """Write the film again with the overlay, and print how often each label was given."""
     source = cv2.VideoCapture(film)
+    if not source.isOpened():
+        sys.exit(f"{film} cannot be read as a film")
     rate = source.get(cv2.CAP_PROP_FPS)
     size = int(source.get(cv2.CAP_PROP_FRAME_WIDTH)), int(source.get(cv2.CAP_PROP_FRAME_HEIGHT))
     target = cv2.VideoWriter(out, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)

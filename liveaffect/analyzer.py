@@ -217,6 +217,8 @@ class Analyzer:
         """No more will be pushed: wait until all of it is analysed. Fetch the last cues afterwards."""
         with self._changed:
             self._check_open("finish")
+            if self._thread is threading.current_thread():
+                raise InputRefused("finish() would wait for itself inside on_picture; call it from elsewhere")
             if not self._finished:
                 for block in self._sound.finish():
                     self._hand_over(self._rebased(block))

@@ -8,6 +8,7 @@ than judging a picture.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import os
 import threading
@@ -41,18 +42,25 @@ _LOG = logging.getLogger(__name__)
 
 
 class Cues(Iterator[Cue]):
-    """Cues as they come, one for each person in view and grid point. One thread at a time.
+    """Cues as they come, one for each person in view and grid point. Threads that ask take turns.
 
     Files, devices and threads are let go at the end, by `close`, when a `with` block is left, and when nobody
     holds it any longer. A failure is raised where the next cue was wanted.
     """
 
     def __init__(
-        self, cues: Generator[Cue], outputs: Outputs, losses: Callable[[], Mapping[str, int]]
+        self,
+        cues: Generator[Cue],
+        outputs: Outputs,
+        losses: Callable[[], Mapping[str, int]],
+        stop: threading.Event,
     ) -> None:
+        """`cues` looks at `stop` often, also while there is no cue."""
         self._cues = cues
         self._outputs = outputs
         self._losses = losses
+        self._stop = stop
+        self._asking = threading.RLock()
 
     @property
     def losses(self) -> Mapping[str, int]:
@@ -63,12 +71,17 @@ class Cues(Iterator[Cue]):
         return self
 
     def __next__(self) -> Cue:
-        return next(self._cues)
+        with self._asking:
+            return next(self._cues)
 
     def close(self) -> None:
-        """End early. Safe to call twice."""
-        self._cues.close()
-        self._outputs.close()  # where no cue was ever asked for, nothing else did
+        """End early. Safe to call twice, and from any thread: whoever waits for a cue is told the end."""
+        self._stop.set()
+        with self._asking:
+            if inspect.getgeneratorstate(self._cues) == inspect.GEN_RUNNING:
+                return  # asked by an output in the middle of it all: it ends with the next turn
+            self._cues.close()
+            self._outputs.close()  # where no cue was ever asked for, nothing else did
 
     def __enter__(self) -> Cues:
         return self
@@ -130,7 +143,8 @@ def analyze(file: File, *, sinks: Sequence[Sink] = (), settings: Settings | None
     media.open()
     chosen = chosen_settings(settings)
     outputs = Outputs(sinks, notice=chosen.notice)
-    return Cues(_file_cues(media, outputs, chosen), outputs, lambda: media.losses)
+    stop = threading.Event()
+    return Cues(_file_cues(media, outputs, chosen, stop), outputs, lambda: media.losses, stop)
 
 
 def watch(
@@ -158,7 +172,7 @@ def watch(
         raise SettingsError("watch() of neither a camera nor a microphone has nothing to watch")
     outputs, gpu = Outputs(sinks, notice=chosen.notice), GpuStart(_LOG.info)
     run = make_run(feeds, chosen, clock, outputs, gpu, _LOG.info)
-    unfetched = Counter[str]()
+    unfetched, stop = Counter[str](), threading.Event()
 
     def cues() -> Generator[Cue]:
         cursor = 0
@@ -168,6 +182,8 @@ def watch(
                     batch = run.cues.read_since(cursor)
                     cursor = batch.cursor
                     unfetched[UNFETCHED] += batch.missed
+                    if stop.is_set():
+                        return
                     yield from (cue for group in batch.items for cue in group)
                     _raise_failure(outputs)
                     if ended:
@@ -184,10 +200,12 @@ def watch(
             found.update(wiring.health.left_out + wiring.scheduler.lost_sound())
         return found
 
-    return Cues(cues(), outputs, losses)
+    return Cues(cues(), outputs, losses, stop)
 
 
-def _file_cues(media: MediaFile, outputs: Outputs, settings: Settings) -> Generator[Cue]:
+def _file_cues(
+    media: MediaFile, outputs: Outputs, settings: Settings, stop: threading.Event
+) -> Generator[Cue]:
     ready: deque[Cue] = deque()
 
     def publish(cues: tuple[Cue, ...]) -> None:
@@ -201,6 +219,8 @@ def _file_cues(media: MediaFile, outputs: Outputs, settings: Settings) -> Genera
             run = LockStep.of(watched.camera, watched.microphone, tools, outputs, publish)
             for _ in run.steps(watched.reader):
                 _raise_failure(outputs)
+                if stop.is_set():
+                    return
                 while ready:
                     yield ready.popleft()
             run.finish()

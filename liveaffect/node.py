@@ -56,7 +56,10 @@ def refuse_open_secrets(addresses: tuple[str, ...]) -> None:
     """A password in a configuration file is read by whoever reads that."""
     for address in addresses:
         masked = _SECRET.sub(_MASK, address)
-        password = urlsplit(masked[masked.find("=") + 1 :] if "=" in masked else masked).password
+        try:
+            password = urlsplit(masked[masked.find("=") + 1 :] if "=" in masked else masked).password
+        except ValueError as error:
+            raise SettingsError(f"'{masked.rpartition('@')[2]}' is no address: {error}") from error
         if password not in (None, "", _MASK):
             name = address.partition("=")[0] if "=" in address else address.rpartition("@")[2]
             raise SettingsError(
@@ -79,7 +82,7 @@ def sink_names(settings: Settings) -> list[str]:
                     query = "&".join(filter(None, (query, f"stream=cues-{settings.site}")))
                     question = "?"
             name = f"{scheme}://{address}{question}{query}"
-        elif scheme != "osc" and name != STDOUT and by_ending(name).kind not in RECORDS:
+        elif scheme != "osc" and name != STDOUT and _shows(name):
             raise SettingsError(
                 f"pictures never leave a node, and '{name}' shows them; a node sends cues to nats:// or "
                 "mqtt://, or writes them to a .jsonl or .csv file"
@@ -88,6 +91,11 @@ def sink_names(settings: Settings) -> list[str]:
     if not names:
         raise SettingsError("a node needs an output for its cues, such as sink = ['nats://10.0.0.9']")
     return names
+
+
+def _shows(sink: str) -> bool:
+    """Whether an output is one of pictures."""
+    return sink in ("window", "camera") or sink.startswith("ws:") or by_ending(sink).kind not in RECORDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,7 +325,7 @@ def _from_file(path: Path, known: set[str]) -> dict[str, Any]:
             content = file.read(_MOST_CONFIG_BYTES + 1)
         if len(content) > _MOST_CONFIG_BYTES:
             raise SettingsError(f"{path} is larger than a megabyte, or has no end; that is no config file")
-        entries = tomllib.loads(content.decode("utf-8"))
+        entries = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"cannot read the config file {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # also bytes that are no text

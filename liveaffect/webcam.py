@@ -243,6 +243,8 @@ def run_demo(
 ) -> int:
     """With a display as if live in a window, else in lock-step into `out`."""
     pictures = packaged_portraits()
+    if window == "yes" and not display_is_there():
+        raise SinkError("there is no display to open a window on; --window no writes the demo into files")
     if window == "yes" or (window == "auto" and display_is_there()):
         clock = MonotonicClock()
 

@@ -83,7 +83,7 @@ def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
     from liveaffect.realtime.sound_device import OUTPUT, LoudspeakerSound
 
     if names_a_file(name):
-        return file_feed(Path(name), clock, later_ns)
+        return file_feed(Path(name), clock, later_ns, pictures=False)
 
     def make() -> Source:
         microphone = Microphone(name, clock, LoudspeakerSound() if name == OUTPUT else None)
@@ -92,8 +92,8 @@ def microphone_feed(name: str, clock: Clock, later_ns: int = 0) -> Feed:
     return Feed(make().name, make, pictures=False, sound=True, live=True)
 
 
-def file_feed(path: Path, clock: Clock, later_ns: int = 0) -> Feed:
-    """A file played once as if it were live; `later_ns` as in `Restamped`."""
+def file_feed(path: Path, clock: Clock, later_ns: int = 0, *, pictures: bool = True) -> Feed:
+    """A file played once as if it were live, or its sound alone; `later_ns` as in `Restamped`."""
 
     if path.suffix.lower() in PICTURES:
         raise SettingsError(
@@ -103,11 +103,13 @@ def file_feed(path: Path, clock: Clock, later_ns: int = 0) -> Feed:
     media = MediaFile(path)
     media.open()
     media.close()
+    if not (pictures or media.has_audio):
+        raise SettingsError(f"there is no sound in {path} to hear as a microphone")
 
     def make() -> Source:
-        return Paced(Restamped(MediaFile(path), later_ns), clock)
+        return Paced(Restamped(MediaFile(path, video=pictures), later_ns), clock)
 
-    return Feed(media.name, make, pictures=media.has_video, sound=media.has_audio, live=False)
+    return Feed(media.name, make, pictures=pictures and media.has_video, sound=media.has_audio, live=False)
 
 
 def told_apart(feeds: Sequence[Feed]) -> list[Feed]:

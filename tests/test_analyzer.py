@@ -142,6 +142,22 @@ def test_close_in_the_middle_of_it_ends_the_thread_and_whoever_waits_for_cues(ga
     assert set(threading.enumerate()) <= before
 
 
+def test_what_is_told_about_a_picture_cannot_wait_for_the_end(film: Path) -> None:
+    refused = list[Exception]()
+
+    def finish(_: object) -> None:
+        try:
+            analyzer.finish()
+        except InputRefused as error:
+            refused.append(error)
+
+    with Analyzer(sound=False, settings=SCRIPTED) as analyzer:
+        analyzer.on_picture = finish
+        analyzer.push_frame(BLACK, 0.0)
+        analyzer.finish()
+    assert "inside on_picture" in str(refused[0])
+
+
 def test_cues_come_to_whoever_waits_for_them(film: Path) -> None:
     with Analyzer(settings=SCRIPTED) as analyzer:
         assert analyzer.cues(timeout=0.01) == ()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -260,6 +261,51 @@ def test_an_own_output_that_fails_is_an_error_where_the_next_cue_was_wanted(live
     ):
         list(cues)
     assert sink.closed
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["analyze", "watch"])
+def test_another_thread_ends_it_while_nobody_is_in_view(live: bool, tmp_path: Path) -> None:
+    """A button that says stop: the loop waits for a cue that may never come."""
+    empty = tmp_path / "empty.mp4"
+    writer = cv2.VideoWriter(str(empty), cv2.VideoWriter.fourcc(*"mp4v"), 25, (128, 96))
+    for _ in range(20 * 25):
+        writer.write(np.zeros((96, 128, 3), np.uint8))
+    writer.release()
+    sink, told = Own(), list[liveaffect.Cue]()
+    cues = (
+        liveaffect.watch(str(empty), None, sinks=[sink], settings=SCRIPTED)
+        if live
+        else liveaffect.analyze(empty, sinks=[sink], settings=SCRIPTED)
+    )
+    waiter = threading.Thread(target=lambda: told.extend(cues))
+    waiter.start()
+    while not sink.pictures:
+        threading.Event().wait(0.02)
+    cues.close()
+    assert sink.closed
+    waiter.join(5)
+    assert not waiter.is_alive()
+    assert sink.pictures < 20 * 25
+    assert told == []
+    cues.close()
+
+
+def test_an_output_may_end_what_it_is_told_about(media: Path) -> None:
+    class Ends(Own):
+        def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
+            super().show(picture, frame)
+            cues.close()
+
+    sink = Ends()
+    cues = liveaffect.analyze(media / "talk.mp4", sinks=[sink], settings=SCRIPTED)
+    assert list(cues) == []
+    assert sink.closed
+    assert sink.pictures == 1
+
+
+def test_a_film_that_is_named_as_a_microphone_is_heard_and_not_looked_at(media: Path) -> None:
+    with liveaffect.watch(None, str(media / "talk.mp4"), settings=SCRIPTED) as cues:
+        assert {cue.box for cue in cues} == {None}
 
 
 def test_a_loop_that_lets_cues_wait_too_long_is_told_how_many_it_missed(

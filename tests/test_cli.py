@@ -150,6 +150,11 @@ def test_a_cropped_picture_is_judged_without_a_search(
         ),
         (["demo", "--config", "none.toml"], "cannot read the config file"),
         (["live", "--camera", "me.jpg", "--sink", "c.jsonl"], "liveaffect predict me.jpg"),
+        (["export", "face", "--preset", "vast"], "no face network is called 'vast'; there are"),
+        (["bench", "latency", "--data", "nowhere"], "there is no data folder nowhere"),
+        (["bench", "quick", "--out", "me.jpg"], "cannot use me.jpg"),
+        (["demo", "--window", "yes"], "--window no"),
+        (["live", "--site", "x", "--camera", "a=rtsp://[::1", "--sink", "nats://h"], "is no address"),
     ],
 )
 @pytest.mark.usefixtures("_detector")
@@ -162,7 +167,28 @@ def test_what_makes_no_sense_is_refused_in_words(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("me.jpg").write_bytes(b"a picture")
+    monkeypatch.delenv("DISPLAY", raising=False)
     assert run(*arguments) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "streams", "--cameras", "abc"], "1 or more is wanted, not 'abc'"),
+        (["bench", "streams", "--cameras", "4,0"], "1 or more is wanted, not '0'"),
+        (["bench", "streams", "--seconds", "0"], "1 or more is wanted, not '0'"),
+        (["engines", "compare", "onnx", "onnx-int8", "--items", "-5"], "not '-5'"),
+        (["export", "--triton", "m", "--delay-ms", "nan"], "from 0 to 1000 is wanted, not 'nan'"),
+        (["export", "--triton", "m", "--delay-ms", "1e300"], "from 0 to 1000 is wanted, not '1e300'"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_where_it_stands(
+    arguments: Sequence[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
     assert words in capsys.readouterr().err
 
 

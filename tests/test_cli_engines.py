@@ -85,6 +85,12 @@ def test_an_engine_is_alike_itself(weights: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.splitlines()[-1] == "alike"
 
 
+def test_a_server_can_be_compared_with(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it does not answer, what stands in for it is named."""
+    run("engines", "compare", "onnx", "triton://127.0.0.1:1", "--items", "4")
+    assert "'face-live/triton" in capsys.readouterr().out
+
+
 def test_networks_of_a_folder_run_through_analyze_and_predict(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

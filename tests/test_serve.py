@@ -216,6 +216,10 @@ def test_a_page_of_another_origin_cannot_connect(page: Page, path: str) -> None:
         assert refused.value.response.status_code == 403
 
 
+def test_an_origin_that_is_no_address_is_one_of_another(page: Page) -> None:
+    assert page.get("/cues", Origin="http://[").status == 403
+
+
 def test_another_page_can_load_neither_pictures_nor_cues_as_if_they_were_its_own(page: Page) -> None:
     for path in ("/picture", "/cues", "/metrics", "/page/page.js"):
         assert page.get(path, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").status == 403, path

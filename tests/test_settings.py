@@ -87,6 +87,11 @@ def test_an_environment_value_that_does_not_parse_names_the_variable() -> None:
     assert resolve({}, {"LIVEAFFECT_MIRROR": "yes"}).mirror
 
 
+def test_a_config_file_as_an_editor_of_windows_saves_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbffps = 25.0\n")
+    assert resolve({}, {}, tmp_path / "c.toml").fps == 25.0
+
+
 def test_a_config_file_of_bytes_or_without_an_end_is_refused_in_words(tmp_path: Path) -> None:
     noise = tmp_path / "noise.toml"
     noise.write_bytes(bytes(range(256)))

@@ -14,6 +14,7 @@ import html
 import io
 import json
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,6 +251,18 @@ def stream_rows(cameras: Sequence[int], seconds: float, settings: Settings, say:
         say(f"{count} cameras")
         rows.append(camera_row(count, seconds, settings))
     return rows
+
+
+def refuse_what_fails_later(out: Path | None, data: Path | None) -> None:
+    """Before minutes of measuring: a folder that cannot be written to, voices that are not there."""
+    if data is not None:
+        from liveaffect.engines.training import corpora_voices
+
+        corpora_voices.find(data)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
 
 
 def report(what: str, rows: Sequence[Row], out: Path | None) -> str:

@@ -41,6 +41,35 @@ class WithDefaults(argparse.HelpFormatter):
             super().add_argument(action)
 
 
+def count(text: str) -> int:
+    """A flag's whole number, 1 or more."""
+    try:
+        if (found := int(text)) > 0:
+            return found
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"a whole number of 1 or more is wanted, not '{text}'")
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Several of them with commas."""
+    return tuple(count(one) for one in text.split(","))
+
+
+def amount_up_to(most: float) -> Callable[[str], float]:
+    """A flag's number between nought and that."""
+
+    def amount(text: str) -> float:
+        try:
+            if 0 <= (found := float(text)) <= most:
+                return found
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"a number from 0 to {most:g} is wanted, not '{text}'")
+
+    return amount
+
+
 _IN_WORDS = {
     "camera": "0",
     "sink": "window",

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from liveaffect.commands import USUAL_PRESETS, command
+from liveaffect.commands import USUAL_PRESETS, amount_up_to, command, count, counts
 from liveaffect.progress import say, working
 from liveaffect.realtime.errors import MissingFile, MissingLibrary, SettingsError
 from liveaffect.settings import Settings
@@ -39,8 +39,12 @@ def add_machine(commands: Any) -> None:
         help="of Triton's, that runs them",
     )
     export.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of Triton's networks")
-    export.add_argument("--delay-ms", type=float, default=2.0, help="how long Triton waits for more crops")
-    export.add_argument("--instances", type=int, default=1, help="executions side by side on Triton's device")
+    export.add_argument(
+        "--delay-ms", type=amount_up_to(1000), default=2.0, help="how long Triton waits for more crops"
+    )
+    export.add_argument(
+        "--instances", type=count, default=1, help="executions side by side on Triton's device"
+    )
     export.add_argument("--gpu", action="store_true", help="Triton's device is a GPU")
 
     build = command(commands, "build", _build, "make the faster forms of the networks for this machine")
@@ -58,7 +62,7 @@ def add_machine(commands: Any) -> None:
     compare.add_argument("a", metavar="A", help="the truth: an engine such as onnx, or FOLDER:onnx")
     compare.add_argument("b", metavar="B", help="the engine to judge, such as onnx-int8 or FOLDER:onnx-int8")
     compare.add_argument("--kind", choices=("face", "voice", "fusion"), default="face")
-    compare.add_argument("--items", type=int, default=64, help="inputs to compare on")
+    compare.add_argument("--items", type=count, default=64, help="inputs to compare on")
 
 
 def _fetch(given: argparse.Namespace, settings: Settings) -> int:
@@ -90,8 +94,11 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
         raise MissingLibrary(f"export needs {' and '.join(lacking)}: uv sync --inexact --extra train")
     with working(f"writing the {given.kind} network"):
         from liveaffect.engines.build.export_onnx import export  # with torch, which takes its time
+        from liveaffect.engines.model.presets import preset_names
 
-        preset = given.preset or USUAL_PRESETS[given.kind]
+        preset, known = given.preset or USUAL_PRESETS[given.kind], preset_names(given.kind)
+        if preset not in known:
+            raise SettingsError(f"no {given.kind} network is called '{preset}'; there are {', '.join(known)}")
         path = export(given.kind, preset, given.out, seed=given.seed)
     say(f"written: {path}")
     return 0
@@ -100,8 +107,6 @@ def _export(given: argparse.Namespace, settings: Settings) -> int:
 def _export_for_triton(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.engines.build.triton_repository import KINDS, Serving, write_repository
 
-    if given.delay_ms < 0 or given.instances < 1:
-        raise SettingsError("--delay-ms is 0 or more, --instances 1 or more")
     if given.kind not in (None, *KINDS):
         raise SettingsError(f"a {given.kind} network is too small for a server; it stays on the nodes")
     serving = Serving(
@@ -172,8 +177,8 @@ def add_bench(commands: Any) -> None:
                 "--data", type=Path, metavar="DIR", help="acted voices to measure a changed voice with"
             )
         if name == "streams":
-            one.add_argument("--cameras", default="1,2,4,8,16", help="numbers of cameras")
-            one.add_argument("--seconds", type=float, default=20.0, help="for each number of cameras")
+            one.add_argument("--cameras", type=counts, default="1,2,4,8,16", help="numbers of cameras")
+            one.add_argument("--seconds", type=count, default=20, help="for each number of cameras")
     gpu = command(kinds, "gpu", _bench_gpu, "what an NVIDIA GPU does with the networks")
     gpu.add_argument("--networks", type=Path, metavar="DIR", help="default: the shipped ones")
     gpu.add_argument("--minutes", type=float, default=7.0, help="nothing new is started after")
@@ -190,10 +195,10 @@ def add_bench(commands: Any) -> None:
 def _bench(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.bench import runs
 
+    runs.refuse_what_fails_later(given.out, getattr(given, "data", None))
     with working("measuring"):
         if given.what == "streams":
-            cameras = tuple(int(one) for one in given.cameras.split(","))
-            rows = runs.stream_rows(cameras, given.seconds, settings, say)
+            rows = runs.stream_rows(given.cameras, given.seconds, settings, say)
         else:
             rows = runs.rows_of(given.what, settings, getattr(given, "data", None), say)
     sys.stdout.write(runs.report(given.what, rows, given.out) + "\n")

@@ -82,7 +82,7 @@ class Access:
         if not self._knows(host):
             return "this server answers to the address it was started with only, not to that name"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _place_of(origin) != host.lower():
             return "a page of another origin may not use this server"
         from_elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         visits = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
@@ -104,6 +104,14 @@ class Access:
         if scheme.lower() != "bearer":
             given = parse_qs(query).get("token", [""])[0]
         return hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def _place_of(origin: str) -> str:
+    """Host and port of a page; nothing for what is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 class Guard:
@@ -256,7 +264,7 @@ def check_access(access: Access) -> None:
     if access.host not in LOOPBACK and not access.token:
         raise SettingsError(
             f"on {access.host} other machines may ask for pictures and cues, so it wants a secret: "
-            "--token TEXT, or LIVEAFFECT_TOKEN. On 127.0.0.1 only this machine is answered"
+            "LIVEAFFECT_TOKEN, or --token TEXT of serve. On 127.0.0.1 only this machine is answered"
         )
     if access.token and len(access.token) < 16:
         raise SettingsError("a token that short can be guessed: take at least 16 characters")
