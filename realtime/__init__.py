@@ -27,6 +27,7 @@ the clock of the machine and `lockstep` on that of a file; `screen` says what th
 what a person is like at rest. `shared_screen` is a camera that watches a screen; `portrait` and `acting`
 are cameras and a voice for who has none.
 
-`decode`, `stream` and `sound_device` are what sources are made of. One level down: `drawing` is what the
+`decode`, `stream` and `sound_device` are what sources are made of; `film_clock` holds a film together whose
+stamps begin again. One level down: `drawing` is what the
 overlay is made of, `sinks` the outputs, `web` the server and pages, `testing` the fakes.
 """

@@ -3,7 +3,7 @@
 Media time 0 is the earliest start of the file's streams. What cannot be decoded is counted by cause and
 left out; a damaged packet never ends a file. Any sound becomes mono 16 kHz without moving in time: sample k
 lies exactly at k / 16000 s after the first input sample; only the last millisecond comes later, with the
-next piece or `flush`.
+next piece or `flush`. Pictures are as they are shown: upright, their pixels square.
 
 OpenCV is loaded before PyAV, here and wherever else PyAV is. Both wheels bring a library of the window
 system under the same name, and the first one loaded serves both: PyAV's would look for the connection of
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,11 +28,13 @@ import numpy as np
 from av.container import InputContainer
 from av.error import EOFError as EndOfFile
 from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Disposition
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import SAMPLE_RATE
 from liveaffect.realtime.clock import SECOND
+from liveaffect.realtime.film_clock import MOST_JUMP_NS, OUT_OF_REASON, FilmClock, stamp_in_ns
 
 Samples = NDArray[np.float32]
 LOUDEST = 100.0
@@ -76,10 +79,12 @@ BLOCK = 320
 _GAP_NS = 40_000_000
 """Stamps of sound that are this far from the sample count are believed; nearer is rounding."""
 _DEFAULT_FPS = 25
-_MOST_JUMP_NS = 600 * SECOND
-"""A stamp this far from its place is damage: to believe it would mean to analyse years of nothing."""
 _MOST_PIXELS = 64_000_000
 """8K film has 33 million; a head that promises more is damaged or means harm."""
+_WIDEST = 3.0
+"""Pixels that are wider, or higher, than this are a mistake; half a broadcast line in 16:9 comes to 2.9."""
+_UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80010000), range(0xFFFF0000, 1 << 32))
+"""What programs write that cannot know the length, because they write to a pipe."""
 _WITH_LENGTH = {"mp4", "mov", "matroska", "webm", "avi", "wav", "flac"}
 """Formats whose head holds the length; of the others FFmpeg only guesses it."""
 
@@ -108,13 +113,13 @@ def probe(path: Path) -> Opened:
     """Look into a file. Raises OSError or ValueError, of which PyAV's errors are kinds."""
     with av.open(str(path)) as container:
         video, audio = _video_stream(container), _audio_stream(container)
-        starts = [_ns(s.start_time, s.time_base) for s in (video, audio) if s and s.start_time is not None]
+        starts = [
+            stamp_in_ns(s.start_time, s.time_base) for s in (video, audio) if s and s.start_time is not None
+        ]
         rate = (video.average_rate or video.guessed_rate) if video else None
-        if video is not None and video.codec_context.width * video.codec_context.height > _MOST_PIXELS:
-            raise ValueError(
-                f"its pictures are {video.codec_context.width} x {video.codec_context.height}; more than "
-                f"{_MOST_PIXELS // 1_000_000} million pixels are not decoded"
-            )
+        if video is not None:
+            _refuse_too_many(video.codec_context.width, video.codec_context.height)
+            _refuse_too_many(*shown_size(video, video.codec_context.width, video.codec_context.height))
         duration_s = None if container.duration is None else container.duration / av.time_base
         return Opened(
             has_video=video is not None,
@@ -130,6 +135,22 @@ def probe(path: Path) -> Opened:
         )
 
 
+def _refuse_too_many(width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        raise ValueError(
+            f"its pictures are {width} x {height}; more than "
+            f"{_MOST_PIXELS // 1_000_000} million pixels are not decoded"
+        )
+
+
+def shown_size(stream: av.VideoStream, width: int, height: int) -> tuple[int, int]:
+    """How large a picture of this many stored pixels is shown, before it is turned upright."""
+    for aspect in (stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio):
+        if aspect and 1 / _WIDEST <= aspect <= _WIDEST:
+            return max(1, round(width * aspect)), height
+    return width, height
+
+
 def _missing_bytes(path: Path) -> int:
     """What lacks of a WAV or AVI file, for which FFmpeg takes the length that is there for the whole."""
     with open(path, "rb") as file:
@@ -137,8 +158,9 @@ def _missing_bytes(path: Path) -> int:
     if head[:4] != b"RIFF" or len(head) < 8:
         return 0
     promised = int.from_bytes(head[4:8], "little")
-    # Who wrote it to a pipe could not know its length.
-    return 0 if promised >= 0xFFFF0000 else max(0, promised + 8 - path.stat().st_size)
+    if any(promised in unknown for unknown in _UNKNOWN_LENGTHS):
+        return 0
+    return max(0, promised + 8 - path.stat().st_size)
 
 
 def lacks_index(path: Path) -> bool:
@@ -166,7 +188,7 @@ def lacks_index(path: Path) -> bool:
 def read_pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Media time and RGB picture, upright, all of the size of the first."""
     size: tuple[int, int] | None = None
-    next_ns = last_ns = 0
+    next_ns, last_ns = 0, -1
     stamps = _Stamps(losses)
     with av.open(str(path)) as container:
         stream = _video_stream(container)
@@ -179,7 +201,7 @@ def read_pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[t
             picture = cast(av.VideoFrame, frame)
             at_ns = next_ns
             if picture.pts is not None and picture.time_base is not None:
-                at_ns = stamps.believe(_ns(picture.pts, picture.time_base) - found.start_ns, next_ns)
+                at_ns = stamps.believe(stamp_in_ns(picture.pts, picture.time_base) - found.start_ns, next_ns)
             next_ns = at_ns + found.picture_ns
             if picture.is_corrupt:
                 losses["pictures that are damaged"] += 1
@@ -187,12 +209,16 @@ def read_pictures(path: Path, found: Opened, losses: Counter[str]) -> Iterator[t
             if at_ns < 0:
                 losses["pictures before the beginning"] += 1
                 continue
-            size = size or (picture.width, picture.height)
             try:
-                image = _upright(picture, size)
+                wanted = size or shown_size(stream, picture.width, picture.height)
+                _refuse_too_many(*wanted)
+                image = _upright(picture, wanted)
             except (FFmpegError, ValueError):
                 losses["pictures that could not be converted"] += 1
                 continue
+            size = wanted
+            if at_ns <= last_ns:
+                losses["pictures at the time of another"] += 1
             last_ns = max(last_ns, at_ns)
             yield last_ns, image
 
@@ -240,7 +266,9 @@ def _stretches(
             expected_ns = 0 if begin_ns is None else begin_ns + fed_ns
             stamp_ns = expected_ns
             if frame.pts is not None and frame.time_base is not None:
-                stamp_ns = stamps.believe(_ns(frame.pts, frame.time_base) - found.start_ns, expected_ns)
+                stamp_ns = stamps.believe(
+                    stamp_in_ns(frame.pts, frame.time_base) - found.start_ns, expected_ns
+                )
             if begin_ns is not None and stamp_ns < expected_ns - _GAP_NS:
                 losses["stretches of sound that come twice"] += 1
                 continue
@@ -275,24 +303,26 @@ def _stretches(
 def _decoded_frames(
     container: InputContainer, stream: Any, losses: Counter[str], cause: str
 ) -> Iterator[Any]:
-    """All frames that can be decoded; what cannot is counted."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError:
-            losses["ends of files that cannot be read"] += 1
-            packet = None
-        if packet is not None and packet.size == 0 and packet.dts is not None:
-            continue  # "as before" in AVI files; a decoder would take it for the end
+    """All frames that can be decoded, their stamps on one clock; what cannot is counted."""
+    for packet in chain(FilmClock(_packets(container, losses), losses), (None,)):
+        # An empty packet means "as before" in AVI files; a decoder would take it for the end.
+        if packet is not None and (packet.stream_index != stream.index or packet.size == 0):
+            continue
         try:
             yield from stream.decode(packet)
         except EndOfFile:
             return
         except FFmpegError:
             losses[cause] += 1
-        if packet is None or packet.size == 0:
-            return
+
+
+def _packets(container: InputContainer, losses: Counter[str]) -> Iterator[Packet[Any]]:
+    """Those of both tracks, whichever is decoded: only together do they tell where a clock begins again."""
+    tracks = [track for track in (_video_stream(container), _audio_stream(container)) if track is not None]
+    try:
+        yield from container.demux(*tracks)
+    except FFmpegError:
+        losses["ends of files that cannot be read"] += 1
 
 
 def _upright(picture: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -317,10 +347,6 @@ def _is_decodable(stream: Any) -> bool:
     return stream.codec_context is not None
 
 
-def _ns(stamp: int, time_base: Any) -> int:
-    return round(Fraction(time_base) * stamp * SECOND)
-
-
 def _time(origin_ns: int, number: int) -> int:
     return origin_ns + number * SECOND // SAMPLE_RATE
 
@@ -338,8 +364,8 @@ class _Stamps:
 
     def believe(self, stamp_ns: int, expected_ns: int) -> int:
         """The stamp, or where it was expected; later ones count from there."""
-        if abs(stamp_ns - self._shift_ns - expected_ns) > _MOST_JUMP_NS:
-            self._losses["stamps out of reason"] += 1
+        if abs(stamp_ns - self._shift_ns - expected_ns) > MOST_JUMP_NS:
+            self._losses[OUT_OF_REASON] += 1
             self._shift_ns = stamp_ns - expected_ns
         return stamp_ns - self._shift_ns
 

@@ -11,6 +11,7 @@ to be shrunk, so their limit is lower.
 from __future__ import annotations
 
 import heapq
+import re
 import stat
 import struct
 import threading
@@ -38,6 +39,9 @@ _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIZES_OF_JPEG = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 """Markers of the segment that holds height and width."""
+_END = 0xD9
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
+"""What begins a segment, also behind a scan: within one, other bytes follow 0xFF."""
 _ALONE = (0x01, *range(0xD0, 0xD8))
 """Markers without a length."""
 
@@ -105,7 +109,7 @@ def size_in_head(data: bytes) -> tuple[int, int] | None:
 
 def damage_of(data: bytes) -> str | None:
     """What can be seen to be missing; decoders fill it with grey without a word."""
-    if data.startswith(_JPEG) and b"\xff\xd9" not in data[-4096:]:
+    if data.startswith(_JPEG) and not _reaches_its_end(data):
         return "it is cut off; what is missing is grey"
     if data.startswith(_PNG) and b"IEND" not in data[-4096:]:
         return "it is cut off; what is missing is black"
@@ -143,6 +147,22 @@ def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
         else:
             at += 2 + struct.unpack_from(">H", data, at + 2)[0]
     return None
+
+
+def _reaches_its_end(data: bytes) -> bool:
+    """Whether the scans of a JPEG come to their end mark.
+
+    Previews within segments have end marks of their own, and phones append a film or a second picture: the
+    last bytes of a file say nothing.
+    """
+    at = 2
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, at = found[1][0], found.end()
+        if marker == _END:
+            return True
+        if at + 2 <= len(data):
+            at += struct.unpack_from(">H", data, at)[0]
+    return False
 
 
 def _size_of_webp(data: bytes) -> tuple[int, int] | None:

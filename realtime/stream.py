@@ -19,6 +19,8 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.error import FFmpegError
 from av.stream import Discard
 
+from liveaffect.realtime.decode import shown_size
+
 DECODERS = ("auto", "software", "cuda", "vaapi", "qsv")
 _DEVICES = {"cuda": "/dev/nvidia0", "vaapi": "/dev/dri/renderD128", "qsv": "/dev/dri/renderD128"}
 """What must be there before FFmpeg is asked for a decoder in hardware."""
@@ -40,6 +42,7 @@ class StreamCapture:
     def __init__(self, url: str, name: str, least: tuple[int, int], decoder: str = "auto") -> None:
         """`least`: the picture size that is enough; a larger stream is taken only where no other is."""
         self._container: Any = None
+        self._stream: Any = None
         self._picture: Any = None
         self._pictures: Iterator[Any] = iter(())
         for device in decoders(decoder):
@@ -72,7 +75,8 @@ class StreamCapture:
         picture, self._picture = self._picture, None
         if picture is None or picture.is_corrupt:
             return False, None
-        return True, picture.to_ndarray(format="bgr24")
+        width, height = shown_size(self._stream, picture.width, picture.height)
+        return True, picture.to_ndarray(format="bgr24", width=width, height=height)
 
     def get(self, prop: int, /) -> float:
         """Nothing is known."""
@@ -85,6 +89,7 @@ class StreamCapture:
     def release(self) -> None:
         """Close it. Safe to call twice."""
         container, self._container = self._container, None
+        self._picture = self._stream = None
         self._pictures = iter(())
         if container is not None:
             container.close()
@@ -101,6 +106,7 @@ class StreamCapture:
         for stream in container.streams:
             stream.discard = Discard.default if stream is chosen else Discard.all
         chosen.thread_type = "NONE"
+        self._stream = chosen
         self._pictures = container.decode(chosen)
         _LOG.info("%s: %dx%d of %d streams, %s", name, chosen.width, chosen.height, len(streams), device)
 

@@ -41,6 +41,7 @@ GROUPS = {
     "sources": {
         "devices",
         "decode",
+        "film_clock",
         "sound_device",
         "camera",
         "stream",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import signal
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import cv2
 import numpy as np
 import pytest
 
@@ -212,6 +215,51 @@ def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
         assert damage_of(whole) is None, ending
         assert all(size_in_head(whole[:length]) in (None, (53, 37)) for length in range(60)), ending
     assert size_in_head(b"GIF89a") is None
+
+
+def jpegs() -> dict[str, bytes]:
+    """Plain, in several scans, with restart marks, and with a preview of its own."""
+    rng = np.random.default_rng(1)
+    noise = rng.integers(0, 255, (96, 128, 3), np.uint8)
+    plain = media.encoded(".jpg", noise)
+    preview = b"Exif\0\0" + media.encoded(".jpg", noise[:32, :32])
+    made = {"plain": plain}
+    for name, how in (("scans", cv2.IMWRITE_JPEG_PROGRESSIVE), ("restarts", cv2.IMWRITE_JPEG_RST_INTERVAL)):
+        made[name] = bytes(cv2.imencode(".jpg", noise, [how, 1])[1])
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(preview)) + preview
+    made["preview"] = plain[:2] + segment + plain[2:]
+    return made
+
+
+@pytest.mark.parametrize("name", ["plain", "scans", "restarts", "preview"])
+def test_a_jpeg_with_a_film_behind_it_is_whole_and_one_that_was_cut_off_is_not(name: str) -> None:
+    whole = jpegs()[name]
+    film = b"\0\0\0\x18ftypmp42" + random.Random(1).randbytes(20_000)
+    assert damage_of(whole) is None
+    assert damage_of(whole + film) is None
+    assert damage_of(whole + bytes(10_000)) is None
+    for kept in range(2, len(whole) - 1, 31):
+        assert damage_of(whole[:kept]) == "it is cut off; what is missing is grey", kept
+    assert damage_of(whole[:-1]) is not None
+    assert damage_of(whole[:-2]) is not None
+
+
+@pytest.mark.parametrize("promised", [0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF - 36])
+def test_a_wav_from_a_pipe_is_whole_although_its_head_promises_gigabytes(
+    tmp_path: Path, promised: int
+) -> None:
+    path = media.plain_wav(tmp_path / "piped.wav", 2.0)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    struct.pack_into("<I", data, 4, promised + at - 4)
+    struct.pack_into("<I", data, at, promised)
+    path.write_bytes(data)
+    file = MediaFile(path)
+    file.open()
+    with contextlib.suppress(EndOfStream):
+        while file.read(0.0) is not None:
+            pass
+    assert not file.losses
 
 
 def test_a_large_picture_is_read_reduced_and_its_boxes_are_those_of_the_file(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,16 +16,19 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from liveaffect.node import expanded, refuse_open_secrets, sink_names
-from liveaffect.realtime.clock import MS, epoch_ns
-from liveaffect.realtime.errors import RealtimeError, SettingsError
+from liveaffect.realtime.clock import MS, SECOND, epoch_ns
+from liveaffect.realtime.errors import SettingsError
+from liveaffect.realtime.sinks import network
 from liveaffect.realtime.sinks.network import Alert, NetworkSink, open_network, subject_of
 from liveaffect.realtime.stream import StreamCapture, decoders, substream
 from liveaffect.realtime.testing.media import NetworkCamera
@@ -83,7 +88,7 @@ def test_cues_get_a_subject_for_each_site_and_camera() -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "window", "ws://127.0.0.1:0", "a.png", "camera"])
 def test_an_output_that_shows_pictures_is_refused(name: str) -> None:
-    with pytest.raises(RealtimeError, match=r"pictures never leave|no output is called"):
+    with pytest.raises(SettingsError, match=r"pictures never leave a node, and .* shows them"):
         sink_names(Settings(site="louvre", sink=(name,)))
 
 
@@ -137,6 +142,27 @@ def test_a_stream_gives_pictures_of_the_size_that_was_asked_for_until_it_breaks_
         assert not capture.isOpened()
 
 
+def test_a_stream_that_is_stored_squeezed_comes_out_as_it_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "squeezed.ts"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 720, 576, "yuv420p"
+        video.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(np.zeros((576, 720, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    capture = StreamCapture(str(path), "camera:hall", (320, 200), "software")
+    assert capture.grab()
+    good, image = capture.retrieve()
+    assert good
+    assert image.shape == (576, 1024, 3)
+    assert capture.grab()
+    capture.release()
+    assert capture.retrieve() == (False, None)
+
+
 def test_an_address_that_does_not_answer_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
     capture = StreamCapture(f"rtsp://me:{SECRET}@127.0.0.1:1/s", "camera:hall", (640, 480))
     assert not capture.isOpened()
@@ -154,10 +180,10 @@ def pictures() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
 
 
 @contextmanager
-def nats_server(port: int, store: Path) -> Iterator[subprocess.Popen[bytes]]:
+def nats_server(port: int, store: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     if not Path(NATS).exists():
         pytest.skip("needs the package nats-server, which .ci/run installs")
-    command = [NATS, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(store)]
+    command = [NATS, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(store), *more]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         try:
             yield run
@@ -207,15 +233,159 @@ def test_a_broker_that_is_killed_and_comes_back_has_every_cue_once(tmp_path: Pat
     assert set(times) == wanted
 
 
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
+
+
+def operate(port: int, **stream: Any) -> None:
+    """The operator makes a stream, or changes it."""
+    import nats
+    from nats.js.api import DiscardPolicy
+    from nats.js.errors import NotFoundError
+
+    async def go() -> None:
+        client = await nats.connect(f"nats://127.0.0.1:{port}")
+        js = client.jetstream()
+        try:
+            await js.update_stream(**stream, discard=DiscardPolicy.NEW)
+        except NotFoundError:
+            await js.add_stream(**stream, discard=DiscardPolicy.NEW)
+        await client.close()
+
+    until(lambda: listens(port))
+    asyncio.run(go())
+
+
+@pytest.mark.slow
+def test_a_full_stream_is_asked_with_pauses_and_gets_everything_once_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    with nats_server(port, tmp_path):
+        operate(port, name="cues", subjects=["cues.>"], max_msgs=4)
+        sink = open_network(f"nats://127.0.0.1:{port}/cues.louvre.{{camera}}?stream=cues")
+        tell(sink, 1, 20)
+        until(lambda: sink.breaks == 3)
+        assert sink.sent == 2
+        (warning,) = caplog.messages
+        assert "no NATS server" not in warning
+        assert "the stream 'cues' (maximum messages exceeded): make room in it" in warning
+        operate(port, name="cues", subjects=["cues.>"], max_msgs=1000)
+        until(lambda: sink.sent == 20)
+        assert sink.close() is None
+        assert sink.breaks <= 5
+        assert len({(subject, one["t"]) for subject, one in stored(port, "cues")}) == 2 * 20
+
+
+def test_a_run_ends_although_its_subject_is_in_no_stream_and_says_what_to_do(tmp_path: Path) -> None:
+    port = free_port()
+    with nats_server(port, tmp_path):
+        operate(port, name="cues", subjects=["elsewhere.>"])
+        sink = open_network(f"nats://127.0.0.1:{port}/cues.louvre.{{camera}}?stream=cues")
+        tell(sink, 1, 5)
+        until(lambda: sink.breaks > 0)
+        before_ns = epoch_ns()
+        closing = sink.close() or ""
+        assert epoch_ns() - before_ns < 10 * SECOND
+        assert "5 grid points were lost, because the server did not take them" in closing
+        assert "add it to the subjects of the stream 'cues'" in closing
+
+
+def test_an_alert_that_no_stream_takes_does_not_hold_up_the_cues_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "PAUSES_S", (0.05, 0.05))
+    port = free_port()
+    with nats_server(port, tmp_path):
+        operate(port, name="cues", subjects=["cues.>"])
+        sink = open_network(f"nats://127.0.0.1:{port}/cues.louvre.{{camera}}?stream=cues")
+        sink.warn(Alert("camera:a", False, "no pictures", epoch_ns()))
+        tell(sink, 1, 5)
+        until(lambda: sink.sent == 5)
+        assert "1 grid points were lost" in (sink.close() or "")
+        assert len(stored(port, "cues")) == 2 * 5
+
+
+def test_what_a_nats_user_may_not_send_is_said(tmp_path: Path) -> None:
+    port = free_port()
+    user = f'{{user: me, password: "{SECRET}", permissions: {{publish: "other.>"}}}}'
+    (tmp_path / "conf").write_text(f"authorization {{ users = [{user}] }}\n")
+    with nats_server(port, tmp_path, "-c", str(tmp_path / "conf")):
+        until(lambda: listens(port))
+        for password, why in ((SECRET, "permissions violation"), ("wrong", "authorization")):
+            sink = open_network(f"nats://me:{password}@127.0.0.1:{port}/cues.louvre.{{camera}}")
+            tell(sink, 1, 2)
+            until(lambda sink=sink: bool(sink._said.get(network.Refused)))  # type: ignore[misc]
+            closing = (sink.close() or "").lower()
+            assert "2 grid points were lost" in closing
+            assert why in closing
+            assert password not in closing
+
+
+def test_what_two_microphones_hear_at_one_moment_is_stored_twice(tmp_path: Path) -> None:
+    port = free_port()
+    with nats_server(port, tmp_path):
+        sink = open_network(f"nats://127.0.0.1:{port}/cues.all?stream=cues")
+        heard = replace(cue("sad", track=None), epoch_ns=epoch_ns())
+        sink.tell([replace(heard, source=f"mic:{name}") for name in ("a", "b")])
+        until(lambda: sink.sent == 1)
+        assert sink.close() is None
+        assert [one["source"] for _, one in stored(port, "cues")] == ["mic:a", "mic:b"]
+
+
+@pytest.mark.slow
+def test_an_mqtt_broker_that_ends_the_connection_at_what_is_sent_is_asked_with_pauses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    with mosquitto(port, tmp_path, "max_packet_size 100\n"):
+        sink = open_network(f"mqtt://127.0.0.1:{port}/cues/louvre/{{camera}}")
+        tell(sink, 1, 3)
+        until(lambda: bool(sink._said.get(network.Refused)))
+        time.sleep(2.0)
+        assert sink.breaks <= 5
+        closing = sink.close() or ""
+    assert "3 grid points were lost" in closing
+    assert "ends the connection when something is sent to cues/louvre/a: allow this user" in closing
+    assert len([said for said in caplog.messages if "ends the connection" in said]) == 1
+
+
+def test_what_waits_at_the_end_is_sent_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        """Confirms three times a second."""
+
+        def connect(self) -> None:
+            """At once."""
+
+        def send(self, cues: object) -> None:
+            time.sleep(0.3)
+
+        def warn(self, alert: object) -> None:
+            """Nothing."""
+
+        def close(self) -> None:
+            """Nothing."""
+
+    monkeypatch.setattr(network, "PARTING_S", 1.0)
+    sink = NetworkSink("slow", Slow, keeps=True)
+    for number in range(100):
+        sink.tell([cue("happy", t_ns=number * 100 * MS)])
+    assert "grid points were lost" in (sink.close() or "")
+    assert 2 <= sink.sent <= 6
+    assert sink.sent + sink.missed == 100
+
+
 @contextmanager
-def mosquitto(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def mosquitto(port: int, folder: Path, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """One that keeps what it has taken on, whatever happens to it."""
     if not Path(MOSQUITTO).exists():
         pytest.skip("needs the package mosquitto, which .ci/run installs")
     folder.mkdir(exist_ok=True)
     (folder / "conf").write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n"
-        f"persistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
+        f"persistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n{more}"
     )
     with subprocess.Popen([MOSQUITTO, "-c", str(folder / "conf")], stderr=subprocess.DEVNULL) as run:
         try:

@@ -45,6 +45,7 @@ def write(
     times_ms: Sequence[int] | None = None,
     rate_hz: int = 44_100,
     layout: str = "mono",
+    aspect: Fraction = Fraction(0),
 ) -> Path:
     """A file with these pictures (25 a second, or at these times) and this sound (samples, channels)."""
     with av.open(str(path), "w") as out:
@@ -54,6 +55,7 @@ def write(
             video.height, video.width = images[0].shape[:2]
             video.pix_fmt = "bgr0" if path.suffix == ".mkv" else "yuv420p"
             video.codec_context.time_base = video.time_base = Fraction(1, 1000)
+            video.codec_context.sample_aspect_ratio = aspect
         if sound is not None:
             audio = out.add_stream("pcm_s16le", rate=rate_hz, layout=layout)
         for number, image in enumerate(images):
@@ -126,28 +128,75 @@ def test_odd_sizes_and_colours_survive(tmp_path: Path) -> None:
     assert frame.image[18, 26].tolist() == [200, 100, 50]
 
 
-@pytest.mark.parametrize(
-    ("matrix", "size", "bright"),
-    [
-        ((0, 1, -1, 0), (48, 64), (5, 42)),  # a quarter clockwise: the upper left becomes the upper right
-        ((-1, 0, 0, -1), (64, 48), (42, 58)),
-        ((0, -1, 1, 0), (48, 64), (58, 5)),
-    ],
-)
-def test_a_rotated_file_comes_out_upright(
-    tmp_path: Path, matrix: tuple[int, int, int, int], size: tuple[int, int], bright: tuple[int, int]
-) -> None:
-    path = write(tmp_path / "phone.mp4", [corner()] * 3)
+TURNS = [
+    ((0, 1, -1, 0), (48, 64), (5, 42)),  # a quarter clockwise: the upper left becomes the upper right
+    ((-1, 0, 0, -1), (64, 48), (42, 58)),
+    ((0, -1, 1, 0), (48, 64), (58, 5)),
+]
+Matrix = tuple[int, int, int, int]
+
+
+def turn(path: Path, matrix: Matrix) -> Path:
+    """Let an MP4 say that it is to be turned."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44
     a, b, c, d = matrix
     values = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
     data[at : at + 36] = struct.pack(">9i", *values)
     path.write_bytes(data)
-    frame = frames(everything(MediaFile(path)))[0]
+    return path
+
+
+@pytest.mark.parametrize(("matrix", "size", "bright"), TURNS)
+def test_a_rotated_file_comes_out_upright(
+    tmp_path: Path, matrix: Matrix, size: tuple[int, int], bright: tuple[int, int]
+) -> None:
+    frame = frames(everything(MediaFile(turn(write(tmp_path / "phone.mp4", [corner()] * 3), matrix))))[0]
     assert frame.size == size
     assert frame.image[bright].min() > 200
     assert np.median(frame.image) < 60
+
+
+@pytest.mark.parametrize(
+    ("stored", "aspect", "shown"),
+    [
+        ((720, 576), Fraction(64, 45), (1024, 576)),
+        ((720, 480), Fraction(8, 9), (640, 480)),
+        ((352, 576), Fraction(32, 11), (1024, 576)),
+        ((64, 48), Fraction(9, 1), (64, 48)),  # nobody means that
+        ((64, 48), Fraction(1, 9), (64, 48)),
+    ],
+)
+@pytest.mark.parametrize("ending", ["mp4", "ts"])
+def test_a_film_that_is_stored_squeezed_comes_out_as_it_is_shown(
+    tmp_path: Path, stored: tuple[int, int], aspect: Fraction, shown: tuple[int, int], ending: str
+) -> None:
+    path = write(tmp_path / f"squeezed.{ending}", [corner(stored)] * 12, aspect=aspect)
+    pictures = frames(everything(MediaFile(path)))
+    assert [frame.size for frame in pictures] == [shown] * 12
+    # What fills the left half of the stored picture fills it in the shown one.
+    across = pictures[-1].image[5, :, 0] > 130
+    assert abs(int(across.sum()) - shown[0] // 2) <= 8
+
+
+@pytest.mark.parametrize(("matrix", "size", "bright"), TURNS)
+def test_a_squeezed_film_is_widened_before_it_is_turned(
+    tmp_path: Path, matrix: Matrix, size: tuple[int, int], bright: tuple[int, int]
+) -> None:
+    path = write(tmp_path / "phone.mp4", [corner((32, 48))] * 3, aspect=Fraction(2))
+    frame = frames(everything(MediaFile(turn(path, matrix))))[0]
+    assert frame.size == size
+    assert frame.image[bright].min() > 200
+    assert np.median(frame.image) < 60
+
+
+def test_the_limit_on_pixels_is_that_of_what_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liveaffect.realtime.decode._MOST_PIXELS", 64 * 48)
+    MediaFile(write(tmp_path / "even.mp4", [corner()])).open()
+    with pytest.raises(SourceError, match="its pictures are 128 x 48"):
+        MediaFile(write(tmp_path / "wide.mp4", [corner()], aspect=Fraction(2))).open()
 
 
 @pytest.mark.parametrize(("rate_hz", "layout"), [(8000, "mono"), (44_100, "stereo"), (96_000, "5.1")])
@@ -193,6 +242,193 @@ def test_a_hole_in_the_sound_is_a_jump_in_its_numbers(tmp_path: Path) -> None:
     assert jumps == [(16_000, 24_000)]
     assert blocks[-1].end == 40_000
     assert blocks[-1].captured_ns == blocks[-1].first * SECOND // SAMPLE_RATE
+
+
+RATE_HZ = 48_000
+PER_PICTURE = RATE_HZ // 25
+
+
+def part(
+    path: Path, event: int, *, pictures: int = 100, clock_s: int = 0, sound_s: tuple[float, float] = (0, 0)
+) -> bytes:
+    """A film with a flash and a beep at that picture; its sound begins and ends so much later.
+
+    The sound is PCM in Matroska, elsewhere MP2.
+    """
+    raw = path.suffix == ".mkv"
+    beep = np.zeros(pictures * PER_PICTURE + round(sound_s[1] * RATE_HZ), np.int16)
+    beep[event * PER_PICTURE : (event + 5) * PER_PICTURE] = tone(0.2, RATE_HZ)[:, 0]
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mpeg4" if raw else "mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt, video.bit_rate = 64, 48, "yuv420p", 2_000_000
+        audio = out.add_stream("pcm_s16le" if raw else "mp2", rate=RATE_HZ, layout="mono")
+        for number in range(max(pictures, len(beep) // PER_PICTURE)):
+            if -25 * sound_s[0] <= number < pictures:
+                level = 250 if event <= number < event + 5 else 20 + number % 7
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = clock_s * 25 + number, Fraction(1, 25)
+                out.mux(video.encode(frame))
+            first = number * PER_PICTURE
+            piece = beep[None, first : first + PER_PICTURE]
+            if first < sound_s[0] * RATE_HZ or not piece.size:
+                continue
+            sound = av.AudioFrame.from_ndarray(piece, "s16", "mono")
+            sound.sample_rate, sound.time_base = RATE_HZ, Fraction(1, RATE_HZ)
+            sound.pts = clock_s * RATE_HZ + first
+            out.mux(audio.encode(sound))
+        out.mux(video.encode(None))
+        out.mux(audio.encode(None))
+    return path.read_bytes()
+
+
+def events(items: Sequence[Item]) -> tuple[list[float], list[float]]:
+    """When flashes and beeps begin, in seconds."""
+    flashes, beeps = [], []
+    dark, quiet_until_s = True, 0.0
+    for item in items:
+        at_s = item.captured_ns / SECOND
+        if isinstance(item, VideoFrame):
+            if dark and item.image.mean() > 150:
+                flashes.append(at_s)
+            dark = item.image.mean() < 150
+        elif np.abs(item.samples).max() > 0.2:
+            if at_s > quiet_until_s:
+                beeps.append(at_s)
+            quiet_until_s = at_s + 0.1
+    return flashes, beeps
+
+
+# Of three joined Matroska files FFmpeg reads two.
+@pytest.mark.parametrize(
+    ("ending", "places"), [("ts", (30, 60, 75)), ("mpg", (30, 60, 75)), ("mkv", (30, 60))]
+)
+@pytest.mark.parametrize("sound_s", [(0.0, 0.0), (0.0, 0.6), (0.32, -0.52)])
+def test_a_film_whose_clock_begins_again_goes_on_and_sound_stays_with_its_pictures(
+    tmp_path: Path, ending: str, places: tuple[int, ...], sound_s: tuple[float, float]
+) -> None:
+    joined = tmp_path / f"joined.{ending}"
+    joined.write_bytes(b"".join(part(tmp_path / f"{at}.{ending}", at, sound_s=sound_s) for at in places))
+    source = MediaFile(joined)
+    items = everything(source)
+    pictures = [frame.captured_ns for frame in frames(items)]
+    assert len(pictures) == 100 * len(places)
+    assert source.losses["times that its clock began again"] == len(places) - 1
+    # FFmpeg gives two pictures of an MPG one stamp where both begin in one packet.
+    assert len(set(pictures)) + source.losses.get("pictures at the time of another", 0) == len(pictures)
+    assert len(set(pictures)) > 0.95 * len(pictures)
+    assert "stretches of sound that come twice" not in source.losses
+    assert all(before.captured_ns <= after.captured_ns for before, after in pairwise(items))
+    flashes, beeps = events(items)
+    assert len(flashes) == len(beeps) == len(places)
+    assert max(abs(flash - beep) for flash, beep in zip(flashes, beeps, strict=True)) < 0.08
+    whole_s = 4 + max(0.0, sound_s[1])
+    began_s = [number * whole_s + at / 25 for number, at in enumerate(places)]
+    assert np.subtract(flashes, flashes[0]) == pytest.approx(np.subtract(began_s, began_s[0]), abs=0.09)
+
+
+@pytest.mark.parametrize(
+    ("clocks_s", "cause"),
+    [
+        ((7200, 100), "stamps out of reason"),  # FFmpeg takes it for the counter's next round, a day later
+        ((100, 7200), "stamps out of reason"),
+        ((500, 460), "times that its clock began again"),
+    ],
+)
+def test_sound_stays_with_its_pictures_wherever_the_second_clock_begins(
+    tmp_path: Path, clocks_s: tuple[int, int], cause: str
+) -> None:
+    joined = tmp_path / "joined.ts"
+    parts = [
+        part(tmp_path / f"{number}.ts", 40, clock_s=clock_s, sound_s=(0.3, -0.6))
+        for number, clock_s in enumerate(clocks_s)
+    ]
+    joined.write_bytes(b"".join(parts))
+    source = MediaFile(joined)
+    flashes, beeps = events(everything(source))
+    assert source.losses[cause] == 1
+    assert len(flashes) == len(beeps) == 2
+    assert max(abs(flash - beep) for flash, beep in zip(flashes, beeps, strict=True)) < 0.08
+    assert flashes[1] - flashes[0] == pytest.approx(4, abs=0.09)
+
+
+def sound_behind(data: bytes, places: int) -> bytes:
+    """A transport stream with its sound so many packets further back, as broadcasts have it."""
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    sound = [int.from_bytes(packet[1:3], "big") & 0x1FFF == 0x101 for packet in packets]
+    order = sorted(range(len(packets)), key=lambda number: number + places * sound[number])
+    return b"".join(packets[number] for number in order)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sound_s", "places"),
+    [
+        (100, (-0.6, 0.0), 400),  # the second part begins with a picture whose sound has begun long before
+        (100, (0.0, -3.08), 0),  # the sound of the first part ended before that of the second could step back
+        (100, (0.0, -3.08), 300),
+        (1100, (0.0, 0.0), 100_000),
+    ],
+)
+def test_sound_follows_its_pictures_into_the_new_clock_however_far_behind_them_it_lies(
+    tmp_path: Path, pictures: int, sound_s: tuple[float, float], places: int
+) -> None:
+    joined = tmp_path / "joined.ts"
+    parts = [part(tmp_path / "a.ts", 16, sound_s=sound_s)]
+    parts.append(part(tmp_path / "b.ts", 18, pictures=pictures, sound_s=sound_s))
+    joined.write_bytes(b"".join(sound_behind(data, places) for data in parts))
+    source = MediaFile(joined)
+    flashes, beeps = events(everything(source))
+    assert len(flashes) == len(beeps) == 2
+    assert max(abs(flash - beep) for flash, beep in zip(flashes, beeps, strict=True)) < 0.08
+    assert flashes[1] - flashes[0] == pytest.approx(4.08, abs=0.09)
+    assert source.losses["times that its clock began again"] == 1
+    assert "stretches of sound that come twice" not in source.losses
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_one_track_of_a_joined_film_is_counted_and_placed_as_with_the_other(
+    tmp_path: Path, video: bool
+) -> None:
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part(tmp_path / "a.ts", 30, sound_s=(0.2, 0.4)) + part(tmp_path / "b.ts", 60))
+    both = events(everything(MediaFile(joined)))
+    source = MediaFile(joined, video=video, audio=not video)
+    alone = events(everything(source))
+    assert alone[0 if video else 1] == both[0 if video else 1]
+    assert source.losses["times that its clock began again"] == 1
+
+
+def restamp(path: Path, number: int, was_ms: int, is_ms: int) -> Path:
+    """Give one picture of a Matroska file another time; no muxer writes times out of order."""
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        block = [packet.pos for packet in container.demux(video=0) if packet.size][number]
+    assert block is not None
+    at = data.index(was_ms.to_bytes(2, "big"), block)
+    path.write_bytes(data[:at] + is_ms.to_bytes(2, "big") + data[at + 2 :])
+    return path
+
+
+def test_a_stamp_that_is_wrong_once_begins_no_new_clock(tmp_path: Path) -> None:
+    path = write(tmp_path / "spike.mkv", [corner(level=5 * number) for number in range(40)])
+    source = MediaFile(restamp(path, 20, 800, 20_800))
+    pictures = frames(everything(source))
+    assert [frame.captured_ns // MS for frame in pictures] == list(range(0, 1600, 40))
+    assert source.losses == {"stamps out of reason": 1}
+
+
+def test_a_pause_of_minutes_in_a_film_is_left_as_it_is(tmp_path: Path) -> None:
+    times_ms = [*range(0, 400, 40), *range(300_000, 300_400, 40), 400_000]
+    source = MediaFile(write(tmp_path / "pause.mkv", [corner()] * 21, times_ms=times_ms))
+    assert [frame.captured_ns // MS for frame in frames(everything(source))] == times_ms
+    assert not source.losses
+
+
+def test_pictures_that_share_a_time_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "same.mkv", [corner()] * 6, times_ms=[0, 40, 41, 120, 160, 200])
+    source = MediaFile(restamp(path, 2, 41, 40))
+    pictures = frames(everything(source))
+    assert [frame.captured_ns // MS for frame in pictures] == [0, 40, 40, 120, 160, 200]
+    assert source.losses == {"pictures at the time of another": 1}
 
 
 def test_damaged_packets_are_counted_and_decoding_goes_on(tmp_path: Path) -> None:

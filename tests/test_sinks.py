@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +22,7 @@ from liveaffect.realtime.clock import MS, SECOND
 from liveaffect.realtime.cue import NOT_SURE, Cue
 from liveaffect.realtime.drawing.canvas import label_colour
 from liveaffect.realtime.errors import SinkError
-from liveaffect.realtime.sinks import timeline
+from liveaffect.realtime.sinks import files, timeline
 from liveaffect.realtime.sinks.catalogue import open_sink
 from liveaffect.realtime.sinks.files import COLUMNS, CsvFile, JsonLines
 from liveaffect.realtime.sinks.timeline import ContactSheet, Tile, Timeline, chosen, time_text
@@ -152,6 +154,62 @@ def test_standard_output_stays_open_for_others(capfd: pytest.CaptureFixture[str]
     assert second == "after"
 
 
+@contextmanager
+def standard_output_that_never_waits() -> Iterator[int]:
+    """A pipe as Node and asyncio make it; gives the end to read."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = os.dup(1)
+    os.dup2(writing, 1)
+    os.close(writing)
+    try:
+        yield reading
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(reading)
+
+
+def test_a_reader_that_pauses_gets_every_line_once_and_whole() -> None:
+    got: list[bytes] = []
+    with standard_output_that_never_waits() as reading:
+
+        def read() -> None:
+            time.sleep(0.5)
+            while chunk := os.read(reading, 5_000):
+                got.append(chunk)
+
+        lines = JsonLines("-")
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for step in range(60):
+                lines.tell([cue("happy", track=track, t_ns=step * 100 * MS) for track in range(8)])
+            assert len(got) > 1, "nothing had to wait"
+        finally:
+            lines.close()
+            os.close(1)  # the reader's end of it
+            reader.join()
+    read_back = [json.loads(text) for text in b"".join(got).splitlines()]
+    assert [(one["t"], one["track"]) for one in read_back] == [
+        (round(step * 0.1, 6), track) for step in range(60) for track in range(8)
+    ]
+
+
+def test_a_reader_that_never_reads_is_given_up_with_whole_lines_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "READS_WITHIN_S", 0.3)
+    crowd = [cue("happy", track=track) for track in range(500)]
+    with standard_output_that_never_waits() as reading:
+        lines = JsonLines("-")
+        with pytest.raises(SinkError, match="standard output: the program that reads it has taken nothing"):
+            lines.tell(crowd)
+        lines.close()
+        text = os.read(reading, 1_000_000)
+    assert len(text) > 50_000
+    assert all(json.loads(one)["v"] == 1 for one in text.splitlines())
+    assert text.endswith(b"\n")
+
+
 def test_a_reader_that_went_away_is_said_instead_of_ending_the_program() -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -275,6 +333,41 @@ def test_a_long_run_with_many_people_stays_small(tmp_path: Path, monkeypatch: py
     out.close()
     height = load_golden(tmp_path / "run.png").shape[0]
     assert height < 2000, "at most eight lanes are drawn"
+
+
+def test_who_comes_after_many_others_is_drawn_and_everybody_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings: list[tuple[list[str], int]] = []
+    real = timeline.timeline_figure
+
+    def note(people: Sequence[timeline.PersonOverTime], left_out: int = 0) -> object:
+        drawings.append(([person.name for person in people], left_out))
+        return real(people, left_out)
+
+    monkeypatch.setattr(timeline, "timeline_figure", note)
+    passing = [cue("sad", track=1 + step // 20, t_ns=step * 100 * MS) for step in range(70 * 20)]
+    staying = [cue("happy", track=999, t_ns=(1400 + step) * 100 * MS) for step in range(600)]
+    drawn(tmp_path / "run.png", passing + staying)
+    ((names, left_out),) = drawings
+    assert "person 999" in names
+    assert len(names) + left_out == 71
+
+
+def test_who_is_in_view_with_many_others_keeps_their_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "_TRACKS", 12)
+    monkeypatch.setattr(timeline, "_COUNTED", 100)
+    out = Timeline(str(tmp_path / "run.png"))
+    for step in range(200):
+        crowd = [cue("happy", track=track, t_ns=step * 100 * MS) for track in range(20)]
+        out.tell([*crowd, cue("sad", track=100 + step, t_ns=step * 100 * MS)])
+    assert [who[1] for who in out._kept] == list(range(12))
+    assert all(len(kept.points) == 200 for kept in out._kept.values())
+    assert len(out._presence) <= 100
+    assert len(out._presence) + out._forgotten == 220
+    out.close()
 
 
 def test_times_on_the_axis_read_as_people_write_them() -> None:

@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import os
+import selectors
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveaffect.engines.recipe import LABELS
+from liveaffect.realtime.clock import SECOND, MonotonicClock
 from liveaffect.realtime.cue import MODALITIES, Cue
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.frame import AudioBlock, VideoFrame
@@ -46,6 +48,8 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the name is longer than this system allows; name another one",
     errno.EPIPE: "the program that read it has ended",
 }
+READS_WITHIN_S = 10.0
+"""A reader of a pipe that never waits is let go when it has taken nothing for so long."""
 _UNFINISHED: dict[Path, Path] = {}
 """Places of the files in the making, by the name under which each grows."""
 _FLAGS = os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -183,6 +187,8 @@ class Lines:
     """Text that others may read while it grows: every write reaches the system before it returns.
 
     '-' is standard output. There is no buffer of its own, so a failed write is not tried again at the end.
+    A pipe or terminal that somebody has made non-blocking (Node and asyncio do) is waited for, though not for
+    ever.
     """
 
     def __init__(self, path: str, *, begins: str) -> None:
@@ -209,18 +215,37 @@ class Lines:
         """Write all of it. Raises SinkError, also after `close`."""
         if self._closed:
             raise SinkError(f"cannot write {self.name}: this output was closed already")
-        rest = memoryview(text.encode("utf-8", "backslashreplace"))
-        try:
-            while rest:
-                rest = rest[os.write(self._handle, rest) :]
-        except OSError as error:
-            raise refusal(self.name, error) from error
+        # A pipe takes a page whole or not at all, so one that is given up does not end in half a line.
+        for whole in text.encode("utf-8", "backslashreplace").splitlines(keepends=True):
+            rest = memoryview(whole)
+            try:
+                while rest:
+                    rest = rest[self._write_some(rest) :]
+            except OSError as error:
+                raise refusal(self.name, error) from error
 
     def close(self) -> None:
         """Close it; safe to call twice."""
         if not self._closed:
             self._closed = True
             os.close(self._handle)
+
+    def _write_some(self, rest: memoryview) -> int:
+        """How many bytes were taken. Raises OSError, or SinkError when the reader takes nothing for long."""
+        clock = MonotonicClock()
+        while True:
+            try:
+                return os.write(self._handle, rest)
+            except BlockingIOError as full:
+                left_s = READS_WITHIN_S - clock.now_ns() / SECOND
+                if left_s <= 0:
+                    raise SinkError(
+                        f"cannot write {self.name}: the program that reads it has taken nothing for "
+                        f"{READS_WITHIN_S:g} s; let it read, or name a file"
+                    ) from full
+            with selectors.DefaultSelector() as room:
+                room.register(self._handle, selectors.EVENT_WRITE)
+                room.select(left_s)
 
     def _make_empty(self, begins: bytes) -> None:
         if not locked(self._handle):

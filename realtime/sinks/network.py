@@ -1,7 +1,8 @@
 """Cues to a server that may be slow, absent or restarted: `mqtt://`, `nats://`, `osc://`, `lsl`.
 
-The run hands cues to a ring and goes on; a thread connects, sends, and connects again with growing pauses.
-What the ring could not hold meanwhile is counted and said at the end. What a protocol needs is a `Link`.
+The run hands cues to a ring and goes on; a thread connects, sends, and connects again with growing pauses,
+whether the server is away or refuses what it gets. What the ring could not hold meanwhile is counted and said
+at the end. What a protocol needs is a `Link`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,10 @@ KEPT = 600
 HELD = 16
 """Grid points that wait for a server: older ones are of no use to whoever follows a person."""
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
+PARTING_S = 10.0
+"""For what still waits at the end of a run."""
+_STEADY_NS = 2 * SECOND
+"""Where nothing is confirmed, a connection that held for so long is one that is wanted."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -61,6 +66,10 @@ class LinkLost(Exception):
     """The server is not there, or not any more; it is tried again."""
 
 
+class Refused(LinkLost):
+    """The server is there and does not want this; tried again, too. The message says what can be done."""
+
+
 class Link(Protocol):
     """One protocol; used by one thread."""
 
@@ -69,7 +78,7 @@ class Link(Protocol):
         ...
 
     def send(self, cues: Sequence[Cue]) -> None:
-        """Those of one grid point. Raises LinkLost."""
+        """Those of one grid point. Raises LinkLost, also where they may have arrived."""
         ...
 
     def warn(self, alert: Alert) -> None:
@@ -95,7 +104,14 @@ class NetworkSink:
         self._cues: Ring[tuple[Cue, ...] | Alert] = Ring(KEPT if keeps else HELD)
         self._stop = threading.Event()
         self.sent = self.missed = self.breaks = 0
-        """Grid points that were sent and that were lost; how often the server was not there."""
+        """Grid points that were sent and that were lost; how often the server was not there or refused."""
+        self._cursor = 0
+        self._waiting: deque[tuple[Cue, ...] | Alert] = deque()
+        """What was taken from the ring and not sent yet."""
+        self._said: dict[type[LinkLost], LinkLost] = {}
+        """What the user was told since it last went well."""
+        self._clock = MonotonicClock()
+        self._until_ns: int | None = None
         self._thread = threading.Thread(target=self._run, name=f"sends to {name}", daemon=True)
         self._thread.start()
 
@@ -118,66 +134,92 @@ class NetworkSink:
         """Nothing to do."""
 
     def close(self) -> str | None:
-        """Send what waits if the server takes it, and say what did not reach it."""
+        """Send what waits if the server takes it soon, and say what did not reach it."""
         self._cues.close()
+        if self._until_ns is None:
+            self._until_ns = self._clock.now_ns() + round(PARTING_S * SECOND)
         self._stop.set()
         self._thread.join()
         if not self.missed:
             return None
-        return f"{self.name}: {self.missed} grid points were lost, because the server was away or slow"
+        lost = f"{self.name}: {self.missed} grid points were lost, because"
+        if refused := self._said.get(Refused):
+            return f"{lost} the server did not take them: {refused}"
+        return f"{lost} the server was away or slow"
 
     def _run(self) -> None:
-        cursor = attempt = 0
         link = self._make()
-        connected = False
-        waiting: deque[tuple[Cue, ...] | Alert] = deque()
-        while True:
-            if not connected:
-                try:
-                    link.connect()
-                    connected, attempt = True, 0
-                except LinkLost as lost:
-                    self._note_break(lost, first=attempt == 0)
-                    link.close()
-                    link = self._make()
-                    if self._stop.wait(PAUSES_S[min(attempt, len(PAUSES_S) - 1)]):
-                        break
-                    attempt += 1
-                    continue
-            if not waiting:
-                batch = self._cues.wait_since(cursor, 1.0)
-                self.missed += batch.missed
-                cursor = batch.cursor
-                waiting.extend(batch.items)
+        attempt, connected_ns = 0, None
+        while not self._finished():
+            last = self._stop.is_set()
             try:
-                self._send_all(link, waiting)
+                if connected_ns is None:
+                    link.connect()
+                    connected_ns = self._clock.now_ns()
+                if self._send_all(link) and (
+                    self._keeps or self._clock.now_ns() - connected_ns >= _STEADY_NS
+                ):
+                    attempt = 0
+                    self._said.clear()
             except LinkLost as lost:
-                self._note_break(lost, first=True)
-                connected = False
+                self._note_break(lost)
                 link.close()
                 link = self._make()
-                if not self._keeps:
-                    self.missed += len(waiting)
-                    waiting.clear()
-            if self._cues.closed and cursor == self._cues.written and not waiting:
-                break
-        self.missed += self._cues.written - cursor + len(waiting)
+                self._let_go(lost, attempt, connected=connected_ns is not None)
+                connected_ns = None
+                if last:
+                    break
+                self._stop.wait(PAUSES_S[min(attempt, len(PAUSES_S) - 1)])
+                attempt += 1
+        self.missed += self._cues.written - self._cursor + len(self._waiting)
         link.close()
 
-    def _send_all(self, link: Link, waiting: deque[tuple[Cue, ...] | Alert]) -> None:
-        """What was sent leaves the queue, so that only the rest is sent again."""
-        while waiting:
-            first = waiting[0]
+    def _finished(self) -> bool:
+        """All is sent and nothing more comes, or there was time enough for it."""
+        done = self._cues.closed and self._cursor == self._cues.written and not self._waiting
+        return done or self._too_late()
+
+    def _too_late(self) -> bool:
+        return self._until_ns is not None and self._clock.now_ns() > self._until_ns
+
+    def _send_all(self, link: Link) -> bool:
+        """Wait for something and send it; what was sent leaves the queue, so only the rest is sent again.
+
+        Returns whether anything was sent. Raises LinkLost.
+        """
+        if not self._waiting:
+            batch = self._cues.wait_since(self._cursor, 1.0)
+            self.missed += batch.missed
+            self._cursor = batch.cursor
+            self._waiting.extend(batch.items)
+        before = self.sent
+        while self._waiting and not self._too_late():
+            first = self._waiting[0]
             if isinstance(first, Alert):
                 link.warn(first)
             else:
                 link.send(first)
-            waiting.popleft()
+            self._waiting.popleft()
             self.sent += 1
+        return self.sent > before
 
-    def _note_break(self, lost: LinkLost, *, first: bool) -> None:
+    def _let_go(self, lost: LinkLost, attempt: int, *, connected: bool) -> None:
+        """Count as lost what is not sent again."""
+        if not self._keeps:
+            self.missed += len(self._waiting)
+            self._waiting.clear()
+            return
+        patient = not connected or not isinstance(lost, Refused) or attempt < len(PAUSES_S)
+        if not patient and self._waiting and isinstance(self._waiting[0], Alert):
+            # Cues behind an alert that is refused may be welcome.
+            self._waiting.popleft()
+            self.missed += 1
+
+    def _note_break(self, lost: LinkLost) -> None:
+        """Say it once for each kind, until it went well again."""
         self.breaks += 1
-        if first:
+        if type(lost) not in self._said:
+            self._said[type(lost)] = lost
             _LOG.warning("%s: %s; trying again", self.name, lost)
 
 
@@ -216,6 +258,9 @@ class MqttLink:
         self._topic = path or "liveaffect"
         self._clock = MonotonicClock()
         self._told_ns = -_STATE_EVERY_NS
+        self._first_ns: int | None = None
+        """When something was sent first."""
+        self._confirmed = False
         self._welcomed = threading.Event()
         self._refused = ""
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
@@ -234,8 +279,10 @@ class MqttLink:
         except (OSError, ValueError) as error:
             raise LinkLost(f"no MQTT server answers ({error})") from error
         self._client.loop_start()
-        if not self._welcomed.wait(ANSWERS_WITHIN_S) or self._refused:
-            raise LinkLost(f"the MQTT server did not let us in ({self._refused or 'no answer'})")
+        if not self._welcomed.wait(ANSWERS_WITHIN_S):
+            raise LinkLost("the MQTT server did not let us in (no answer)")
+        if self._refused:
+            raise Refused(f"the MQTT server did not let us in ({self._refused}): see to user and password")
         if self._template:
             return
         self._publish(f"homeassistant/sensor/{self._topic}/config", json.dumps(self._sensor()), retain=True)
@@ -272,13 +319,29 @@ class MqttLink:
 
     def _publish(self, topic: str, text: str, *, retain: bool = False, qos: int = 0) -> None:
         if not self._client.is_connected():
-            raise LinkLost("the MQTT server went away")
+            raise self._why_gone(topic, qos)
+        if self._first_ns is None:
+            self._first_ns = self._clock.now_ns()
         sent = self._client.publish(topic, text, retain=retain, qos=qos)
         if sent.rc == 0 and qos:
             with contextlib.suppress(RuntimeError):  # it was not sent, which is asked next
                 sent.wait_for_publish(ANSWERS_WITHIN_S)
         if sent.rc != 0 or (qos and not sent.is_published()):
-            raise LinkLost("the MQTT server went away")
+            raise self._why_gone(topic, qos)
+        self._confirmed = self._confirmed or qos > 0
+
+    def _why_gone(self, topic: str, qos: int) -> LinkLost:
+        """A server that forbids a topic may say so only by ending the connection at what is sent there."""
+        if self._client.is_connected():
+            return LinkLost(f"the MQTT server does not confirm what is sent to {topic}")
+        soon_ns = 0 if self._first_ns is None else self._first_ns + round(ANSWERS_WITHIN_S * SECOND)
+        at_once = self._first_ns is not None and (qos > 0 or self._clock.now_ns() < soon_ns)
+        if at_once and not self._confirmed:
+            return Refused(
+                f"the MQTT server lets us in and ends the connection when something is sent to {topic}: "
+                "allow this user to write there, or name another topic"
+            )
+        return LinkLost("the MQTT server went away")
 
     def _sensor(self) -> dict[str, Any]:
         """As Home Assistant's MQTT discovery wants it."""
@@ -304,7 +367,9 @@ class NatsLink:
 
     def __init__(self, where: SplitResult, port: int) -> None:
         import nats
+        import nats.aio.client
         import nats.errors
+        import nats.js.errors
 
         self._nats = nats
         self._lost = (OSError, nats.errors.Error, TimeoutError)
@@ -317,22 +382,28 @@ class NatsLink:
         )
         self._loop = asyncio.new_event_loop()
         self._client: Any = None
+        self._forbidden = ""
+        """What the server said, which does not end a connection for it."""
 
     def connect(self) -> None:
         """Without the client's own reconnecting, which would queue."""
 
-        async def ignore(error: Exception) -> None:
-            """It is raised where it matters."""
+        async def note(error: Exception) -> None:
+            if re.search("authorization|permissions", str(error), re.IGNORECASE):
+                self._forbidden = str(error)
 
-        connecting = self._nats.connect(
+        self._client = (
+            self._nats.aio.client.Client()
+        )  # kept also where it is not let in, so that it is closed
+        connecting = self._client.connect(
             self._url.geturl(),
             allow_reconnect=False,
             max_reconnect_attempts=1,  # without it, the first attempt alone goes on for two minutes
             reconnect_time_wait=0,
-            error_cb=ignore,
+            error_cb=note,
             tls=ssl.create_default_context(cafile=self._ca) if self._ca else None,
         )
-        self._client = self._do(asyncio.wait_for(connecting, ANSWERS_WITHIN_S))
+        self._do(asyncio.wait_for(connecting, ANSWERS_WITHIN_S))
         if self._stream:
             self._storage = self._client.jetstream(timeout=ANSWERS_WITHIN_S)
             self._do(self._find_stream())
@@ -343,7 +414,7 @@ class NatsLink:
             (
                 subject_of(self._subject, cue.source, "."),
                 sent_cue(cue),
-                f"{cue.epoch_ns}-{cue.track}-{cue.t_ns}",
+                f"{quote(cue.source, safe='')}-{cue.epoch_ns}-{cue.track}-{cue.t_ns}",
             )
             for cue in cues
         ]
@@ -353,7 +424,8 @@ class NatsLink:
         """Beside the cues, where each camera has a subject of its own."""
         if CAMERA in self._subject:
             subject = subject_of(_of_alerts(self._subject), alert.source, ".")
-            self._do(self._send([(subject, alert.to_json(), f"alert-{alert.epoch_ns}")]))
+            number = f"alert-{quote(alert.source, safe='')}-{alert.epoch_ns}"
+            self._do(self._send([(subject, alert.to_json(), number)]))
 
     async def _send(self, messages: Sequence[tuple[str, dict[str, object], str]]) -> None:
         sending = []
@@ -365,7 +437,10 @@ class NatsLink:
                 headers = {"Nats-Msg-Id": f"{subject}-{number}"}
                 sending.append(self._storage.publish(subject, payload, headers=headers))
         if self._storage is None:
-            await self._client.flush(timeout=ANSWERS_WITHIN_S)
+            for _ in range(2):  # the client's first question may overtake what was sent before it
+                await self._client.flush(timeout=ANSWERS_WITHIN_S)
+            if self._forbidden:
+                raise self._nats.errors.Error(self._forbidden)
         await asyncio.gather(*sending)
 
     async def _find_stream(self) -> None:
@@ -394,7 +469,28 @@ class NatsLink:
         try:
             return self._loop.run_until_complete(what)
         except self._lost as error:
-            raise LinkLost(f"no NATS server answers ({type(error).__name__}: {error})") from error
+            raise self._why(error) from error
+
+    def _why(self, error: Exception) -> LinkLost:
+        """Tell a server that refuses from one that is not there."""
+        said = self._nats.js.errors
+        if isinstance(error, said.NoStreamResponseError):
+            return Refused(
+                f"no stream of the NATS server stores {self._subject}: add it to the subjects of the stream "
+                f"'{self._stream}', and see that JetStream is on"
+            )
+        if isinstance(error, said.APIError):
+            do = "see to its subjects and limits, and that JetStream is on"
+            if re.search("exceeded|insufficient", error.description or "", re.IGNORECASE):
+                do = "make room in it, or let it discard the oldest"
+            why = error.description or "JetStream does not answer"
+            return Refused(f"the NATS server refuses this for the stream '{self._stream}' ({why}): {do}")
+        if self._forbidden:
+            return Refused(
+                f"the NATS server does not permit this ({self._forbidden}): "
+                "see to user, password and permissions"
+            )
+        return LinkLost(f"no NATS server answers ({type(error).__name__}: {error})")
 
 
 def _of_alerts(template: str) -> str:

@@ -2,10 +2,10 @@
 
 How long a run will be is not known, so pictures are collected ever more sparsely: whenever the store is
 full, every second one goes and the distance doubles. Of cues a few numbers each are kept. A person seen for
-so long that there are too many loses every second of them, and only those seen longest are drawn: a run of
-days costs no more memory than one of minutes. matplotlib is imported when the first figure is made, because
-that takes a third of a second; its index of the fonts of this machine goes into this program's own cache
-folder.
+so long that there are too many loses every second of them, only those seen longest are drawn, and whoever
+was seen briefly and is away makes room for who comes: a run of days costs no more memory than one of hours.
+matplotlib is imported when the first figure is made, because that takes a third of a second; its index of the
+fonts of this machine goes into this program's own cache folder.
 """
 
 from __future__ import annotations
@@ -180,6 +180,11 @@ WIDTH_PX = 1600
 _TOP_PX, _PERSON_PX, _FOOT_PX = 62, 180, 84
 _POINTS = 4_096
 _TRACKS = 64
+"""People of whom there are points."""
+_COUNTED = 20_000
+"""People of whom it is known how long they were seen."""
+_AWAY_NS = 5 * SECOND
+"""Who was not seen for so long may make room for somebody else: a track that is lost comes back sooner."""
 _HOLD = 3
 """A point is carried on for this many of a person's usual steps; after that there is a hole."""
 _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
@@ -228,6 +233,14 @@ class _Kept:
         self.seen += 1
 
 
+@dataclass(slots=True)
+class _Presence:
+    """How many cues there were of one person, and when the last one was true."""
+
+    seen: int = 0
+    last_ns: int = 0
+
+
 class Timeline:
     """Collects cues while a run goes on and draws them when it is closed."""
 
@@ -237,7 +250,9 @@ class Timeline:
     def __init__(self, path: str) -> None:
         self._file = Replacing(Path(path))
         self._kept: dict[tuple[str, int | None], _Kept] = {}
-        self._left_out = 0
+        self._presence: dict[tuple[str, int | None], _Presence] = {}
+        """Of everybody, also of those without points; seen last, last."""
+        self._forgotten = 0
         self._closed = False
 
     def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
@@ -248,14 +263,32 @@ class Timeline:
         if self._closed:
             raise SinkError(f"cannot add to {self._file.path}: this output was closed already")
         for cue in cues:
-            point = TimelinePoint(cue.t_ns, cue.label, cue.confidence, cue.fused, cue.weights)
-            self._kept.setdefault((cue.source, cue.track), _Kept()).add(point)
-        while len(self._kept) > _TRACKS:
-            shortest = min(
-                self._kept, key=lambda who: (self._kept[who].seen, self._kept[who].points[-1].t_ns)
-            )
-            del self._kept[shortest]
-            self._left_out += 1
+            who = (cue.source, cue.track)
+            presence = self._presence.pop(who, None) or _Presence()
+            presence.seen += 1
+            presence.last_ns = cue.t_ns
+            self._presence[who] = presence
+            if who in self._kept or self._has_room(cue.t_ns):
+                point = TimelinePoint(cue.t_ns, cue.label, cue.confidence, cue.fused, cue.weights)
+                self._kept.setdefault(who, _Kept()).add(point)
+        if len(self._presence) > _COUNTED:
+            self._forget()
+
+    def _has_room(self, now_ns: int) -> bool:
+        """Whether one more can have points: the one seen most briefly of those who are away loses theirs."""
+        if len(self._kept) < _TRACKS:
+            return True
+        away = [who for who in self._kept if now_ns - self._presence[who].last_ns > _AWAY_NS]
+        if not away:
+            return False
+        del self._kept[min(away, key=lambda who: (self._presence[who].seen, self._presence[who].last_ns))]
+        return True
+
+    def _forget(self) -> None:
+        """Only count those who are away longest and have no points."""
+        for who in [who for who in self._presence if who not in self._kept][: _COUNTED // 10]:
+            del self._presence[who]
+            self._forgotten += 1
 
     def hear(self, block: AudioBlock) -> None:
         """Nothing to do."""
@@ -268,11 +301,11 @@ class Timeline:
         if not self._kept:
             self._file.discard()
             return f"{self._file.path}: there was no cue to draw, so it is not written"
-        longest = sorted(self._kept, key=lambda who: -self._kept[who].seen)[:PEOPLE]
+        longest = sorted(self._kept, key=lambda who: -self._presence[who].seen)[:PEOPLE]
         shown = [who for who in self._kept if who in longest]
         several = len({source for source, _ in shown}) > 1
         people = [PersonOverTime(_name(who, several), tuple(self._kept[who].points)) for who in shown]
-        left_out = self._left_out + len(self._kept) - len(shown)
+        left_out = self._forgotten + len(self._presence) - len(shown)
         self._file.write_whole(png(figure_picture(timeline_figure(people, left_out))))
         return None
 
