@@ -24,6 +24,7 @@ from liveaffect.realtime.sinks.catalogue import STDOUT, by_ending
 from liveaffect.realtime.sinks.network import CAMERA, Alert
 
 if TYPE_CHECKING:
+    from liveaffect.realtime.sinks import Outputs
     from liveaffect.realtime.web.server import WebServer
     from liveaffect.settings import Settings
 
@@ -116,6 +117,7 @@ class Node:
         self.site = site
         self.cameras: Mapping[str, CameraState] = {}
         self.run: LiveRun | None = None
+        self.outputs: Outputs | None = None
         self._clock = clock
         self._tell = tell
         self._looked_ns = -LOOK_NS
@@ -152,8 +154,10 @@ class Node:
         wiring = None if self.run is None else self.run.analysis.wiring
         networks = () if wiring is None else (*wiring.networks.failing.values(), *wiring.networks.notices)
         ready = wiring is not None
+        failed = [] if self.outputs is None else self.outputs.failures
         body = {"v": 1, "site": self.site, "ready": ready, "cameras": len(self.cameras), "down": down}
-        return ready and not down, {**body, "networks": list(networks)}
+        body |= {"networks": list(networks), "outputs": list(failed)}
+        return ready and not down and not failed, body
 
     def collect(self) -> list[Any]:
         """For Prometheus; called by its library."""

@@ -134,6 +134,7 @@ def run_node(settings: Settings, say: Say) -> int:
             sink.warn(alert)
 
     node, outputs, gpu = Node(settings.site, clock, tell), Outputs(sinks), GpuStart(say)
+    node.outputs = outputs
     run = node.run = make_run(feeds, settings, clock, outputs, gpu, say)
     run.patient = True
     try:

@@ -45,6 +45,29 @@ def _other_spelling(clip: Path) -> Path:
     return clip.parent / ".." / clip.parent.name / clip.name
 
 
+@pytest.mark.parametrize("name", ["meeting.jsonl", "meeting.csv"])
+def test_a_start_that_fails_leaves_the_recording_of_yesterday(
+    clip: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(clip.parent)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    kept, flag = clip.parent / name, "--cues" if name.endswith("jsonl") else "--csv"
+    assert run("analyze", clip, flag, name, "--engine", "scripted") == 0
+    before = kept.read_bytes()
+    assert len(before) > 1000
+    for fails in (
+        ("live", "--camera", "no such camera", "--mic", "none", "--sink", name),
+        ("live", "--camera", clip, "--sink", name, "--sink", "a.srt"),
+        ("live", "--camera", clip, "--sink", name, "--sink", "window"),
+        ("analyze", clip, flag, name, "--overlay", "/proc/x.mp4"),
+    ):
+        assert run(*fails, "--engine", "scripted") == 1
+        assert kept.read_bytes() == before, fails
+    assert run("analyze", clip, flag, name, "--engine", "scripted") == 0
+    assert kept.read_bytes() == before
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("spelling", [_itself, _link, _second_name, _other_spelling])
 def test_an_overlay_over_its_own_film_is_refused_and_the_film_stays(
     clip: Path, spelling: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]

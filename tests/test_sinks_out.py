@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +27,15 @@ from websockets.sync.client import connect
 
 from liveaffect.engines import LABELS
 from liveaffect.realtime.clock import MS, epoch_ns
+from liveaffect.realtime.cue import Cue
 from liveaffect.realtime.errors import SinkError
 from liveaffect.realtime.sinks import Outputs, OwnScreen
 from liveaffect.realtime.sinks.catalogue import open_sink
-from liveaffect.realtime.sinks.network import HELD, LinkLost, MqttLink, NetworkSink, open_network
+from liveaffect.realtime.sinks.network import HELD, Alert, LinkLost, MqttLink, NetworkSink, open_network
 from liveaffect.realtime.sinks.video_file import VideoFile
 from liveaffect.realtime.sinks.web import WebSink
 from liveaffect.realtime.testing.contracts import check_sink
+from liveaffect.realtime.testing.real_triton import make_certificate
 from liveaffect.realtime.testing.scenes import background, cue, frame
 
 SCHEMA = (Path(__file__).resolve().parent.parent / "docs" / "cue.md").read_text("utf-8")
@@ -246,6 +248,69 @@ def test_mqtt_carries_cues_and_a_sensor_that_home_assistant_finds_by_itself() ->
             assert json.loads(heard[sensor["state_topic"]][0])["label"] == "happy"
             assert heard[sensor["availability_topic"]] == [b"online"]
         until(lambda: heard["liveaffect/available"][-1] == b"offline")
+
+
+def test_mqtt_is_encrypted_where_certificates_are_named(tmp_path: Path) -> None:
+    make_certificate(tmp_path, "mine", "127.0.0.1")
+    make_certificate(tmp_path, "other", "127.0.0.1")
+    port = free_port()
+    (tmp_path / "conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n"
+        f"certfile {tmp_path}/mine.pem\nkeyfile {tmp_path}/mine.key\n"
+    )
+    with server("mosquitto", "-c", str(tmp_path / "conf"), port=port):
+        with told(open_network(f"mqtt://127.0.0.1:{port}?ca={tmp_path}/mine.pem")) as sink:
+            assert isinstance(sink, NetworkSink)
+            until(lambda: sink.sent > 3)
+        assert sink.breaks == 0
+        with told(open_network(f"mqtt://127.0.0.1:{port}?ca={tmp_path}/other.pem")) as wrong:
+            assert isinstance(wrong, NetworkSink)
+            until(lambda: wrong.breaks > 0)
+        assert wrong.sent == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("nats://127.0.0.1?ca=/nowhere.pem", "'/nowhere.pem' cannot be read"),
+        ("mqtt://127.0.0.1?ca=/etc/hostname", "'/etc/hostname' cannot be read"),
+        ("mqtt://127.0.0.1/a/+", "+ and # are for who listens"),
+        ("mqtt://127.0.0.1/cues/{camera}/%23", "+ and # are for who listens"),
+        ("nats://127.0.0.1/cues/>", "* and > are for who listens"),
+        ("mqtt://me:secret@127.0.0.1?tls=1", "knows no '?tls=': behind '?' there may be ca"),
+        ("nats://127.0.0.1?strem=foo", "there may be ca and stream"),
+        ("osc://127.0.0.1?b=c", "nothing may stand behind '?'"),
+        ("mqtt://127.0.0.1/a#b", "written %23"),
+    ],
+)
+def test_an_address_that_could_never_work_is_refused_at_once(address: str, words: str) -> None:
+    with pytest.raises(SinkError) as refused:
+        open_network(address)
+    assert words in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_link_that_fails_in_a_way_nobody_foresaw_is_an_output_that_failed() -> None:
+    class Torn:
+        def connect(self) -> None: ...
+
+        def send(self, cues: Sequence[Cue]) -> None:
+            raise RuntimeError("torn")
+
+        def warn(self, alert: Alert) -> None: ...
+
+        def close(self) -> None: ...
+
+    sink = NetworkSink("torn://here", Torn)
+    outputs = Outputs([sink])
+
+    def failed() -> bool:
+        outputs.tell([cue("happy")])
+        return bool(outputs.failures)
+
+    until(failed)
+    assert outputs.failures == ["torn://here failed: RuntimeError: torn"]
+    assert sink.missed >= 1
 
 
 def test_an_mqtt_server_that_dies_and_comes_back_is_found_again() -> None:

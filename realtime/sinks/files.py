@@ -197,6 +197,8 @@ class Lines:
         """What it is called in messages."""
         self._borrowed = path == "-"
         self._closed = False
+        self.holds_old = False
+        """What an earlier run wrote is still there: it goes with the first write, not before."""
         try:
             # A pipe must not be opened for reading too: we would be a reader that never ends.
             pipe = os.path.exists(path) and not os.path.isfile(path)
@@ -206,7 +208,7 @@ class Lines:
             raise refusal(self.name, error) from error
         try:
             if not self._borrowed and stat.S_ISREG(os.fstat(self._handle).st_mode):
-                self._make_empty(begins.encode())
+                self._check_old(begins.encode())
         except (OSError, SinkError):
             os.close(self._handle)
             raise
@@ -215,6 +217,8 @@ class Lines:
         """Write all of it. Raises SinkError, also after `close`."""
         if self._closed:
             raise SinkError(f"cannot write {self.name}: this output was closed already")
+        if self.holds_old and text:
+            self._make_empty()
         # A pipe takes a page whole or not at all, so one that is given up does not end in half a line.
         for whole in text.encode("utf-8", "backslashreplace").splitlines(keepends=True):
             rest = memoryview(whole)
@@ -247,7 +251,7 @@ class Lines:
                 room.register(self._handle, selectors.EVENT_WRITE)
                 room.select(left_s)
 
-    def _make_empty(self, begins: bytes) -> None:
+    def _check_old(self, begins: bytes) -> None:
         if not locked(self._handle):
             raise SinkError(
                 f"cannot write {self.name}: another process, or another output of this one, is writing it "
@@ -261,9 +265,16 @@ class Lines:
                     "be lost; delete it or name another file"
                 )
             os.lseek(self._handle, 0, io.SEEK_SET)
+            self.holds_old = bool(found)
+        except OSError as error:
+            raise refusal(self.name, error) from error
+
+    def _make_empty(self) -> None:
+        try:
             os.ftruncate(self._handle, 0)
         except OSError as error:
             raise refusal(self.name, error) from error
+        self.holds_old = False
 
 
 def locked(handle: int) -> bool:
@@ -277,6 +288,9 @@ def locked(handle: int) -> bool:
     except OSError:
         return True  # a file system without locks
     return True
+
+
+_LEFT = ", so what it held before was left"
 
 
 class JsonLines:
@@ -303,7 +317,9 @@ class JsonLines:
     def close(self) -> str | None:
         """Close the file; safe to call twice. Says so if nothing came."""
         self._lines.close()
-        return None if self._told else f"{self._lines.name}: there was no cue to write"
+        if self._told:
+            return None
+        return f"{self._lines.name}: there was no cue to write{_LEFT if self._lines.holds_old else ''}"
 
 
 def line(cue: Cue) -> str:
@@ -312,15 +328,19 @@ def line(cue: Cue) -> str:
 
 
 class CsvFile:
-    """Writes the heading at once and every cue as it comes. '-' is standard output."""
+    """Writes the heading at once, over an old file with the first cue, and every cue as it comes.
+
+    '-' is standard output.
+    """
 
     wants_pictures = False
     wants_sound = False
 
     def __init__(self, path: str) -> None:
-        heading = _lines_of([COLUMNS])
-        self._lines = Lines(path, begins=heading[:9])
-        self._lines.write(heading)
+        self._heading = _lines_of([COLUMNS])
+        self._lines = Lines(path, begins=self._heading[:9])
+        if not self._lines.holds_old:
+            self._write("")
         self._told = False
 
     def show(self, picture: NDArray[np.uint8], frame: VideoFrame) -> None:
@@ -328,7 +348,8 @@ class CsvFile:
 
     def tell(self, cues: Sequence[Cue]) -> None:
         """One row for each cue, written before this returns."""
-        self._lines.write(_lines_of([row(cue) for cue in cues]))
+        if cues:
+            self._write(_lines_of([row(cue) for cue in cues]))
         self._told = self._told or bool(cues)
 
     def hear(self, block: AudioBlock) -> None:
@@ -337,7 +358,15 @@ class CsvFile:
     def close(self) -> str | None:
         """Close the file; safe to call twice. Says so if nothing came."""
         self._lines.close()
-        return None if self._told else f"{self._lines.name}: there was no cue to write, only the heading"
+        if self._told:
+            return None
+        rest = _LEFT if self._lines.holds_old else ", only the heading"
+        return f"{self._lines.name}: there was no cue to write{rest}"
+
+    def _write(self, rows: str) -> None:
+        """The heading goes before all else."""
+        self._lines.write(self._heading + rows)
+        self._heading = ""
 
 
 def row(cue: Cue) -> tuple[object, ...]:

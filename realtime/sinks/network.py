@@ -112,6 +112,8 @@ class NetworkSink:
         """What the user was told since it last went well."""
         self._clock = MonotonicClock()
         self._until_ns: int | None = None
+        self._broken: Exception | None = None
+        """What ended the thread, though nothing should."""
         self._thread = threading.Thread(target=self._run, name=f"sends to {name}", daemon=True)
         self._thread.start()
 
@@ -122,6 +124,8 @@ class NetworkSink:
         """Never waits."""
         if self._cues.closed:
             raise SinkError(f"{self.name} was closed")
+        if self._broken is not None:
+            raise SinkError(f"{self.name} failed: {type(self._broken).__name__}: {self._broken}")
         if cues:
             self._cues.push(tuple(cues))
 
@@ -140,39 +144,51 @@ class NetworkSink:
             self._until_ns = self._clock.now_ns() + round(PARTING_S * SECOND)
         self._stop.set()
         self._thread.join()
+        self.missed += self._cues.written - self._cursor + len(self._waiting)
+        self._cursor = self._cues.written
+        self._waiting.clear()
         if not self.missed:
             return None
         lost = f"{self.name}: {self.missed} grid points were lost, because"
+        if self._broken is not None:
+            return f"{lost} sending failed: {self._broken}"
         if refused := self._said.get(Refused):
             return f"{lost} the server did not take them: {refused}"
         return f"{lost} the server was away or slow"
 
     def _run(self) -> None:
-        link = self._make()
-        attempt, connected_ns = 0, None
-        while not self._finished():
-            last = self._stop.is_set()
-            try:
-                if connected_ns is None:
-                    link.connect()
-                    connected_ns = self._clock.now_ns()
-                if self._send_all(link) and (
-                    self._keeps or self._clock.now_ns() - connected_ns >= _STEADY_NS
-                ):
-                    attempt = 0
-                    self._said.clear()
-            except LinkLost as lost:
-                self._note_break(lost)
-                link.close()
-                link = self._make()
-                self._let_go(lost, attempt, connected=connected_ns is not None)
-                connected_ns = None
-                if last:
-                    break
-                self._stop.wait(PAUSES_S[min(attempt, len(PAUSES_S) - 1)])
-                attempt += 1
-        self.missed += self._cues.written - self._cursor + len(self._waiting)
-        link.close()
+        try:
+            self._send_until_the_end()
+        except Exception as error:  # noqa: BLE001  the one place that records why this thread ended
+            self._broken = error
+            _LOG.error("%s failed", self.name, exc_info=error)
+
+    def _send_until_the_end(self) -> None:
+        link, attempt, connected_ns = self._make(), 0, None
+        try:
+            while not self._finished():
+                last = self._stop.is_set()
+                try:
+                    if connected_ns is None:
+                        link.connect()
+                        connected_ns = self._clock.now_ns()
+                    if self._send_all(link) and (
+                        self._keeps or self._clock.now_ns() - connected_ns >= _STEADY_NS
+                    ):
+                        attempt = 0
+                        self._said.clear()
+                except LinkLost as lost:
+                    self._note_break(lost)
+                    link.close()
+                    link = self._make()
+                    self._let_go(lost, attempt, connected=connected_ns is not None)
+                    connected_ns = None
+                    if last:
+                        break
+                    self._stop.wait(PAUSES_S[min(attempt, len(PAUSES_S) - 1)])
+                    attempt += 1
+        finally:
+            link.close()
 
     def _finished(self) -> bool:
         """All is sent and nothing more comes, or there was time enough for it."""
@@ -242,6 +258,17 @@ def subject_of(template: str, source: str, between: str) -> str:
     return template.replace("/", between).replace("{camera}", camera)
 
 
+class _ClosesWhenRefused(ssl.SSLSocket):
+    """paho forgets a socket whose server it does not trust, open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 class MqttLink:
     """Every cue to `liveaffect/cues`, and to Home Assistant a sensor; or to a topic for each camera only.
 
@@ -254,6 +281,8 @@ class MqttLink:
 
         self._where, self._port = where, port
         path = unquote(where.path).strip("/")
+        if re.search("[+#\0]", path):
+            raise SinkError(f"nothing can be sent to the topic '{path}': + and # are for who listens")
         self._template = path if CAMERA in path else ""
         self._topic = path or "liveaffect"
         self._clock = MonotonicClock()
@@ -265,6 +294,9 @@ class MqttLink:
         self._refused = ""
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
         self._client.connect_timeout = ANSWERS_WITHIN_S
+        if (trusted := _trusted_by(where)) is not None:
+            trusted.sslsocket_class = _ClosesWhenRefused
+            self._client.tls_set_context(trusted)
         if not self._template:
             self._client.will_set(f"{self._topic}/available", "offline", retain=True)
         self._client.on_connect = self._answered
@@ -374,8 +406,11 @@ class NatsLink:
         self._nats = nats
         self._lost = (OSError, nats.errors.Error, TimeoutError)
         self._subject = unquote(where.path).strip("/").replace("/", ".") or "liveaffect.cues"
-        options = {name: values[-1] for name, values in parse_qs(where.query).items()}
-        self._stream, self._ca = options.get("stream", ""), options.get("ca", "")
+        if re.search(r"[\s*>\0]|\.\.", self._subject):
+            raise SinkError(
+                f"nothing can be sent to the subject '{self._subject}': * and > are for who listens"
+            )
+        self._stream, self._trusted = _options_of(where).get("stream", ""), _trusted_by(where)
         self._storage: Any = None
         self._url = where._replace(
             path="", query="", netloc=where.netloc if where.port else f"{where.netloc}:{port}"
@@ -401,7 +436,7 @@ class NatsLink:
             max_reconnect_attempts=1,  # without it, the first attempt alone goes on for two minutes
             reconnect_time_wait=0,
             error_cb=note,
-            tls=ssl.create_default_context(cafile=self._ca) if self._ca else None,
+            tls=self._trusted,
         )
         self._do(asyncio.wait_for(connecting, ANSWERS_WITHIN_S))
         if self._stream:
@@ -582,6 +617,24 @@ class LslLink:
         self._outlet = None
 
 
+def _options_of(where: SplitResult) -> dict[str, str]:
+    """What stands behind the question mark of an address."""
+    return {name: values[-1] for name, values in parse_qs(where.query, keep_blank_values=True).items()}
+
+
+def _trusted_by(where: SplitResult) -> ssl.SSLContext | None:
+    """With `ca`, the connection is encrypted and the server's certificate must be one of that file."""
+    if "ca" not in (options := _options_of(where)):
+        return None
+    try:
+        return ssl.create_default_context(cafile=options["ca"])
+    except OSError as error:  # ssl.SSLError is one
+        raise SinkError(
+            f"the certificates of '{options['ca']}' cannot be read ({error.strerror or error}); "
+            "ca names a file of PEM that the server's certificate is signed by"
+        ) from error
+
+
 def _state(cues: Sequence[Cue]) -> dict[str, Any]:
     """What a house wants to know: one label, and how many people."""
     people = [cue for cue in cues if cue.track is not None]
@@ -609,12 +662,16 @@ def open_network(name: str) -> NetworkSink:
         raise SinkError(f"'{name}' is no address: {error}") from error
     if not host:
         raise SinkError(f"'{name}' names no server; such as {where.scheme}://127.0.0.1")
-    kinds: dict[str, tuple[Callable[[SplitResult, int], Link], int]] = {
-        "mqtt": (MqttLink, 1883),
-        "nats": (NatsLink, 4222),
-        "osc": (OscLink, 9000),
+    kinds: dict[str, tuple[Callable[[SplitResult, int], Link], int, tuple[str, ...]]] = {
+        "mqtt": (MqttLink, 8883 if "ca" in _options_of(where) else 1883, ("ca",)),
+        "nats": (NatsLink, 4222, ("ca", "stream")),
+        "osc": (OscLink, 9000, ()),
     }
-    kind, usual_port = kinds[where.scheme]
+    kind, usual_port, known = kinds[where.scheme]
+    if where.fragment or (unknown := sorted(set(_options_of(where)) - set(known))):
+        what = f"#{where.fragment}" if where.fragment else f"?{unknown[0]}="
+        may = f"behind '?' there may be {' and '.join(known)}" if known else "nothing may stand behind '?'"
+        raise SinkError(f"{where.scheme}://{host} knows no '{what}': {may}; a # in a name is written %23")
     shown = f"{where.scheme}://{host}:{port or usual_port}{where.path}"  # without a password
     keeps = where.scheme != "osc" and (CAMERA in unquote(where.path) or "stream=" in where.query)
     return NetworkSink(shown, _with_library(shown, lambda: kind(where, port or usual_port)), keeps=keeps)
