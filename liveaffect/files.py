@@ -170,10 +170,11 @@ def analyse_files(
 ) -> Analysed:
     """All files, one after the other; `later_ns` as in `Restamped`, `say` is given a line about each."""
     wanted.check(files)
-    done = Analysed()
+    done, numbers = Analysed(), Counter[str]()
     for file in files:
+        numbers[file.name] += 1
         try:
-            summary = _analyse_file(file, wanted, tools, later_ns)
+            summary = _analyse_file(MediaFile(file, number=numbers[file.name]), file, wanted, tools, later_ns)
         except (SourceError, SinkError) as error:
             done.failed[file] = str(error)
             continue
@@ -184,8 +185,7 @@ def analyse_files(
     return done
 
 
-def _analyse_file(file: Path, wanted: OutputFiles, tools: Tools, later_ns: int) -> Summary:
-    media = MediaFile(file)
+def _analyse_file(media: MediaFile, file: Path, wanted: OutputFiles, tools: Tools, later_ns: int) -> Summary:
     media.open()
     outputs = Outputs([])
     bar = ProgressBar(file.name, media.duration_s)

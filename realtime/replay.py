@@ -212,9 +212,11 @@ class MediaFile:
     """A file with pictures, sound, or both. `read` never waits: the file is always ready."""
 
     def __init__(
-        self, path: Path | str, *, video: bool = True, audio: bool = True, loop: bool = False
+        self, path: Path | str, *, video: bool = True, audio: bool = True, loop: bool = False, number: int = 1
     ) -> None:
+        """`number`: which it is of the files of this name in one run."""
         self._path = Path(path)
+        self._number = number
         self._wants = (video, audio)
         self._loop = loop
         self._items: Iterator[Item] | None = None
@@ -227,8 +229,8 @@ class MediaFile:
 
     @property
     def name(self) -> str:
-        """'file:' and the file's name."""
-        return f"file:{self._path.name}"
+        """'file:' and the file's name; of several files of one name the second has '#2' behind it."""
+        return f"file:{self._path.name}" + (f"#{self._number}" if self._number > 1 else "")
 
     @property
     def losses(self) -> Mapping[str, int]:

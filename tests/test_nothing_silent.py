@@ -162,6 +162,16 @@ def test_an_output_that_got_nothing_says_so(tmp_path: Path, caplog: pytest.LogCa
 # Two sources of one name.
 
 
+def test_two_films_of_one_name_are_told_apart_in_what_is_written_of_both(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    films = [media.film(tmp_path / at / "k.mp4", None, "aac", seconds=1) for at in (".", "other")]
+    assert run("analyze", *films, "--cues", "-", "--engine", "scripted") == 0
+    sources = [json.loads(line)["source"] for line in capfd.readouterr().out.splitlines()]
+    assert list(dict.fromkeys(sources)) == ["file:k.mp4", "file:k.mp4#2"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("again", ["the same file", "another of that name"])
 def test_two_films_of_one_name_are_two_sources(tmp_path: Path, again: str) -> None:
