@@ -150,7 +150,6 @@ def test_a_cropped_picture_is_judged_without_a_search(
         ),
         (["demo", "--config", "none.toml"], "cannot read the config file"),
         (["live", "--camera", "me.jpg", "--sink", "c.jsonl"], "liveaffect predict me.jpg"),
-        (["export", "face", "--preset", "vast"], "no face network is called 'vast'; there are"),
         (["bench", "latency", "--data", "nowhere"], "there is no data folder nowhere"),
         (["bench", "quick", "--out", "me.jpg"], "cannot use me.jpg"),
         (["demo", "--window", "yes"], "--window no"),
@@ -170,6 +169,14 @@ def test_what_makes_no_sense_is_refused_in_words(
     monkeypatch.delenv("DISPLAY", raising=False)
     assert run(*arguments) == 1
     assert words in capsys.readouterr().err
+
+
+def test_a_network_that_nobody_knows_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    assert run("export", "face", "--preset", "vast", "--out", tmp_path) == 1
+    assert "no face network is called 'vast'; there are" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,5 @@ def test_a_template_that_is_nowhere_is_not_found() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2, 500), (4000, 8), (6000, 1)])
 def test_a_picture_of_any_shape_can_be_compared(size: tuple[int, int]) -> None:
     rng, glance = np.random.default_rng(0), MotionDetector()
-    for _ in range(3):
-        change = glance.look(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
-    assert change.samples.size > 0
+    changes = [glance.look(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)) for _ in range(3)]
+    assert all(change.samples.size > 0 for change in changes)

@@ -668,7 +668,8 @@ def open_network(name: str) -> NetworkSink:
         "osc": (OscLink, 9000, ()),
     }
     kind, usual_port, known = kinds[where.scheme]
-    if where.fragment or (unknown := sorted(set(_options_of(where)) - set(known))):
+    unknown = sorted(set(_options_of(where)) - set(known))
+    if where.fragment or unknown:
         what = f"#{where.fragment}" if where.fragment else f"?{unknown[0]}="
         may = f"behind '?' there may be {' and '.join(known)}" if known else "nothing may stand behind '?'"
         raise SinkError(f"{where.scheme}://{host} knows no '{what}': {may}; a # in a name is written %23")
