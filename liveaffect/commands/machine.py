@@ -195,12 +195,13 @@ def add_bench(commands: Any) -> None:
 def _bench(given: argparse.Namespace, settings: Settings) -> int:
     from liveaffect.bench import runs
 
-    runs.refuse_what_fails_later(given.out, getattr(given, "data", None))
+    data: Path | None = getattr(given, "data", None)
+    runs.refuse_what_fails_later(given.out, data)
     with working("measuring"):
         if given.what == "streams":
             rows = runs.stream_rows(given.cameras, given.seconds, settings, say)
         else:
-            rows = runs.rows_of(given.what, settings, getattr(given, "data", None), say)
+            rows = runs.rows_of(given.what, settings, data, say)
     sys.stdout.write(runs.report(given.what, rows, given.out) + "\n")
     return 0
 

@@ -234,6 +234,11 @@ class Lines:
             self._closed = True
             os.close(self._handle)
 
+    def nothing_came(self, wrote: str = "") -> str:
+        """What to say where there was no cue; `wrote`: what stands there then, unless older content does."""
+        rest = ", so what it held before was left" if self.holds_old else wrote
+        return f"{self.name}: there was no cue to write{rest}"
+
     def _write_some(self, rest: memoryview) -> int:
         """How many bytes were taken. Raises OSError, or SinkError when the reader takes nothing for long."""
         clock = MonotonicClock()
@@ -290,9 +295,6 @@ def locked(handle: int) -> bool:
     return True
 
 
-_LEFT = ", so what it held before was left"
-
-
 class JsonLines:
     """Writes every cue at once, so that a reader can follow. '-' is standard output."""
 
@@ -317,9 +319,7 @@ class JsonLines:
     def close(self) -> str | None:
         """Close the file; safe to call twice. Says so if nothing came."""
         self._lines.close()
-        if self._told:
-            return None
-        return f"{self._lines.name}: there was no cue to write{_LEFT if self._lines.holds_old else ''}"
+        return None if self._told else self._lines.nothing_came()
 
 
 def line(cue: Cue) -> str:
@@ -358,10 +358,7 @@ class CsvFile:
     def close(self) -> str | None:
         """Close the file; safe to call twice. Says so if nothing came."""
         self._lines.close()
-        if self._told:
-            return None
-        rest = _LEFT if self._lines.holds_old else ", only the heading"
-        return f"{self._lines.name}: there was no cue to write{rest}"
+        return None if self._told else self._lines.nothing_came(", only the heading")
 
     def _write(self, rows: str) -> None:
         """The heading goes before all else."""

@@ -662,19 +662,20 @@ def open_network(name: str) -> NetworkSink:
         raise SinkError(f"'{name}' is no address: {error}") from error
     if not host:
         raise SinkError(f"'{name}' names no server; such as {where.scheme}://127.0.0.1")
+    options = _options_of(where)
     kinds: dict[str, tuple[Callable[[SplitResult, int], Link], int, tuple[str, ...]]] = {
-        "mqtt": (MqttLink, 8883 if "ca" in _options_of(where) else 1883, ("ca",)),
+        "mqtt": (MqttLink, 8883 if "ca" in options else 1883, ("ca",)),
         "nats": (NatsLink, 4222, ("ca", "stream")),
         "osc": (OscLink, 9000, ()),
     }
     kind, usual_port, known = kinds[where.scheme]
-    unknown = sorted(set(_options_of(where)) - set(known))
+    unknown = sorted(options.keys() - set(known))
     if where.fragment or unknown:
         what = f"#{where.fragment}" if where.fragment else f"?{unknown[0]}="
         may = f"behind '?' there may be {' and '.join(known)}" if known else "nothing may stand behind '?'"
         raise SinkError(f"{where.scheme}://{host} knows no '{what}': {may}; a # in a name is written %23")
     shown = f"{where.scheme}://{host}:{port or usual_port}{where.path}"  # without a password
-    keeps = where.scheme != "osc" and (CAMERA in unquote(where.path) or "stream=" in where.query)
+    keeps = where.scheme != "osc" and (CAMERA in unquote(where.path) or "stream" in options)
     return NetworkSink(shown, _with_library(shown, lambda: kind(where, port or usual_port)), keeps=keeps)
 
 
